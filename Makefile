@@ -1,0 +1,57 @@
+# Every target sets up what it needs. Two environments: one for serving (lean, no torch), one for everything else.
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+ARGS ?=
+
+SERVE_ENV := .venv-serve
+DEV_ENV := .venv
+SERVE_READY := $(SERVE_ENV)/.ready
+DEV_READY := $(DEV_ENV)/.ready
+DEV_BIN := $(DEV_ENV)/bin
+PIP := -m pip --disable-pip-version-check --quiet install
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint format export train render clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: $(SERVE_READY) ## Start the service with the bundled model: make serve PORT=8000
+	exec $(SERVE_ENV)/bin/parseq-serve --host $(HOST) --port $(PORT) $(ARGS)
+
+test: lint ## Lint, check types and run all tests
+	$(DEV_BIN)/pytest $(ARGS)
+
+lint: $(DEV_READY) ## Check style and types
+	$(DEV_BIN)/ruff check .
+	$(DEV_BIN)/ruff format --check .
+	$(DEV_BIN)/mypy
+
+format: $(DEV_READY) ## Format the code
+	$(DEV_BIN)/ruff format .
+	$(DEV_BIN)/ruff check --fix .
+
+export: $(DEV_READY) ## Export a model: make export ARGS='--model parseq-nano --output model.onnx'
+	$(DEV_BIN)/parseq-export $(ARGS)
+
+train: $(DEV_READY) ## Train a model: make train ARGS='--synthetic crops --output runs/mine'
+	$(DEV_BIN)/parseq-train $(ARGS)
+
+render: $(DEV_READY) ## Render crops to train on: make render ARGS='--output crops --count 100000 --split train'
+	$(DEV_BIN)/python -m model.synth $(ARGS)
+
+clean: ## Remove the environments and caches
+	rm -rf $(SERVE_ENV) $(DEV_ENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(SERVE_READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12")'
+	$(PYTHON) -m venv $(SERVE_ENV)
+	$(SERVE_ENV)/bin/python $(PIP) -c constraints.txt -e '.[cpu]'
+	@touch $@
+
+$(DEV_READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12")'
+	$(PYTHON) -m venv $(DEV_ENV)
+	$(DEV_ENV)/bin/python $(PIP) -c constraints.txt -e '.[cpu,export,train,dev]'
+	@touch $@

@@ -1,0 +1,62 @@
+"""Multi-head attention whose keys and values can be computed once and used many times."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+KeyValue = tuple[Tensor, Tensor]
+"""Keys and values, each float `(batch, heads, positions, head width)`."""
+
+
+class KeyValueAttention(nn.Module):
+    """Multi-head attention with the parameters of `torch.nn.MultiheadAttention`, keys and values apart from queries.
+
+    PARSeq attends from many queries (steps, permutations) to one content and one image, so `project` and `attend` are separate.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dim))
+        self.out_proj = nn.Linear(embed_dim, embed_dim)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def project(self, content: Tensor) -> KeyValue:
+        """Keys and values of `content`, float `(B, S, E)`."""
+        embed_dim = content.shape[-1]
+        both = F.linear(content, self.in_proj_weight[embed_dim:], self.in_proj_bias[embed_dim:])
+        key, value = both.chunk(2, -1)
+        return self._split(key), self._split(value)
+
+    def attend(self, query: Tensor, key_value: KeyValue, blocked: Tensor | None = None) -> Tensor:
+        """Attend from `query`, float `(B, L, E)`.
+
+        Args:
+            query: what asks; a batch of 1 is broadcast over the keys' batch.
+            key_value: from `project`.
+            blocked: bool, broadcastable to `(B, heads, L, S)`, true where a query must not look.
+
+        Returns:
+            float `(B, L, E)`.
+        """
+        embed_dim = query.shape[-1]
+        key, value = key_value
+        q = self._split(F.linear(query, self.in_proj_weight[:embed_dim], self.in_proj_bias[:embed_dim]))
+        q = q.expand(key.shape[0], -1, -1, -1)
+        mixed = F.scaled_dot_product_attention(
+            q,
+            key,
+            value,
+            attn_mask=None if blocked is None else ~blocked,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return out
+
+    def _split(self, x: Tensor) -> Tensor:
+        batch, positions, embed_dim = x.shape
+        return x.view(batch, positions, self.num_heads, embed_dim // self.num_heads).transpose(1, 2)

@@ -1,0 +1,59 @@
+"""The learning curve of a run as a picture."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+SMOOTHING = 0.9
+"""Weight of the past in the running mean of the training losses."""
+
+
+def read_logs(output: Path) -> dict[str, list[tuple[int, float]]]:
+    """All series logged under `output` (its folders `log-N`, in order): name to (step, value) pairs."""
+    series: dict[str, dict[int, float]] = {}
+    for path in sorted(output.glob("log-*/metrics.csv"), key=lambda path: int(path.parent.name.removeprefix("log-"))):
+        with path.open(encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                for name, value in row.items():
+                    if value and name not in ("step", "epoch"):
+                        series.setdefault(name, {})[int(row["step"])] = float(value)
+    return {name: sorted(points.items()) for name, points in series.items()}
+
+
+def draw_curve(output: Path) -> Path:
+    """Draw losses and accuracies of a run to `output/curve.png`."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    series = read_logs(output)
+    figure, (losses, accuracies) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for name, axes in (
+        ("loss", losses),
+        ("glyph_loss", losses),
+        ("accuracy_synthetic", accuracies),
+        ("accuracy_real", accuracies),
+    ):
+        points = series.get(name, [])
+        if points:
+            values = [value for _, value in points]
+            axes.plot([step for step, _ in points], smooth(values) if axes is losses else values, label=name)
+    for axes, title in ((losses, "training loss (running mean)"), (accuracies, "exact match on validation crops")):
+        axes.set(xlabel="step", title=title)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    path = output / "curve.png"
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+    return path
+
+
+def smooth(values: list[float]) -> list[float]:
+    """Exponential running mean."""
+    result: list[float] = []
+    for value in values:
+        result.append(value if not result else SMOOTHING * result[-1] + (1 - SMOOTHING) * value)
+    return result

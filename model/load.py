@@ -1,0 +1,153 @@
+"""Networks with weights: bundled, published, or from a file. Loading never runs code from a file."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from model.configs import ConfigError, PARSeqConfig, config_from_mapping, named_config
+from model.download import released_file
+from model.parseq import PARSeq
+
+BUNDLED_FOLDER = Path(__file__).parent / "weights"
+PREFIX = "model."
+"""Of the network's keys in checkpoints that hold a whole training system."""
+
+
+class WeightsError(ValueError):
+    """A weights file is unreadable or belongs to another network; the message names the cause and the cure."""
+
+
+def weights_path(name: str) -> Path:
+    """The weights of a named network: the bundled file, else the published one (downloaded, checked and cached).
+
+    Raises:
+        ConfigError: there is no network of that name.
+        DownloadError: the published file cannot be had.
+    """
+    named_config(name)
+    name = name.replace("_", "-")
+    bundled = BUNDLED_FOLDER / f"{name}.safetensors"
+    return bundled if bundled.is_file() else released_file(name)
+
+
+def load(
+    name: str | None = None,
+    *,
+    config: PARSeqConfig | None = None,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+) -> PARSeq:
+    """Build a network, with weights if asked to, in evaluation mode on the CPU.
+
+    Args:
+        name: of a known architecture, such as `parseq-tiny`. May be left out when `config` or a training checkpoint tells it.
+        config: the architecture itself, instead of a name.
+        pretrained: take the bundled or published weights of `name`.
+        weights: a file instead: a bare state dict (`.pt`), a safetensors file, or a Lightning checkpoint.
+
+    Raises:
+        ConfigError: the architecture is unknown, or not told.
+        WeightsError: the file is unreadable, or its weights do not fit.
+        DownloadError: the published file cannot be had.
+    """
+    if pretrained and weights is not None:
+        raise ConfigError("give either pretrained or weights, not both")
+    if pretrained:
+        if name is None:
+            raise ConfigError("pretrained weights need the name of a network")
+        weights = weights_path(name)
+    state, inside = read_weights(Path(weights)) if weights is not None else (None, None)
+    if config is None:
+        config = named_config(name) if name is not None else inside
+    if config is None:
+        raise ConfigError("the weights file does not tell its architecture: give the name of a network or a config")
+    network = PARSeq(config)
+    if state is not None:
+        _check_fit(network, state, str(weights))
+        network.load_state_dict(state)
+    return network.eval()
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], PARSeqConfig | None]:
+    """Read a weights file.
+
+    Returns:
+        The network's state dict, without prefix, and its configuration where the file tells it.
+
+    Raises:
+        WeightsError: the file is missing, unreadable, or holds something else.
+    """
+    if not path.is_file():
+        raise WeightsError(f"there is no weights file {path}")
+    try:
+        content = _read_file(path)
+    except pickle.UnpicklingError:
+        raise WeightsError(
+            f"{path} holds more than weights, or is no PyTorch file; loading it could run code, so it is refused"
+        ) from None
+    except (SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OSError):
+        raise WeightsError(f"{path} is damaged or is no weights file: fetch or export it again") from None
+    inside = None
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        inside = _config_inside(content.get("hyper_parameters"))
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"{path} does not hold a state dict (names to tensors)")
+    if any(key.startswith(PREFIX) for key in content):
+        content = {key.removeprefix(PREFIX): value for key, value in content.items() if key.startswith(PREFIX)}
+    return content, inside
+
+
+def _read_file(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    with warnings.catch_warnings():
+        # A foreign file makes torch warn of its format before it refuses it.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _config_inside(hyper_parameters: Any) -> PARSeqConfig | None:
+    """The architecture that a training checkpoint tells, ours (`config`) or the reference's (flat names)."""
+    if not isinstance(hyper_parameters, dict):
+        return None
+    values = hyper_parameters.get("config", hyper_parameters)
+    if not isinstance(values, dict) or "embed_dim" not in values:
+        return None
+    known = PARSeqConfig().to_dict()
+    try:
+        return config_from_mapping({key: value for key, value in values.items() if key in known})
+    except ConfigError:
+        return None
+
+
+def _check_fit(network: PARSeq, state: dict[str, Tensor], source: str) -> None:
+    wanted = network.state_dict()
+    classes = state.get("head.weight")
+    if classes is not None and classes.shape[0] != wanted["head.weight"].shape[0]:
+        raise WeightsError(
+            f"{source} was trained with {classes.shape[0] - 1} characters, the charset has "
+            f"{wanted['head.weight'].shape[0] - 1}: give the config the charset that the weights were trained with"
+        )
+    missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    if missing or unexpected:
+        example = f"lacks {missing[0]}" if missing else f"has {unexpected[0]} besides"
+        raise WeightsError(
+            f"{source} belongs to another network ({len(missing)} names missing, {len(unexpected)} unknown; it {example}): "
+            "check the model's name or config"
+        )
+    for key, tensor in wanted.items():
+        if state[key].shape != tensor.shape:
+            raise WeightsError(
+                f"{source} belongs to a network of another size: {key} is {tuple(state[key].shape)}, "
+                f"expected {tuple(tensor.shape)}; check the model's name or config"
+            )

@@ -1,0 +1,42 @@
+"""Command-line options that several jobs share: which network to use."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from model.configs import read_config
+from model.load import load
+from model.parseq import PARSeq
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `load_network` reads."""
+    parser.add_argument("--model", help="architecture by name (default: parseq-nano, or what the checkpoint says)")
+    parser.add_argument("--config", type=Path, help="architecture from a JSON file instead")
+    parser.add_argument("--weights", type=Path, help="weights file; without it the bundled or published weights of --model")
+    parser.add_argument(
+        "--decode", choices=["ar", "nar"], help="autoregressive or all characters at once (default: the config's)"
+    )
+    parser.add_argument("--refine-iters", type=int, help="refinement passes (default: the config's)")
+
+
+def load_network(args: argparse.Namespace) -> PARSeq:
+    """The network the options ask for.
+
+    Raises:
+        ConfigError, WeightsError, DownloadError: see `model.load.load`.
+    """
+    config = read_config(args.config) if args.config else None
+    if args.weights is None and config is None:
+        network = load(args.model or "parseq-nano", pretrained=True)
+    else:
+        network = load(args.model, config=config, weights=args.weights)
+    changes = {}
+    if args.decode:
+        changes["decode_ar"] = args.decode == "ar"
+    if args.refine_iters is not None:
+        changes["refine_iters"] = args.refine_iters
+    network.config = replace(network.config, **changes)
+    return network

@@ -1,0 +1,56 @@
+"""`parseq-read`: read word crops from image files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from model.configs import ConfigError
+from model.download import DownloadError
+from model.load import WeightsError
+from model.options import add_network_options, load_network
+from model.preprocess import resize
+from model.reader import read_batches
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="parseq-read", description=__doc__)
+    parser.add_argument("images", type=Path, nargs="+", help="image files, one word each")
+    add_network_options(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; 0 when every image was read, 1 when some could not be opened, 2 on a wrong call."""
+    args = parse_args(argv)
+    try:
+        network = load_network(args)
+    except (ConfigError, WeightsError, DownloadError) as error:
+        print(f"parseq-read: {error}", file=sys.stderr)
+        return 2
+    failed = 0
+    for path in args.images:
+        try:
+            with Image.open(path) as image:
+                pixels = resize(image, network.config.img_size)
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            print(f"parseq-read: {path}: not a readable image ({error})", file=sys.stderr)
+            failed += 1
+            continue
+        reading = next(read_batches(network, np.expand_dims(pixels, 0)))[0]
+        if args.json:
+            print(json.dumps({"file": str(path), "text": reading.text, "confidence": round(reading.confidence, 6)}))
+        else:
+            print(f"{path}: {reading.text}  ({reading.confidence:.3f})")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Render shards of synthetic crops, or a contact sheet of them: ``python -m model.synth --help``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from model.synth.corpus import DictionaryNotFoundError
+from model.synth.dataset import CropSource, Recipe, ShardError, ShardFormat, write_shards
+from model.synth.fonts import DEFAULT_CACHE, FONT_FOLDERS, FontsNotFoundError
+from model.synth.sheet import draw_sheet
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code (2: fonts or dictionary missing, or a folder of other shards)."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.output is None and options.sheet is None:
+        parser.error("nothing to do: give --output FOLDER, --sheet FILE.png or both")
+    folders = tuple(options.fonts) or FONT_FOLDERS
+    recipe = Recipe(options.split, options.seed, folders, options.cache)
+    try:
+        # Scans the fonts once, here, before several workers would all do it; and fails early.
+        source = recipe.source()
+        if options.sheet is not None:
+            crops = [source(index) for index in range(options.sheet_crops)]
+            draw_sheet(crops, dots=options.dots).save(options.sheet)
+        if options.output is not None:
+            _write(options, recipe, source)
+    except (FontsNotFoundError, DictionaryNotFoundError, ShardError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _write(options: argparse.Namespace, recipe: Recipe, source: CropSource) -> None:
+    new = write_shards(
+        options.output,
+        partial(_same, source) if options.workers <= 1 else recipe.source,
+        options.count,
+        ShardFormat(tuple(options.image_size), options.shard_size),
+        workers=options.workers,
+        name=f"{recipe.split}, seed {recipe.seed}",
+        progress=True,
+    )
+    print(f"{new} new shards in {options.output}")
+
+
+def _same(source: CropSource) -> CropSource:
+    return source
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m model.synth", description="Render synthetic word crops.")
+    parser.add_argument("--output", type=Path, help="folder for the shards; those that exist are kept")
+    parser.add_argument("--count", type=_positive, default=2000, help="crops in all (default: %(default)s)")
+    parser.add_argument("--split", choices=("train", "validation"), default="train", help="which fonts and words")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other crops (default: %(default)s)")
+    parser.add_argument("--workers", type=_positive, default=1, help="processes (default: %(default)s)")
+    parser.add_argument(
+        "--image-size",
+        type=_positive,
+        nargs=2,
+        default=[32, 128],
+        metavar=("HEIGHT", "WIDTH"),
+        help="pixels of a stored crop (default: 32 128)",
+    )
+    parser.add_argument("--shard-size", type=_positive, default=2000, help="crops a shard (default: %(default)s)")
+    parser.add_argument(
+        "--fonts", type=Path, action="append", default=[], metavar="FOLDER", help="look here instead (repeatable)"
+    )
+    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="where the scan of the fonts is kept")
+    parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw a contact sheet")
+    parser.add_argument("--sheet-crops", type=_positive, default=80, help="crops on it (default: %(default)s)")
+    parser.add_argument("--dots", action="store_true", help="mark the glyph centres on the sheet")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""Texts to draw: words, figures and random strings, of 1 to 25 printable ASCII characters without space."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import string
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from model.synth import figures
+from model.synth.fonts import Split
+from model.synth.sign_words import SIGN_WORDS
+
+CHARSET = string.digits + string.ascii_letters + string.punctuation
+MAX_LENGTH = 25
+
+COMMON_DICTIONARY = Path("/usr/share/dict/american-english-small")
+LARGE_DICTIONARY = Path("/usr/share/dict/american-english-huge")
+
+VALIDATION_PER_MILLE = 50
+_WORD_SHARE, _FIGURE_SHARE = 0.62, 0.18
+_SIGN_SHARE, _COMMON_SHARE = 0.3, 0.4
+# Of dictionary words by length: what stands on signs is short.
+_LENGTH_WEIGHTS = (0, 1, 6, 12, 16, 16, 14, 11, 9, 6, 4.5, 3, 2, 1.5, 1, 0.7, 0.5, 0.3, 0.2, 0.15, 0.1, 0.1, 0.1)
+_WORD = re.compile(r"[A-Za-z]+")
+
+T = TypeVar("T")
+Rng = np.random.Generator
+
+
+class DictionaryNotFoundError(RuntimeError):
+    """The dictionary of words is not installed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"no dictionary at {path}: `apt-get install wamerican-huge wamerican-small` "
+            "(see model/synth/debian_packages.txt), or pass words of your own"
+        )
+
+
+def read_dictionary(path: Path) -> list[str]:
+    """The words of a file with one a line. Raises DictionaryNotFoundError when there is none."""
+    if not path.exists():
+        raise DictionaryNotFoundError(path)
+    return path.read_text(encoding="utf-8").split()
+
+
+def is_validation_word(word: str) -> bool:
+    """Whether a word belongs to the validation split, whatever its case."""
+    digest = hashlib.sha256(word.lower().encode()).digest()
+    return int.from_bytes(digest[:4], "big") % 1000 < VALIDATION_PER_MILLE
+
+
+class Corpus:
+    """Samples texts for one split; the words of the two splits are disjoint.
+
+    ``large`` and ``common`` are word lists (default: Debian's dictionaries); what is not purely of letters is
+    ignored. Raises ValueError when no word is left.
+    """
+
+    def __init__(self, split: Split, large: Iterable[str] | None = None, common: Iterable[str] | None = None) -> None:
+        wanted = split == "validation"
+        large = read_dictionary(LARGE_DICTIONARY) if large is None else large
+        common = read_dictionary(COMMON_DICTIONARY) if common is None else common
+
+        def ours(words: Iterable[str]) -> list[str]:
+            return [w for w in words if _WORD.fullmatch(w) and is_validation_word(w) == wanted]
+
+        self._signs = ours(SIGN_WORDS)
+        self._large = _WordPool(ours(large))
+        self._common = _WordPool(ours(common))
+
+    def sample(self, rng: Rng) -> str:
+        """One text of 1 to 25 characters of CHARSET."""
+        while True:
+            text = self._draw(rng)
+            if 1 <= len(text) <= MAX_LENGTH:
+                return text
+
+    def _draw(self, rng: Rng) -> str:
+        share = rng.random()
+        if share < _WORD_SHARE:
+            return self._decorated_word(rng)
+        if share < _WORD_SHARE + _FIGURE_SHARE:
+            return figures.sample(rng, self._word)
+        return random_string(rng)
+
+    def _word(self, rng: Rng) -> str:
+        share = rng.random()
+        if share < _SIGN_SHARE:
+            return pick(rng, self._signs)
+        pool = self._common if share < _SIGN_SHARE + _COMMON_SHARE else self._large
+        return pool.sample(rng)
+
+    def _decorated_word(self, rng: Rng) -> str:
+        word = _in_some_case(rng, self._word(rng))
+        if rng.random() > 0.2:
+            return word
+        return pick(rng, _DECORATIONS)(word, partial(self._word, rng))
+
+
+class _WordPool:
+    """Words by length, drawn so that the short ones are frequent."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        if not words:
+            raise ValueError("no words to draw from")
+        by_length: dict[int, list[str]] = {}
+        for word in sorted(set(words)):
+            if len(word) < len(_LENGTH_WEIGHTS):
+                by_length.setdefault(len(word), []).append(word)
+        self._buckets = [by_length[length] for length in sorted(by_length)]
+        weights = np.array([_LENGTH_WEIGHTS[length] for length in sorted(by_length)])
+        self._cumulative = np.cumsum(weights / weights.sum())
+
+    def sample(self, rng: Rng) -> str:
+        index = int(np.searchsorted(self._cumulative, rng.random()))
+        return pick(rng, self._buckets[min(index, len(self._buckets) - 1)])
+
+
+def pick(rng: Rng, items: Sequence[T]) -> T:
+    """One of ``items``, evenly; faster than ``rng.choice`` and true to the type."""
+    return items[int(rng.integers(len(items)))]
+
+
+def random_string(rng: Rng) -> str:
+    """Any printable characters, 1 to 25 of them and mostly few."""
+    length = min(1 + int(rng.geometric(0.16)), MAX_LENGTH) if rng.random() < 0.95 else 1
+    if rng.random() < 0.06:
+        length = int(rng.integers(1, MAX_LENGTH + 1))
+    return "".join(CHARSET[i] for i in rng.integers(len(CHARSET), size=length))
+
+
+def _in_some_case(rng: Rng, word: str) -> str:
+    share = rng.random()
+    if share < 0.30:
+        return word.upper()
+    if share < 0.55:
+        return word[:1].upper() + word[1:].lower()
+    return word.lower()
+
+
+Decoration = Callable[[str, Callable[[], str]], str]
+
+
+def _suffix(mark: str) -> Decoration:
+    return lambda word, _: word + mark
+
+
+def _around(opening: str, closing: str) -> Decoration:
+    return lambda word, _: opening + word + closing
+
+
+def _joined(mark: str) -> Decoration:
+    def join(word: str, another: Callable[[], str]) -> str:
+        other = another()
+        return word + mark + (other.upper() if word.isupper() else other.lower())
+
+    return join
+
+
+def _possessive(word: str, _: Callable[[], str]) -> str:
+    return word + ("'S" if word.isupper() and len(word) > 1 else "'s")
+
+
+_DECORATIONS: tuple[Decoration, ...] = (
+    *[_suffix(mark) for mark in ",,,,....!!!??::;"],
+    _suffix("..."),
+    _suffix("*"),
+    _suffix('"'),
+    _suffix("'"),
+    _suffix(")"),
+    *[_possessive] * 5,
+    *[_joined("-")] * 4,
+    _joined("&"),
+    _joined("/"),
+    _joined("."),
+    _joined("_"),
+    _joined("+"),
+    _around("#", ""),
+    _around("@", ""),
+    _around("-", ""),
+    _around("*", "*"),
+    _around("~", "~"),
+    _around("(", ""),
+    _around('"', ""),
+    *[_around("(", ")")] * 2,
+    *[_around('"', '"')] * 2,
+    _around("'", "'"),
+    _around("[", "]"),
+    _around("{", "}"),
+    _around("<", ">"),
+    _around("&", ""),
+)

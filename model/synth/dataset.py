@@ -1,0 +1,230 @@
+"""Shards of rendered crops: written once by several processes, loaded whole by the training."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import threading
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from model.synth.corpus import MAX_LENGTH, Corpus
+from model.synth.fonts import DEFAULT_CACHE, FONT_FOLDERS, FontsNotFoundError, Split, load_faces, split_faces
+from model.synth.render import Crop, CropRenderer
+
+# One stream of random numbers for each split: the same seed never draws the same crop in both.
+_STREAMS: dict[Split, int] = {"train": 0, "validation": 1}
+_MANIFEST = "shards.json"
+CropSource = Callable[[int], Crop]
+
+
+class ShardError(ValueError):
+    """Shards do not fit together, or a file is not a shard."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that, together with the fonts installed, decides what crop ``i`` looks like."""
+
+    split: Split
+    seed: int
+    font_folders: Sequence[Path] = FONT_FOLDERS
+    cache: Path | None = DEFAULT_CACHE
+
+    def source(self) -> CropSource:
+        """A function from an index to its crop. Raises FontsNotFoundError or DictionaryNotFoundError."""
+        faces = split_faces(load_faces(self.font_folders, self.cache), self.split)
+        if not faces:
+            raise FontsNotFoundError(self.font_folders, self.split)
+        return partial(render_indexed, Corpus(self.split), CropRenderer(faces), self)
+
+
+class Shards(NamedTuple):
+    """All crops of a folder: ``images`` uint8 (n, height, width, 3), ``labels`` n texts, ``glyph_centers`` float16
+    (n, 25, 2), x and y as fractions of width and height, NaN after a label's end."""
+
+    images: NDArray[np.uint8]
+    labels: list[str]
+    glyph_centers: NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class ShardFormat:
+    """How crops are stored: image (height, width) in pixels, and crops a shard."""
+
+    image_size: tuple[int, int] = (32, 128)
+    shard_size: int = 2000
+
+
+def render_indexed(corpus: Corpus, renderer: CropRenderer, recipe: Recipe, index: int) -> Crop:
+    """Crop number ``index``: it depends on the recipe and the index alone."""
+    rng = np.random.default_rng((recipe.seed, _STREAMS[recipe.split], index))
+    return renderer.render(corpus.sample(rng), rng)
+
+
+def write_shards(
+    output: Path,
+    source: Callable[[], CropSource],
+    count: int,
+    shape: ShardFormat = ShardFormat(),
+    *,
+    workers: int = 1,
+    name: str = "",
+    progress: bool = False,
+) -> int:
+    """Write crops 0 to ``count`` - 1 as ``shard-00000.npz``, ... into ``output``; returns how many shards were new.
+
+    ``source`` is called once in each process. Complete shards are kept, so that a stopped run resumes and a larger
+    ``count`` extends it; a shard appears under its name only when it is whole. ``name`` says what is drawn. Raises
+    ShardError when the folder holds shards of another name or format.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    _claim(output, {"name": name, "image_size": list(shape.image_size), "shard_size": shape.shard_size})
+    starts = range(0, count, shape.shard_size)
+    jobs = [
+        _Job(output / f"shard-{number:05d}.npz", start, min(start + shape.shard_size, count), shape.image_size)
+        for number, start in enumerate(starts)
+    ]
+    missing = [job for job in jobs if not job.is_done()]
+    with tqdm(total=sum(job.size for job in missing), unit="crop", disable=not progress) as bar:
+        for written in _run(source, missing, workers):
+            bar.update(written)
+    return len(missing)
+
+
+def load_shards(folder: Path) -> Shards:
+    """Load every complete shard of ``folder`` in order, also while a writer is adding more.
+
+    Raises FileNotFoundError when there is none yet, ShardError when a file is damaged or image sizes differ.
+    """
+    # Listed once: what a writer adds from here on is for the next call.
+    paths = sorted(folder.glob("shard-*.npz"))
+    if not paths:
+        raise FileNotFoundError(f"no shards in {folder}: write some with `python -m model.synth --output {folder}`")
+    labels = [_read(path, "labels") for path in paths]
+    ends = np.cumsum([len(part) for part in labels])
+    first = _read(paths[0], "images")
+    # Filled in place: the parts and their concatenation together would need twice the memory.
+    images = np.empty((int(ends[-1]), *first.shape[1:]), np.uint8)
+    for path, end, part in zip(paths, ends, labels, strict=True):
+        pixels = _read(path, "images")
+        if pixels.shape != (len(part), *first.shape[1:]):
+            raise ShardError(f"{path} holds images of shape {pixels.shape}, other shards of {first.shape}")
+        images[end - len(part) : end] = pixels
+    centers = np.concatenate([_read(path, "glyph_centers") for path in paths])
+    return Shards(images, [str(label) for part in labels for label in part], centers)
+
+
+def resized(crop: Crop, image_size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+    """The crop as the model sees it: pixels uint8 (height, width, 3), centres float16 (25, 2) as fractions."""
+    height, width = image_size
+    pixels = np.asarray(crop.image.resize((width, height), Image.Resampling.BICUBIC), np.uint8)
+    centers = np.full((MAX_LENGTH, 2), np.nan, np.float16)
+    centers[: len(crop.text)] = crop.glyph_centers / np.array(crop.image.size, np.float32)
+    return pixels, centers
+
+
+@dataclass(frozen=True)
+class _Job:
+    path: Path
+    start: int
+    stop: int
+    image_size: tuple[int, int]
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+    def is_done(self) -> bool:
+        # The last shard of a smaller run is short: it is written anew when the run is extended.
+        return self.path.exists() and len(_read(self.path, "labels")) >= self.size
+
+
+def _write_shard(source: CropSource, job: _Job) -> int:
+    images = np.empty((job.size, *job.image_size, 3), np.uint8)
+    centers = np.empty((job.size, MAX_LENGTH, 2), np.float16)
+    labels = []
+    for row, index in enumerate(range(job.start, job.stop)):
+        crop = source(index)
+        images[row], centers[row] = resized(crop, job.image_size)
+        labels.append(crop.text)
+    temporary = job.path.with_name(f".{job.path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, images=images, labels=np.array(labels), glyph_centers=centers)
+        temporary.replace(job.path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return job.size
+
+
+def _read(path: Path, name: str) -> NDArray[np.generic]:
+    try:
+        with np.load(path) as data:
+            return np.asarray(data[name])
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+        raise ShardError(f"{path} is not a shard of crops: delete it and render again") from error
+
+
+def _claim(output: Path, wanted: dict[str, object]) -> None:
+    """Note in the folder what it holds; refuse to mix."""
+    manifest = output / _MANIFEST
+    if manifest.exists():
+        found = json.loads(manifest.read_text(encoding="utf-8"))
+        if found != wanted:
+            raise ShardError(f"{output} holds other shards ({found}, not {wanted}): choose another folder")
+        return
+    temporary = output / f".{_MANIFEST}.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
+    temporary.replace(manifest)
+
+
+def _run(source: Callable[[], CropSource], jobs: Sequence[_Job], workers: int) -> Iterator[int]:
+    """Do the jobs here, or in as many processes as asked; yields the size of each when it is done."""
+    workers = min(workers, len(jobs))
+    if not jobs:
+        return
+    if workers == 1:
+        yield from map(partial(_write_shard, source()), jobs)
+        return
+    # Spawned, not forked: the caller may run threads (torch does), whose locks a fork would copy as they are.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (source,))
+    try:
+        for future in as_completed([pool.submit(_work, job) for job in jobs]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_worker_source: CropSource | None = None
+
+
+def _start_worker(source: Callable[[], CropSource]) -> None:
+    global _worker_source
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    _worker_source = source()
+
+
+def _leave_with_parent() -> None:
+    """Workers wait for work for ever when their parent is killed: end with it instead."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work(job: _Job) -> int:
+    assert _worker_source is not None
+    return _write_shard(_worker_source, job)

@@ -1,0 +1,88 @@
+"""Draws one word as a camera might have seen it, and says where each glyph went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.synth import colours, placement
+from model.synth.camera import degrade, tolerance_of
+from model.synth.fonts import Face, FontsNotFoundError
+from model.synth.layers import ROOM, draw_layers
+from model.synth.lettering import lay_out
+from model.synth.painting import paint
+
+Rng = np.random.Generator
+
+_FACE_TRIES = 40
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A word crop. ``text`` is what is drawn (it may have been upper-cased to suit the face); ``glyph_centers`` is
+    float32 (len(text), 2): x and y of each glyph's centre in pixels of ``image``, always inside it."""
+
+    image: Image.Image
+    text: str
+    glyph_centers: NDArray[np.float32]
+
+
+class CropRenderer:
+    """Renders crops with the given faces; legible ones are preferred. Raises FontsNotFoundError for no faces.
+
+    ``clean_share`` is the probability that a crop gets few effects.
+    """
+
+    def __init__(self, faces: Sequence[Face], *, clean_share: float = 0.35) -> None:
+        if not faces:
+            raise FontsNotFoundError
+        self._faces = list(faces)
+        self._clean_share = clean_share
+        weights = np.array([0.2 + face.legibility**3 for face in self._faces])
+        self._cumulative = np.cumsum(weights / weights.sum())
+
+    def render(self, text: str, rng: Rng) -> Crop:
+        """Draw ``text``. Raises ValueError for no text, and for characters that no face has together."""
+        if not text:
+            raise ValueError("cannot render an empty text")
+        face = self._choose_face(text, rng)
+        hard = rng.random() >= self._clean_share
+        line = lay_out(face.spell(text), face, _font_size(text), _spacing(rng))
+        warp, size = placement.place(line, rng, hard=hard, room=ROOM)
+        layers = draw_layers(line, rng, hard=hard)
+        pair = colours.pair(rng)
+        image = paint(rng, warp.draw(layers, size), size, pair, hard=hard)
+        centers = warp.forward(line.centers + ROOM)
+        image, scale = degrade(rng, image, tolerance_of(line.text, image, pair), hard=hard)
+        centers = centers * scale
+        return Crop(image, line.text, centers.astype(np.float32))
+
+    def _choose_face(self, text: str, rng: Rng) -> Face:
+        for _ in range(_FACE_TRIES):
+            index = int(np.searchsorted(self._cumulative, rng.random()))
+            face = self._faces[min(index, len(self._faces) - 1)]
+            if face.can_draw(text):
+                return face
+        able = [face for face in self._faces if face.can_draw(text)]
+        if not able:
+            raise ValueError(f"no face has all the characters of {text!r}")
+        return able[int(rng.integers(len(able)))]
+
+
+def _font_size(text: str) -> int:
+    """Pixels per em. A long word is squeezed to the model's width anyway: drawing it smaller costs nothing."""
+    return 40 if len(text) <= 8 else 32 if len(text) <= 14 else 26
+
+
+def _spacing(rng: Rng) -> float:
+    """Extra em between letters: mostly none, sometimes wide, rarely a little tight."""
+    kind = rng.random()
+    if kind < 0.62:
+        return 0.0
+    if kind < 0.7:
+        return float(rng.uniform(-0.03, 0))
+    return float(rng.exponential(0.09)) if kind < 0.97 else float(rng.uniform(0.2, 0.45))

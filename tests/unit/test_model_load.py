@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from model import download
+from model.configs import ConfigError, PARSeqConfig
+from model.download import DownloadError, released_file
+from model.load import WeightsError, load, read_weights
+from model.parseq import PARSeq
+
+SMALL = PARSeqConfig(embed_dim=24, enc_num_heads=2, dec_num_heads=2, enc_depth=1, max_label_length=4)
+
+
+@pytest.fixture(scope="module")
+def network() -> PARSeq:
+    torch.manual_seed(3)
+    return PARSeq(SMALL).eval()
+
+
+def same(left: PARSeq, right: PARSeq) -> bool:
+    state = left.state_dict()
+    return all(torch.equal(state[key], value) for key, value in right.state_dict().items())
+
+
+def test_bare_state_dict_and_safetensors(network: PARSeq, tmp_path: Path) -> None:
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    for name in ("w.pt", "w.safetensors"):
+        loaded = load(config=SMALL, weights=tmp_path / name)
+        assert same(loaded, network)
+        assert not loaded.training
+
+
+@pytest.mark.parametrize("hyper_parameters", [{"config": SMALL.to_dict(), "lr": 1.0}, {**SMALL.to_dict(), "name": "parseq"}])
+def test_lightning_checkpoint_tells_its_architecture(network: PARSeq, tmp_path: Path, hyper_parameters: dict[str, Any]) -> None:
+    state = {f"model.{key}": value for key, value in network.state_dict().items()}
+    state["glyph_head.weight"] = torch.zeros(2)
+    torch.save({"state_dict": state, "hyper_parameters": hyper_parameters}, tmp_path / "w.ckpt")
+    assert same(load(weights=tmp_path / "w.ckpt"), network)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("ran-code",)
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"head.weight": Evil()}, "evil.pt")
+    Path("plain.pt").write_bytes(pickle.dumps(Evil()))
+    for name in ("evil.pt", "plain.pt"):
+        with pytest.raises(WeightsError, match="refused"):
+            read_weights(Path(name))
+    assert not Path("ran-code").exists()
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors", "w.ckpt"])
+@pytest.mark.parametrize("keep", [0, 10, 2000])
+def test_truncated_files(network: PARSeq, tmp_path: Path, name: str, keep: int) -> None:
+    path = tmp_path / name
+    (save_file if name.endswith("safetensors") else torch.save)(network.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(WeightsError, match=r"damaged|refused"):
+        load(config=SMALL, weights=path)
+
+
+def test_weights_of_another_model(network: PARSeq, tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.save(network.state_dict(), path)
+    with pytest.raises(WeightsError, match="another network"):
+        load("parseq-nano", weights=path)
+    with pytest.raises(WeightsError, match="another size"):
+        load(config=PARSeqConfig(embed_dim=48, enc_num_heads=2, dec_num_heads=2, enc_depth=1), weights=path)
+    with pytest.raises(WeightsError, match="trained with 94 characters, the charset has 3"):
+        load(config=PARSeqConfig(charset_train="abc"), weights=path)
+
+
+def test_what_is_no_state_dict(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(WeightsError, match="does not hold a state dict"):
+        read_weights(tmp_path / "list.pt")
+    with pytest.raises(WeightsError, match="there is no weights file"):
+        read_weights(tmp_path / "none.pt")
+
+
+def test_contradictory_calls(network: PARSeq, tmp_path: Path) -> None:
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ConfigError, match="either pretrained or weights"):
+        load("parseq-tiny", pretrained=True, weights=tmp_path / "w.pt")
+    with pytest.raises(ConfigError, match="need the name"):
+        load(pretrained=True)
+    with pytest.raises(ConfigError, match="does not tell its architecture"):
+        load(weights=tmp_path / "w.pt")
+
+
+class Published:
+    """A server of published files on this machine."""
+
+    def __init__(self) -> None:
+        self.content = b"weights " * 1000
+        self.requests = 0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.requests += 1
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(outer.content)))
+                self.end_headers()
+                self.wfile.write(outer.content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Published]:
+    published = Published()
+    digest = hashlib.sha256(published.content).hexdigest()[:8]
+    monkeypatch.setenv("PARSEQ_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(download.RELEASED_FILES, "parseq-tiny", f"parseq_tiny-{digest}.pt")
+    yield published
+    published.server.shutdown()
+    published.server.server_close()
+
+
+def test_a_published_file_is_fetched_once(published: Published) -> None:
+    first = released_file("parseq-tiny", published.url)
+    assert first.read_bytes() == published.content
+    assert released_file("parseq-tiny", published.url) == first
+    assert published.requests == 1
+
+
+def test_an_altered_file_is_refused_and_not_kept(published: Published, tmp_path: Path) -> None:
+    published.content = b"altered"
+    with pytest.raises(DownloadError, match=r"cut short or altered"):
+        released_file("parseq-tiny", published.url)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_offline(published: Published) -> None:
+    published.server.shutdown()
+    published.server.server_close()
+    with pytest.raises(DownloadError, match=r"cannot download .*without a network, fetch the file elsewhere and put it at"):
+        released_file("parseq-tiny", published.url)
+
+
+def test_released_names_have_the_published_prefixes() -> None:
+    prefixes = {name: file.rpartition("-")[2] for name, file in download.RELEASED_FILES.items()}
+    assert prefixes == {"parseq-tiny": "e7a21b54.pt", "parseq": "bb5792a6.pt", "parseq-patch16-224": "fcf06f5a.pt"}

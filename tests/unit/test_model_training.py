@@ -1,0 +1,184 @@
+"""The training job in the small: losses, augmentation, schedule, resuming."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.augment import jitter_colours, warp
+from model.curve import read_logs
+from model.data import Batch
+from model.load import load
+from model.parseq import PARSeq
+from model.system import RecognitionSystem
+from model.train import main
+from tests.unit.test_model_data import png, write_lmdb
+
+TINY = {
+    "stem": "residual",
+    "patch_size": [8, 4],
+    "embed_dim": 16,
+    "enc_num_heads": 2,
+    "dec_num_heads": 2,
+    "enc_depth": 1,
+    "dropout": 0.1,
+    "max_label_length": 6,
+}
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    folder = tmp_path / "synthetic"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    labels = ["one", "Two", "3", "four!", "#5", "six"] * 4
+    centers = np.full((24, 25, 2), np.nan, np.float16)
+    for row, label in zip(centers, labels, strict=True):
+        row[: len(label)] = rng.random((len(label), 2))
+    images = rng.integers(0, 255, (24, 32, 128, 3), np.uint8)
+    np.savez(folder / "shard-00000.npz", images=images, labels=np.array(labels), glyph_centers=centers)
+    return folder
+
+
+def arguments(tmp_path: Path, shards: Path, output: str, steps: int) -> list[str]:
+    config = tmp_path / "tiny.json"
+    config.write_text(json.dumps(TINY))
+    real = tmp_path / "real"
+    if not real.exists():
+        write_lmdb(real, [(png(i), f"w{i}") for i in range(12)])
+    values = {
+        "--config": config,
+        "--synthetic": shards,
+        "--synthetic-validation": shards,
+        "--real": real,
+        "--output": tmp_path / output,
+        "--steps": steps,
+        "--batch-size": 6,
+        "--validate-every": 2,
+        "--checkpoint-every": 2,
+        "--warmup-steps": 2,
+        "--threads": 1,
+    }
+    return [str(word) for pair in values.items() for word in pair]
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Nothing of the decay may fall into the first part, whose length the schedule would otherwise tell apart.
+    whole = [*arguments(tmp_path, shards, "whole", 8), "--decay-fraction", "0.1"]
+    assert main(whole) == 0
+    first = [*arguments(tmp_path, shards, "parts", 4), "--decay-fraction", "0.1"]
+    assert main(first) == 0
+    assert main(first) == 2
+    assert "already holds a run: add --resume" in capsys.readouterr().err
+    assert main([*arguments(tmp_path, shards, "parts", 8), "--decay-fraction", "0.1", "--resume"]) == 0
+    expected = load(weights=tmp_path / "whole" / "last.ckpt").state_dict()
+    resumed = load(weights=tmp_path / "parts" / "last.ckpt").state_dict()
+    assert all(torch.equal(expected[key], resumed[key]) for key in expected)
+    exported = load(
+        config=load(weights=tmp_path / "whole" / "last.ckpt").config, weights=tmp_path / "whole" / "tiny.safetensors"
+    )
+    assert all(torch.equal(expected[key], value) for key, value in exported.state_dict().items())
+    logs = read_logs(tmp_path / "parts")
+    assert {"accuracy_synthetic", "accuracy_real"} <= logs.keys()
+    assert (tmp_path / "parts" / "curve.png").stat().st_size > 1000
+
+
+def test_nothing_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--output", str(tmp_path / "run")]) == 2
+    assert "nothing to train on" in capsys.readouterr().err
+
+
+def system() -> RecognitionSystem:
+    torch.manual_seed(0)
+    return RecognitionSystem(TINY)
+
+
+def test_training_learns_one_batch() -> None:
+    torch.manual_seed(0)
+    model = PARSeq(system().config).train()
+    targets = model.tokenizer.encode(["ab", "Cd3"])
+    orders = torch.tensor([[0, 1, 2, 3, 4], [0, 4, 3, 2, 1]])
+    images = torch.randn(2, 3, 32, 128)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(80):
+        loss = model.permutation_loss(model.encode(images), targets, orders)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.2
+    model.eval()
+    # Batch norm has seen but this batch, and its running mean lags: read with the statistics of the batch.
+    model.encoder.train()
+    texts, _ = model.tokenizer.decode(model(images, decode_ar=True, refine_iters=1).softmax(-1))
+    assert texts == ["ab", "Cd3"]
+
+
+def test_glyph_loss_looks_at_the_token_under_the_glyph() -> None:
+    module = system()
+    rows, columns = module.config.grid
+    memory = torch.zeros(1, rows * columns, 16)
+    # The glyph is at 60 % of the width and 30 % of the height.
+    memory[0, int(0.3 * rows) * columns + int(0.6 * columns), 0] = 1.0
+    targets = module.model.tokenizer.encode(["7"])
+    torch.nn.init.zeros_(module.glyph_head.weight)
+    torch.nn.init.zeros_(module.glyph_head.bias)
+    module.glyph_head.weight.data[7, 0] = 50.0
+    hit = module.glyph_loss(memory, targets, torch.tensor([[[0.6, 0.3]]]))
+    miss = module.glyph_loss(memory, targets, torch.tensor([[[0.1, 0.9]]]))
+    outside = module.glyph_loss(memory, targets, torch.tensor([[[1.2, 0.3]]]))
+    unknown = module.glyph_loss(memory, targets, torch.full((1, 1, 2), torch.nan))
+    assert hit.item() < 1e-6
+    assert miss.item() == pytest.approx(np.log(94), abs=1e-3)
+    assert outside.item() == unknown.item() == 0
+
+
+def test_warp_moves_centres_with_the_pixels() -> None:
+    torch.manual_seed(0)
+    count, x, y = 32, 80, 12
+    images = torch.full((count, 3, 32, 128), -1.0)
+    images[:, :, y - 1 : y + 2, x - 1 : x + 2] = 1.0
+    centers = torch.tensor([(x + 0.5) / 128, (y + 0.5) / 32]).expand(count, 1, 2)
+    warped, moved = warp(images, centers)
+    weight = (warped[:, 0] + 1) / 2
+    total = weight.sum((1, 2))
+    seen_x = (weight.sum(1) * (torch.arange(128) + 0.5)).sum(1) / total / 128
+    seen_y = (weight.sum(2) * (torch.arange(32) + 0.5)).sum(1) / total / 32
+    assert (moved - centers).abs().max() > 0.01
+    torch.testing.assert_close(moved[:, 0], torch.stack([seen_x, seen_y], 1), atol=0.01, rtol=0)
+
+
+def test_unknown_centres_stay_unknown() -> None:
+    _, moved = warp(torch.zeros(2, 3, 32, 128), torch.full((2, 5, 2), torch.nan))
+    assert moved.isnan().all()
+
+
+def test_jitter_keeps_range_and_shape() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(8, 3, 32, 128) * 2 - 1
+    jittered = jitter_colours(images)
+    assert jittered.shape == images.shape
+    assert jittered.abs().max() <= 1
+    assert not torch.equal(jittered, images)
+
+
+def test_learning_rate_warms_up_stays_and_falls() -> None:
+    module = system()
+    module.warmup_steps, module.decay_fraction = 4, 0.25
+
+    class Trainer:
+        max_steps = 100
+
+    module._trainer = Trainer()  # type: ignore[assignment]
+    factors = [module.learning_rate_factor(step) for step in range(101)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert set(factors[4:75]) == {1.0}
+    assert factors[75:] == sorted(factors[75:], reverse=True)
+    assert factors[-1] == 0
+
+
+def test_a_batch_is_a_tuple_that_lightning_can_move() -> None:
+    assert Batch(torch.zeros(1), ["a"], torch.zeros(1))._fields == ("images", "labels", "centers")
