@@ -17,7 +17,7 @@ def resize(image: Image.Image, img_size: tuple[int, int]) -> NDArray[np.uint8]:
     """Any Pillow image to uint8 `(height, width, 3)`; `img_size` is (height, width) in pixels."""
     height, width = img_size
     rgb = image if image.mode == "RGB" else image.convert("RGB")
-    return np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC), dtype=np.uint8)
+    return np.array(rgb.resize((width, height), Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
 def normalise(pixels: Tensor) -> Tensor:

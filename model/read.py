@@ -40,8 +40,12 @@ def main(argv: list[str] | None = None) -> int:
         try:
             with Image.open(path) as image:
                 pixels = resize(image, network.config.img_size)
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-            print(f"parseq-read: {path}: not a readable image ({error})", file=sys.stderr)
+        except FileNotFoundError:
+            print(f"parseq-read: {path}: there is no such file", file=sys.stderr)
+            failed += 1
+            continue
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+            print(f"parseq-read: {path}: not a readable image", file=sys.stderr)
             failed += 1
             continue
         reading = next(read_batches(network, np.expand_dims(pixels, 0)))[0]

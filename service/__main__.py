@@ -1,0 +1,136 @@
+"""`parseq-serve`: read the settings, load the artifact, serve until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Sequence
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from service.app import build_app
+from service.artifact import load_artifact
+from service.config import Settings, load_settings
+from service.cpu import cpu_budget
+from service.errors import StartupError
+from service.runtime import Runtime, plan_topology
+
+EXIT_OK: Final = 0
+EXIT_STARTUP_FAILED: Final = 3
+BACKLOG: Final = 2048
+
+logger = logging.getLogger("service")
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with readiness turned off the moment a signal asks it to stop."""
+
+    def __init__(self, config: uvicorn.Config, runtime: Runtime) -> None:
+        super().__init__(config)
+        self._runtime = runtime
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the drain."""
+        self._runtime.drain()
+        super().handle_exit(sig, frame)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve; the exit code is 0 after a clean stop and 3 when the server could not start."""
+    try:
+        settings = load_settings(**_parse(argv))
+        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        # What these two have to say about a client's data is said in the answer to that client.
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        return _serve(settings)
+    except StartupError as error:
+        print(f"parseq-serve: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_STARTUP_FAILED
+
+
+def _parse(argv: Sequence[str] | None) -> dict[str, str]:
+    parser = argparse.ArgumentParser(
+        prog="parseq-serve",
+        description="Serve a PARSeq artifact over HTTP. Every setting can be given in the environment "
+        "(PARSEQ_PORT and so on, see docs/configuration.md); these options win over it.",
+    )
+    parser.add_argument("--host", help="address to listen on (PARSEQ_HOST, default 127.0.0.1)")
+    parser.add_argument("--port", help="TCP port to listen on, 0 for a free one (PARSEQ_PORT, default 8000)")
+    parser.add_argument("--artifact", metavar="FILE", help="the .onnx to serve (PARSEQ_ARTIFACT, default: bundled)")
+    return {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+
+
+def _serve(settings: Settings) -> int:
+    planned = plan_topology(settings, settings.provider, cpu_budget())
+    artifact = load_artifact(settings.artifact, settings.provider, planned.intra_op_threads)
+    failures: list[str] = []
+
+    def fail(message: str) -> None:
+        failures.append(message)
+        server.should_exit = True
+
+    runtime = Runtime(settings, artifact, on_failure=fail)
+    listener = _listen(settings.host, settings.port)
+    server = Server(_uvicorn_config(settings, runtime), runtime)
+    host, port = listener.getsockname()[:2]
+    logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    _stop_quietly(server)
+    server.run(sockets=[listener])
+    if failures:
+        raise StartupError(f"{settings.artifact}: {failures[0]}")
+    return EXIT_OK
+
+
+def _stop_quietly(server: Server) -> None:
+    """Exit with 0 on SIGTERM and SIGINT.
+
+    uvicorn has handlers of its own while it runs, and raises the signal that stopped it once more at the end, under the
+    handlers it found: the default ones would turn a clean stop into a kill.
+    """
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; bound here, so that a port in use is one clear line.
+
+    Raises:
+        StartupError: the address cannot be resolved or bound.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise StartupError(
+            f"cannot listen on {host} port {port} ({error.strerror or error}): "
+            "set PARSEQ_HOST and PARSEQ_PORT, or --host and --port"
+        ) from error
+
+
+def _uvicorn_config(settings: Settings, runtime: Runtime) -> uvicorn.Config:
+    return uvicorn.Config(
+        build_app(runtime),
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        ws="none",
+        lifespan="on",
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=settings.drain_timeout_s,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

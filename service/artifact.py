@@ -1,0 +1,93 @@
+"""Loading an artifact: the graph must offer what its metadata says, or the server does not start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.artifact import (
+    CONFIDENCES_NAME,
+    INPUT_NAME,
+    LOGITS_NAME,
+    TOKEN_IDS_NAME,
+    ArtifactError,
+    ArtifactMetadata,
+)
+from service.engine.session import OrtSession, open_session
+from service.engine.types import Session
+from service.errors import StartupError
+
+Shape = tuple[int | None, ...]
+"""`None` for the batch axis, which must be dynamic."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedArtifact:
+    """A model ready to run."""
+
+    metadata: ArtifactMetadata
+    session: Session
+    provider: str
+    """In use: `cpu` or `cuda`."""
+
+
+def load_artifact(path: Path, provider: str, intra_op_threads: int) -> LoadedArtifact:
+    """Open an artifact and check it.
+
+    Raises:
+        StartupError: there is no such file, it is not an artifact this version can run, or the provider is not there.
+    """
+    if not path.is_file():
+        raise StartupError(f"there is no artifact at {path}: set PARSEQ_ARTIFACT or --artifact to an .onnx file")
+    try:
+        session, in_use = open_session(path, provider, intra_op_threads)
+        metadata = ArtifactMetadata.from_map(session.get_modelmeta().custom_metadata_map)
+        check_interface(metadata, session.get_inputs(), session.get_outputs())
+    except ArtifactError as error:
+        message = str(error)
+        raise StartupError(message if str(path) in message else f"{path}: {message}") from error
+    return LoadedArtifact(metadata, OrtSession(session), in_use)
+
+
+def check_interface(metadata: ArtifactMetadata, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """Compare the graph's inputs and outputs (each with `name`, `type`, `shape`) with the metadata.
+
+    Raises:
+        ArtifactError: a name, type or size differs, or the batch axis is fixed.
+    """
+    steps = metadata.max_label_length + 1
+    wanted_outputs: dict[str, tuple[str, Shape]] = {
+        TOKEN_IDS_NAME: ("tensor(int64)", (None, steps)),
+        CONFIDENCES_NAME: ("tensor(float)", (None, steps)),
+    }
+    if metadata.has_logits:
+        wanted_outputs[LOGITS_NAME] = ("tensor(float)", (None, steps, len(metadata.charset) + 1))
+    _compare(
+        "inputs",
+        {INPUT_NAME: ("tensor(uint8)", (None, metadata.image_height, metadata.image_width, 3))},
+        {value.name: value for value in inputs},
+    )
+    _compare("outputs", wanted_outputs, {value.name: value for value in outputs})
+
+
+def _compare(what: str, wanted: dict[str, tuple[str, Shape]], found: dict[str, Any]) -> None:
+    if wanted.keys() != found.keys():
+        raise ArtifactError(f"the graph's {what} are {sorted(found)}, its metadata promises {sorted(wanted)}")
+    for name, (type_, shape) in wanted.items():
+        value = found[name]
+        if value.type != type_:
+            raise ArtifactError(f"the graph's {name} is {value.type}, not {type_}")
+        if not _fits(value.shape, shape):
+            raise ArtifactError(f"the graph's {name} has shape {value.shape}, not {['batch', *shape[1:]]}")
+
+
+def _fits(found: Sequence[Any], wanted: Shape) -> bool:
+    """Sizes the graph leaves open (a name or `None`) are settled by the warm-up run."""
+    if len(found) != len(wanted):
+        return False
+    return all(
+        not isinstance(size, int) if want is None else not isinstance(size, int) or size == want
+        for size, want in zip(found, wanted, strict=True)
+    )

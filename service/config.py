@@ -1,0 +1,102 @@
+"""Settings: read once from the environment (prefix `PARSEQ_`), described here, listed in `docs/configuration.md`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.errors import StartupError
+
+ENV_PREFIX = "PARSEQ_"
+BUNDLED_ARTIFACT = Path(__file__).parent / "bundled" / "parseq-nano.onnx"
+
+Provider = Literal["auto", "cpu", "cuda"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Settings(BaseSettings):
+    """Every setting of the service. 0 means "choose for me" where the description says so."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` or `::` for all.")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    artifact: Path = Field(BUNDLED_ARTIFACT, description="The `.onnx` artifact to serve, written by `parseq-export`.")
+    provider: Provider = Field(
+        "auto",
+        description="Execution provider. A named one that is absent is a start-up error; `auto` takes CUDA when present.",
+    )
+    lanes: int = Field(
+        0, ge=0, le=64, description="Inference runs in flight at once; 0: the allotted cores on a CPU, 1 on a GPU."
+    )
+    intra_op_threads: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Threads of one inference run; 0: the allotted cores shared among the lanes on a CPU, 1 on a GPU.",
+    )
+    decode_threads: int = Field(
+        0, ge=0, le=64, description="Threads that decode images; 0: half the allotted cores, at least 1."
+    )
+    max_batch_size: int = Field(16, ge=1, le=1024, description="Crops in one inference run, at most.")
+    max_queue_delay_ms: float = Field(
+        0.0, ge=0, le=1000, description="How long a free lane holds the oldest crop back for company; 0: not at all."
+    )
+    max_queue_items: int = Field(
+        512,
+        ge=1,
+        le=100_000,
+        description="Crops being decoded or waiting, at most; beyond it requests are refused with 429.",
+    )
+    request_timeout_ms: float = Field(
+        30_000, gt=0, le=3_600_000, description="Deadline of a request with a single crop; then 504."
+    )
+    batch_timeout_ms: float = Field(
+        60_000, gt=0, le=3_600_000, description="Deadline of a request with several crops; then 504 for each unread crop."
+    )
+    max_body_bytes: int = Field(32 * 2**20, ge=1, description="Request body, at most; beyond it 413.")
+    max_crops_per_request: int = Field(128, ge=1, le=10_000, description="Crops in one request, at most; beyond it 413.")
+    max_image_pixels: int = Field(
+        2**24, ge=1, description="Width times height of an image, at most, read from its header before decoding."
+    )
+    keep_alive_s: int = Field(
+        75, ge=1, le=3600, description="How long an idle connection is kept; longer than the gateway's own time-out."
+    )
+    drain_timeout_s: int = Field(30, ge=0, le=3600, description="How long requests in flight may take to finish after SIGTERM.")
+    log_level: LogLevel = Field("info", description="Least severe log level shown.")
+
+    @model_validator(mode="after")
+    def _a_full_request_fits_the_queue(self) -> Settings:
+        if self.max_queue_items < self.max_crops_per_request:
+            raise ValueError(
+                f"PARSEQ_MAX_QUEUE_ITEMS ({self.max_queue_items}) must not be less than "
+                f"PARSEQ_MAX_CROPS_PER_REQUEST ({self.max_crops_per_request}), or full requests are always refused"
+            )
+        return self
+
+
+def env_name(field_name: str) -> str:
+    """The environment variable of a setting."""
+    return ENV_PREFIX + field_name.upper()
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment; `overrides` (from the command line) win.
+
+    Raises:
+        StartupError: a value is not acceptable; the message names its environment variable.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise StartupError("; ".join(_explain(problem) for problem in error.errors())) from error
+
+
+def _explain(problem: Any) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not problem["loc"]:
+        return message
+    return f"{env_name(str(problem['loc'][0]))}={problem['input']!s}: {message}"

@@ -1,0 +1,150 @@
+"""From the bytes of an image file to an upright RGB picture.
+
+Only the formats of `FORMATS` are opened, only the first frame is read, and the size is checked from the header before any
+pixel is decoded. Whatever goes wrong inside the decoder becomes a `Problem` of this one image.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from service.errors import (
+    IMAGE_TOO_LARGE,
+    INVALID_BASE64,
+    UNREADABLE_IMAGE,
+    UNSUPPORTED_IMAGE_FORMAT,
+    Problem,
+)
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+"""Pillow's names of the formats that are read; a list of what is allowed, never of what is not."""
+
+FOREIGN_SIGNATURES: Final[tuple[tuple[int, bytes, str], ...]] = (
+    (4, b"ftypheic", "HEIC"),
+    (4, b"ftypheix", "HEIC"),
+    (4, b"ftypmif1", "HEIF"),
+    (4, b"ftypavif", "AVIF"),
+    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (0, b"%PDF", "PDF"),
+    (0, b"8BPS", "PSD"),
+    (0, b"\x00\x00\x01\x00", "ICO"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "SVG or another XML file"),
+)
+"""Offset, bytes and name of formats people send and this server does not read, to tell them which one it was."""
+
+ORIENTATION_TAG: Final = 0x0112
+TRANSPOSES: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# The limit on pixels is a setting, checked on the header below; Pillow's own, global one would only add warnings.
+Image.MAX_IMAGE_PIXELS = None
+# Load the format plugins now, not in the first request.
+Image.init()
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes behind base64 text: line breaks, URL-safe letters, missing padding and a `data:` prefix are accepted.
+
+    Raises:
+        Problem: the text is not base64.
+    """
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    compact = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Problem(INVALID_BASE64, "The content of this image is not valid base64.") from error
+
+
+def decode_image(data: bytes, max_pixels: int) -> Image.Image:
+    """Decode the first frame of an image file: upright, RGB, 8 bits.
+
+    Args:
+        data: The whole file.
+        max_pixels: Width times height, at most.
+
+    Raises:
+        Problem: the format is not supported, the image is too large, or it cannot be decoded.
+    """
+    if not data:
+        raise Problem(UNREADABLE_IMAGE, "The image is empty: it has no bytes.")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image, max_pixels)
+            image.load()
+            return to_rgb(_upright(image))
+    except Problem:
+        raise
+    except Exception as error:
+        # Decoders fail on broken files in every way there is (OSError, SyntaxError, ValueError, struct.error,
+        # MemoryError, ...): each of them is the fault of this one image.
+        raise _unreadable(data) from error
+
+
+def _unreadable(data: bytes) -> Problem:
+    supported = "JPEG, PNG, WebP, BMP, GIF and TIFF are"
+    start = data.lstrip()[:16] if data[:1].isspace() else data[:16]
+    for offset, signature, name in FOREIGN_SIGNATURES:
+        if start[offset:].startswith(signature):
+            return Problem(UNSUPPORTED_IMAGE_FORMAT, f"This looks like {name}, which is not supported; {supported}.")
+    return Problem(UNREADABLE_IMAGE, f"The image is damaged, or not in a supported format; {supported}.")
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise Problem(
+            IMAGE_TOO_LARGE,
+            f"The image is {width} x {height} pixels; it may have {max_pixels} at most (PARSEQ_MAX_IMAGE_PIXELS). "
+            "Send a crop of the word.",
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; broken EXIF means none. (Pillow itself turns TIFF when it loads the pixels.)"""
+    try:
+        transpose = TRANSPOSES.get(image.getexif().get(ORIENTATION_TAG, 1))
+    except Exception:
+        return image
+    return image if transpose is None else image.transpose(transpose)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to RGB, 8 bits a channel.
+
+    Transparent pixels are laid on white: most words on a transparent background are dark, and the colour stored under a
+    transparent pixel is usually black, so that dropping the alpha channel would paint dark on dark. Fully opaque pixels
+    come out exactly as dropping the alpha channel leaves them, which is what the reference preprocessing does.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        return _deep_to_rgb(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        paper = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(paper, rgba).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _deep_to_rgb(image: Image.Image) -> Image.Image:
+    """Scale more than 8 bits to 8 (Pillow would clip): 16 bits by their range, others from their darkest to brightest."""
+    values = np.asarray(image).astype(np.float64)
+    low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (float(values.min()), float(values.max()))
+    scaled = (values - low) * (255.0 / (high - low if high > low else 1.0))
+    return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")

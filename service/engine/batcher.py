@@ -1,0 +1,282 @@
+"""Lanes: threads that take batches from the queue and run them.
+
+A free lane dispatches at once what waits; while all lanes are busy, items accumulate. A batch is formed only when a lane
+is free to run it (late binding), so the same code serves one big device and several cores.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+
+from service.engine.queue import DeadlineQueue
+from service.engine.types import (
+    Confidences,
+    Crop,
+    EngineDownError,
+    InferenceError,
+    Item,
+    Observer,
+    Outcome,
+    QueueFullError,
+    Session,
+    TokenIds,
+)
+
+logger = logging.getLogger(__name__)
+
+CONFIDENCE_SLACK: Final = 1e-3
+"""A softmax in half precision may come out this much above one."""
+
+
+def run_checked(session: Session, crops: Sequence[Crop]) -> tuple[TokenIds, Confidences]:
+    """Run one batch and check that the answer is one: a row for each crop, probabilities within [0, 1].
+
+    Raises:
+        InferenceError: the session gave something else. What the session itself raises passes through.
+    """
+    token_ids, confidences = session.run(np.stack(crops))
+    if len(token_ids) != len(crops) or confidences.shape != token_ids.shape or token_ids.ndim != 2:
+        raise InferenceError(f"{len(crops)} crops gave ids {token_ids.shape} and confidences {confidences.shape}")
+    # Written so that NaN fails too: a poisoned device context answers NaN without an error.
+    if not bool(np.all((confidences >= 0.0) & (confidences <= 1.0 + CONFIDENCE_SLACK))):
+        raise InferenceError("the session gave confidences that are not probabilities")
+    return token_ids, confidences
+
+
+class Engine:
+    """The engine of one session: `admit` reserves, `submit` queues a decoded crop, `deliver` hands out settled items.
+
+    Args:
+        session: Run from all lanes at once.
+        lanes: Runs in flight at once.
+        max_batch_size: Items in a run, at most.
+        max_queue_delay_s: How long a free lane may hold an item back for company.
+        max_queue_items: Items reserved or waiting, at most.
+        deliver: Takes items as they settle, from any thread; it must not block.
+        observer: Told what happens, for metrics.
+        clock: Monotonic, seconds.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        lanes: int,
+        max_batch_size: int,
+        max_queue_delay_s: float,
+        max_queue_items: int,
+        deliver: Callable[[Sequence[Item]], None],
+        observer: Observer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._session = session
+        self._max_batch_size = max_batch_size
+        self._max_queue_delay_s = max_queue_delay_s
+        self._queue = DeadlineQueue(max_queue_items)
+        self._deliver = deliver
+        self._observer = observer
+        self._clock = clock
+        self._condition = threading.Condition()
+        self._accepting = False
+        self._running = False
+        self._stopping = False
+        self._idle_lanes = 0
+        self._dead_lanes = 0
+        self._threads = [threading.Thread(target=self._lane, name=f"lane-{index}", daemon=True) for index in range(lanes)]
+
+    # -- What callers see -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the lanes and accept items."""
+        self._accepting = self._running = True
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Refuse new items, run those admitted, end the lanes; whatever is left after `timeout_s` fails.
+
+        Returns:
+            Whether everything was drained in time.
+        """
+        with self._condition:
+            self._accepting = False
+            self._stopping = True
+            self._condition.notify_all()
+        end_s = self._clock() + timeout_s
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, end_s - self._clock()))
+        self._shut(EngineDownError("the engine stopped"))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    @property
+    def alive(self) -> bool:
+        """Whether every lane that was started still runs."""
+        return self._dead_lanes == 0
+
+    @property
+    def depth(self) -> int:
+        """Items that wait for a lane."""
+        return len(self._queue)
+
+    @property
+    def oldest_age_s(self) -> float:
+        """Age of the item that has waited longest."""
+        with self._condition:
+            return self._queue.oldest_age_s(self._clock())
+
+    def admit(self, items: Sequence[Item]) -> None:
+        """Reserve room for all items of a request, or for none.
+
+        Raises:
+            QueueFullError: there is no room for all of them.
+            EngineDownError: the engine is not running.
+        """
+        with self._condition:
+            if not self._accepting:
+                raise EngineDownError("the engine takes no items")
+            fits = self._queue.reserve(len(items))
+        if not fits:
+            self._observer.refused(len(items))
+            raise QueueFullError(f"no room for {len(items)} more items")
+        self._observer.admitted(len(items))
+
+    def submit(self, item: Item, crop: Crop) -> None:
+        """Queue the decoded crop of an admitted item."""
+        with self._condition:
+            if item.outcome is None and self._running:
+                item.crop = crop
+                self._queue.push(item, self._clock())
+                self._condition.notify()
+                return
+        self.fail(item, EngineDownError("the engine stopped"))
+
+    def fail(self, item: Item, error: Exception) -> None:
+        """End an admitted item that will never be submitted (its image cannot be decoded, or nobody waits for it)."""
+        with self._condition:
+            self._queue.release()
+            settled = self._settle(item, Outcome.FAILED, error)
+            if self._stopping:
+                self._condition.notify_all()  # it may be the last one the lanes were kept for
+        if settled:
+            self._hand_out([item], Outcome.FAILED)
+
+    def abandon(self, items: Sequence[Item], outcome: Outcome) -> None:
+        """End those of `items` that nobody waits for any more; they are not delivered, and skipped at pop."""
+        with self._condition:
+            ended = sum(self._settle(item, outcome) for item in items)
+        if ended:
+            self._observer.settled(outcome, ended)
+
+    # -- What lanes do ----------------------------------------------------------------------------------------------
+
+    def _lane(self) -> None:
+        try:
+            while (batch := self._next_batch()) is not None:
+                self._run(batch)
+        except BaseException:
+            # Only a bug gets here. The thread is lost; say so, turn liveness off, and leave nobody waiting.
+            logger.critical("an inference lane died", exc_info=True)
+            with self._condition:
+                self._dead_lanes += 1
+                all_dead = self._dead_lanes == len(self._threads)
+            if all_dead:
+                self._shut(EngineDownError("all inference lanes are dead"))
+
+    def _next_batch(self) -> list[Item] | None:
+        """Wait for work and take it; `None` when the engine stops and nothing waits."""
+        while True:
+            with self._condition:
+                batch, expired, stop = self._take()
+            if expired:
+                self._hand_out(expired, Outcome.EXPIRED)
+            if batch:
+                return batch
+            if stop:
+                return None
+
+    def _take(self) -> tuple[list[Item], list[Item], bool]:
+        """One attempt at a batch, under the lock: the batch, what expired, whether to stop."""
+        self._idle_lanes += 1
+        try:
+            while True:
+                now_s = self._clock()
+                # Idle lanes share what waits: two half batches at once end sooner than one whole batch.
+                share = -(-len(self._queue) // self._idle_lanes)
+                limit = max(1, min(self._max_batch_size, share))
+                max_delay_s = 0.0 if self._stopping else self._max_queue_delay_s
+                delay_s = self._queue.delay_s(now_s, self._max_batch_size, max_delay_s)
+                if delay_s == 0.0:
+                    batch, expired = self._queue.pop(now_s, limit)
+                    for item in expired:
+                        self._settle(item, Outcome.EXPIRED)
+                    if len(self._queue):
+                        self._condition.notify()  # an idle lane may not have heard of the rest
+                    return batch, expired, False
+                if delay_s is None and self._stopping and self._queue.reserved == 0:
+                    return [], [], True
+                self._condition.wait(delay_s)
+        finally:
+            self._idle_lanes -= 1
+
+    def _run(self, batch: list[Item]) -> None:
+        """Run a batch; when it fails, run its items one by one, so that one poisoned crop fails alone."""
+        try:
+            self._attempt(batch)
+        except Exception as error:
+            if len(batch) == 1:
+                logger.exception("inference failed on a crop")
+                self._finish(batch, Outcome.FAILED, InferenceError(type(error).__name__))
+                return
+            logger.warning("a batch of %d failed (%s), running its crops one by one", len(batch), error)
+            for item in batch:
+                if item.outcome is None:
+                    self._run([item])
+        except BaseException:
+            self._finish(batch, Outcome.FAILED, EngineDownError("the inference lane died"))
+            raise
+
+    def _attempt(self, batch: list[Item]) -> None:
+        started_s = self._clock()
+        try:
+            token_ids, confidences = run_checked(self._session, [item.pixels for item in batch])
+        finally:
+            duration_s = self._clock() - started_s
+            self._observer.batch_ran(len(batch), duration_s)
+        for row, item in enumerate(batch):
+            item.token_ids, item.confidences = token_ids[row], confidences[row]
+            item.queue_s, item.inference_s = started_s - item.enqueued_s, duration_s
+            self._observer.queue_waited(item.queue_s)
+        self._finish(batch, Outcome.DONE)
+
+    # -- Settling: once for each item, under the lock; handing out and counting outside it ----------------------------
+
+    def _settle(self, item: Item, outcome: Outcome, error: Exception | None = None) -> bool:
+        if item.outcome is not None:
+            return False
+        item.error = error
+        item.outcome = outcome
+        return True
+
+    def _finish(self, items: Sequence[Item], outcome: Outcome, error: Exception | None = None) -> None:
+        with self._condition:
+            settled = [item for item in items if self._settle(item, outcome, error)]
+        self._hand_out(settled, outcome)
+
+    def _shut(self, error: Exception) -> None:
+        """Take nothing from now on, and fail what still waits."""
+        with self._condition:
+            self._accepting = self._running = False
+            settled = [item for item in self._queue.clear() if self._settle(item, Outcome.FAILED, error)]
+        self._hand_out(settled, Outcome.FAILED)
+
+    def _hand_out(self, items: Sequence[Item], outcome: Outcome) -> None:
+        if items:
+            self._observer.settled(outcome, len(items))
+            self._deliver(items)

@@ -1,0 +1,117 @@
+"""Every error a client can see, in one table, and how it becomes an RFC 9457 problem document.
+
+Code raises `Problem(KIND, detail)`; nothing else decides about statuses. Details are written here and there by hand and
+never echo an exception, so no path, version or traceback leaves the server.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.responses import Response
+
+PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+URN_PREFIX: Final = "urn:parseq:problem:"
+CLIENT_CLOSED_REQUEST: Final = 499
+"""Status of an answer nobody will read, because the client left; it appears in metrics only."""
+
+
+class StartupError(Exception):
+    """The server cannot start; the message is one line that names the cause and the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One type of problem."""
+
+    slug: str
+    status: int
+    title: str
+
+    @property
+    def type(self) -> str:
+        """The `type` member of the problem document."""
+        return URN_PREFIX + self.slug
+
+
+MALFORMED_REQUEST = Kind("malformed-request", 400, "The request cannot be parsed")
+EMPTY_BODY = Kind("empty-body", 400, "The request has no body")
+NO_FILE = Kind("no-file", 400, "The form has no file")
+NOT_FOUND = Kind("not-found", 404, "There is nothing at this path")
+METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "The path does not take this method")
+BODY_TOO_LARGE = Kind("body-too-large", 413, "The request body is too large")
+TOO_MANY_CROPS = Kind("too-many-crops", 413, "The request has too many crops")
+IMAGE_TOO_LARGE = Kind("image-too-large", 413, "The image has too many pixels")
+UNSUPPORTED_MEDIA_TYPE = Kind("unsupported-media-type", 415, "The content type is not supported")
+UNSUPPORTED_IMAGE_FORMAT = Kind("unsupported-image-format", 415, "The image format is not supported")
+UNREADABLE_IMAGE = Kind("unreadable-image", 422, "The image cannot be decoded")
+INVALID_BASE64 = Kind("invalid-base64", 422, "The content is not base64")
+INVALID_REQUEST = Kind("invalid-request", 422, "The request is well-formed but not valid")
+QUEUE_FULL = Kind("queue-full", 429, "The server is busy")
+INFERENCE_FAILED = Kind("inference-failed", 500, "The model failed on this crop")
+INTERNAL = Kind("internal", 500, "The server failed")
+NOT_READY = Kind("not-ready", 503, "The server is not ready")
+NOT_ALIVE = Kind("not-alive", 503, "The server must be restarted")
+DEADLINE_EXPIRED = Kind("deadline-expired", 504, "The deadline passed before the crop was read")
+OTHER_HTTP_ERROR = Kind("http-error", 400, "The request was refused")
+
+KINDS: Final[tuple[Kind, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Kind))
+
+
+class Problem(Exception):  # noqa: N818 - the RFC's word for it
+    """An error a client is told about.
+
+    Args:
+        kind: Which one.
+        detail: For a human: what was wrong with this request, and what to do.
+        headers: HTTP headers that go with the answer.
+        extra: Further members of the problem document.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.extra = dict(extra or {})
+        self.status = status or kind.status
+
+    def document(self) -> dict[str, Any]:
+        """The problem as a JSON object: `type`, `title`, `status`, `detail` and extras."""
+        return {
+            "type": self.kind.type,
+            "title": self.kind.title,
+            "status": self.status,
+            "detail": self.detail,
+            **self.extra,
+        }
+
+    def response(self) -> Response:
+        """The problem as an HTTP answer."""
+        return Response(
+            json.dumps(self.document(), ensure_ascii=False).encode(),
+            status_code=self.status,
+            headers=self.headers,
+            media_type=PROBLEM_MEDIA_TYPE,
+        )
+
+
+def body_too_large(limit_bytes: int) -> Problem:
+    """The body exceeds the limit; the detail names it and its setting."""
+    return Problem(BODY_TOO_LARGE, f"The body may have {limit_bytes} bytes at most (PARSEQ_MAX_BODY_BYTES).")
+
+
+def too_many_crops(limit: int) -> Problem:
+    """The request carries too many crops; the detail names the limit and its setting."""
+    return Problem(TOO_MANY_CROPS, f"A request may carry {limit} crops at most (PARSEQ_MAX_CROPS_PER_REQUEST).")

@@ -1,0 +1,111 @@
+"""Prometheus metrics, one registry for each app. Names and meaning are listed in `docs/metrics.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from service.engine.types import Outcome
+
+LATENCY_BUCKETS_S = (
+    0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0,
+)  # fmt: skip
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+# A creation time beside every series doubles what is scraped, and nothing here needs it.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Metrics:
+    """All metrics of one app; also the `Observer` of its engine."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.request_duration = self._histogram(
+            "parseq_request_duration_seconds", "Recognition requests, from first byte to last.", ["status"]
+        )
+        self.requests_in_flight = self._gauge("parseq_requests_in_flight", "Recognition requests being answered.")
+        self.problems = Counter(
+            "parseq_problems_total",
+            "Problems told to clients, for a whole request or for one crop.",
+            ["problem"],
+            registry=self.registry,
+        )
+        self.crops_admitted = Counter(
+            "parseq_crops_admitted_total", "Crops let in; each ends in parseq_crops_total.", registry=self.registry
+        )
+        self.crops_refused = Counter(
+            "parseq_crops_refused_total", "Crops turned away because the queue was full.", registry=self.registry
+        )
+        self.crops = Counter("parseq_crops_total", "Admitted crops by how they ended.", ["outcome"], registry=self.registry)
+        for outcome in Outcome:
+            self.crops.labels(outcome)  # so that each series exists, at 0, from the start
+        self.decode_duration = self._histogram(
+            "parseq_image_decode_duration_seconds", "Decoding and resizing of one image, on its thread."
+        )
+        self.queue_wait = self._histogram("parseq_queue_wait_seconds", "Wait of one decoded crop for a lane.")
+        self.inference_duration = self._histogram("parseq_inference_duration_seconds", "One run of the session.")
+        self.batch_size = Histogram(
+            "parseq_batch_size_crops",
+            "Crops in one run of the session.",
+            registry=self.registry,
+            buckets=BATCH_BUCKETS,
+        )
+        self.queue_depth = self._gauge("parseq_queue_depth_crops", "Decoded crops that wait for a lane.")
+        self.queue_age = self._gauge("parseq_queue_oldest_age_seconds", "Age of the crop that has waited longest.")
+        self.ready = self._gauge("parseq_ready", "1 when requests are accepted, else 0.")
+        self.model = Info("parseq_model", "The artifact that is served, and how.", registry=self.registry)
+
+    def _histogram(self, name: str, documentation: str, labels: list[str] | None = None) -> Histogram:
+        return Histogram(name, documentation, labels or [], registry=self.registry, buckets=LATENCY_BUCKETS_S)
+
+    def _gauge(self, name: str, documentation: str) -> Gauge:
+        return Gauge(name, documentation, registry=self.registry)
+
+    def watch_queue(self, depth: Callable[[], float], age_s: Callable[[], float]) -> None:
+        """Read depth and age of the queue when the metrics are scraped."""
+        self.queue_depth.set_function(depth)
+        self.queue_age.set_function(age_s)
+
+    def render(self) -> bytes:
+        """The text exposition."""
+        return generate_latest(self.registry)
+
+    # -- Observer of the engine --------------------------------------------------------------------------------------
+
+    def admitted(self, n_items: int) -> None:
+        """Count crops let in."""
+        self.crops_admitted.inc(n_items)
+
+    def refused(self, n_items: int) -> None:
+        """Count crops turned away."""
+        self.crops_refused.inc(n_items)
+
+    def settled(self, outcome: Outcome, n_items: int) -> None:
+        """Count crops that ended as `outcome`."""
+        self.crops.labels(outcome).inc(n_items)
+
+    def queue_waited(self, wait_s: float) -> None:
+        """Observe one crop's wait."""
+        self.queue_wait.observe(wait_s)
+
+    def batch_ran(self, n_items: int, duration_s: float) -> None:
+        """Observe one run."""
+        self.batch_size.observe(n_items)
+        self.inference_duration.observe(duration_s)

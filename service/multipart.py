@@ -1,0 +1,99 @@
+"""The files of a multipart/form-data body, parsed in memory: the body is bounded already, and disks may be read-only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from service.errors import MALFORMED_REQUEST, Problem
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+
+@dataclass(slots=True)
+class FilePart:
+    """One file of a form."""
+
+    filename: str
+    content: bytes
+
+
+@dataclass(slots=True)
+class _Collector:
+    """Callbacks of the parser: keeps parts that have a filename, skips plain fields."""
+
+    files: list[FilePart] = field(default_factory=list)
+    ended: bool = False
+    _header_name: bytearray = field(default_factory=bytearray)
+    _header_value: bytearray = field(default_factory=bytearray)
+    _filename: str | None = None
+    _content: bytearray = field(default_factory=bytearray)
+
+    def part_begin(self) -> None:
+        self._filename = None
+        self._content = bytearray()
+
+    def header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def header_end(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            _, options = parse_options_header(bytes(self._header_value))
+            if b"filename" in options:
+                self._filename = options[b"filename"].decode("utf-8", "replace")
+        self._header_name, self._header_value = bytearray(), bytearray()
+
+    def part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._filename is not None:
+            self._content += data[start:end]
+
+    def part_end(self) -> None:
+        if self._filename is not None:
+            self.files.append(FilePart(self._filename, bytes(self._content)))
+
+    def end(self) -> None:
+        self.ended = True
+
+    def callbacks(self) -> MultipartCallbacks:
+        return {
+            "on_part_begin": self.part_begin,
+            "on_part_data": self.part_data,
+            "on_part_end": self.part_end,
+            "on_header_field": self.header_field,
+            "on_header_value": self.header_value,
+            "on_header_end": self.header_end,
+            "on_end": self.end,
+        }
+
+
+def parse_files(content_type: str, body: bytes) -> list[FilePart]:
+    """The parts of a form that have a filename, in order; other fields are ignored.
+
+    Args:
+        content_type: The header's value, with the boundary.
+        body: The whole body.
+
+    Raises:
+        Problem: the body is not a complete form.
+    """
+    _, parameters = parse_options_header(content_type)
+    boundary = parameters.get(b"boundary")
+    if not boundary:
+        raise Problem(MALFORMED_REQUEST, "The content type multipart/form-data has no boundary.")
+    collector = _Collector()
+    try:
+        parser = MultipartParser(boundary, collector.callbacks())
+        parser.write(body)
+        parser.finalize()
+    except (FormParserError, ValueError) as error:
+        raise Problem(MALFORMED_REQUEST, "The body is not valid multipart/form-data.") from error
+    if not collector.ended:
+        raise Problem(MALFORMED_REQUEST, "The multipart/form-data body ends before its closing boundary.")
+    return collector.files

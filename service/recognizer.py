@@ -1,0 +1,192 @@
+"""The way of a request's crops: admission, decode pool, engine, reading. Everything slow happens off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from export.artifact import ArtifactMetadata
+from service.bodies import Source
+from service.decode_image import decode_base64, decode_image
+from service.decode_tokens import Reading, decode_tokens
+from service.engine.batcher import Engine
+from service.engine.types import Crop, EngineDownError, Item, Outcome, QueueFullError
+from service.errors import (
+    DEADLINE_EXPIRED,
+    INFERENCE_FAILED,
+    INTERNAL,
+    NOT_READY,
+    QUEUE_FULL,
+    Problem,
+)
+from service.metrics import Metrics
+from service.preprocess import to_crop
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1
+"""A full queue drains in about a second or less at any sensible size; a better estimate needs a cost model."""
+
+
+class ClientLeftError(Exception):
+    """The client closed the connection; nobody waits for the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class CropResult:
+    """What became of one crop, and how long each stage took."""
+
+    reading: Reading | Problem
+    decode_s: float
+    queue_s: float
+    inference_s: float
+
+
+class _Waiter:
+    """Counts a request's items down on the event loop; `done` resolves when the last one is settled."""
+
+    def __init__(self, n_items: int) -> None:
+        self._left = n_items
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def item_settled(self, _item: Item) -> None:
+        self._left -= 1
+        # The request may have ended before (deadline, disconnect): a finished future must not be touched.
+        if self._left == 0 and not self.done.done():
+            self.done.set_result(None)
+
+
+class Recognizer:
+    """Turns image files into readings.
+
+    Args:
+        engine: Running, or refusing items.
+        metadata: Of the artifact: image size and charset.
+        decode_pool: Where images are decoded; its queue is bounded by admission.
+        max_image_pixels: Width times height of an image, at most.
+        metrics: Told how long decoding takes.
+        clock: Monotonic, seconds; the engine's.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        metadata: ArtifactMetadata,
+        decode_pool: ThreadPoolExecutor,
+        *,
+        max_image_pixels: int,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._metadata = metadata
+        self._decode_pool = decode_pool
+        self._max_image_pixels = max_image_pixels
+        self._metrics = metrics
+        self._clock = clock
+
+    async def recognize(
+        self, sources: Sequence[Source], timeout_s: float, disconnected: Callable[[], Awaitable[object]]
+    ) -> list[CropResult]:
+        """Read all crops of a request: one result for each, in order.
+
+        Args:
+            sources: The images.
+            timeout_s: Crops not read by then get a `Problem` (504).
+            disconnected: Returns when the client has left.
+
+        Raises:
+            Problem: the request as a whole is refused (429, 503).
+            ClientLeftError: the client left before the answer.
+        """
+        admitted_s = self._clock()
+        waiter = _Waiter(len(sources))
+        items = [Item(admitted_s + timeout_s, waiter.item_settled) for _ in sources]
+        self._admit(items)
+        for item, source in zip(items, sources, strict=True):
+            self._decode_pool.submit(self._decode, item, source, admitted_s)
+        await self._wait(items, waiter.done, timeout_s, disconnected)
+        return [self._result(item) for item in items]
+
+    def _admit(self, items: Sequence[Item]) -> None:
+        try:
+            self._engine.admit(items)
+        except QueueFullError as error:
+            raise Problem(
+                QUEUE_FULL,
+                f"The queue has no room for {len(items)} more crops (PARSEQ_MAX_QUEUE_ITEMS). Try again shortly.",
+                headers={"Retry-After": str(RETRY_AFTER_S)},
+            ) from error
+        except EngineDownError as error:
+            raise Problem(NOT_READY, "The server is starting, draining or about to be restarted.") from error
+
+    async def _wait(
+        self,
+        items: Sequence[Item],
+        done: asyncio.Future[None],
+        timeout_s: float,
+        disconnected: Callable[[], Awaitable[object]],
+    ) -> None:
+        """Wait for all items, the deadline or the client's leaving; afterwards every item has an outcome."""
+        left = asyncio.ensure_future(disconnected())
+        outcome = Outcome.CANCELLED
+        try:
+            await asyncio.wait((done, left), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if not done.done() and left.done():
+                raise ClientLeftError
+            outcome = Outcome.EXPIRED
+        finally:
+            left.cancel()
+            if not done.done():
+                done.cancel()
+                self._engine.abandon(items, outcome)
+
+    def _decode(self, item: Item, source: Source, admitted_s: float) -> None:
+        """On a decode thread: from bytes to a queued crop."""
+        if item.outcome is not None:
+            self._engine.fail(item, EngineDownError("nobody waits for this item"))
+            return
+        started_s = self._clock()
+        try:
+            crop = self._load(source)
+        except Problem as problem:
+            self._engine.fail(item, problem)
+        except Exception as error:
+            logger.exception("preprocessing failed")
+            self._engine.fail(item, error)
+        else:
+            item.decode_s = self._clock() - admitted_s
+            self._engine.submit(item, crop)
+        finally:
+            self._metrics.decode_duration.observe(self._clock() - started_s)
+
+    def _load(self, source: Source) -> Crop:
+        data = decode_base64(source.content) if isinstance(source.content, str) else source.content
+        image = decode_image(data, self._max_image_pixels)
+        return to_crop(image, self._metadata.image_height, self._metadata.image_width)
+
+    def _result(self, item: Item) -> CropResult:
+        return CropResult(self._reading(item), item.decode_s, item.queue_s, item.inference_s)
+
+    def _reading(self, item: Item) -> Reading | Problem:
+        if item.token_ids is not None and item.confidences is not None and item.outcome is Outcome.DONE:
+            try:
+                return decode_tokens(item.token_ids, item.confidences, self._metadata.charset)
+            except ValueError:
+                logger.exception("the model's answer is not text")
+                return Problem(INFERENCE_FAILED, "The model failed on this crop.")
+        if item.outcome is Outcome.EXPIRED:
+            return Problem(DEADLINE_EXPIRED, "The crop was not read before its deadline. Try again when it is quieter.")
+        match item.error:
+            case Problem() as problem:
+                return problem
+            case EngineDownError():
+                return Problem(NOT_READY, "The server stopped before the crop was read.")
+            case None:
+                return Problem(INTERNAL, "The server failed on this crop.")
+            case _:
+                return Problem(INFERENCE_FAILED, "The model failed on this crop.")

@@ -1,0 +1,177 @@
+"""What lives as long as the app: engine, decode pool, metrics, and whether the pod is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from service.artifact import LoadedArtifact
+from service.config import Settings
+from service.cpu import cpu_budget
+from service.engine.batcher import Engine
+from service.engine.session import warm_up
+from service.engine.types import Item
+from service.metrics import Metrics
+from service.recognizer import Recognizer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """How the allotted cores are shared out."""
+
+    lanes: int
+    intra_op_threads: int
+    decode_threads: int
+
+
+def plan_topology(settings: Settings, provider: str, budget: int) -> Topology:
+    """Settle what the settings leave open.
+
+    On a CPU one single-threaded lane for each core gives more crops per second, and each of them sooner, than one run
+    with many threads; a GPU wants one run at a time.
+
+    Args:
+        settings: Counts of 0 are chosen here.
+        provider: `cpu` or `cuda`; `auto` is planned as a CPU.
+        budget: Cores this process may use.
+    """
+    lanes = settings.lanes or (1 if provider == "cuda" else budget)
+    return Topology(
+        lanes=lanes,
+        intra_op_threads=settings.intra_op_threads or (1 if provider == "cuda" else max(1, budget // lanes)),
+        decode_threads=settings.decode_threads or max(1, budget // 2),
+    )
+
+
+class Runtime:
+    """One app's engine and what surrounds it.
+
+    Args:
+        settings: Of the service.
+        artifact: The model.
+        on_failure: Called when the warm-up fails, with one line; the server cannot become ready after it.
+    """
+
+    def __init__(
+        self, settings: Settings, artifact: LoadedArtifact, on_failure: Callable[[str], None] = logger.critical
+    ) -> None:
+        self.settings = settings
+        self.artifact = artifact
+        self.metrics = Metrics()
+        self.topology = plan_topology(settings, artifact.provider, cpu_budget())
+        self._on_failure = on_failure
+        self._ready = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._warm_up: asyncio.Task[None] | None = None
+        self._decode_pool = ThreadPoolExecutor(self.topology.decode_threads, thread_name_prefix="decode-image")
+        self.engine = Engine(
+            artifact.session,
+            lanes=self.topology.lanes,
+            max_batch_size=settings.max_batch_size,
+            max_queue_delay_s=settings.max_queue_delay_ms / 1000,
+            max_queue_items=settings.max_queue_items,
+            deliver=self._deliver,
+            observer=self.metrics,
+        )
+        self.recognizer = Recognizer(
+            self.engine,
+            artifact.metadata,
+            self._decode_pool,
+            max_image_pixels=settings.max_image_pixels,
+            metrics=self.metrics,
+        )
+        self.metrics.watch_queue(lambda: self.engine.depth, lambda: self.engine.oldest_age_s)
+        self.metrics.ready.set_function(lambda: float(self.ready))
+        self.metrics.model.info(self._model_labels())
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are accepted: warmed up, not draining, every lane alive."""
+        return self._ready and self.engine.alive
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process can still do its work, now or after warm-up."""
+        return self.engine.alive
+
+    def start(self) -> None:
+        """Begin the warm-up; ready when it is over. On the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._warm_up = self._loop.create_task(self._become_ready())
+
+    async def stop(self) -> None:
+        """Not ready any more; run what was admitted, end the threads."""
+        self.drain()
+        await self.warmed_up()
+        drained = await asyncio.to_thread(self.engine.stop, self.settings.drain_timeout_s)
+        self._decode_pool.shutdown(wait=drained, cancel_futures=True)
+        if not drained:
+            logger.error("inference did not end within PARSEQ_DRAIN_TIMEOUT_S")
+
+    async def warmed_up(self) -> None:
+        """Wait until the warm-up is over, well or badly."""
+        if self._warm_up is not None:
+            await asyncio.wait((self._warm_up,))
+
+    def drain(self) -> None:
+        """Turn readiness off; requests in flight go on."""
+        self._ready = False
+
+    async def _become_ready(self) -> None:
+        metadata = self.artifact.metadata
+        try:
+            seconds = await asyncio.to_thread(
+                warm_up,
+                self.artifact.session,
+                metadata.image_height,
+                metadata.image_width,
+                self.settings.max_batch_size,
+            )
+        except Exception as error:
+            self._on_failure(f"the artifact failed its warm-up: {type(error).__name__}: {str(error)[:300]}")
+            return
+        self.engine.start()
+        self._ready = True
+        logger.info("ready after %.1f s of warm-up: %s", seconds, self.describe())
+
+    def describe(self) -> str:
+        """The model and how it is run, in one line."""
+        metadata, topology = self.artifact.metadata, self.topology
+        return (
+            f"model {metadata.model_name} ({metadata.decode_mode}, {metadata.refine_iters} refinements, "
+            f"{metadata.precision}), provider {self.artifact.provider}, {topology.lanes} lanes x "
+            f"{topology.intra_op_threads} threads, {topology.decode_threads} decode threads, "
+            f"batches of up to {self.settings.max_batch_size}"
+        )
+
+    def _deliver(self, items: Sequence[Item]) -> None:
+        """From any thread: tell the event loop which items are settled, one wake-up for all of them."""
+        loop = self._loop
+        if loop is None:
+            return
+        try:
+            loop.call_soon_threadsafe(_settle_all, items)
+        except RuntimeError:
+            # The loop is closed: the server was forced to stop, and whoever waited is gone.
+            logger.warning("%d items were settled after the server stopped", len(items))
+
+    def _model_labels(self) -> dict[str, str]:
+        metadata = self.artifact.metadata
+        return {
+            "name": metadata.model_name,
+            "decode_mode": metadata.decode_mode,
+            "refine_iters": str(metadata.refine_iters),
+            "precision": metadata.precision,
+            "weights_sha256": metadata.weights_sha256,
+            "provider": self.artifact.provider,
+        }
+
+
+def _settle_all(items: Sequence[Item]) -> None:
+    for item in items:
+        item.on_settled(item)

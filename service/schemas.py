@@ -1,0 +1,142 @@
+"""The JSON of the interface. Requests are validated against these; answers are built as plain dicts of the same shape."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_ID_LENGTH = 256
+MAX_ID = 2**53 - 1
+"""Integers beyond it are not the same in every JSON library."""
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class ImageInput(BaseModel):
+    """One image of a JSON request."""
+
+    id: Annotated[str, Field(max_length=MAX_ID_LENGTH)] | Annotated[int, Field(ge=-MAX_ID, le=MAX_ID)] | None = Field(
+        None, description="Comes back with the result; default: the position in the list, from 0."
+    )
+    content: str = Field(description="The image file in base64; a `data:` prefix is accepted.")
+
+
+class RecognizeRequest(BaseModel):
+    """Several images in one JSON request."""
+
+    images: list[ImageInput] = Field(min_length=1)
+
+
+class Character(_Answer):
+    """One character of a text."""
+
+    char: str
+    confidence: float = Field(ge=0, le=1)
+
+
+class Timings(_Answer):
+    """Where the time went, in milliseconds. Of several crops: the longest of each stage."""
+
+    decode_ms: float = Field(description="From admission to decoded pixels, waiting for a decode thread included.")
+    queue_ms: float = Field(description="Wait for an inference lane.")
+    inference_ms: float = Field(description="The run of the batch this crop was in.")
+    total_ms: float = Field(description="From the complete request to the answer.")
+
+
+class ProblemDocument(BaseModel):
+    """An error as RFC 9457 describes it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="A URN that names the kind of problem; the list is in docs/api.md.")
+    title: str
+    status: int
+    detail: str
+
+
+class _Text(_Answer):
+    text: str
+    confidence: float = Field(
+        ge=0,
+        le=1,
+        description="Product of the probabilities of the characters and of the end of the text.",
+    )
+    characters: list[Character] | None = Field(None, description="With `?characters=true`: the probability of each character.")
+
+
+class ReadResult(_Text):
+    """The text of one of several crops."""
+
+    id: str
+
+
+class FailedResult(_Answer):
+    """Why one of several crops has no text."""
+
+    id: str
+    error: ProblemDocument
+
+
+class Recognition(_Text):
+    """The text of a single crop."""
+
+    id: str | None = Field(None, description="The name of the file, when the request had one.")
+    model: str
+    timings: Timings
+
+
+class RecognitionList(_Answer):
+    """The texts of several crops, in the order of the request."""
+
+    results: list[ReadResult | FailedResult]
+    model: str
+    timings: Timings
+
+
+class Limits(_Answer):
+    """What a request may carry."""
+
+    max_body_bytes: int
+    max_crops_per_request: int
+    max_image_pixels: int
+
+
+class ModelInfo(_Answer):
+    """A model that is served."""
+
+    name: str
+    charset: str = Field(description="Every character the model can give.")
+    image_height: int = Field(description="Pixels, after resizing.")
+    image_width: int = Field(description="Pixels, after resizing.")
+    max_label_length: int = Field(description="Characters of the longest text it can give.")
+    decode_mode: Literal["ar", "nar"]
+    refine_iters: int
+    precision: str
+    weights_sha256: str
+    provider: str = Field(description="Execution provider in use.")
+    limits: Limits
+
+
+class ModelList(_Answer):
+    """The models that are served."""
+
+    models: list[ModelInfo]
+
+
+class Health(_Answer):
+    """A probe's answer."""
+
+    status: Literal["alive", "ready"]
+
+
+COMPONENTS: tuple[type[BaseModel], ...] = (
+    RecognizeRequest,
+    Recognition,
+    RecognitionList,
+    ProblemDocument,
+    ModelList,
+    Health,
+)

@@ -1,0 +1,152 @@
+"""Stand-ins for tests of the service: a session that reads toy crops in numpy, a clock that is set by hand, and so on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from service.app import build_app
+from service.artifact import LoadedArtifact
+from service.config import Settings
+from service.engine.types import Item, Outcome
+from service.runtime import Runtime
+from tests.toy_artifact import METADATA, POISON, STEPS
+
+PATIENCE_S = 60
+"""How long a test waits for something that must happen; far beyond what it takes."""
+
+
+class LaneKilled(BaseException):
+    """Not an `Exception`: nothing on the way may swallow it."""
+
+
+class FakeSession:
+    """Reads toy crops; `gate` holds runs back until it is set; `batches` lists the sizes that were run."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Semaphore(0)
+        self.answer: Callable[[NDArray[np.uint8]], tuple[Any, Any]] | None = None
+
+    def run(self, crops: NDArray[np.uint8]) -> tuple[Any, Any]:
+        self.batches.append(len(crops))
+        self.entered.release()
+        assert self.gate.wait(PATIENCE_S)
+        if self.answer is not None:
+            return self.answer(crops)
+        if (crops[:, 0, -1, 2] == POISON).any():
+            raise RuntimeError("poisoned crop")
+        return crops[:, 0, :STEPS, 0].astype(np.int64), crops[:, 0, :STEPS, 1].astype(np.float32) / 255
+
+    def wait_entered(self) -> None:
+        """Wait until one more run has begun."""
+        assert self.entered.acquire(timeout=PATIENCE_S)
+
+
+class Tally:
+    """An observer that counts."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.counts: Counter[str] = Counter()
+        self.batches: list[int] = []
+
+    def _add(self, name: str, n_items: int) -> None:
+        with self.lock:
+            self.counts[name] += n_items
+
+    def admitted(self, n_items: int) -> None:
+        self._add("admitted", n_items)
+
+    def refused(self, n_items: int) -> None:
+        self._add("refused", n_items)
+
+    def settled(self, outcome: Outcome, n_items: int) -> None:
+        self._add(str(outcome), n_items)
+
+    def queue_waited(self, wait_s: float) -> None:
+        assert wait_s >= 0
+
+    def batch_ran(self, n_items: int, duration_s: float) -> None:
+        assert duration_s >= 0
+        self.batches.append(n_items)
+
+
+class Mailbox:
+    """Collects what an engine delivers; every item at most once."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self._condition = threading.Condition()
+
+    def deliver(self, items: Sequence[Item]) -> None:
+        with self._condition:
+            for item in items:
+                assert item.outcome is not None
+                assert item not in self.items
+            self.items.extend(items)
+            self._condition.notify_all()
+
+    def wait_for(self, n_items: int) -> None:
+        with self._condition:
+            assert self._condition.wait_for(lambda: len(self.items) >= n_items, PATIENCE_S)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that has no event to wait for."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+def new_item(deadline_s: float = 1e12) -> Item:
+    return Item(deadline_s, on_settled=lambda _item: None)
+
+
+def toy_settings(**values: Any) -> Settings:
+    """Settings for one lane, from the defaults; the environment is not read."""
+    return Settings.model_construct(**{**Settings.model_construct().model_dump(), "lanes": 1, **values})
+
+
+def toy_runtime(session: Any = None, **settings: Any) -> Runtime:
+    artifact = LoadedArtifact(METADATA, session or FakeSession(), "cpu")
+    return Runtime(toy_settings(**settings), artifact)
+
+
+@asynccontextmanager
+async def serving(runtime: Runtime, wait: bool = True) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the app in this process, ready to answer unless told not to wait."""
+    app = build_app(runtime)
+    async with app.router.lifespan_context(app):
+        if wait:
+            await runtime.warmed_up()
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            yield client
+
+
+def with_client(runtime: Runtime, scenario: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
+    """Run a scenario against the app of a runtime."""
+
+    async def run() -> Any:
+        async with serving(runtime) as client:
+            return await scenario(client)
+
+    return asyncio.run(run())
+
+
+def request(runtime: Runtime, method: str, path: str, **options: Any) -> httpx.Response:
+    """One request to a fresh app."""
+    response = with_client(runtime, lambda client: client.request(method, path, **options))
+    assert isinstance(response, httpx.Response)
+    return response

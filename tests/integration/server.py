@@ -1,0 +1,71 @@
+"""A real server process for tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 120
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "service", *arguments]
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """The environment without any `PARSEQ_` variable but those given, in lower case and without the prefix."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PARSEQ_")}
+    return inherited | {f"PARSEQ_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+@dataclass
+class ServerProcess:
+    process: subprocess.Popen[bytes]
+    log: Path
+    url: str
+
+    def metric(self, sample: str) -> float:
+        """The value of one sample, 0 when it is not there."""
+        text = httpx.get(f"{self.url}/metrics").text
+        found = re.search(rf"^{re.escape(sample)} (\S+)$", text, re.M)
+        return float(found[1]) if found else 0.0
+
+    def terminate(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE_S)
+
+
+@contextmanager
+def running(artifact: Path, log: Path, **settings: object) -> Iterator[ServerProcess]:
+    """A server that is ready; killed at the end if the test did not stop it."""
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            command("--port", "0", "--artifact", str(artifact)), cwd=ROOT, env=environment(**settings), stderr=stderr
+        )
+    try:
+        yield ServerProcess(process, log, _wait_ready(process, log))
+    finally:
+        process.kill()
+        process.wait(PATIENCE_S)
+
+
+def _wait_ready(process: subprocess.Popen[bytes], log: Path) -> str:
+    end_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end_s:
+        assert process.poll() is None, log.read_text()
+        found = re.search(r"listening on (\S+)", log.read_text())
+        if found and "ready after" in log.read_text():
+            return found[1]
+        time.sleep(0.02)
+    raise AssertionError(log.read_text())

@@ -1,0 +1,351 @@
+"""The HTTP interface, against the app in this process and a fake session."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from service import errors
+from service.bodies import Source
+from service.errors import KINDS, Kind
+from service.recognizer import ClientLeftError
+from service.schemas import ModelList, ProblemDocument, Recognition, RecognitionList
+from tests.fakes import FakeSession, LaneKilled, request, serving, toy_runtime, until, with_client
+from tests.toy_artifact import CHARSET, confidence_of, png_of
+
+PATH = "/v1/recognize"
+PNG = {"content-type": "image/png"}
+
+
+def post(runtime: Any = None, path: str = PATH, **options: Any) -> httpx.Response:
+    return request(runtime or toy_runtime(), "POST", path, **options)
+
+
+def expect_problem(response: httpx.Response, kind: Kind) -> ProblemDocument:
+    assert response.headers["content-type"] == "application/problem+json"
+    document = ProblemDocument.model_validate_json(response.content)
+    assert (document.type, document.title) == (kind.type, kind.title)
+    assert document.status == response.status_code == kind.status
+    return document
+
+
+def images(*contents: Any) -> dict[str, Any]:
+    return {"images": [{"content": base64.b64encode(content).decode()} for content in contents]}
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "IMAGE/X-ANYTHING; q=1", "application/octet-stream", None])
+def test_a_raw_body_is_one_crop(content_type: str | None) -> None:
+    headers = {} if content_type is None else {"content-type": content_type}
+    response = post(content=png_of("hello7"), headers=headers)
+    assert response.status_code == 200
+    answer = Recognition.model_validate_json(response.content)
+    assert (answer.text, answer.id, answer.model, answer.characters) == ("hello7", None, "toy", None)
+    assert answer.confidence == pytest.approx(confidence_of("hello7"), abs=1e-6)
+    assert set(response.json()) == {"text", "confidence", "model", "timings"}
+
+
+@pytest.mark.parametrize("path", ["/v1/recognize", "/recognize"])
+def test_one_form_file_is_one_object(path: str) -> None:
+    response = post(path=path, files={"anything": ("word.png", png_of("ab"))}, data={"note": "ignored"})
+    answer = Recognition.model_validate_json(response.content)
+    assert (answer.id, answer.text) == ("word.png", "ab")
+
+
+def test_several_form_files_are_results_in_order() -> None:
+    files = [("a", ("x.png", png_of("one"))), ("a", ("y.png", b"junk")), ("b", ("z.png", png_of("three")))]
+    response = post(files=files)
+    assert response.status_code == 200
+    answer = RecognitionList.model_validate_json(response.content).model_dump()
+    assert [result["id"] for result in answer["results"]] == ["x.png", "y.png", "z.png"]
+    assert [result.get("text") for result in answer["results"]] == ["one", None, "three"]
+    assert answer["results"][1]["error"]["type"] == errors.UNREADABLE_IMAGE.type
+
+
+def test_json_images_are_results_in_order() -> None:
+    body = images(png_of("one"), png_of("two"), b"junk")
+    body["images"][1]["id"] = 17
+    body["images"].append({"id": "x", "content": "***"})
+    answer = RecognitionList.model_validate_json(post(json=body).content).model_dump()
+    assert [result["id"] for result in answer["results"]] == ["0", "17", "2", "x"]
+    assert [result.get("text") for result in answer["results"]] == ["one", "two", None, None]
+    assert [result["error"]["status"] for result in answer["results"][2:]] == [422, 422]
+    assert answer["results"][3]["error"]["type"] == errors.INVALID_BASE64.type
+
+
+def test_a_json_request_of_one_image_is_still_a_list() -> None:
+    assert [result["text"] for result in post(json=images(png_of("a"))).json()["results"]] == ["a"]
+
+
+def test_characters_are_given_on_request_as_many_as_the_text_has() -> None:
+    answer = Recognition.model_validate_json(post(path=PATH + "?characters=true", content=png_of("abc")).content)
+    assert answer.characters is not None
+    assert [item.char for item in answer.characters] == ["a", "b", "c"]
+    assert all(item.confidence == pytest.approx(250 / 255, abs=1e-6) for item in answer.characters)
+    results = post(path=PATH + "?characters=1", json=images(png_of("ab"), b"junk")).json()["results"]
+    assert [char["char"] for char in results[0]["characters"]] == ["a", "b"]
+    assert set(results[1]) == {"id", "error"}
+
+
+def test_a_poisoned_crop_fails_alone() -> None:
+    results = post(json=images(png_of("a"), png_of("b", poisoned=True), png_of("c"))).json()["results"]
+    assert [result.get("text") for result in results] == ["a", None, "c"]
+    assert results[1]["error"]["type"] == errors.INFERENCE_FAILED.type
+    expect_problem(post(content=png_of("b", poisoned=True), headers=PNG), errors.INFERENCE_FAILED)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({}, errors.EMPTY_BODY),
+        ({"content": b"", "headers": {"content-type": "application/json"}}, errors.EMPTY_BODY),
+        ({"content": b"{", "headers": {"content-type": "application/json"}}, errors.MALFORMED_REQUEST),
+        ({"content": b"\xff\xfe", "headers": {"content-type": "application/json"}}, errors.MALFORMED_REQUEST),
+        ({"content": b"[" * 100_000, "headers": {"content-type": "application/json"}}, errors.MALFORMED_REQUEST),
+        ({"json": []}, errors.INVALID_REQUEST),
+        ({"json": {"images": []}}, errors.INVALID_REQUEST),
+        ({"json": {"images": [{"id": "x"}]}}, errors.INVALID_REQUEST),
+        ({"json": {"images": [{"content": 5}]}}, errors.INVALID_REQUEST),
+        ({"json": {"images": [{"content": "", "id": "x" * 257}]}}, errors.INVALID_REQUEST),
+        ({"json": {"images": [{"content": "", "id": 10**30}]}}, errors.INVALID_REQUEST),
+        ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, errors.MALFORMED_REQUEST),
+        ({"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=a"}}, errors.MALFORMED_REQUEST),
+        ({"content": b"--a\r\n\r\n", "headers": {"content-type": "multipart/form-data; boundary=a"}}, errors.MALFORMED_REQUEST),
+        ({"content": b"--a--\r\n", "headers": {"content-type": "multipart/form-data; boundary=a"}}, errors.NO_FILE),
+        ({"content": b"x", "headers": {"content-type": "text/plain"}}, errors.UNSUPPORTED_MEDIA_TYPE),
+        ({"data": {"file": "x"}}, errors.UNSUPPORTED_MEDIA_TYPE),
+        ({"content": b"junk", "headers": PNG}, errors.UNREADABLE_IMAGE),
+        ({"content": b"%PDF-", "headers": PNG}, errors.UNSUPPORTED_IMAGE_FORMAT),
+        ({"files": {"file": ("empty.png", b"")}}, errors.UNREADABLE_IMAGE),
+        ({"content": b"x", "headers": PNG, "params": {"characters": "maybe"}}, errors.INVALID_REQUEST),
+    ],
+)
+def test_bad_requests_get_the_right_problem(options: dict[str, Any], kind: Kind) -> None:
+    expect_problem(post(**options), kind)
+
+
+def test_limits_are_named_in_the_refusal() -> None:
+    small = {"max_body_bytes": 4096, "max_crops_per_request": 2, "max_image_pixels": 4000}
+    document = expect_problem(post(toy_runtime(**small), content=bytes(4097), headers=PNG), errors.BODY_TOO_LARGE)
+    assert "4096" in document.detail
+    assert "PARSEQ_MAX_BODY_BYTES" in document.detail
+    document = expect_problem(post(toy_runtime(**small), json=images(b"", b"", b"")), errors.TOO_MANY_CROPS)
+    assert "PARSEQ_MAX_CROPS_PER_REQUEST" in document.detail
+    document = expect_problem(post(toy_runtime(**small), content=png_of("a"), headers=PNG), errors.IMAGE_TOO_LARGE)
+    assert "PARSEQ_MAX_IMAGE_PIXELS" in document.detail
+
+
+def test_a_body_without_a_length_is_measured_while_it_streams() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(1000)
+
+    expect_problem(post(toy_runtime(max_body_bytes=4096), content=endless(), headers=PNG), errors.BODY_TOO_LARGE)
+
+
+def test_other_paths_and_methods_are_problems_too() -> None:
+    expect_problem(request(toy_runtime(), "GET", "/nowhere"), errors.NOT_FOUND)
+    response = request(toy_runtime(), "GET", PATH)
+    expect_problem(response, errors.METHOD_NOT_ALLOWED)
+    assert response.headers["allow"] == "POST"
+
+
+def test_a_full_queue_refuses_with_retry_after_and_probes_still_answer() -> None:
+    session = FakeSession()
+    runtime = toy_runtime(session, max_batch_size=1, max_queue_items=2, max_crops_per_request=2)
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        session.gate.clear()
+        running = asyncio.ensure_future(client.post(PATH, content=png_of("a"), headers=PNG))
+        await asyncio.to_thread(session.entered.acquire)  # the warm-up's run
+        await asyncio.to_thread(session.entered.acquire)
+        waiting = asyncio.ensure_future(client.post(PATH, json=images(png_of("b"), png_of("c"))))
+        await until(lambda: runtime.engine.depth == 2)
+        refused = await client.post(PATH, content=png_of("d"), headers=PNG)
+        expect_problem(refused, errors.QUEUE_FULL)
+        assert int(refused.headers["retry-after"]) >= 1
+        for probe in ("/livez", "/readyz", "/metrics", "/v1/models"):
+            assert (await client.get(probe)).status_code == 200
+        session.gate.set()
+        assert (await running).json()["text"] == "a"
+        assert [result["text"] for result in (await waiting).json()["results"]] == ["b", "c"]
+        text = (await client.get("/metrics")).text
+        assert "parseq_crops_refused_total 1.0" in text
+        assert 'parseq_problems_total{problem="queue-full"} 1.0' in text
+        assert 'parseq_request_duration_seconds_count{status="429"} 1.0' in text
+
+    with_client(runtime, scenario)
+
+
+def test_the_deadline_is_answered_in_time_even_when_the_session_hangs() -> None:
+    session = FakeSession()
+    runtime = toy_runtime(session, request_timeout_ms=30.0, batch_timeout_ms=30.0, drain_timeout_s=60)
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        session.gate.clear()
+        expect_problem(await client.post(PATH, content=png_of("a"), headers=PNG), errors.DEADLINE_EXPIRED)
+        results = (await client.post(PATH, json=images(png_of("b"), b"junk"))).json()["results"]
+        assert [result["error"]["status"] for result in results] == [504, 422]
+        session.gate.set()
+
+    with_client(runtime, scenario)
+    text = runtime.metrics.render().decode()
+    assert 'parseq_crops_total{outcome="expired"} 2.0' in text
+    assert 'parseq_crops_total{outcome="failed"} 1.0' in text
+    assert "parseq_crops_admitted_total 3.0" in text
+
+
+def test_the_items_of_a_client_that_left_are_cancelled() -> None:
+    session = FakeSession()
+    runtime = toy_runtime(session, max_batch_size=1)
+
+    async def scenario(_client: httpx.AsyncClient) -> None:
+        session.gate.clear()
+        left = asyncio.Event()
+        sources = [Source(None, png_of("a")), Source(None, png_of("b"))]
+        asking = asyncio.ensure_future(runtime.recognizer.recognize(sources, 60.0, left.wait))
+        await until(lambda: session.batches == [1, 1] and runtime.engine.depth == 1)
+        left.set()
+        with pytest.raises(ClientLeftError):
+            await asking
+        session.gate.set()
+
+    with_client(runtime, scenario)
+    assert 'parseq_crops_total{outcome="cancelled"} 2.0' in runtime.metrics.render().decode()
+    assert session.batches == [1, 1]  # the warm-up, and the crop that was running: the other one never ran
+
+
+def test_not_ready_before_the_warm_up_is_over() -> None:
+    session = FakeSession()
+    session.gate.clear()
+    runtime = toy_runtime(session)
+
+    async def scenario() -> None:
+        async with serving(runtime, wait=False) as client:
+            assert (await client.get("/livez")).status_code == 200
+            expect_problem(await client.get("/readyz"), errors.NOT_READY)
+            expect_problem(await client.post(PATH, content=png_of("a"), headers=PNG), errors.NOT_READY)
+            session.gate.set()
+            await runtime.warmed_up()
+            assert (await client.get("/readyz")).json() == {"status": "ready"}
+            runtime.drain()
+            expect_problem(await client.get("/readyz"), errors.NOT_READY)
+
+    asyncio.run(scenario())
+
+
+def test_a_failed_warm_up_is_told_in_one_line() -> None:
+    session = FakeSession()
+
+    def fail(_crops: Any) -> Any:
+        raise RuntimeError("no kernel")
+
+    session.answer = fail
+    runtime = toy_runtime(session)
+    told: list[str] = []
+    runtime._on_failure = told.append
+    expect_problem(request(runtime, "GET", "/readyz"), errors.NOT_READY)
+    assert told == ["the artifact failed its warm-up: RuntimeError: no kernel"]
+
+
+def test_a_dead_lane_fails_liveness_and_readiness() -> None:
+    session = FakeSession()
+    runtime = toy_runtime(session)
+
+    def die(_crops: Any) -> Any:
+        raise LaneKilled
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        session.answer = die
+        expect_problem(await client.post(PATH, content=png_of("a"), headers=PNG), errors.NOT_READY)
+        expect_problem(await client.get("/livez"), errors.NOT_ALIVE)
+        expect_problem(await client.get("/readyz"), errors.NOT_READY)
+        expect_problem(await client.post(PATH, content=png_of("a"), headers=PNG), errors.NOT_READY)
+
+    with_client(runtime, scenario)
+
+
+def test_an_unexpected_error_says_nothing_about_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_args: Any) -> Any:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr("service.routes._render", broken)
+    response = post(content=png_of("a"), headers=PNG)
+    expect_problem(response, errors.INTERNAL)
+    assert "secret" not in response.text
+    assert "Zero" not in response.text
+
+
+def test_the_model_and_its_limits_are_published() -> None:
+    response = request(toy_runtime(), "GET", "/v1/models")
+    [model] = ModelList.model_validate_json(response.content).models
+    assert (model.name, model.charset, model.max_label_length) == ("toy", CHARSET, 25)
+    assert (model.image_height, model.image_width, model.provider) == (32, 128, "cpu")
+    assert model.limits.max_crops_per_request == 128
+
+
+def test_requests_share_batches_while_the_lane_is_busy() -> None:
+    session = FakeSession()
+    runtime = toy_runtime(session, max_batch_size=8)
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        session.batches.clear()
+        session.gate.clear()
+        texts = [f"w{index}" for index in range(60)]
+        posts = [asyncio.ensure_future(client.post(PATH, content=png_of(text), headers=PNG)) for text in texts]
+        await until(lambda: sum(session.batches) + runtime.engine.depth == 60)
+        session.gate.set()
+        assert [(await post).json()["text"] for post in posts] == texts
+
+    with_client(runtime, scenario)
+    assert sum(session.batches) == 60
+    assert session.batches[1:-1] == [8] * (len(session.batches) - 2)
+
+
+def test_the_openapi_covers_every_body_and_every_status() -> None:
+    document = request(toy_runtime(), "GET", "/openapi.json").json()
+    assert set(document["paths"]) == {"/v1/recognize", "/v1/models", "/livez", "/readyz", "/metrics"}
+    operation = document["paths"][PATH]["post"]
+    assert set(operation["requestBody"]["content"]) == {
+        "image/*",
+        "application/octet-stream",
+        "multipart/form-data",
+        "application/json",
+    }
+    assert set(operation["responses"]) == {"200", "400", "413", "415", "422", "429", "500", "503", "504"}
+    for status, answer in operation["responses"].items():
+        media_type = "application/json" if status == "200" else "application/problem+json"
+        assert set(answer["content"]) == {media_type}
+    known = set(document["components"]["schemas"])
+    used = set(_references(document))
+    assert used <= known
+    assert {"Recognition", "RecognitionList", "RecognizeRequest", "ProblemDocument", "ModelList"} <= used
+    assert {kind.status for kind in KINDS} - {404, 405} <= {int(status) for status in operation["responses"]}
+
+
+def _references(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        own = [node["$ref"].rsplit("/", 1)[-1]] if "$ref" in node else []
+        return own + [name for value in node.values() for name in _references(value)]
+    return [name for value in node for name in _references(value)] if isinstance(node, list) else []
+
+
+def test_the_page_to_try_it_loads_nothing_from_elsewhere() -> None:
+    response = request(toy_runtime(), "GET", "/")
+    assert response.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert "://" not in response.text
+    assert "v1/recognize" in response.text
+
+
+def test_several_apps_live_side_by_side() -> None:
+    async def scenario() -> None:
+        async with serving(toy_runtime()) as one, serving(toy_runtime()) as other:
+            assert (await one.post(PATH, content=png_of("a"), headers=PNG)).json()["text"] == "a"
+            assert "parseq_crops_admitted_total 0.0" in (await other.get("/metrics")).text
+
+    asyncio.run(scenario())

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from service.config import BUNDLED_ARTIFACT, Settings, env_name, load_settings
+from service.cpu import cpu_budget
+from service.errors import StartupError
+from service.runtime import Topology, plan_topology
+from tests.fakes import toy_settings
+
+DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(env_name(name), raising=False)
+
+
+def test_the_environment_is_read_and_the_command_line_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARSEQ_PORT", "9000")
+    monkeypatch.setenv("PARSEQ_MAX_BATCH_SIZE", "3")
+    monkeypatch.setenv("PARSEQ_HOST", "")
+    settings = load_settings(port="9001")
+    assert (settings.port, settings.max_batch_size, settings.host) == (9001, 3, "127.0.0.1")
+    assert settings.artifact == BUNDLED_ARTIFACT
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PARSEQ_PORT", "tcp://10.0.0.1:8000"), ("PARSEQ_LANES", "-1"), ("PARSEQ_PROVIDER", "tpu")],
+)
+def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StartupError, match=re.escape(f"{name}={value}: ")):
+        load_settings()
+
+
+def test_a_queue_smaller_than_a_request_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARSEQ_MAX_QUEUE_ITEMS", "4")
+    with pytest.raises(StartupError, match="must not be less than PARSEQ_MAX_CROPS_PER_REQUEST"):
+        load_settings()
+
+
+def test_every_setting_is_documented_with_its_variable_and_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| ([^|]*) \| `([^|]*)` \| ([^|]+) \|$", DOCS.read_text(), re.M)
+    documented = {name: (variable, default, meaning) for name, variable, _unit, default, meaning in rows}
+    expected = {}
+    for name, field in Settings.model_fields.items():
+        default = "bundled/parseq-nano.onnx" if name == "artifact" else str(field.default)
+        expected[name] = (env_name(name), default, field.description)
+    assert documented == expected
+    assert len(rows) == len(expected)
+
+
+def test_the_unit_in_a_name_is_the_unit_in_the_docs() -> None:
+    units = {"ms": "milliseconds", "s": "seconds", "bytes": "bytes", "pixels": "pixels"}
+    for name, unit in re.findall(r"^\| `(\w+)` \| `\w+` \| ([^|]*) \|", DOCS.read_text(), re.M):
+        suffix = name.rsplit("_", 1)[-1]
+        if suffix in units:
+            assert unit == units[suffix], name
+
+
+def test_threads_are_planned_within_the_budget() -> None:
+    assert plan_topology(toy_settings(lanes=0), "cpu", 4) == Topology(4, 1, 2)
+    assert plan_topology(toy_settings(lanes=0), "auto", 1) == Topology(1, 1, 1)
+    assert plan_topology(toy_settings(lanes=2), "cpu", 8) == Topology(2, 4, 4)
+    assert plan_topology(toy_settings(lanes=0), "cuda", 8) == Topology(1, 1, 4)
+    assert plan_topology(toy_settings(lanes=3, intra_op_threads=5, decode_threads=7), "cpu", 1) == Topology(3, 5, 7)
+
+
+@pytest.mark.parametrize(
+    ("files", "most"),
+    [
+        ({"cpu.max": "100000 100000"}, 1),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu.max": "nonsense"}, None),
+        ({}, None),
+    ],
+)
+def test_the_budget_is_the_containers(tmp_path: Path, files: dict[str, str], most: int | None) -> None:
+    unlimited = cpu_budget(tmp_path)
+    for name, content in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    assert unlimited >= 1
+    assert cpu_budget(tmp_path) == (unlimited if most is None else most)

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.engine.batcher import Engine, run_checked
+from service.engine.types import EngineDownError, InferenceError, Item, Outcome, QueueFullError
+from tests.fakes import PATIENCE_S, FakeSession, LaneKilled, Mailbox, Tally, new_item
+from tests.toy_artifact import STEPS, pixels_of
+
+
+class Bench:
+    """An engine with everything around it faked."""
+
+    def __init__(self, **options: Any) -> None:
+        self.session, self.mailbox, self.tally = FakeSession(), Mailbox(), Tally()
+        defaults = {"lanes": 1, "max_batch_size": 4, "max_queue_delay_s": 0.0, "max_queue_items": 64}
+        self.engine = Engine(self.session, deliver=self.mailbox.deliver, observer=self.tally, **{**defaults, **options})
+
+    def post(self, *texts: str, deadline_s: float = 1e12, poisoned: bool = False) -> list[Item]:
+        items = [new_item(deadline_s) for _ in texts]
+        self.engine.admit(items)
+        for item, text in zip(items, texts, strict=True):
+            self.engine.submit(item, pixels_of(text, poisoned=poisoned))
+        return items
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    bench.engine.start()
+    yield bench
+    bench.session.gate.set()
+    assert bench.engine.stop(PATIENCE_S)
+
+
+def ids_of(item: Item) -> list[int]:
+    assert item.token_ids is not None
+    return [int(value) for value in item.token_ids if value]
+
+
+def test_an_idle_lane_runs_a_single_item_at_once(bench: Bench) -> None:
+    [item] = bench.post("ab")
+    bench.mailbox.wait_for(1)
+    assert item.outcome is Outcome.DONE
+    assert ids_of(item) == [11, 12]
+    assert bench.session.batches == [1]
+
+
+def test_items_accumulate_while_the_lane_is_busy_up_to_the_cap(bench: Bench) -> None:
+    bench.session.gate.clear()
+    bench.post("0")
+    bench.session.wait_entered()
+    bench.post(*"1234567")
+    assert bench.engine.depth == 7
+    bench.session.gate.set()
+    bench.mailbox.wait_for(8)
+    assert bench.session.batches == [1, 4, 3]
+    assert [ids_of(item) for item in bench.mailbox.items] == [[value] for value in range(1, 9)]
+
+
+def test_urgent_items_overtake(bench: Bench) -> None:
+    bench.session.gate.clear()
+    bench.post("0")
+    bench.session.wait_entered()
+    patient = bench.post(*"abcd", deadline_s=2e12)
+    urgent = bench.post("z", deadline_s=1e12)
+    bench.session.gate.set()
+    bench.mailbox.wait_for(6)
+    assert bench.mailbox.items[1:] == [*urgent, *patient]
+
+
+def test_a_poisoned_crop_fails_alone(bench: Bench) -> None:
+    bench.session.gate.clear()
+    bench.post("0")
+    bench.session.wait_entered()
+    good = bench.post("a", "b")
+    [bad] = bench.post("c", poisoned=True)
+    bench.session.gate.set()
+    bench.mailbox.wait_for(4)
+    assert bad.outcome is Outcome.FAILED
+    assert isinstance(bad.error, InferenceError)
+    assert [ids_of(item) for item in good] == [[11], [12]]
+    assert bench.session.batches == [1, 3, 1, 1, 1]
+    assert bench.engine.alive
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (np.zeros((3, STEPS), np.int64), np.zeros((3, STEPS), np.float32)),
+        (np.zeros((2, STEPS), np.int64), np.zeros((2, STEPS - 1), np.float32)),
+        (np.zeros((2,), np.int64), np.zeros((2,), np.float32)),
+        (np.zeros((2, STEPS), np.int64), np.full((2, STEPS), np.nan, np.float32)),
+        (np.zeros((2, STEPS), np.int64), np.full((2, STEPS), 1.5, np.float32)),
+    ],
+)
+def test_an_answer_that_cannot_be_right_is_an_error(answer: tuple[Any, Any]) -> None:
+    session = FakeSession()
+    session.answer = lambda _crops: answer
+    with pytest.raises(InferenceError):
+        run_checked(session, [pixels_of("a"), pixels_of("b")])
+
+
+def test_expired_items_are_not_run() -> None:
+    now_s = [0.0]
+    bench = Bench(clock=lambda: now_s[0])
+    bench.engine.start()
+    bench.session.gate.clear()
+    bench.post("0")
+    bench.session.wait_entered()
+    [late] = bench.post("a", deadline_s=5.0)
+    [live] = bench.post("b", deadline_s=50.0)
+    now_s[0] = 6.0
+    bench.session.gate.set()
+    bench.mailbox.wait_for(3)
+    assert bench.engine.stop(PATIENCE_S)
+    assert (late.outcome, live.outcome) == (Outcome.EXPIRED, Outcome.DONE)
+    assert bench.session.batches == [1, 1]
+
+
+def test_abandoned_items_are_neither_run_nor_delivered(bench: Bench) -> None:
+    bench.session.gate.clear()
+    [running] = bench.post("0")
+    bench.session.wait_entered()
+    gone, live = bench.post("a", "b")
+    bench.engine.abandon([gone, running], Outcome.CANCELLED)
+    bench.session.gate.set()
+    bench.mailbox.wait_for(1)
+    assert bench.mailbox.items == [live]
+    assert bench.session.batches == [1, 1]
+    assert bench.tally.counts == {"admitted": 3, "cancelled": 2, "done": 1}
+
+
+def test_admission_is_all_or_none_and_counts_crops_being_decoded(bench: Bench) -> None:
+    items = [new_item() for _ in range(63)]
+    bench.engine.admit(items)
+    with pytest.raises(QueueFullError):
+        bench.engine.admit([new_item(), new_item()])
+    bench.engine.admit([last := new_item()])
+    for item in [*items, last]:
+        bench.engine.fail(item, ValueError("not an image"))
+    assert bench.tally.counts == {"admitted": 64, "refused": 2, "failed": 64}
+    bench.post("a")
+    bench.mailbox.wait_for(65)
+
+
+def test_a_lane_waits_for_company_only_as_long_as_the_batch_is_not_full() -> None:
+    bench = Bench(max_queue_delay_s=3600.0)
+    bench.engine.start()
+    bench.post("a", "b", "c")
+    assert bench.session.batches == []
+    bench.post("d")
+    bench.mailbox.wait_for(4)
+    assert bench.session.batches == [4]
+    bench.post("e")
+    assert bench.engine.stop(PATIENCE_S)  # nothing is held back once the engine stops
+    assert bench.session.batches == [4, 1]
+
+
+def test_lanes_run_at_the_same_time() -> None:
+    bench = Bench(lanes=3)
+    bench.session.gate.clear()
+    bench.engine.start()
+    bench.post("a", "b", "c")
+    for _ in range(3):
+        bench.session.wait_entered()
+    assert bench.session.batches == [1, 1, 1]
+    bench.session.gate.set()
+    assert bench.engine.stop(PATIENCE_S)
+    assert bench.tally.counts["done"] == 3
+
+
+def test_stop_runs_what_was_admitted_and_refuses_the_rest(bench: Bench) -> None:
+    bench.session.gate.clear()
+    bench.post("0")
+    bench.session.wait_entered()
+    bench.post("a", "b")
+    bench.engine.admit([decoding := new_item()])
+    stopper = threading.Thread(target=bench.engine.stop, args=(PATIENCE_S,))
+    stopper.start()
+    while True:  # until the stop has begun
+        try:
+            bench.engine.admit([extra := new_item()])
+        except EngineDownError:
+            break
+        bench.engine.fail(extra, ValueError("only asking"))
+    bench.engine.submit(decoding, pixels_of("c"))
+    bench.session.gate.set()
+    stopper.join(PATIENCE_S)
+    assert not stopper.is_alive()
+    assert decoding.outcome is Outcome.DONE
+    assert bench.tally.counts["done"] == 4
+
+
+def test_stop_gives_up_on_a_stuck_session_and_leaves_nobody_waiting() -> None:
+    bench = Bench()
+    bench.engine.start()
+    bench.session.gate.clear()
+    bench.post("0")
+    bench.session.wait_entered()
+    [waiting] = bench.post("a")
+    assert not bench.engine.stop(0.0)
+    assert waiting.outcome is Outcome.FAILED
+    bench.session.gate.set()
+    bench.mailbox.wait_for(2)
+
+
+def test_a_dead_lane_is_noticed_and_nobody_is_left_waiting(bench: Bench) -> None:
+    def die(_crops: Any) -> Any:
+        raise LaneKilled
+
+    bench.session.gate.clear()
+    bench.session.answer = die
+    [running] = bench.post("0")
+    bench.session.wait_entered()
+    [waiting] = bench.post("a")
+    bench.engine.admit([decoding := new_item()])
+    assert bench.engine.alive
+    bench.session.gate.set()
+    bench.mailbox.wait_for(2)
+    bench.engine.submit(decoding, pixels_of("b"))
+    assert not bench.engine.alive
+    assert [item.outcome for item in (running, waiting, decoding)] == [Outcome.FAILED] * 3
+    with pytest.raises(EngineDownError):
+        bench.engine.admit([new_item()])
+
+
+def test_an_engine_that_was_not_started_takes_nothing() -> None:
+    bench = Bench()
+    with pytest.raises(EngineDownError):
+        bench.post("a")
+    assert bench.engine.stop(0.0)
