@@ -1,0 +1,151 @@
+"""Writes ONNX graphs node by node: names, constants and the few operators that PARSeq needs.
+
+The graph is written, not traced from an example: no branch can be frozen, every size but the batch is a constant, and the
+result does not depend on the version of an exporter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+OPSET = 20
+"""The first with `Gelu`; ONNX Runtime knows it since 1.17."""
+IR_VERSION = 9
+"""The ONNX file format that came with opset 20."""
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+
+
+class GraphBuilder:
+    """Collects nodes and constants. A value is known by its name, a string."""
+
+    def __init__(self) -> None:
+        """Start an empty graph."""
+        self.nodes: list[onnx.NodeProto] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._initializers: list[TensorProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._weights: dict[str, str] = {}
+        self._names: set[str] = set()
+        self._scope = ""
+
+    def scope(self, name: str) -> None:
+        """Prefix the names of the nodes that follow, for whoever reads the graph or its profile."""
+        self._scope = name
+
+    def input(self, name: str, element_type: int, shape: Sequence[int | str]) -> str:
+        """Declare an input; a string in `shape` is a dynamic size."""
+        self._inputs.append(helper.make_tensor_value_info(name, element_type, shape))
+        self._names.add(name)
+        return name
+
+    def output(self, value: str, name: str, element_type: int, shape: Sequence[int | str]) -> None:
+        """Declare `value` an output called `name`."""
+        self.nodes.append(helper.make_node("Identity", [value], [name], name=f"output/{name}"))
+        self._outputs.append(helper.make_tensor_value_info(name, element_type, shape))
+
+    def constant(self, value: Tensor | Array, name: str) -> str:
+        """Store a constant once, however often it is asked for; floats become float32."""
+        array = np.asarray(value.detach().cpu().numpy() if isinstance(value, Tensor) else value)
+        if array.dtype.kind == "f":
+            array = array.astype(np.float32)
+        array = np.ascontiguousarray(array)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self._unique(name)
+            self._initializers.append(numpy_helper.from_array(array, self._constants[key]))
+        return self._constants[key]
+
+    def node(self, op_type: str, inputs: Sequence[str], **attributes: int | float | Sequence[int]) -> str:
+        """Append a node with one output; returns the output's name."""
+        name = self._unique(f"{self._scope}/{op_type}")
+        node = helper.make_node(op_type, list(inputs), [name], name=name)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self.nodes.append(node)
+        return name
+
+    def model(self, name: str, metadata: dict[str, str], producer_version: str) -> onnx.ModelProto:
+        """The finished model, checked.
+
+        Raises:
+            onnx.checker.ValidationError: the graph is not valid ONNX.
+        """
+        graph = helper.make_graph(self.nodes, name, self._inputs, self._outputs, self._initializers)
+        model = helper.make_model(
+            graph,
+            producer_name="parseq-export",
+            producer_version=producer_version,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+        )
+        helper.set_model_props(model, metadata)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def _unique(self, wanted: str) -> str:
+        name, number = wanted, 1
+        while name in self._names:
+            number += 1
+            name = f"{wanted}_{number}"
+        self._names.add(name)
+        return name
+
+    # Operators. Shapes as in the callers' comments; `0` in a shape keeps that axis, here always the batch.
+
+    def add(self, left: str, right: str) -> str:
+        """Sum, with broadcasting."""
+        return self.node("Add", [left, right])
+
+    def matmul(self, left: str, right: str) -> str:
+        """Matrix product over the last two axes."""
+        return self.node("MatMul", [left, right])
+
+    def reshape(self, value: str, shape: Sequence[int]) -> str:
+        """Reshape; a 0 keeps an axis."""
+        sizes = np.array(shape, dtype=np.int64)
+        return self.node("Reshape", [value, self.constant(sizes, "shape_" + "_".join(map(str, shape)))])
+
+    def transpose(self, value: str, order: Sequence[int]) -> str:
+        """Permute the axes."""
+        return self.node("Transpose", [value], perm=list(order))
+
+    def concat(self, values: Sequence[str], axis: int) -> str:
+        """Join along `axis`; one value is returned as it is."""
+        return values[0] if len(values) == 1 else self.node("Concat", values, axis=axis)
+
+    def split(self, value: str, count: int, axis: int) -> list[str]:
+        """Cut into `count` equal parts along `axis`."""
+        names = [self._unique(f"{self._scope}/Split_{part}") for part in range(count)]
+        self.nodes.append(helper.make_node("Split", [value], names, name=names[0], axis=axis, num_outputs=count))
+        return names
+
+    def softmax(self, value: str) -> str:
+        """Softmax over the last axis."""
+        return self.node("Softmax", [value], axis=-1)
+
+    def gelu(self, value: str) -> str:
+        """The exact GELU."""
+        return self.node("Gelu", [value])
+
+    def relu(self, value: str) -> str:
+        """ReLU."""
+        return self.node("Relu", [value])
+
+    def linear(self, value: str, weight: Tensor, bias: Tensor, name: str) -> str:
+        """`value @ weight.T + bias`; `weight` as torch keeps it, `(out, in)`. A name stands for the same weight throughout."""
+        if name not in self._weights:
+            # Converting and hashing large weights anew at every step would take most of an export.
+            self._weights[name] = self.constant(weight.T, f"{name}.weight")
+        return self.add(self.matmul(value, self._weights[name]), self.constant(bias, f"{name}.bias"))
+
+    def layer_norm(self, value: str, norm: nn.LayerNorm, name: str) -> str:
+        """Layer norm over the last axis."""
+        scale = self.constant(norm.weight, f"{name}.weight")
+        shift = self.constant(norm.bias, f"{name}.bias")
+        return self.node("LayerNormalization", [value, scale, shift], axis=-1, epsilon=norm.eps)

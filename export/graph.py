@@ -1,0 +1,97 @@
+"""A PARSeq network as a self-contained ONNX graph: raw pixels in, token ids and confidences out.
+
+The interface is that of `export.artifact`. The way of decoding and the number of refinements are baked in; the batch is the
+only dynamic size. No control flow, no boolean selection, no size computed at run time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto
+
+from export.artifact import CONFIDENCES_NAME, INPUT_NAME, LOGITS_NAME, TOKEN_IDS_NAME, DecodeMode
+from export.builder import GraphBuilder
+from export.decoder_graph import MAX_TABLE_BYTES, DecoderGraph
+from export.encoder_graph import write_encoder
+from model.parseq import PARSeq
+
+MEMORY_NAME = "memory"
+BATCH = "batch"
+
+
+def write_graph(
+    model: PARSeq,
+    decode: DecodeMode,
+    refine_iters: int,
+    *,
+    with_logits: bool = False,
+    max_table_bytes: int = MAX_TABLE_BYTES,
+) -> GraphBuilder:
+    """Write the graph that reads images.
+
+    Args:
+        model: the network; its weights are read as they are in eval mode.
+        decode: in turn (`ar`) or at once (`nar`).
+        refine_iters: how often to read again.
+        with_logits: give the logits of the last pass too.
+        max_table_bytes: largest table of ready-made keys and values.
+
+    Raises:
+        ValueError: `refine_iters` is negative.
+    """
+    if refine_iters < 0:
+        raise ValueError(f"refine_iters must be at least 0, not {refine_iters}")
+    g, memory = _with_encoder(model)
+    decoder = DecoderGraph(g, model, memory, max_table_bytes=max_table_bytes)
+    steps = model.config.max_label_length + 1
+    token_ids, logits = _decode(g, decoder, decode, refine_iters)
+    g.scope("answer")
+    confidences = g.node("ReduceMax", [g.softmax(logits), g.constant(np.array([-1]), "last_axis")], keepdims=0)
+    g.output(token_ids, TOKEN_IDS_NAME, TensorProto.INT64, (BATCH, steps))
+    g.output(confidences, CONFIDENCES_NAME, TensorProto.FLOAT, (BATCH, steps))
+    if with_logits:
+        g.output(logits, LOGITS_NAME, TensorProto.FLOAT, (BATCH, steps, decoder.classes))
+    return g
+
+
+def write_encoder_graph(model: PARSeq) -> GraphBuilder:
+    """Write the encoder alone, output `memory` float32 `(B, N, E)`: the yardstick for the cost of decoding."""
+    g, memory = _with_encoder(model)
+    rows, columns = model.config.grid
+    g.output(memory, MEMORY_NAME, TensorProto.FLOAT, (BATCH, rows * columns, model.config.embed_dim))
+    return g
+
+
+def _with_encoder(model: PARSeq) -> tuple[GraphBuilder, str]:
+    g = GraphBuilder()
+    height, width = model.config.img_size
+    images = g.input(INPUT_NAME, TensorProto.UINT8, (BATCH, height, width, 3))
+    return g, write_encoder(g, model.encoder, model.config, images)
+
+
+def _decode(g: GraphBuilder, decoder: DecoderGraph, decode: DecodeMode, refine_iters: int) -> tuple[str, str]:
+    """All passes; returns tokens, int64 `(B, S)`, and logits, float `(B, S, C)`, of the last."""
+    if decode == "ar":
+        # A refinement looks at every token but the last, so before it the last step need not be read.
+        reading = decoder.read_in_turn(decoder.length if refine_iters else decoder.length + 1)
+        tokens = decoder.stack_tokens(reading.tokens)
+        if refine_iters == 0:
+            return tokens, decoder.stack_logits(reading.logits)
+        g.scope("refine_1")
+        logits = decoder.refine(tokens, decoder.see_all_tokens(reading))
+    else:
+        logits = decoder.read_at_once()
+    for number in range(2 if decode == "ar" else 1, refine_iters + 1):
+        g.scope(f"refine_{number}")
+        logits = decoder.refine(_all_but_last(g, _best(g, logits), decoder.length))
+    return _best(g, logits), logits
+
+
+def _best(g: GraphBuilder, logits: str) -> str:
+    return g.node("ArgMax", [logits], axis=-1, keepdims=0)
+
+
+def _all_but_last(g: GraphBuilder, tokens: str, length: int) -> str:
+    """int64 `(B, length + 1)` without the last column."""
+    bounds = [g.constant(np.array([value]), f"index_{value}") for value in (0, length, 1)]
+    return g.node("Slice", [tokens, *bounds])

@@ -1,0 +1,208 @@
+"""From a network to an artifact on disk: graph, metadata, parity gate, atomic write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import onnx
+
+from export.artifact import PARITY_KEY, ArtifactMetadata, DecodeMode, Precision
+from export.builder import OPSET
+from export.crops import parity_crops
+from export.graph import write_graph
+from export.parity import BATCH_SIZES, ParityError, ParityReport, batches, check_parity
+from model.parseq import PARSeq
+
+MAX_FILE_BYTES = 2**31 - 1
+"""What one ONNX file can hold."""
+DISTRIBUTION = "parseq-service"
+
+
+class ExportError(ValueError):
+    """An export cannot be done as asked; the message names the cause and the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What to bake into an artifact."""
+
+    model_name: str
+    decode: DecodeMode
+    refine_iters: int
+    weights_sha256: str
+    """Of the weights file; see `weights_digest` for weights without a file."""
+    with_logits: bool = False
+    precision: Precision = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSummary:
+    """What was written."""
+
+    path: Path
+    size_bytes: int
+    nodes: int
+    metadata: ArtifactMetadata
+    parity: ParityReport
+
+
+def export_artifact(
+    model: PARSeq,
+    options: ExportOptions,
+    output: Path,
+    *,
+    force: bool = False,
+    progress: Callable[[int, int], object] = lambda _done, _total: None,
+) -> ExportSummary:
+    """Write the artifact of `model` to `output`, if it passes the parity gate.
+
+    Args:
+        model: the network with its weights, in eval mode.
+        options: what to bake in.
+        output: the file; it appears whole or not at all.
+        force: replace an existing file.
+        progress: called during the comparison with the crops compared so far and in all.
+
+    Raises:
+        ExportError: the file exists, or cannot be written.
+        ParityError: the graph does not read as PyTorch does. Nothing is written.
+    """
+    check_writable(output, force=force)
+    proto = build_artifact(model, options)
+    if proto.ByteSize() > MAX_FILE_BYTES:
+        raise ExportError(
+            f"the graph has {proto.ByteSize()} bytes, an ONNX file holds {MAX_FILE_BYTES}: the network is too large"
+        )
+    report = run_parity_gate(proto.SerializeToString(), model, options, progress=progress)
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = PARITY_KEY, json.dumps(report.to_dict(), ensure_ascii=False, sort_keys=True)
+    content = proto.SerializeToString()
+    write_atomically(content, output, force=force)
+    return ExportSummary(output, len(content), len(proto.graph.node), artifact_metadata(model, options), report)
+
+
+def artifact_metadata(model: PARSeq, options: ExportOptions) -> ArtifactMetadata:
+    """What the artifact says about itself."""
+    config = model.config
+    return ArtifactMetadata(
+        model_name=options.model_name,
+        charset=config.charset_train,
+        image_height=config.img_size[0],
+        image_width=config.img_size[1],
+        max_label_length=config.max_label_length,
+        decode_mode=options.decode,
+        refine_iters=options.refine_iters,
+        precision=options.precision,
+        weights_sha256=options.weights_sha256,
+        exporter_version=exporter_version(),
+        opset=OPSET,
+        has_logits=options.with_logits,
+    )
+
+
+def build_artifact(model: PARSeq, options: ExportOptions) -> onnx.ModelProto:
+    """Graph and metadata in memory, valid ONNX but not yet compared with PyTorch.
+
+    Raises:
+        ExportError: the precision is not one that can be exported, or the model is in training mode.
+    """
+    if options.precision != "fp32":
+        raise ExportError(f"precision {options.precision!r} cannot be exported yet: choose fp32")
+    if model.training:
+        raise ExportError("the model is in training mode: call eval() first")
+    graph = write_graph(model, options.decode, options.refine_iters, with_logits=options.with_logits)
+    props = artifact_metadata(model, options).to_map()
+    return graph.model(options.model_name, props, exporter_version())
+
+
+def run_parity_gate(
+    artifact: bytes,
+    model: PARSeq,
+    options: ExportOptions,
+    *,
+    progress: Callable[[int, int], object] = lambda _done, _total: None,
+) -> ParityReport:
+    """Compare `artifact` with `model` on drawn crops.
+
+    Raises:
+        ParityError: they read differently.
+    """
+    config = model.config
+    crops = parity_crops(config.img_size, config.charset_train, config.max_label_length)
+    total = sum(len(chosen) for _, chosen in batches(len(crops), BATCH_SIZES))
+    done = 0
+
+    def count(crops_read: int) -> None:
+        nonlocal done
+        done += crops_read
+        progress(done, total)
+
+    report = check_parity(artifact, model, crops, options.decode, options.refine_iters, progress=count)
+    if report.problem:
+        raise ParityError(report)
+    return report
+
+
+def check_writable(output: Path, *, force: bool) -> None:
+    """Fail early, before minutes of work.
+
+    Raises:
+        ExportError: `output` exists (and not `force`), is a folder, or has no folder to be in.
+    """
+    if output.is_dir():
+        raise ExportError(f"{output} is a folder: give the name of a file in it, such as {output / 'parseq.onnx'}")
+    if not output.parent.is_dir():
+        raise ExportError(f"the folder {output.parent} does not exist: create it, or choose another --output")
+    if output.exists() and not force:
+        raise ExportError(f"{output} exists: add --force to replace it, or choose another --output")
+    if not os.access(output.parent, os.W_OK):
+        raise ExportError(f"the folder {output.parent} cannot be written to: choose another --output")
+
+
+def write_atomically(content: bytes, output: Path, *, force: bool) -> None:
+    """Write a file that appears whole or not at all.
+
+    Raises:
+        ExportError: `output` exists (and not `force`), or the disk refuses.
+    """
+    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # Again: someone may have written it since.
+        check_writable(output, force=force)
+        partial.replace(output)
+    except OSError as error:
+        raise ExportError(f"cannot write {output}: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def weights_digest(model: PARSeq) -> str:
+    """SHA-256 of the names and values of the weights, for a network that came from no file."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def exporter_version() -> str:
+    """Version of the installed distribution; `unknown` when run from a bare source tree."""
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def read_props(proto: onnx.ModelProto) -> dict[str, str]:
+    """The metadata entries of a model."""
+    return {entry.key: entry.value for entry in proto.metadata_props}

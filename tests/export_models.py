@@ -1,0 +1,92 @@
+"""Small networks with made-up weights, for tests of the export."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from export.artifact import INPUT_NAME
+from export.builder import GraphBuilder
+from model.charsets import CHARSETS
+from model.configs import PARSeqConfig
+from model.parseq import PARSeq
+
+# Networks this small gain nothing from threads, and on busy cores waiting for one another costs them fifty times their work.
+torch.set_num_threads(1)
+
+SIZES: dict[str, Any] = {
+    "charset_train": CHARSETS["36"],
+    "max_label_length": 10,
+    "img_size": (16, 64),
+    "patch_size": (8, 8),
+    "embed_dim": 48,
+    "enc_num_heads": 4,
+    "enc_mlp_ratio": 2,
+    "enc_depth": 2,
+    "dec_num_heads": 6,
+    "dec_mlp_ratio": 2,
+}
+RESIDUAL: dict[str, Any] = {"stem": "residual", "patch_size": (8, 4)}
+
+
+def small_model(*, eos_bias: float = 3.0, seed: int = 5, **sizes: Any) -> PARSeq:
+    """A network in eval mode.
+
+    Args:
+        eos_bias: added to the end token's logit: with a high one texts end early, with a very low one never.
+        seed: of the weights.
+        sizes: of the config, instead of `SIZES`.
+    """
+    model = PARSeq(PARSeqConfig(**{**SIZES, **sizes}))
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, values in model.state_dict().items():
+            if values.dtype == torch.float32:
+                values.copy_(_made_up(name, values, random))
+        model.head.bias[model.tokenizer.eos_id] += eos_bias
+    return model.eval()
+
+
+def _made_up(name: str, like: Tensor, random: torch.Generator) -> Tensor:
+    """Values of a size that keeps activations near 1 and logits far enough apart."""
+    noise = torch.randn(like.shape, generator=random)
+    if name.endswith("running_var"):
+        return 0.5 + noise.abs()
+    if name.endswith("pos_queries"):
+        return noise
+    if name.endswith(("bias", "running_mean")):
+        return 0.1 * noise
+    if like.dim() == 1:
+        return 1 + 0.2 * noise
+    gain = 3.0 if name == "head.weight" else 1.0
+    return gain * noise / like[0].numel() ** 0.5
+
+
+def serialised(graph: GraphBuilder) -> bytes:
+    """The bytes of a graph without metadata."""
+    content: bytes = graph.model("test", {}, "0").SerializeToString()
+    return content
+
+
+def run(artifact: bytes, pixels: NDArray[np.uint8], batch_size: int) -> list[NDArray[Any]]:
+    """All outputs for uint8 `(N, H, W, 3)`, read in batches."""
+    return run_session(new_session(artifact), pixels, batch_size)
+
+
+def new_session(artifact: bytes) -> onnxruntime.InferenceSession:
+    """A session of one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
+
+
+def run_session(session: onnxruntime.InferenceSession, pixels: NDArray[np.uint8], batch_size: int) -> list[NDArray[Any]]:
+    """The same with a session that is there already."""
+    starts = range(0, len(pixels), batch_size)
+    parts = [session.run(None, {INPUT_NAME: pixels[start : start + batch_size]}) for start in starts]
+    return [np.concatenate(output) for output in zip(*parts, strict=True)]

@@ -1,0 +1,63 @@
+"""Exported graphs against the reference implementation's logits and readings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from export.graph import write_graph
+from tests.export_models import run, serialised
+from tests.golden.goldens import FULL, MODELS, TOLERANCE, arrays, decode_options, description, network
+
+
+def exportable(key: str) -> bool:
+    """An artifact always reads to its full length; early stopping only leaves out what follows the end."""
+    return "max" not in key
+
+
+LOGITS = [
+    (name, key.removeprefix("logits_"))
+    for name in MODELS
+    for key in arrays(name)
+    if key.startswith("logits_") and exportable(key)
+]
+SHARED = [
+    path
+    for name in ("parseq-a", "parseq-dec2", "parseq-p16")
+    for path in sorted((FULL / name).glob("logits_*.npy"))
+    if exportable(path.stem) and "single" not in path.stem
+]
+
+
+def exported_outputs(name: str, key: str) -> list[NDArray[np.float32]]:
+    """Token ids, confidences and logits of the golden crops."""
+    batch, options = decode_options(key, torch.from_numpy(arrays(name)["input_u8"]))
+    mode = "ar" if options["decode_ar"] else "nar"
+    graph = write_graph(network(name), mode, options["refine_iters"], with_logits=True)
+    return run(serialised(graph), batch.numpy(), len(batch))
+
+
+@pytest.mark.parametrize(("name", "key"), LOGITS)
+def test_logits_and_readings(name: str, key: str) -> None:
+    token_ids, confidences, logits = exported_outputs(name, key)
+    expected = arrays(name)[f"logits_{key}"]
+    np.testing.assert_allclose(logits[:, : expected.shape[1]], expected, atol=TOLERANCE, rtol=0)
+    readings = description(name)["readings"][key]
+    charset = description(name)["system_args"]["charset_train"]
+    for row, text, confidence in zip(range(len(token_ids)), readings["strings"], readings["confidence"], strict=True):
+        ids = token_ids[row].tolist()
+        length = ids.index(0) if 0 in ids else len(ids)
+        assert "".join(charset[token - 1] for token in ids[:length]) == text
+        assert float(confidences[row, : length + 1].prod()) == pytest.approx(confidence, rel=1e-3, abs=1e-12)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("path", SHARED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_logits_of_the_full_set(path: Path) -> None:
+    logits = exported_outputs(path.parent.name, path.stem.removeprefix("logits_"))[2]
+    expected = np.load(path)
+    np.testing.assert_allclose(logits[:, : expected.shape[1]], expected, atol=TOLERANCE, rtol=0)

@@ -1,0 +1,193 @@
+"""The exported graph against PyTorch, on small networks of every kind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from export.artifact import DecodeMode
+from export.crops import parity_crops
+from export.encoder_graph import fold_batch_norm
+from export.graph import write_encoder_graph, write_graph
+from export.parity import read_with_torch
+from model.parseq import PARSeq
+from model.preprocess import normalise
+from tests.export_models import RESIDUAL, new_session, run, run_session, serialised, small_model
+
+TOLERANCE = 1e-4
+MODES: list[tuple[DecodeMode, int]] = [("ar", 0), ("ar", 1), ("ar", 2), ("nar", 0), ("nar", 1), ("nar", 2)]
+NETWORKS: dict[str, dict[str, Any]] = {
+    "patch": {},
+    "patch-two-layers": {"dec_depth": 2},
+    "residual": RESIDUAL,
+    "residual-two-layers": {**RESIDUAL, "dec_depth": 2},
+}
+# Whatever is not here has to earn its place: no control flow, no boolean selection, no shape computed at run time.
+ALLOWED = {
+    "Add", "ArgMax", "Cast", "Concat", "Conv", "Equal", "Gather", "Gelu", "Identity", "LayerNormalization", "MatMul", "Max",
+    "ReduceMax", "Relu", "Reshape", "Slice", "Softmax", "Split", "Sub", "Transpose",
+}  # fmt: skip
+
+
+def crops_for(model: PARSeq) -> NDArray[np.uint8]:
+    config = model.config
+    crops = parity_crops(config.img_size, config.charset_train, config.max_label_length)[:32]
+    return np.stack([crop.pixels for crop in crops])
+
+
+def assert_equals_pytorch(model: PARSeq, decode: DecodeMode, refine_iters: int, **options: Any) -> None:
+    pixels = crops_for(model)
+    expected = read_with_torch(model, pixels, decode, refine_iters)
+    session = new_session(serialised(write_graph(model, decode, refine_iters, with_logits=True, **options)))
+    # The order tells the text of one crop from that of its neighbours.
+    order = np.random.default_rng(1).permutation(len(pixels))
+    for batch_size in (1, 2, 3, 32):
+        token_ids, confidences, logits = run_session(session, pixels[order], batch_size)
+        # After a near tie in an earlier pass the two may go different ways.
+        decided = (expected.margins > TOLERANCE)[order]
+        assert decided.sum() > len(pixels) // 2
+        meaningful = (np.arange(logits.shape[1]) < expected.steps[:, None])[order] & decided[:, None]
+        assert np.abs(logits - expected.logits[order])[meaningful].max() < TOLERANCE
+        assert np.abs(confidences - expected.confidences[order])[meaningful].max() < TOLERANCE
+        assert np.array_equal(token_ids[meaningful], expected.token_ids[order][meaningful])
+
+
+@pytest.mark.parametrize(("decode", "refine_iters"), MODES)
+@pytest.mark.parametrize("sizes", NETWORKS.values(), ids=NETWORKS.keys())
+def test_every_mode_of_every_network(sizes: dict[str, Any], decode: DecodeMode, refine_iters: int) -> None:
+    assert_equals_pytorch(small_model(**sizes), decode, refine_iters)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"dec_depth": 3},
+        {"charset_train": "".join(map(chr, range(0x4E00, 0x4E00 + 7000)))},
+        {"max_label_length": 60},
+        {"max_label_length": 1},
+        {"img_size": (224, 224), "patch_size": (16, 16), "enc_depth": 1},
+        {"img_size": (64, 16), "patch_size": (4, 8)},
+    ],
+    ids=["three-layers", "7000-characters", "60-long", "1-long", "224x224", "tall"],
+)
+def test_unusual_sizes(sizes: dict[str, Any]) -> None:
+    assert_equals_pytorch(small_model(**sizes), "ar", 1)
+
+
+@pytest.mark.parametrize("decode", ["ar", "nar"])
+def test_two_refinements_and_two_layers_at_the_usual_length(decode: DecodeMode) -> None:
+    assert_equals_pytorch(small_model(dec_depth=2, max_label_length=25), decode, 2)
+
+
+@pytest.mark.parametrize("refine_iters", [0, 1, 2])
+@pytest.mark.parametrize("sizes", [{}, {"dec_depth": 2}], ids=["one-layer", "two-layers"])
+def test_keys_and_values_without_a_table(sizes: dict[str, Any], refine_iters: int) -> None:
+    assert_equals_pytorch(small_model(**sizes), "ar", refine_iters, max_table_bytes=0)
+
+
+@pytest.mark.parametrize("refine_iters", [0, 1])
+def test_texts_of_full_length_are_not_cut(refine_iters: int) -> None:
+    model = small_model(eos_bias=-100.0, max_label_length=25)
+    token_ids, *_ = run(serialised(write_graph(model, "ar", refine_iters)), crops_for(model), 3)
+    assert (token_ids != 0).all()
+    assert_equals_pytorch(model, "ar", refine_iters)
+
+
+@pytest.mark.parametrize("refine_iters", [0, 1])
+def test_texts_of_mixed_length_equal_those_of_reading_that_stops_early(refine_iters: int) -> None:
+    model = small_model(eos_bias=4.0)
+    pixels = crops_for(model)
+    token_ids, *_ = run(serialised(write_graph(model, "ar", refine_iters)), pixels, 32)
+    with torch.inference_mode():
+        for crop, exported in zip(pixels, token_ids.tolist(), strict=True):
+            stopped = model(normalise(torch.from_numpy(crop)[None]), None, True, refine_iters)[0].argmax(-1).tolist()
+            text = stopped[: stopped.index(0) + 1] if 0 in stopped else stopped
+            assert exported[: len(text)] == text
+    lengths = {row.index(0) if 0 in row else len(row) for row in token_ids.tolist()}
+    assert len(lengths) > 2
+
+
+def test_a_blank_crop_reads_the_same_beside_any_other() -> None:
+    model = small_model()
+    pixels = crops_for(model)
+    session = new_session(serialised(write_graph(model, "ar", 1, with_logits=True)))
+    alone = run_session(session, pixels[:1], 1)[2]
+    for other in range(1, len(pixels)):
+        together = run_session(session, pixels[[other, 0]], 2)[2][1:]
+        assert np.abs(together - alone).max() < TOLERANCE
+
+
+@pytest.mark.parametrize(("decode", "refine_iters"), MODES)
+@pytest.mark.parametrize("sizes", NETWORKS.values(), ids=NETWORKS.keys())
+def test_only_plain_operators_and_no_dead_ends(sizes: dict[str, Any], decode: DecodeMode, refine_iters: int) -> None:
+    graph = write_graph(small_model(**sizes), decode, refine_iters).model("test", {}, "0").graph
+    assert set(Counter(node.op_type for node in graph.node)) <= ALLOWED
+    constants = {tensor.name for tensor in graph.initializer}
+    shapes = {node.input[1] for node in graph.node if node.op_type == "Reshape"}
+    assert shapes <= constants, "every size but the batch is a constant"
+    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    assert {name for node in graph.node for name in node.output} <= used
+    assert constants <= used
+    assert len({node.name for node in graph.node}) == len(graph.node)
+
+
+def test_the_batch_is_the_only_dynamic_size() -> None:
+    model = small_model()
+    proto = write_graph(model, "ar", 1, with_logits=True).model("test", {}, "0")
+    sizes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*proto.graph.input, *proto.graph.output)
+    }
+    assert sizes == {
+        "images": ["batch", 16, 64, 3],
+        "token_ids": ["batch", 11],
+        "confidences": ["batch", 11],
+        "logits": ["batch", 11, 37],
+    }
+    inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True)
+    assert inferred.graph.node
+
+
+def test_steps_share_their_weights() -> None:
+    model = small_model(charset_train="ab")
+    graph = write_graph(model, "ar", 1, max_table_bytes=0).model("test", {}, "0").graph
+    stored = sum(len(tensor.raw_data) for tensor in graph.initializer)
+    parameters = sum(4 * parameter.numel() for parameter in model.parameters())
+    assert stored < 1.3 * parameters
+
+
+def test_the_encoder_alone() -> None:
+    for sizes in (NETWORKS["patch"], NETWORKS["residual"]):
+        model = small_model(**sizes)
+        pixels = crops_for(model)
+        (memory,) = run(serialised(write_encoder_graph(model)), pixels, 8)
+        with torch.inference_mode():
+            expected = model.encode(normalise(torch.from_numpy(pixels))).numpy()
+        assert np.abs(memory - expected).max() < TOLERANCE
+
+
+def test_batch_norm_folds_into_the_convolution() -> None:
+    conv, norm = nn.Conv2d(3, 5, 3, padding=1), nn.BatchNorm2d(5).eval()
+    with torch.no_grad():
+        for values in (norm.running_mean, norm.bias):
+            assert values is not None
+            values.uniform_(-1, 1)
+        for values in (norm.running_var, norm.weight):
+            assert values is not None
+            values.uniform_(0.5, 2)
+        x = torch.randn(2, 3, 6, 7)
+        weight, bias = fold_batch_norm(conv, norm)
+        folded = nn.functional.conv2d(x.double(), weight, bias, padding=1)
+        assert torch.allclose(folded, norm(conv(x)).double(), atol=1e-5)
+
+
+def test_a_negative_number_of_refinements_is_refused() -> None:
+    with pytest.raises(ValueError, match="refine_iters must be at least 0"):
+        write_graph(small_model(), "ar", -1)

@@ -1,0 +1,181 @@
+"""The parity gate: what it lets through and what it does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from export import parity
+from export.crops import BATCH, Crop, parity_crops
+from export.graph import write_graph
+from export.parity import BATCH_SIZES, ParityReport, batches, check_parity, read_with_torch
+from model.parseq import PARSeq
+from tests.export_models import serialised, small_model
+
+SIZES = (1, 3, 32)
+
+
+def crops_for(model: PARSeq) -> list[Crop]:
+    config = model.config
+    return parity_crops(config.img_size, config.charset_train, config.max_label_length)
+
+
+def sabotaged(content: bytes, named: str, change: Callable[[np.ndarray], np.ndarray]) -> bytes:
+    proto = onnx.load_from_string(content)
+    (tensor,) = [tensor for tensor in proto.graph.initializer if tensor.name == named]
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), named))
+    return bytes(proto.SerializeToString())
+
+
+@pytest.fixture(scope="module")
+def model() -> PARSeq:
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def artifact(model: PARSeq) -> bytes:
+    return serialised(write_graph(model, "ar", 1, with_logits=True))
+
+
+def test_a_faithful_graph_passes(model: PARSeq, artifact: bytes) -> None:
+    crops = crops_for(model)
+    seen: list[int] = []
+    report = check_parity(artifact, model, crops, "ar", 1, batch_sizes=SIZES, progress=seen.append)
+    assert report.problem is None
+    assert report.failures == []
+    assert report.crops == len(crops) == 32
+    # Batch 1 once, the others in two companies.
+    assert report.comparisons == 32 * 5 == sum(seen)
+    assert 0 < report.max_confidence_difference < 1e-4
+    assert report.max_logit_difference is not None
+    assert report.max_logit_difference < 1e-4
+    stored = json.loads(json.dumps(report.to_dict()))
+    assert stored["torch_version"] == torch.__version__
+    assert stored["batch_sizes"] == [1, 3, 32]
+    assert stored["failures"] == []
+
+
+@pytest.mark.parametrize(
+    ("named", "change"),
+    [
+        ("head.weight", lambda weight: -weight),
+        ("head.bias", lambda bias: np.roll(bias, 1)),
+        ("decoder.0.linear1.weight", lambda weight: weight * np.nan),
+        ("decoder.0.table_7", lambda table: np.roll(table, 1, 0)),
+    ],
+    ids=["flipped", "rolled", "nan", "one-position"],
+)
+def test_a_sabotaged_graph_fails(
+    model: PARSeq, artifact: bytes, named: str, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    broken = sabotaged(artifact, named, change)
+    report = check_parity(broken, model, crops_for(model), "ar", 1, batch_sizes=SIZES)
+    assert report.problem is not None
+    failure = report.failures[0]
+    assert failure.crop in {crop.description for crop in crops_for(model)}
+    assert failure.batch_size == 1
+    assert f"step {failure.step}" in report.problem
+    assert "batch size 1" in report.problem
+
+
+def test_the_first_step_that_differs_is_told(model: PARSeq) -> None:
+    # Position 7 is seen from step 7 on, in reading; in the refinement everything sees it.
+    plain = serialised(write_graph(model, "ar", 0))
+    broken = sabotaged(plain, "decoder.0.table_7", lambda table: np.roll(table, 1, 0))
+    report = check_parity(broken, model, crops_for(model), "ar", 0, batch_sizes=(1,))
+    assert report.failures
+    assert all(failure.step >= 7 for failure in report.failures)
+
+
+@pytest.mark.parametrize(("decode", "refine_iters"), [("nar", 1), ("ar", 0)])
+def test_another_way_of_decoding_fails(model: PARSeq, artifact: bytes, decode: parity.DecodeMode, refine_iters: int) -> None:
+    assert check_parity(artifact, model, crops_for(model), decode, refine_iters, batch_sizes=(1,)).problem
+
+
+def test_a_graph_that_gives_fewer_steps_fails(model: PARSeq) -> None:
+    short = serialised(write_graph(small_model(max_label_length=5), "nar", 0))
+    report = check_parity(short, model, crops_for(model), "nar", 0, batch_sizes=(1,))
+    assert report.problem is not None
+    assert "gives 6 steps, the network 11" in report.problem
+
+
+def test_confidences_alone_can_fail(model: PARSeq) -> None:
+    # Twice the logits: the same text with other confidences.
+    plain = serialised(write_graph(model, "nar", 0))
+    broken = sabotaged(plain, "head.weight", lambda w: w * 2)
+    broken = sabotaged(broken, "head.bias", lambda b: b * 2)
+    report = check_parity(broken, model, crops_for(model), "nar", 0, batch_sizes=(1,))
+    assert report.problem is not None
+    assert "confidence differs" in report.problem
+
+
+def test_a_network_that_cannot_decide_is_refused() -> None:
+    undecided = small_model()
+    with torch.no_grad():
+        undecided.head.weight.zero_()
+        undecided.head.bias.zero_()
+    content = serialised(write_graph(undecided, "nar", 0))
+    report = check_parity(content, undecided, crops_for(undecided), "nar", 0, batch_sizes=(1,))
+    assert report.near_ties == report.crops
+    assert report.problem is not None
+    assert "are the weights trained?" in report.problem
+
+
+def test_near_ties_may_differ_but_not_many(monkeypatch: pytest.MonkeyPatch, model: PARSeq) -> None:
+    plain = serialised(write_graph(model, "nar", 0))
+    crops = crops_for(model)
+    margins = np.sort(read_with_torch(model, np.stack([crop.pixels for crop in crops]), "nar", 0).margins)
+    monkeypatch.setattr(parity, "TIE_MARGIN", float(margins[2] + margins[3]) / 2)
+    rolled = sabotaged(plain, "head.bias", lambda bias: np.roll(bias, 1))
+    report = check_parity(rolled, model, crops, "nar", 0, batch_sizes=(1, 3))
+    assert report.near_ties == 3
+    # Each crop counts once, however often it was read.
+    assert report.near_ties_differing <= 3
+    assert report.failures
+
+
+@pytest.mark.parametrize(("ties", "differing", "refused"), [(16, 3, False), (17, 0, True), (8, 4, True), (0, 0, False)])
+def test_limits_on_near_ties(ties: int, differing: int, refused: bool) -> None:
+    report = ParityReport(crops=32, batch_sizes=[1], near_ties=ties, near_ties_differing=differing)
+    assert (report.problem is not None) is refused
+
+
+def test_every_crop_is_read_at_every_size_in_two_companies() -> None:
+    formed = list(batches(64, BATCH_SIZES))
+    assert {size for size, _ in formed} == {1, 2, 3, 8, 32}
+    for size in BATCH_SIZES:
+        members = [chosen for formed_size, chosen in formed if formed_size == size]
+        times = 1 if size == 1 else 2
+        assert sorted(np.concatenate(members)) == sorted(list(range(64)) * times)
+        assert max(map(len, members)) == size
+        if size > 1:
+            half = len(members) // 2
+            assert any(not np.array_equal(a, b) for a, b in zip(members[:half], members[half:], strict=True))
+
+
+def test_crops_cover_every_length_and_are_the_same_every_time() -> None:
+    charset = "0123456789abcdefghijklmnopqrstuvwxyz"
+    first, second = (parity_crops((32, 128), charset, 25) for _ in range(2))
+    assert len(first) % BATCH == 0
+    assert len({crop.pixels.tobytes() for crop in first}) == len(first)
+    lengths = {int(crop.description.rpartition(" ")[2]) for crop in first if crop.description.startswith("text")}
+    assert lengths == set(range(1, 26))
+    for a, b in zip(first, second, strict=True):
+        assert a.description == b.description
+        assert np.array_equal(a.pixels, b.pixels)
+        assert a.pixels.shape == (32, 128, 3)
+        assert a.pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("length", [1, 70])
+def test_crops_for_other_charsets_and_lengths(length: int) -> None:
+    crops = parity_crops((16, 48), "日本語", length)
+    assert len(crops) % BATCH == 0
+    assert len(crops) <= 64
+    assert any(crop.description.endswith(f" of {length}") for crop in crops)

@@ -1,0 +1,156 @@
+"""Writing artifacts: metadata, refusal, atomicity."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from export import to_onnx
+from export.artifact import METADATA_KEY, PARITY_KEY, ArtifactError, ArtifactMetadata
+from export.builder import OPSET
+from export.graph import write_graph
+from export.parity import ParityError
+from export.to_onnx import ExportError, ExportOptions, build_artifact, export_artifact, weights_digest
+from model.parseq import PARSeq
+from tests.export_models import run, small_model
+
+
+@pytest.fixture(scope="module")
+def model() -> PARSeq:
+    return small_model()
+
+
+def options(**changes: Any) -> ExportOptions:
+    values: dict[str, Any] = {"model_name": "mine", "decode": "nar", "refine_iters": 1, "weights_sha256": "ab" * 32}
+    return ExportOptions(**{**values, **changes})
+
+
+def test_an_artifact_says_all_about_itself(model: PARSeq, tmp_path: Path) -> None:
+    output = tmp_path / "a.onnx"
+    seen: list[tuple[int, int]] = []
+    summary = export_artifact(model, options(with_logits=True), output, progress=lambda done, total: seen.append((done, total)))
+    props = onnxruntime.InferenceSession(output, providers=["CPUExecutionProvider"]).get_modelmeta().custom_metadata_map
+    metadata = ArtifactMetadata.from_map(props)
+    assert metadata == summary.metadata
+    assert metadata == ArtifactMetadata(
+        model_name="mine",
+        charset=model.config.charset_train,
+        image_height=16,
+        image_width=64,
+        max_label_length=10,
+        decode_mode="nar",
+        refine_iters=1,
+        precision="fp32",
+        weights_sha256="ab" * 32,
+        exporter_version=to_onnx.exporter_version(),
+        opset=OPSET,
+        has_logits=True,
+    )
+    report = json.loads(props[PARITY_KEY])
+    assert report == json.loads(json.dumps(summary.parity.to_dict()))
+    assert report["failures"] == []
+    assert report["onnxruntime_version"] == onnxruntime.__version__
+    assert seen[-1] == (summary.parity.comparisons, summary.parity.comparisons)
+    proto = onnx.load(output)
+    assert [entry.version for entry in proto.opset_import] == [OPSET]
+    assert summary.nodes == len(proto.graph.node)
+    assert summary.size_bytes == output.stat().st_size
+    token_ids, confidences, logits = run(output.read_bytes(), np.zeros((2, 16, 64, 3), np.uint8), 2)
+    assert (token_ids.dtype, confidences.dtype, logits.dtype) == (np.int64, np.float32, np.float32)
+    assert logits.shape == (2, 11, 37)
+    assert np.array_equal(logits.argmax(-1), token_ids)
+
+
+def test_logits_only_on_request(model: PARSeq) -> None:
+    names = [output.name for output in build_artifact(model, options()).graph.output]
+    assert names == ["token_ids", "confidences"]
+
+
+def test_the_same_weights_give_the_same_bytes(model: PARSeq) -> None:
+    first, second = (build_artifact(model, options()).SerializeToString(deterministic=True) for _ in range(2))
+    assert first == second
+
+
+def test_metadata_of_another_schema_is_refused(model: PARSeq) -> None:
+    props = to_onnx.read_props(build_artifact(model, options()))
+    ArtifactMetadata.from_map(props)
+    values = json.loads(props[METADATA_KEY])
+    with pytest.raises(ArtifactError, match="schema version 99"):
+        ArtifactMetadata.from_map({METADATA_KEY: json.dumps({**values, "schema_version": 99})})
+    with pytest.raises(ArtifactError, match="incomplete"):
+        ArtifactMetadata.from_map({METADATA_KEY: json.dumps({"schema_version": 1})})
+    for text in ("{", "[]"):
+        with pytest.raises(ArtifactError, match="not"):
+            ArtifactMetadata.from_map({METADATA_KEY: text})
+    with pytest.raises(ArtifactError, match="no artifact metadata"):
+        ArtifactMetadata.from_map({})
+
+
+def test_a_failing_artifact_is_not_written(model: PARSeq, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = small_model(seed=6)
+    monkeypatch.setattr(to_onnx, "write_graph", lambda _model, *args, **kwargs: write_graph(other, *args, **kwargs))
+    output = tmp_path / "a.onnx"
+    output.write_bytes(b"the old one")
+    with pytest.raises(ParityError, match=r"crop .*, batch size 1, step \d+: token \d+ instead of \d+") as caught:
+        export_artifact(model, options(), output, force=True)
+    assert caught.value.report.failures
+    assert output.read_bytes() == b"the old one"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_a_file_is_replaced_only_if_told_to(model: PARSeq, tmp_path: Path) -> None:
+    output = tmp_path / "a.onnx"
+    output.write_bytes(b"precious")
+    with pytest.raises(ExportError, match="exists: add --force"):
+        export_artifact(model, options(), output)
+    assert output.read_bytes() == b"precious"
+    export_artifact(model, options(refine_iters=0), output, force=True)
+    assert onnx.load(output).graph.node
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+    output = tmp_path / "a.onnx"
+    output.write_bytes(b"precious")
+    with pytest.raises(ExportError, match="exists"):
+        to_onnx.write_atomically(b"new", output, force=False)
+    assert output.read_bytes() == b"precious"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="is a folder"):
+        to_onnx.check_writable(tmp_path, force=True)
+    with pytest.raises(ExportError, match="does not exist"):
+        to_onnx.check_writable(tmp_path / "none" / "a.onnx", force=False)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(to_onnx.os, "fsync", refuse)
+    with pytest.raises(ExportError, match="No space left"):
+        to_onnx.write_atomically(b"new", tmp_path / "a.onnx", force=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported(model: PARSeq, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="cannot be exported yet"):
+        build_artifact(model, options(precision="int8"))
+    with pytest.raises(ExportError, match="call eval"):
+        build_artifact(small_model().train(), options())
+    monkeypatch.setattr(to_onnx, "MAX_FILE_BYTES", 1000)
+    with pytest.raises(ExportError, match="too large"):
+        export_artifact(model, options(), tmp_path / "a.onnx")
+
+
+def test_a_digest_of_weights_without_a_file() -> None:
+    assert weights_digest(small_model()) == weights_digest(small_model())
+    assert weights_digest(small_model()) != weights_digest(small_model(seed=6))
