@@ -1,16 +1,19 @@
-"""`parseq-export`: weights in, self-contained artifact out."""
+"""`parseq-export`: weights in, self-contained artifact out. `parseq-export inspect FILE`: what is in one."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 from tqdm import tqdm
 
-from export.artifact import DecodeMode
+from export.artifact import ArtifactError, DecodeMode, Precision
+from export.crop_sources import CropSourceError, parity_data
+from export.inspect import describe, inspect_artifact
 from export.parity import ParityError
 from export.to_onnx import ExportError, ExportOptions, ExportSummary, check_writable, export_artifact
 from model.configs import NAMED, ConfigError, read_config
@@ -20,6 +23,7 @@ from model.parseq import PARSeq
 
 EXIT_PARITY = 1
 EXIT_USAGE = 2
+PRECISION_HELP = "arithmetic of the graph: fp16 is for GPUs, int8 for CPUs (default: %(default)s)"
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -36,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="parseq-export",
         description="Write a PARSeq network as one ONNX file that parseq-serve runs: pixels in, text and confidences out. "
         "The file is written only if it reads as PyTorch does.",
+        epilog="parseq-export inspect FILE tells what is in such a file.",
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", metavar="NAME", help=f"architecture: {', '.join(NAMED)}")
@@ -50,10 +55,45 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--refine-iters", metavar="N", type=_count, help="how often to read again (default: the model's own)")
     parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="the .onnx file to write")
     parser.add_argument("--with-logits", action="store_true", help="give the logits as a third output")
-    parser.add_argument("--precision", choices=("fp32",), default="fp32", help="arithmetic of the graph (default: %(default)s)")
+    parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help=PRECISION_HELP)
+    parser.add_argument(
+        "--calibration",
+        metavar="FOLDER",
+        type=Path,
+        help="int8: crops to find the scales with, an LMDB archive or rendered shards; never those it is tested on",
+    )
+    parser.add_argument(
+        "--parity-data",
+        metavar="FOLDER",
+        type=Path,
+        help="crops to compare with PyTorch besides those that are drawn, an LMDB archive or rendered shards",
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument("--name", help="the model's name as the server shows it (default: --model, or the weights' file name)")
     return parser
+
+
+def build_inspect_parser() -> argparse.ArgumentParser:
+    """The command line of `parseq-export inspect`."""
+    parser = OneLineParser(
+        prog="parseq-export inspect", description="Print what an artifact is, what is in it, and how fast it runs here."
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="the .onnx file")
+    parser.add_argument("--no-timing", action="store_true", help="do not run it")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def inspect(arguments: Sequence[str]) -> int:
+    """Run `parseq-export inspect`; returns the exit status: 0, or 2 for a file that is no artifact."""
+    args = build_inspect_parser().parse_args(arguments)
+    try:
+        found = inspect_artifact(args.file, timing=not args.no_timing)
+    except ArtifactError as error:
+        print(f"parseq-export: error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    print(json.dumps(found.to_dict(), ensure_ascii=False, indent=1) if args.json else describe(found))
+    return 0
 
 
 def _count(text: str) -> int:
@@ -64,10 +104,14 @@ def _count(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0 written, 1 refused by the parity gate, 2 wrong input."""
-    parser = build_parser()
-    args = parser.parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] == "inspect":
+        return inspect(arguments[1:])
+    args = build_parser().parse_args(arguments)
     try:
         check_writable(args.output, force=args.force)
+        if args.calibration and args.precision != "int8":
+            raise ExportError("--calibration is for --precision int8: leave it out, or add that")
         model, weights = _load(args)
         summary = _export(args, model, weights)
     except ParityError as error:
@@ -75,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"parseq-export: also: {failure}", file=sys.stderr)
         print(f"parseq-export: refused: {error}; nothing was written", file=sys.stderr)
         return EXIT_PARITY
-    except (ConfigError, ExportError, DownloadError, _InputError) as error:
+    except (ConfigError, ExportError, DownloadError, CropSourceError, _InputError) as error:
         print(f"parseq-export: error: {error}", file=sys.stderr)
         return EXIT_USAGE
     _print_summary(summary)
@@ -107,7 +151,9 @@ def _export(args: argparse.Namespace, model: PARSeq, weights: Path) -> ExportSum
         weights_sha256=file_sha256(weights),
         with_logits=args.with_logits,
         precision=args.precision,
+        calibration=args.calibration,
     )
+    more_crops = parity_data(args.parity_data, model.config) if args.parity_data else ()
     # Nothing is drawn where nobody looks.
     with tqdm(desc="comparing with PyTorch", unit="crop", disable=None) as bar:
 
@@ -115,7 +161,7 @@ def _export(args: argparse.Namespace, model: PARSeq, weights: Path) -> ExportSum
             bar.total = total
             bar.update(done - bar.n)
 
-        return export_artifact(model, options, args.output, force=args.force, progress=show)
+        return export_artifact(model, options, args.output, force=args.force, more_crops=more_crops, progress=show)
 
 
 def _print_summary(summary: ExportSummary) -> None:
@@ -126,12 +172,7 @@ def _print_summary(summary: ExportSummary) -> None:
         f"{len(metadata.charset)} characters, up to {metadata.max_label_length} long, "
         f"{metadata.decode_mode} with {metadata.refine_iters} refinements, {metadata.precision}"
     )
-    sizes = ", ".join(map(str, parity.batch_sizes))
-    print(
-        f"parity   {parity.comparisons} readings of {parity.crops} crops at batch {sizes}: text equal to PyTorch's, "
-        f"confidences within {parity.max_confidence_difference:.1e}; {parity.near_ties} near ties"
-        + (f", {parity.near_ties_differing} of them differ" if parity.near_ties_differing else "")
-    )
+    print(f"parity   {parity.summary}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ result does not depend on the version of an exporter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import onnx
@@ -19,13 +20,26 @@ IR_VERSION = 9
 """The ONNX file format that came with opset 20."""
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+FLOAT_TYPES: dict[int, type[np.floating]] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 
 
 class GraphBuilder:
-    """Collects nodes and constants. A value is known by its name, a string."""
+    """Collects nodes and constants. A value is known by its name, a string.
 
-    def __init__(self) -> None:
-        """Start an empty graph."""
+    Weights go through `linear`, `product` and `convolution`, and values that a quantised graph would round through
+    `activation`, so that a graph of another precision is the same graph written by another builder.
+    """
+
+    flat_rows = True
+    """Whether a single row of every crop is written as `(B, E)`, or as `(B, 1, E)`."""
+
+    def __init__(self, float_type: int = TensorProto.FLOAT) -> None:
+        """Start an empty graph.
+
+        Args:
+            float_type: of the arithmetic and of the weights, `TensorProto.FLOAT` or `TensorProto.FLOAT16`.
+        """
+        self.float_type = float_type
         self.nodes: list[onnx.NodeProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._initializers: list[TensorProto] = []
@@ -34,6 +48,20 @@ class GraphBuilder:
         self._weights: dict[str, str] = {}
         self._names: set[str] = set()
         self._scope = ""
+
+    @property
+    def half(self) -> bool:
+        """Whether what is written now computes in half precision."""
+        return self.float_type == TensorProto.FLOAT16
+
+    @contextmanager
+    def full_precision(self) -> Iterator[None]:
+        """Constants and weights written inside are float32, whatever the rest of the graph is. Values have to be cast."""
+        usual, self.float_type = self.float_type, TensorProto.FLOAT
+        try:
+            yield
+        finally:
+            self.float_type = usual
 
     def scope(self, name: str) -> None:
         """Prefix the names of the nodes that follow, for whoever reads the graph or its profile."""
@@ -51,11 +79,11 @@ class GraphBuilder:
         self._outputs.append(helper.make_tensor_value_info(name, element_type, shape))
 
     def constant(self, value: Tensor | Array, name: str) -> str:
-        """Store a constant once, however often it is asked for; floats become float32."""
+        """Store a constant once, however often it is asked for; floats get the graph's float type."""
         array = np.asarray(value.detach().cpu().numpy() if isinstance(value, Tensor) else value)
         if array.dtype.kind == "f":
-            array = array.astype(np.float32)
-        array = np.ascontiguousarray(array)
+            array = array.astype(FLOAT_TYPES[self.float_type])
+        array = np.asarray(array, order="C")
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
             self._constants[key] = self._unique(name)
@@ -137,12 +165,35 @@ class GraphBuilder:
         """ReLU."""
         return self.node("Relu", [value])
 
-    def linear(self, value: str, weight: Tensor, bias: Tensor, name: str) -> str:
-        """`value @ weight.T + bias`; `weight` as torch keeps it, `(out, in)`. A name stands for the same weight throughout."""
+    def cast(self, value: str, element_type: int) -> str:
+        """Convert to another type."""
+        return self.node("Cast", [value], to=element_type)
+
+    def activation(self, value: str, key: str) -> str:
+        """A value that a quantised graph would round; `key` stands for the same kind of value throughout. Here: as it is."""
+        return value
+
+    def weight(self, weight: Tensor, name: str) -> str:
+        """The transpose of a weight that torch keeps as `(out, in)`. A name stands for the same weight throughout."""
         if name not in self._weights:
             # Converting and hashing large weights anew at every step would take most of an export.
             self._weights[name] = self.constant(weight.T, f"{name}.weight")
-        return self.add(self.matmul(value, self._weights[name]), self.constant(bias, f"{name}.bias"))
+        return self._weights[name]
+
+    def product(self, value: str, weight: Tensor, name: str) -> str:
+        """`value @ weight.T`; `weight` as torch keeps it, `(out, in)`."""
+        return self.matmul(self.activation(value, f"{name}.input"), self.weight(weight, name))
+
+    def linear(self, value: str, weight: Tensor, bias: Tensor, name: str) -> str:
+        """`value @ weight.T + bias`."""
+        return self.add(self.product(value, weight, name), self.constant(bias, f"{name}.bias"))
+
+    def convolution(
+        self, value: str, weight: Tensor, bias: Tensor, name: str, *, strides: Sequence[int], pads: Sequence[int]
+    ) -> str:
+        """A convolution of an activation; `weight` is `(out, in, height, width)`."""
+        inputs = [value, self.constant(weight, f"{name}.weight"), self.constant(bias, f"{name}.bias")]
+        return self.node("Conv", inputs, kernel_shape=list(weight.shape[2:]), strides=list(strides), pads=list(pads))
 
     def layer_norm(self, value: str, norm: nn.LayerNorm, name: str) -> str:
         """Layer norm over the last axis."""

@@ -18,6 +18,8 @@ BATCH = 32
 """The number of crops is a multiple of this, so that there is a full batch of it."""
 MAX_LENGTHS = 60
 """Longest texts are sampled rather than all drawn beyond so many lengths."""
+MAX_WORD = 12
+"""Longest text of `word_crops`."""
 FONT_PX = 32
 DRAWABLE = frozenset(string.digits + string.ascii_letters + string.punctuation)
 
@@ -53,6 +55,23 @@ def parity_crops(img_size: tuple[int, int], charset: str, max_label_length: int)
         text = "".join(rng.choice(alphabet, length))
         crops.append(Crop(f"text {text!r} of {length}", resize(_draw(text, rng), img_size)))
     return crops
+
+
+def word_crops(img_size: tuple[int, int], charset: str, max_label_length: int, count: int, seed: int) -> list[Crop]:
+    """Crops with texts of the lengths that words have.
+
+    Args:
+        img_size: height and width in pixels.
+        charset: as for `parity_crops`.
+        max_label_length: longest text, in characters.
+        count: how many.
+        seed: of texts, colours, angles and noise.
+    """
+    rng = np.random.default_rng(seed)
+    alphabet = [c for c in charset if c in DRAWABLE] or list(string.ascii_letters)
+    lengths = rng.integers(1, min(max_label_length, MAX_WORD) + 1, count)
+    texts = ["".join(rng.choice(alphabet, length)) for length in lengths.tolist()]
+    return [Crop(f"text {text!r} of {len(text)}", resize(_draw(text, rng), img_size)) for text in texts]
 
 
 def _without_text(img_size: tuple[int, int], rng: np.random.Generator) -> Iterator[Crop]:

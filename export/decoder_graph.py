@@ -136,10 +136,12 @@ class DecoderGraph:
         begin = self.embedding[self.model.tokenizer.bos_id]
         seen = first.attending_to_one(begin)
         queries = self.pos_queries[:count] + seen
-        query = first.rest(g.constant(queries if count == 1 else queries[None], "begin.queries"), count)
+        flat = count == 1 and g.flat_rows
+        query = first.rest(g.constant(queries if flat else queries[None], "begin.queries"), count)
         if len(self.layers) == 1:
             return query, [""]
-        content, caches = first.rest(g.constant((begin + seen)[None], "begin.content"), 1), [""]
+        begin_content = (begin + seen)[None] if g.flat_rows else (begin + seen)[None, None]
+        content, caches = first.rest(g.constant(begin_content, "begin.content"), 1), [""]
         for depth, layer in enumerate(self.layers[1:], start=1):
             normed = layer.norm_content(content)
             caches.append(layer.key_value(normed, 1))
@@ -156,6 +158,7 @@ class DecoderGraph:
         for depth, layer in enumerate(self.layers):
             if depth == 0 and len(self.layers) > 1:
                 content = self._embed(position, token)
+                content = content if g.flat_rows else g.reshape(content, (0, 1, self.model.config.embed_dim))
             normed = layer.norm_content(content) if content else ""
             if depth:
                 rows = layer.key_value(normed, 1)
@@ -205,11 +208,11 @@ class DecoderGraph:
         """Float `(B, 1, S, S)`: hides from each position its own character and all that follows the end."""
         g, count = self.g, self.length + 1
         ended = g.node("Equal", [tokens, g.constant(np.array(self.model.tokenizer.eos_id), "end_id")])
-        ended = g.node("Cast", [ended], to=TensorProto.FLOAT)
+        ended = g.cast(ended, g.float_type)
         # Counts the end tokens up to each position; column 0 is the begin token, which is always seen.
         counting = torch.cat([torch.zeros(self.length, 1), torch.ones(self.length, self.length).triu()], 1)
         after = g.matmul(ended, g.constant(counting * MASKED, "after_end"))
-        after = g.node("Max", [after, g.constant(np.array(MASKED, dtype=np.float32), "masked")])
+        after = g.node("Max", [after, g.constant(np.array(MASKED), "masked")])
         itself = torch.diag(torch.full((self.length,), MASKED), 1)[None, None]
         return g.add(g.reshape(after, (0, 1, 1, count)), g.constant(itself, "itself"))
 
@@ -222,10 +225,16 @@ class DecoderGraph:
         return query
 
     def _choose(self, query: str, reading: Reading) -> None:
+        query = query if self.g.flat_rows else self.g.reshape(query, (0, self.model.config.embed_dim))
         logits = self._head(query)
         reading.logits.append(logits)
         reading.tokens.append(self.g.node("ArgMax", [logits], axis=-1, keepdims=0))
 
     def _head(self, query: str) -> str:
-        normed = self.g.layer_norm(query, self.model.decoder.norm, "decoder.norm")
-        return self.g.linear(normed, self.model.head.weight, self.model.head.bias, "head")
+        """Logits, always float32: in half precision near ties would become ties, and a confidence lose its third digit."""
+        g, head = self.g, self.model.head
+        query = g.cast(query, TensorProto.FLOAT) if g.half else query
+        with g.full_precision():
+            normed = g.layer_norm(query, self.model.decoder.norm, "decoder.norm")
+            product = g.matmul(normed, g.weight(head.weight, "head"))
+            return g.add(product, g.constant(head.bias, "head.bias"))

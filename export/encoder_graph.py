@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 import torch
-from onnx import TensorProto
 from torch import Tensor, nn
 
 from export.builder import GraphBuilder
@@ -18,6 +17,8 @@ from model.encoder import Encoder, EncoderBlock, PatchEmbed, ResidualBlock, Resi
 
 HALF_RANGE = 127.5
 """Pixels are normalised as (x / 255 - 0.5) / 0.5 = x / 127.5 - 1."""
+HALF_PRECISION_STEP = 128.0
+"""In half precision centred pixels are divided by this, which is exact; weights made that much smaller would lose digits."""
 
 
 def write_encoder(g: GraphBuilder, encoder: Encoder, config: PARSeqConfig, images: str) -> str:
@@ -30,15 +31,14 @@ def write_encoder(g: GraphBuilder, encoder: Encoder, config: PARSeqConfig, image
         images: uint8 `(B, H, W, 3)`.
 
     Returns:
-        The memory, float32 `(B, N, E)`.
+        The memory, of the graph's float type, `(B, N, E)`.
     """
     g.scope("stem")
-    pixels = g.node("Cast", [images], to=TensorProto.FLOAT)
     stem = encoder.patch_embed
     if isinstance(stem, ResidualStem):
-        x = _residual_stem(g, stem, config, pixels, encoder.pos_embed)
+        x = _residual_stem(g, stem, config, images, encoder.pos_embed)
     elif isinstance(stem, PatchEmbed):
-        x = _patch_embed(g, stem, config, pixels, encoder.pos_embed)
+        x = _patch_embed(g, stem, config, images, encoder.pos_embed)
     else:
         raise TypeError(f"cannot export a stem of type {type(stem).__name__}")
     for index, block in enumerate(encoder.blocks):
@@ -49,25 +49,38 @@ def write_encoder(g: GraphBuilder, encoder: Encoder, config: PARSeqConfig, image
     return g.layer_norm(x, encoder.norm, "encoder.norm")
 
 
-def _patch_embed(g: GraphBuilder, stem: PatchEmbed, config: PARSeqConfig, pixels: str, pos_embed: Tensor) -> str:
+def _centred_pixels(g: GraphBuilder, images: str) -> tuple[str, float]:
+    """Pixels around 0, and the factor that takes them to [-1, 1], for the first weights to absorb."""
+    centred = g.node("Sub", [g.cast(images, g.float_type), g.constant(np.array(HALF_RANGE), "stem.centre")])
+    if not g.half:
+        return centred, 1 / HALF_RANGE
+    step = g.constant(np.array(1 / HALF_PRECISION_STEP), "stem.step")
+    return g.node("Mul", [centred, step]), HALF_PRECISION_STEP / HALF_RANGE
+
+
+def _patch_embed(g: GraphBuilder, stem: PatchEmbed, config: PARSeqConfig, images: str, pos_embed: Tensor) -> str:
     """A convolution whose kernel is its stride is one matrix product; normalisation and positions are folded into it."""
     (rows, columns), (height, width) = config.grid, config.patch_size
-    x = g.reshape(pixels, (0, rows, height, columns, width * 3))
-    x = g.reshape(g.transpose(x, (0, 1, 3, 2, 4)), (0, rows * columns, height * width * 3))
     assert stem.proj.bias is not None
     # (E, 3, height, width) to (height, width, 3, E): the order in which the pixels lie.
     weight = stem.proj.weight.detach().double().permute(2, 3, 1, 0).flatten(0, 2)
-    bias = stem.proj.bias.detach().double() - weight.sum(0) + pos_embed.detach().double()
-    x = g.matmul(x, g.constant(weight / HALF_RANGE, "stem.weight"))
+    bias = stem.proj.bias.detach().double() + pos_embed.detach().double()
+    if g.half:
+        pixels, scale = _centred_pixels(g, images)
+    else:
+        # The shift goes into the bias. In half precision the large sums that it cancels would be rounded.
+        pixels, scale, bias = g.cast(images, g.float_type), 1 / HALF_RANGE, bias - weight.sum(0)
+    x = g.reshape(pixels, (0, rows, height, columns, width * 3))
+    x = g.reshape(g.transpose(x, (0, 1, 3, 2, 4)), (0, rows * columns, height * width * 3))
+    x = g.matmul(x, g.constant(weight * scale, "stem.weight"))
     return g.add(x, g.constant(bias, "stem.bias"))
 
 
-def _residual_stem(g: GraphBuilder, stem: ResidualStem, config: PARSeqConfig, pixels: str, pos_embed: Tensor) -> str:
+def _residual_stem(g: GraphBuilder, stem: ResidualStem, config: PARSeqConfig, images: str, pos_embed: Tensor) -> str:
     """Convolutions with batch norm folded in. The padding is 0 after normalisation, so the shift stays in front."""
-    centred = g.node("Sub", [pixels, g.constant(np.array(HALF_RANGE, dtype=np.float32), "stem.centre")])
-    x = g.transpose(centred, (0, 3, 1, 2))
+    centred, scale = _centred_pixels(g, images)
+    x = g.activation(g.transpose(centred, (0, 3, 1, 2)), "stem.input")
     layers = list(stem.stages)
-    scale = 1 / HALF_RANGE
     for index, layer in enumerate(layers):
         name = f"stem.{index}"
         if isinstance(layer, nn.Conv2d):
@@ -76,10 +89,9 @@ def _residual_stem(g: GraphBuilder, stem: ResidualStem, config: PARSeqConfig, pi
             x = _convolution(g, x, layer, following, name, scale)
             scale = 1.0
         elif isinstance(layer, ResidualBlock):
-            inner = g.relu(_convolution(g, x, layer.conv1, layer.norm1, f"{name}.1"))
-            x = g.relu(g.add(x, _convolution(g, inner, layer.conv2, layer.norm2, f"{name}.2")))
+            x = _residual_block(g, layer, x, name)
         elif isinstance(layer, nn.ReLU):
-            x = g.relu(x)
+            x = g.activation(g.relu(x), name)
         elif not isinstance(layer, nn.BatchNorm2d):
             raise TypeError(f"cannot export a stem layer of type {type(layer).__name__}")
     rows, columns = config.grid
@@ -87,11 +99,16 @@ def _residual_stem(g: GraphBuilder, stem: ResidualStem, config: PARSeqConfig, pi
     return g.add(x, g.constant(pos_embed, "stem.pos_embed"))
 
 
+def _residual_block(g: GraphBuilder, block: ResidualBlock, x: str, name: str) -> str:
+    inner = g.activation(g.relu(_convolution(g, x, block.conv1, block.norm1, f"{name}.1")), f"{name}.inner")
+    added = g.activation(_convolution(g, inner, block.conv2, block.norm2, f"{name}.2"), f"{name}.added")
+    return g.activation(g.relu(g.add(x, added)), name)
+
+
 def _convolution(g: GraphBuilder, x: str, conv: nn.Conv2d, norm: nn.BatchNorm2d, name: str, scale: float = 1.0) -> str:
     weight, bias = fold_batch_norm(conv, norm)
-    inputs = [x, g.constant(weight * scale, f"{name}.weight"), g.constant(bias, f"{name}.bias")]
     pads = [int(p) for p in conv.padding] * 2
-    return g.node("Conv", inputs, kernel_shape=list(conv.kernel_size), strides=list(conv.stride), pads=pads)
+    return g.convolution(x, weight * scale, bias, name, strides=conv.stride, pads=pads)
 
 
 def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

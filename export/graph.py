@@ -26,6 +26,7 @@ def write_graph(
     *,
     with_logits: bool = False,
     max_table_bytes: int = MAX_TABLE_BYTES,
+    builder: GraphBuilder | None = None,
 ) -> GraphBuilder:
     """Write the graph that reads images.
 
@@ -35,13 +36,15 @@ def write_graph(
         refine_iters: how often to read again.
         with_logits: give the logits of the last pass too.
         max_table_bytes: largest table of ready-made keys and values.
+        builder: an empty one, of the precision to write; float32 without it.
 
     Raises:
         ValueError: `refine_iters` is negative.
     """
     if refine_iters < 0:
         raise ValueError(f"refine_iters must be at least 0, not {refine_iters}")
-    g, memory = _with_encoder(model)
+    g = builder or GraphBuilder()
+    memory = _encoder(g, model)
     decoder = DecoderGraph(g, model, memory, max_table_bytes=max_table_bytes)
     steps = model.config.max_label_length + 1
     token_ids, logits = _decode(g, decoder, decode, refine_iters)
@@ -54,19 +57,18 @@ def write_graph(
     return g
 
 
-def write_encoder_graph(model: PARSeq) -> GraphBuilder:
-    """Write the encoder alone, output `memory` float32 `(B, N, E)`: the yardstick for the cost of decoding."""
-    g, memory = _with_encoder(model)
+def write_encoder_graph(model: PARSeq, builder: GraphBuilder | None = None) -> GraphBuilder:
+    """Write the encoder alone, output `memory` float `(B, N, E)`: the yardstick for the cost of decoding."""
+    g = builder or GraphBuilder()
     rows, columns = model.config.grid
-    g.output(memory, MEMORY_NAME, TensorProto.FLOAT, (BATCH, rows * columns, model.config.embed_dim))
+    g.output(_encoder(g, model), MEMORY_NAME, g.float_type, (BATCH, rows * columns, model.config.embed_dim))
     return g
 
 
-def _with_encoder(model: PARSeq) -> tuple[GraphBuilder, str]:
-    g = GraphBuilder()
+def _encoder(g: GraphBuilder, model: PARSeq) -> str:
     height, width = model.config.img_size
     images = g.input(INPUT_NAME, TensorProto.UINT8, (BATCH, height, width, 3))
-    return g, write_encoder(g, model.encoder, model.config, images)
+    return write_encoder(g, model.encoder, model.config, images)
 
 
 def _decode(g: GraphBuilder, decoder: DecoderGraph, decode: DecodeMode, refine_iters: int) -> tuple[str, str]:

@@ -1,7 +1,8 @@
 """One decoder layer as ONNX nodes.
 
 Shapes: B batch, N encoder tokens, L queries, n content tokens, E `embed_dim`, H heads, D = E / H. One query is `(B, E)`,
-several are `(B, L, E)`. Keys and values of content are kept together, `(B, 2H, n, D)`, keys first.
+or `(B, 1, E)` where the builder wants it so; several are `(B, L, E)`. Keys and values of content are kept together,
+`(B, 2H, n, D)`, keys first.
 """
 
 from __future__ import annotations
@@ -58,8 +59,7 @@ class LayerGraph:
         self.heads = layer.self_attn.num_heads
         self.embed_dim = layer.linear1.in_features
         self.width = self.embed_dim // self.heads
-        weight = g.constant(self.cross.key_value, f"{self.name}.cross.key_value")
-        keys, values = g.split(g.matmul(memory, weight), 2, -1)
+        keys, values = g.split(g.product(memory, self.cross.key_value.T, f"{self.name}.cross.key_value"), 2, -1)
         shape = (0, positions, self.heads, self.width)
         self.memory_keys = g.transpose(g.reshape(keys, shape), (0, 2, 3, 1))
         self.memory_values = g.transpose(g.reshape(values, shape), (0, 2, 1, 3))
@@ -85,7 +85,7 @@ class LayerGraph:
 
     def key_value(self, normed: str, count: int) -> str:
         """Keys and values, `(B, 2H, n, D)`, of `count` normalised content tokens."""
-        projected = self.g.matmul(normed, self.g.constant(self.own.key_value, f"{self.name}.self.key_value"))
+        projected = self.g.product(normed, self.own.key_value.T, f"{self.name}.self.key_value")
         return self._split_heads(projected, count, 2 * self.heads)
 
     def constant_key_value(self, content: Tensor) -> Tensor:
@@ -141,7 +141,8 @@ class LayerGraph:
         """`x` and the output projection of what the heads gave, `(B, H, L, D)`."""
         if count > 1:
             mixed = self.g.transpose(mixed, (0, 2, 1, 3))
-        merged = self.g.reshape(mixed, (0, count, self.embed_dim) if count > 1 else (0, self.embed_dim))
+        flat = count == 1 and self.g.flat_rows
+        merged = self.g.reshape(mixed, (0, self.embed_dim) if flat else (0, count, self.embed_dim))
         name = f"{self.name}.{which}.out"
         if isinstance(x, Tensor):
             # One addition less: a known stream is a bias.

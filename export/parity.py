@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
@@ -40,6 +40,7 @@ MAX_DIFFERING = 0.1
 """Largest share of crops that may be near ties with another text."""
 REFERENCE_BATCH = 8
 MAX_REPORTED = 5
+LOG_ERRORS = 3
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -115,11 +116,40 @@ class ParityReport:
             return f"{self.near_ties_differing} of {self.crops} crops are near ties that read differently"
         return None
 
+    @property
+    def summary(self) -> str:
+        """What was found, for people."""
+        sizes = ", ".join(map(str, self.batch_sizes))
+        return (
+            f"{self.comparisons} readings of {self.crops} crops at batch {sizes}: text equal to PyTorch's, "
+            f"confidences within {self.max_confidence_difference:.1e}; {self.near_ties} near ties"
+            + (f", {self.near_ties_differing} of them differ" if self.near_ties_differing else "")
+        )
+
+
+class GateReport(Protocol):
+    """What a gate has found."""
+
+    crops: int
+    comparisons: int
+    failures: list[Failure]
+
+    @property
+    def problem(self) -> str | None:
+        """Why the artifact must not be written."""
+
+    @property
+    def summary(self) -> str:
+        """What was found, for people."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+
 
 class ParityError(RuntimeError):
     """The exported graph does not read as PyTorch does; nothing was written."""
 
-    def __init__(self, report: ParityReport) -> None:
+    def __init__(self, report: GateReport) -> None:
         """Carry the whole report along with its summary."""
         super().__init__(report.problem)
         self.report = report
@@ -191,10 +221,10 @@ def check_parity(
     reference = read_with_torch(model, pixels, decode, refine_iters)
     near_tie = reference.margins < TIE_MARGIN
     report = ParityReport(crops=len(crops), batch_sizes=list(batch_sizes), near_ties=int(near_tie.sum()))
-    session = _session(artifact)
+    session = cpu_session(artifact)
     differing: set[int] = set()
     for batch_size, chosen in batches(len(crops), batch_sizes):
-        outputs = _run(session, pixels[chosen])
+        outputs = run_artifact(session, pixels[chosen])
         for row, crop in enumerate(chosen):
             failure = _compare(reference, crop, outputs, row, report)
             if failure is not None and near_tie[crop]:
@@ -218,14 +248,18 @@ def batches(count: int, batch_sizes: Sequence[int]) -> Iterator[tuple[int, NDArr
                 yield batch_size, order[start : start + batch_size]
 
 
-def _session(artifact: bytes) -> onnxruntime.InferenceSession:
+def cpu_session(artifact: bytes) -> onnxruntime.InferenceSession:
+    """A session that makes room for others while it waits."""
     options = onnxruntime.SessionOptions()
     # An export often runs beside a training job: threads that spin while they wait would only take its cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Without half-precision kernels ONNX Runtime warns of each product that it cannot compute in advance.
+    options.log_severity_level = LOG_ERRORS
     return onnxruntime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
 
 
-def _run(session: onnxruntime.InferenceSession, pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+def run_artifact(session: onnxruntime.InferenceSession, pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """All outputs by name, for pixels uint8 `(B, H, W, 3)`."""
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {INPUT_NAME: pixels}), strict=True))
 

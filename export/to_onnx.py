@@ -5,23 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import onnx
+from onnx import TensorProto
 
+from export.agreement import AgreementReport, check_agreement, planned_readings
 from export.artifact import PARITY_KEY, ArtifactMetadata, DecodeMode, Precision
-from export.builder import OPSET
-from export.crops import parity_crops
+from export.builder import OPSET, GraphBuilder
+from export.calibrate import observe_ranges
+from export.crop_sources import calibration_crops
+from export.crops import Crop, parity_crops, word_crops
 from export.graph import write_graph
-from export.parity import BATCH_SIZES, ParityError, ParityReport, batches, check_parity
+from export.int8 import Int8Builder
+from export.parity import BATCH_SIZES, GateReport, ParityError, ParityReport, batches, check_parity
 from model.parseq import PARSeq
 
 MAX_FILE_BYTES = 2**31 - 1
 """What one ONNX file can hold."""
 DISTRIBUTION = "parseq-service"
+AGREEMENT_CROPS = 256
+"""Drawn crops that a graph of another precision reads besides those of the parity gate."""
+AGREEMENT_SEED = 20220703
 
 
 class ExportError(ValueError):
@@ -39,6 +47,8 @@ class ExportOptions:
     """Of the weights file; see `weights_digest` for weights without a file."""
     with_logits: bool = False
     precision: Precision = "fp32"
+    calibration: Path | None = None
+    """A folder of crops to find the scales of an int8 graph with (LMDB archives or rendered shards); drawn crops without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +59,7 @@ class ExportSummary:
     size_bytes: int
     nodes: int
     metadata: ArtifactMetadata
-    parity: ParityReport
+    parity: GateReport
 
 
 def export_artifact(
@@ -58,6 +68,7 @@ def export_artifact(
     output: Path,
     *,
     force: bool = False,
+    more_crops: Sequence[Crop] = (),
     progress: Callable[[int, int], object] = lambda _done, _total: None,
 ) -> ExportSummary:
     """Write the artifact of `model` to `output`, if it passes the parity gate.
@@ -67,10 +78,12 @@ def export_artifact(
         options: what to bake in.
         output: the file; it appears whole or not at all.
         force: replace an existing file.
+        more_crops: to compare besides those that are drawn.
         progress: called during the comparison with the crops compared so far and in all.
 
     Raises:
         ExportError: the file exists, or cannot be written.
+        CropSourceError: there are no crops to calibrate on where they should be.
         ParityError: the graph does not read as PyTorch does. Nothing is written.
     """
     check_writable(output, force=force)
@@ -79,7 +92,7 @@ def export_artifact(
         raise ExportError(
             f"the graph has {proto.ByteSize()} bytes, an ONNX file holds {MAX_FILE_BYTES}: the network is too large"
         )
-    report = run_parity_gate(proto.SerializeToString(), model, options, progress=progress)
+    report = run_parity_gate(proto.SerializeToString(), model, options, more_crops=more_crops, progress=progress)
     entry = proto.metadata_props.add()
     entry.key, entry.value = PARITY_KEY, json.dumps(report.to_dict(), ensure_ascii=False, sort_keys=True)
     content = proto.SerializeToString()
@@ -110,15 +123,22 @@ def build_artifact(model: PARSeq, options: ExportOptions) -> onnx.ModelProto:
     """Graph and metadata in memory, valid ONNX but not yet compared with PyTorch.
 
     Raises:
-        ExportError: the precision is not one that can be exported, or the model is in training mode.
+        ExportError: the model is in training mode.
+        CropSourceError: there are no crops to calibrate on where they should be.
     """
-    if options.precision != "fp32":
-        raise ExportError(f"precision {options.precision!r} cannot be exported yet: choose fp32")
     if model.training:
         raise ExportError("the model is in training mode: call eval() first")
-    graph = write_graph(model, options.decode, options.refine_iters, with_logits=options.with_logits)
+    builder = _builder(model, options)
+    graph = write_graph(model, options.decode, options.refine_iters, with_logits=options.with_logits, builder=builder)
     props = artifact_metadata(model, options).to_map()
     return graph.model(options.model_name, props, exporter_version())
+
+
+def _builder(model: PARSeq, options: ExportOptions) -> GraphBuilder:
+    if options.precision == "int8":
+        pixels, _ = calibration_crops(options.calibration, model.config)
+        return Int8Builder(observe_ranges(model, pixels, options.decode, options.refine_iters))
+    return GraphBuilder(TensorProto.FLOAT16 if options.precision == "fp16" else TensorProto.FLOAT)
 
 
 def run_parity_gate(
@@ -126,16 +146,21 @@ def run_parity_gate(
     model: PARSeq,
     options: ExportOptions,
     *,
+    more_crops: Sequence[Crop] = (),
     progress: Callable[[int, int], object] = lambda _done, _total: None,
-) -> ParityReport:
-    """Compare `artifact` with `model` on drawn crops.
+) -> GateReport:
+    """Compare `artifact` with `model` on drawn crops and on `more_crops`.
 
     Raises:
-        ParityError: they read differently.
+        ParityError: they read differently; at other precisions than float32, too differently.
     """
     config = model.config
-    crops = parity_crops(config.img_size, config.charset_train, config.max_label_length)
-    total = sum(len(chosen) for _, chosen in batches(len(crops), BATCH_SIZES))
+    crops = [*parity_crops(config.img_size, config.charset_train, config.max_label_length), *more_crops]
+    if options.precision != "fp32":
+        limits = (config.img_size, config.charset_train, config.max_label_length)
+        crops += word_crops(*limits, AGREEMENT_CROPS, AGREEMENT_SEED)
+    plan = batches(len(crops), BATCH_SIZES) if options.precision == "fp32" else planned_readings(len(crops))
+    total = sum(len(chosen) for _, chosen in plan)
     done = 0
 
     def count(crops_read: int) -> None:
@@ -143,9 +168,21 @@ def run_parity_gate(
         done += crops_read
         progress(done, total)
 
-    report = check_parity(artifact, model, crops, options.decode, options.refine_iters, progress=count)
+    report = _compare(artifact, model, crops, options, count)
     if report.problem:
         raise ParityError(report)
+    return report
+
+
+def _compare(
+    artifact: bytes, model: PARSeq, crops: Sequence[Crop], options: ExportOptions, progress: Callable[[int], object]
+) -> ParityReport | AgreementReport:
+    modes = (options.decode, options.refine_iters)
+    if options.precision == "fp32":
+        return check_parity(artifact, model, crops, *modes, progress=progress)
+    report = check_agreement(artifact, model, crops, *modes, options.precision, progress=progress)
+    if options.precision == "int8":
+        report.calibration = calibration_crops(options.calibration, model.config)[1]
     return report
 
 

@@ -89,7 +89,7 @@ def test_wrong_input_is_one_line(arguments: list[str], said: str, tmp_path: Path
         (["--output", "a.onnx", "--decode", "both"], "invalid choice: 'both'"),
         (["--output", "a.onnx", "--refine-iters", "-1"], "must be a whole number from 0"),
         (["--output", "a.onnx", "--refine-iters", "one"], "must be a whole number from 0, not 'one'"),
-        (["--output", "a.onnx", "--precision", "fp16"], "invalid choice: 'fp16'"),
+        (["--output", "a.onnx", "--precision", "int4"], "invalid choice: 'int4'"),
         (["--output", "a.onnx", "--model", "parseq", "--config", "c.json"], "not allowed with"),
     ],
 )

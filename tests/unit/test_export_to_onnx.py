@@ -11,8 +11,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from export import to_onnx
-from export.artifact import METADATA_KEY, PARITY_KEY, ArtifactError, ArtifactMetadata
+from export import agreement, to_onnx
+from export.agreement import Demand
+from export.artifact import METADATA_KEY, PARITY_KEY, ArtifactError, ArtifactMetadata, Precision
 from export.builder import OPSET
 from export.graph import write_graph
 from export.parity import ParityError
@@ -141,9 +142,27 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_other_precisions_say_so(model: PARSeq, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision) -> None:
+    # Made-up weights decide narrowly: what is tested here is not how well they agree.
+    demands = {"fp16": Demand(0.9, 0.0, 0.1), "int8": Demand(0.1, 0.0, 0.5)}
+    monkeypatch.setattr(agreement, "DEMANDS", demands)
+    monkeypatch.setattr(to_onnx, "AGREEMENT_CROPS", 16)
+    output = tmp_path / "a.onnx"
+    summary = export_artifact(model, options(precision=precision), output)
+    props = onnxruntime.InferenceSession(output, providers=["CPUExecutionProvider"]).get_modelmeta().custom_metadata_map
+    assert ArtifactMetadata.from_map(props).precision == precision
+    report = json.loads(props[PARITY_KEY])
+    assert report == json.loads(json.dumps(summary.parity.to_dict()))
+    assert report["crops"] == 48
+    assert report["calibration"] == (None if precision == "fp16" else "256 drawn crops")
+    monkeypatch.setattr(agreement, "DEMANDS", {precision: Demand(1.01, 0.0, 0.1)})
+    with pytest.raises(ParityError, match=r"are demanded"):
+        export_artifact(model, options(precision=precision), tmp_path / "b.onnx")
+    assert list(tmp_path.iterdir()) == [output]
+
+
 def test_what_cannot_be_exported(model: PARSeq, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="cannot be exported yet"):
-        build_artifact(model, options(precision="int8"))
     with pytest.raises(ExportError, match="call eval"):
         build_artifact(small_model().train(), options())
     monkeypatch.setattr(to_onnx, "MAX_FILE_BYTES", 1000)

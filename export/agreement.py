@@ -1,0 +1,179 @@
+"""The gate of artifacts that round: they are not asked to equal PyTorch, but to agree with it nearly always.
+
+Half precision and 8-bit integers move every logit a little, so a text may change where the network hardly preferred one
+character to another. A crop with such a step (two best logits closer than the precision's `tie_margin`, in any pass) is counted
+apart; of all others a stated share must read the same, character for character, whatever the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from export.artifact import CONFIDENCES_NAME, TOKEN_IDS_NAME, DecodeMode, Precision
+from export.crops import Crop
+from export.parity import BATCH_SIZES, MAX_REPORTED, Failure, Reference, batches, cpu_session, read_with_torch, run_artifact
+from model.parseq import PARSeq
+
+IN_COMPANY = 32
+"""So many of the crops are read at every batch size and in different company, all of them at the largest size."""
+MIN_DECIDED = 0.2
+"""Smallest share of crops that must not be near ties, or the comparison would say little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a precision is held to."""
+
+    floor: float
+    """Smallest share of readings that must be equal, near ties apart."""
+    tie_margin: float
+    """Two logits closer than this may change places."""
+    confidence: float
+    """Largest mean difference of a token's probability."""
+
+
+DEMANDS: dict[Precision, Demand] = {
+    "fp16": Demand(floor=0.995, tie_margin=0.05, confidence=0.005),
+    "int8": Demand(floor=0.97, tie_margin=0.5, confidence=0.05),
+}
+
+
+@dataclass(slots=True)
+class AgreementReport:
+    """How far an artifact that rounds agrees with PyTorch; stored with it."""
+
+    precision: Precision
+    crops: int
+    batch_sizes: list[int]
+    floor: float
+    tie_margin: float
+    comparisons: int = 0
+    near_ties: int = 0
+    """Crops that PyTorch itself hardly decides."""
+    near_ties_differing: int = 0
+    """Those of them that were read differently."""
+    agreement: float = 0.0
+    """Share of readings with an equal text, near ties apart."""
+    agreement_of_all: float = 0.0
+    """The same with the near ties."""
+    mean_confidence_difference: float = 0.0
+    """Of the tokens of texts that are equal."""
+    calibration: str | None = None
+    """What the scales of an int8 graph were seen on."""
+    provider: str = "CPUExecutionProvider"
+    torch_version: str = torch.__version__
+    onnxruntime_version: str = onnxruntime.__version__
+    failures: list[Failure] = field(default_factory=list)
+    """Examples of crops that were read differently."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @property
+    def problem(self) -> str | None:
+        """Why the artifact must not be written, in one sentence; None if it may."""
+        demand = DEMANDS[self.precision]
+        decided = self.crops - self.near_ties
+        if decided < MIN_DECIDED * self.crops:
+            return (
+                f"PyTorch itself is undecided (two best logits within {self.tie_margin:g}) on {self.near_ties} of {self.crops} "
+                "crops, so little can be compared: are the weights trained?"
+            )
+        # Both written so that a NaN fails.
+        if not self.agreement >= self.floor:
+            example = f"; {self.failures[0]}" if self.failures else ""
+            return (
+                f"the {self.precision} graph agrees with PyTorch on {self.agreement:.2%} of the readings, "
+                f"{self.floor:.2%} are demanded{example}"
+            )
+        if not self.mean_confidence_difference <= demand.confidence:
+            return (
+                f"the {self.precision} graph's confidences differ from PyTorch's by {self.mean_confidence_difference:.2g} "
+                f"in the mean, {demand.confidence:g} is allowed"
+            )
+        return None
+
+    @property
+    def summary(self) -> str:
+        """What was found, for people."""
+        sizes = ", ".join(map(str, self.batch_sizes))
+        return (
+            f"{self.comparisons} readings of {self.crops} crops at batch {sizes}: text equal to PyTorch's in "
+            f"{self.agreement:.2%} (at least {self.floor:.2%}), confidences within {self.mean_confidence_difference:.1e} "
+            f"in the mean; {self.near_ties} near ties apart, {self.near_ties_differing} of them differ"
+        )
+
+
+def planned_readings(count: int) -> list[tuple[int, NDArray[np.int64]]]:
+    """Batch sizes and the crops of each batch: all at the largest size, some at all sizes and in different company."""
+    largest = max(BATCH_SIZES)
+    rest = np.arange(min(IN_COMPANY, count), count)
+    whole = [(largest, rest[start : start + largest]) for start in range(0, len(rest), largest)]
+    return [*batches(min(IN_COMPANY, count), BATCH_SIZES), *whole]
+
+
+def check_agreement(
+    artifact: bytes,
+    model: PARSeq,
+    crops: Sequence[Crop],
+    decode: DecodeMode,
+    refine_iters: int,
+    precision: Precision,
+    *,
+    progress: Callable[[int], object] = lambda _: None,
+) -> AgreementReport:
+    """Compare an artifact that rounds with the network. Whether it passed: see `AgreementReport.problem`.
+
+    Args:
+        artifact: the serialised ONNX file.
+        model: the network it was made from, in eval mode.
+        crops: what to read.
+        decode: as the artifact was exported.
+        refine_iters: as the artifact was exported.
+        precision: of the artifact, `fp16` or `int8`.
+        progress: called with the number of crops after every batch.
+    """
+    demand = DEMANDS[precision]
+    pixels = np.stack([crop.pixels for crop in crops])
+    reference = read_with_torch(model, pixels, decode, refine_iters)
+    near_tie = reference.margins < demand.tie_margin
+    report = AgreementReport(precision, len(crops), list(BATCH_SIZES), demand.floor, demand.tie_margin)
+    report.near_ties = int(near_tie.sum())
+    session = cpu_session(artifact)
+    equal: list[tuple[int, bool]] = []
+    differences: list[float] = []
+    for batch_size, chosen in planned_readings(len(crops)):
+        outputs = run_artifact(session, pixels[chosen])
+        for row, crop in enumerate(chosen.tolist()):
+            step = _first_difference(reference, crop, outputs[TOKEN_IDS_NAME][row])
+            equal.append((crop, step is None))
+            if step is None:
+                steps = reference.steps[crop]
+                differences += np.abs(outputs[CONFIDENCES_NAME][row] - reference.confidences[crop])[:steps].tolist()
+            elif not near_tie[crop] and len(report.failures) < MAX_REPORTED:
+                report.failures.append(Failure(crops[crop].description, batch_size, step, "another token"))
+        progress(len(chosen))
+    report.comparisons = len(equal)
+    report.agreement_of_all = sum(same for _, same in equal) / len(equal)
+    decided = [same for crop, same in equal if not near_tie[crop]]
+    report.agreement = sum(decided) / len(decided) if decided else 0.0
+    report.near_ties_differing = len({crop for crop, same in equal if near_tie[crop] and not same})
+    report.mean_confidence_difference = float(np.mean(differences)) if differences else float("nan")
+    return report
+
+
+def _first_difference(reference: Reference, crop: int, got: NDArray[np.int64]) -> int | None:
+    """The first step with another token, None if there is none up to the end of the text."""
+    steps, wanted = int(reference.steps[crop]), reference.token_ids[crop]
+    if got.shape != wanted.shape:
+        return 0
+    differs = got[:steps] != wanted[:steps]
+    return int(np.argmax(differs)) if differs.any() else None

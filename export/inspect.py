@@ -1,0 +1,142 @@
+"""`parseq-export inspect`: what an artifact says about itself, what is in it, and how fast it is here."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from google.protobuf.message import DecodeError
+
+from export.artifact import INPUT_NAME, PARITY_KEY, ArtifactError, ArtifactMetadata
+from export.parity import LOG_ERRORS
+
+BATCH_SIZES = (1, 8, 32)
+MIN_RUNS = 5
+MIN_SECONDS = 0.5
+"""Per batch size, of which the median is taken."""
+MAX_CHARSET = 60
+"""Longer charsets are cut in print; JSON has them whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One batch size."""
+
+    batch: int
+    ms: float
+    """Median of a run."""
+    crops_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """Everything that is printed."""
+
+    file: str
+    size_bytes: int
+    metadata: ArtifactMetadata
+    parity: dict[str, Any] | None
+    nodes: dict[str, int]
+    """How many of each operator, the most frequent first."""
+    provider: str
+    timings: list[Timing]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def inspect_artifact(path: Path, *, timing: bool = True) -> Inspection:
+    """Read an artifact, and run it on random pixels unless `timing` is false.
+
+    Raises:
+        ArtifactError: the file cannot be read, or is not an artifact that this version knows.
+    """
+    proto = _read(path)
+    props = {entry.key: entry.value for entry in proto.metadata_props}
+    metadata = ArtifactMetadata.from_map(props)
+    counts = Counter(node.op_type for node in proto.graph.node)
+    return Inspection(
+        file=str(path),
+        size_bytes=path.stat().st_size,
+        metadata=metadata,
+        parity=json.loads(props[PARITY_KEY]) if PARITY_KEY in props else None,
+        nodes=dict(counts.most_common()),
+        provider="CPUExecutionProvider",
+        timings=_time(path, metadata) if timing else [],
+    )
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(path)
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
+    except (DecodeError, ValueError) as error:
+        raise ArtifactError(f"{path} is damaged or is no ONNX file: export the model again") from error
+
+
+def _time(path: Path, metadata: ArtifactMetadata) -> list[Timing]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = LOG_ERRORS
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises classes of its own for each cause
+        raise ArtifactError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: export the model again") from error
+    shape = (metadata.image_height, metadata.image_width, 3)
+    timings = []
+    for batch in BATCH_SIZES:
+        feed = {INPUT_NAME: np.random.default_rng(batch).integers(0, 256, (batch, *shape), dtype=np.uint8)}
+        session.run(None, feed)
+        runs: list[float] = []
+        while len(runs) < MIN_RUNS or sum(runs) < MIN_SECONDS:
+            started = time.perf_counter()
+            session.run(None, feed)
+            runs.append(time.perf_counter() - started)
+        seconds = statistics.median(runs)
+        timings.append(Timing(batch, round(seconds * 1e3, 3), round(batch / seconds, 1)))
+    return timings
+
+
+def describe(found: Inspection) -> str:
+    """The inspection as text."""
+    m = found.metadata
+    charset = m.charset if len(m.charset) <= MAX_CHARSET else f"{m.charset[:MAX_CHARSET]}..."
+    nodes = ", ".join(f"{op} {count}" for op, count in found.nodes.items())
+    lines = [
+        f"file       {found.file}, {found.size_bytes / 1e6:.1f} MB",
+        f"model      {m.model_name}, {m.precision}, {m.decode_mode} with {m.refine_iters} refinements"
+        + (", gives logits" if m.has_logits else ""),
+        f"input      {m.image_height}x{m.image_width} pixels",
+        f"charset    {len(m.charset)} characters, texts up to {m.max_label_length}: {charset}",
+        f"weights    sha256 {m.weights_sha256}",
+        f"written by parseq-export {m.exporter_version}, opset {m.opset}, artifact schema {m.schema_version}",
+        f"nodes      {sum(found.nodes.values())}: {nodes}",
+        f"parity     {_parity(found.parity)}",
+    ]
+    lines += [f"batch {t.batch:<4} {t.ms:.2f} ms, {t.crops_per_s:.0f} crops/s ({found.provider})" for t in found.timings]
+    return "\n".join(lines)
+
+
+def _parity(report: dict[str, Any] | None) -> str:
+    if report is None:
+        return "no report: the file was not written by parseq-export"
+    runtime = f"torch {report.get('torch_version')}, onnxruntime {report.get('onnxruntime_version')}"
+    read = f"{report.get('comparisons')} readings of {report.get('crops')} crops"
+    if "agreement" not in report:
+        largest = report.get("max_confidence_difference", float("nan"))
+        return f"{read}: texts equal, confidences within {largest:.1e}, {report.get('near_ties')} near ties ({runtime})"
+    mean = report.get("mean_confidence_difference", float("nan"))
+    calibrated = f", scales from {report['calibration']}" if report.get("calibration") else ""
+    return (
+        f"{read}: {report['agreement']:.2%} of the texts equal (at least {report.get('floor'):.2%}), {report.get('near_ties')} "
+        f"near ties apart, confidences within {mean:.1e} in the mean{calibrated} ({runtime})"
+    )

@@ -1,0 +1,197 @@
+"""Half precision and 8-bit integers: interface, agreement with PyTorch, and what the gate makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+from export import agreement
+from export.agreement import DEMANDS, AgreementReport, check_agreement, planned_readings
+from export.artifact import DecodeMode, Precision
+from export.builder import GraphBuilder
+from export.calibrate import observe_ranges
+from export.crop_sources import CropSourceError, calibration_crops, parity_data
+from export.crops import word_crops
+from export.graph import write_graph
+from export.int8 import CalibrationBuilder, Int8Builder, round_weight, scale_and_zero
+from export.parity import BATCH_SIZES, Failure, read_with_torch
+from model.parseq import PARSeq
+from tests.export_models import RESIDUAL, run, serialised, small_model
+
+NETWORKS: dict[str, dict[str, Any]] = {"patch": {}, "residual": RESIDUAL, "two-layers": {"dec_depth": 2}}
+MODES: list[tuple[DecodeMode, int]] = [("ar", 1), ("nar", 1), ("ar", 0)]
+LOGIT_ERROR: dict[str, float] = {"fp16": 0.02, "int8": 0.2}
+"""Mean over the steps before which nothing differed."""
+FAITHFUL: dict[str, float] = {"fp16": 0.9, "int8": 0.5}
+"""Share of those steps."""
+
+
+def pixels_for(model: PARSeq, count: int = 16) -> NDArray[np.uint8]:
+    config = model.config
+    crops = word_crops(config.img_size, config.charset_train, config.max_label_length, count, seed=1)
+    return np.stack([crop.pixels for crop in crops])
+
+
+def builder_for(model: PARSeq, precision: Precision, decode: DecodeMode, refine_iters: int) -> GraphBuilder:
+    if precision == "fp16":
+        return GraphBuilder(TensorProto.FLOAT16)
+    return Int8Builder(observe_ranges(model, pixels_for(model), decode, refine_iters))
+
+
+def rounded(model: PARSeq, precision: Precision, decode: DecodeMode = "ar", refine_iters: int = 1) -> bytes:
+    builder = builder_for(model, precision, decode, refine_iters)
+    return serialised(write_graph(model, decode, refine_iters, with_logits=True, builder=builder))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize(("decode", "refine_iters"), MODES)
+@pytest.mark.parametrize("sizes", NETWORKS.values(), ids=NETWORKS.keys())
+def test_rounded_graphs_read_nearly_as_pytorch(
+    sizes: dict[str, Any], decode: DecodeMode, refine_iters: int, precision: Precision
+) -> None:
+    model = small_model(**sizes)
+    pixels = pixels_for(model)
+    expected = read_with_torch(model, pixels, decode, refine_iters)
+    content = rounded(model, precision, decode, refine_iters)
+    together, alone = run(content, pixels, 16), run(content, pixels, 1)
+    for token_ids, confidences, logits in (together, alone):
+        assert (token_ids.dtype, confidences.dtype, logits.dtype) == (np.int64, np.float32, np.float32)
+        same = (token_ids == expected.token_ids).cumprod(1).astype(bool)
+        assert np.abs(logits - expected.logits)[same].mean() < LOGIT_ERROR[precision]
+        # Made-up weights decide narrowly, so late steps may differ.
+        assert same[:, 0].mean() >= 0.9
+        assert same.mean() >= FAITHFUL[precision]
+    # Scales are constants: the company of a crop moves nothing but the last digits.
+    assert np.abs(together[2] - alone[2])[:, 0].max() < LOGIT_ERROR[precision]
+
+
+@pytest.mark.parametrize("sizes", [{}, RESIDUAL], ids=["patch", "residual"])
+def test_half_precision_keeps_types_and_the_head_in_full(sizes: dict[str, Any]) -> None:
+    model = small_model(**sizes)
+    graph = write_graph(model, "ar", 1, builder=GraphBuilder(TensorProto.FLOAT16)).model("test", {}, "0").graph
+    assert [value.type.tensor_type.elem_type for value in graph.input] == [TensorProto.UINT8]
+    assert [value.type.tensor_type.elem_type for value in graph.output] == [TensorProto.INT64, TensorProto.FLOAT]
+    full = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    assert full == {"head.weight", "head.bias", "decoder.norm.weight", "decoder.norm.bias"}
+    first = next(tensor for tensor in graph.initializer if tensor.name in ("stem.weight", "stem.0.weight"))
+    values = np.abs(numpy_helper.to_array(first))
+    assert np.median(values) > np.finfo(np.float16).tiny, "no weight loses its digits to pixel normalisation"
+
+
+def test_int8_stores_a_quarter() -> None:
+    model = small_model(embed_dim=96, charset_train="ab")
+    whole = len(serialised(write_graph(model, "nar", 0)))
+    small = len(rounded(model, "int8", "nar", 0))
+    assert small < 0.5 * whole
+    graph = onnx.load_from_string(rounded(model, "int8", "nar", 0)).graph
+    integers = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.INT8}
+    assert {"encoder.0.qkv", "decoder.0.linear1", "decoder.0.cross.key_value"} <= integers
+
+
+def test_calibration_observes_what_is_rounded_and_covers_it() -> None:
+    model = small_model(**RESIDUAL)
+    calibration = CalibrationBuilder()
+    write_graph(model, "ar", 1, builder=calibration)
+    pixels = pixels_for(model, 8)
+    ranges = observe_ranges(model, pixels[:4], "ar", 1)
+    assert set(ranges) == set(calibration.observed)
+    assert ranges["stem.input"][0] >= -127.5
+    assert ranges["stem.2"][0] == 0.0
+    assert len(calibration.observed["decoder.0.linear1.input"]) == model.config.max_label_length + 1
+    wider = observe_ranges(model, pixels, "ar", 1)
+    assert all(wider[key][0] <= low and high <= wider[key][1] for key, (low, high) in ranges.items())
+
+
+@pytest.mark.parametrize(
+    ("seen", "zero"), [((0.0, 5.1), 0), ((-1.0, 1.0), 128), ((-2.0, -1.0), 255), ((1.0, 2.0), 0), ((0.0, 0.0), 0)]
+)
+def test_zero_is_met_exactly_and_the_range_is_covered(seen: tuple[float, float], zero: int) -> None:
+    scale, found = scale_and_zero(seen)
+    assert found in (zero, zero - 1)
+    assert scale > 0
+    assert (0 - found) * scale <= min(seen[0], 0) + scale
+    assert (255 - found) * scale >= max(seen[1], 0) - scale
+
+
+def test_weights_are_rounded_per_output() -> None:
+    weight = torch.tensor([[1.0, -0.5], [100.0, 50.0], [0.0, 0.0]])
+    integers, scales = round_weight(weight)
+    assert integers.tolist() == [[127, -64], [127, 64], [0, 0]]
+    assert np.allclose(integers * scales[:, None], weight.numpy(), atol=0.4)
+
+
+def agreement_of(content: bytes, model: PARSeq, precision: Precision, count: int = 48) -> AgreementReport:
+    config = model.config
+    crops = word_crops(config.img_size, config.charset_train, config.max_label_length, count, seed=2)
+    return check_agreement(content, model, crops, "ar", 1, precision)
+
+
+def test_the_gate_lets_a_faithful_graph_through() -> None:
+    model = small_model()
+    report = agreement_of(rounded(model, "fp16"), model, "fp16")
+    assert report.problem is None
+    assert report.agreement >= report.floor == 0.995
+    assert report.comparisons == sum(len(chosen) for _, chosen in planned_readings(48))
+    assert 0 < report.mean_confidence_difference < 0.005
+    assert "near ties apart" in report.summary
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_gate_refuses_another_network(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agreement, "DEMANDS", {precision: replace(DEMANDS[precision], tie_margin=0.01)})
+    model = small_model()
+    report = agreement_of(rounded(small_model(seed=6), precision), model, precision)
+    assert report.problem is not None
+    assert "agrees with PyTorch on" in report.problem
+    assert "are demanded; crop text" in report.problem
+    assert report.failures
+
+
+def report_with(**values: Any) -> AgreementReport:
+    base: dict[str, Any] = {"agreement": 1.0, "mean_confidence_difference": 0.001}
+    return AgreementReport("int8", 100, [1], 0.97, 0.5, **{**base, **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, None),
+        ({"agreement": 0.97}, None),
+        ({"agreement": 0.96, "failures": [Failure("x", 1, 2, "another token")]}, "96.00% of the readings, 97.00% are demanded"),
+        ({"agreement": float("nan")}, "agrees with PyTorch on"),
+        ({"mean_confidence_difference": 0.06}, "confidences differ from PyTorch's by 0.06"),
+        ({"mean_confidence_difference": float("nan")}, "confidences differ"),
+        ({"near_ties": 80}, None),
+        ({"near_ties": 81}, "are the weights trained?"),
+    ],
+)
+def test_limits_of_the_gate(values: dict[str, Any], said: str | None) -> None:
+    problem = report_with(**values).problem
+    assert (problem is None) is (said is None)
+    assert said is None or said in str(problem)
+
+
+def test_some_crops_are_read_at_every_size_and_all_at_the_largest() -> None:
+    plan = planned_readings(100)
+    assert {size for size, _ in plan} == set(BATCH_SIZES)
+    read = np.concatenate([chosen for size, chosen in plan if size == 32])
+    assert set(read.tolist()) == set(range(100))
+
+
+def test_crops_from_folders(tmp_path: Path) -> None:
+    config = small_model().config
+    drawn, said = calibration_crops(None, config)
+    assert drawn.shape == (256, 16, 64, 3)
+    assert said == "256 drawn crops"
+    with pytest.raises(CropSourceError, match="no LMDB archive"):
+        calibration_crops(tmp_path, config)
+    with pytest.raises(CropSourceError, match="no LMDB archive"):
+        parity_data(tmp_path, config)
