@@ -9,13 +9,16 @@ DEV_ENV := .venv
 SERVE_READY := $(SERVE_ENV)/.ready
 DEV_READY := $(DEV_ENV)/.ready
 DEV_BIN := $(DEV_ENV)/bin
+GPU_ENV := .venv-gpu
+GPU_READY := $(GPU_ENV)/.ready
+GPU_GRAPHS := build/gpu-graphs
 PIP := -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format export train render clean
+.PHONY: help serve test lint format export train render verify-gpu-placement clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(SERVE_READY) ## Start the service with the bundled model: make serve PORT=8000
 	exec $(SERVE_ENV)/bin/parseq-serve --host $(HOST) --port $(PORT) $(ARGS)
@@ -41,8 +44,12 @@ train: $(DEV_READY) ## Train a model: make train ARGS='--synthetic crops --outpu
 render: $(DEV_READY) ## Render crops to train on: make render ARGS='--output crops --count 100000 --split train'
 	$(DEV_BIN)/python -m model.synth $(ARGS)
 
+verify-gpu-placement: $(DEV_READY) $(GPU_READY) ## Show where CUDA would run exported graphs; needs gcc and 2.5 GB, no GPU
+	$(DEV_BIN)/python -m export.gpu_graphs $(GPU_GRAPHS)
+	$(GPU_ENV)/bin/python -m export.gpu_placement $(GPU_GRAPHS)/*.onnx
+
 clean: ## Remove the environments and caches
-	rm -rf $(SERVE_ENV) $(DEV_ENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(SERVE_ENV) $(DEV_ENV) $(GPU_ENV) $(GPU_GRAPHS) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(SERVE_READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12")'
@@ -54,4 +61,9 @@ $(DEV_READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12")'
 	$(PYTHON) -m venv $(DEV_ENV)
 	$(DEV_ENV)/bin/python $(PIP) -c constraints.txt -e '.[cpu,export,train,dev]'
+	@touch $@
+
+$(GPU_READY):
+	$(PYTHON) -m venv $(GPU_ENV)
+	$(GPU_ENV)/bin/python $(PIP) 'onnxruntime-gpu[cuda,cudnn]'
 	@touch $@
