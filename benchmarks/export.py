@@ -1,0 +1,178 @@
+"""What decoding costs beside the encoder: exported graphs of every mode and precision, and PyTorch as it stands.
+
+python benchmarks/export.py --model parseq-tiny [--weights FILE] [--json FILE]
+
+All variants of a batch size take turns, one run each, so that whatever else the machine does falls on all of them alike. The
+figures are medians of a run, on pixels that do not matter: every graph computes the same whatever it reads. PyTorch reads in
+turn until all texts of its batch have ended, so its figures for `ar` depend on what it reads: it gets the drawn crops of the
+parity gate. Without weights the network has those it would begin training with, which changes no speed but PyTorch's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto
+from tqdm import tqdm
+
+# Beside this file lies export.py, which is not the package.
+sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+
+from export.artifact import INPUT_NAME, DecodeMode
+from export.builder import GraphBuilder
+from export.calibrate import observe_ranges
+from export.crop_sources import calibration_crops
+from export.crops import parity_crops
+from export.graph import write_encoder_graph, write_graph
+from export.int8 import Int8Builder, Range
+from model.configs import NAMED, named_config
+from model.load import load
+from model.parseq import PARSeq
+from model.preprocess import normalise
+
+MODES: dict[str, tuple[DecodeMode, int]] = {"nar": ("nar", 0), "ar": ("ar", 0), "ar+1": ("ar", 1)}
+PRECISIONS = ("fp32", "fp16", "int8")
+EAGER = "pytorch"
+YARDSTICK = ("encoder", "fp32")
+
+Run = Callable[[NDArray[np.uint8]], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measurement."""
+
+    mode: str
+    precision: str
+    batch: int
+    ms: float
+    ratio_to_encoder: float
+    """To the float32 graph of the encoder alone, at the same batch."""
+
+
+def onnx_runs(model: PARSeq, precisions: list[str], threads: int) -> dict[tuple[str, str], Run]:
+    """Sessions for every mode and precision."""
+    ranges: dict[str, Range] = {}
+    if "int8" in precisions:
+        ranges = observe_ranges(model, calibration_crops(None, model.config)[0], "ar", 1)
+    runs: dict[tuple[str, str], Run] = {}
+    for precision in precisions:
+        encoder = write_encoder_graph(model, _builder(precision, ranges))
+        runs["encoder", precision] = session_run(encoder, threads)
+        for mode, (decode, refine_iters) in MODES.items():
+            graph = write_graph(model, decode, refine_iters, builder=_builder(precision, ranges))
+            runs[mode, precision] = session_run(graph, threads)
+    return runs
+
+
+def _builder(precision: str, ranges: dict[str, Range]) -> GraphBuilder:
+    if precision == "int8":
+        return Int8Builder(ranges)
+    return GraphBuilder(TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT)
+
+
+def session_run(graph: GraphBuilder, threads: int) -> Run:
+    """Runs a graph with ONNX Runtime on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # A session that spins while it waits would take the next one's cores.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    content = graph.model("benchmark", {}, "0").SerializeToString()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return lambda pixels: session.run(None, {INPUT_NAME: pixels})
+
+
+def torch_runs(model: PARSeq) -> dict[tuple[str, str], Run]:
+    """The network itself: the encoder, and every mode."""
+
+    @torch.inference_mode()
+    def encode(pixels: NDArray[np.uint8]) -> object:
+        return model.encode(normalise(torch.from_numpy(pixels)))
+
+    def read(decode: DecodeMode, refine_iters: int) -> Run:
+        @torch.inference_mode()
+        def run(pixels: NDArray[np.uint8]) -> object:
+            return model(normalise(torch.from_numpy(pixels)), None, decode == "ar", refine_iters).softmax(-1).max(-1)
+
+        return run
+
+    return {("encoder", EAGER): encode, **{(mode, EAGER): read(*how) for mode, how in MODES.items()}}
+
+
+def measure(runs: dict[tuple[str, str], Run], pixels: NDArray[np.uint8], rounds: int, clock: Callable[[], float]) -> list[Row]:
+    """Medians of interleaved runs at one batch size."""
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
+    for number in range(rounds + 1):
+        for key, run in runs.items():
+            started = clock()
+            run(pixels)
+            # The first round warms up.
+            if number:
+                seconds[key].append(clock() - started)
+    medians = {key: statistics.median(values) for key, values in seconds.items()}
+    return [
+        Row(*key, len(pixels), round(median * 1e3, 3), round(median / medians[YARDSTICK], 3)) for key, median in medians.items()
+    ]
+
+
+def table(rows: list[Row]) -> str:
+    """Milliseconds of a run, and in brackets its ratio to the encoder; one line per mode and precision."""
+    batches = sorted({row.batch for row in rows})
+    cells = {(row.mode, row.precision, row.batch): f"{row.ms:9.2f} ({row.ratio_to_encoder:5.2f})" for row in rows}
+    lines = [f"{'mode':8} {'precision':9} " + " ".join(f"{f'batch {batch}':>17}" for batch in batches)]
+    for mode, precision in dict.fromkeys((row.mode, row.precision) for row in rows):
+        lines.append(f"{mode:8} {precision:9} " + " ".join(cells[mode, precision, batch] for batch in batches))
+    return "\n".join(lines)
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=list(NAMED), default="parseq-nano")
+    parser.add_argument("--weights", type=Path, help="weights file; without it freshly initialised ones")
+    parser.add_argument("--threads", type=int, default=2, help="threads of one run (default: %(default)s)")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32], help="batch sizes (default: 1 8 32)")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="fp32 is always measured")
+    parser.add_argument("--rounds", type=int, default=30, help="runs of each at batch 1, fewer at larger ones")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="processor time instead of time on the clock, for busy machines"
+    )
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Entry point; the exit code."""
+    args = parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    model = load(args.model, weights=args.weights) if args.weights else PARSeq(named_config(args.model)).eval()
+    config = model.config
+    crops = np.stack([crop.pixels for crop in parity_crops(config.img_size, config.charset_train, config.max_label_length)])
+    runs = {**onnx_runs(model, list(dict.fromkeys(["fp32", *args.precision])), args.threads), **torch_runs(model)}
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    rows: list[Row] = []
+    for batch in tqdm(args.batch, unit="batch size", disable=None):
+        pixels = np.resize(crops, (batch, *crops.shape[1:]))
+        rows += measure(runs, pixels, max(5, round(args.rounds / batch**0.5)), clock)
+    print(f"{args.model}, {args.threads} threads, ms a run (ratio to the fp32 encoder)")
+    print(table(rows))
+    if args.json:
+        args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
