@@ -2,16 +2,18 @@
 
 python benchmarks/export.py --model parseq-tiny [--weights FILE] [--json FILE]
 
-All variants of a batch size take turns, one run each, so that whatever else the machine does falls on all of them alike. The
-figures are medians of a run, on pixels that do not matter: every graph computes the same whatever it reads. PyTorch reads in
-turn until all texts of its batch have ended, so its figures for `ar` depend on what it reads: it gets the drawn crops of the
-parity gate. Without weights the network has those it would begin training with, which changes no speed but PyTorch's.
+All graphs of a batch size take turns, one run each and in a new order every round, so that whatever else the machine does,
+and whatever a run leaves behind in caches and threads, falls on all of them alike. The figures are medians of a run, on pixels
+that do not matter: every graph computes the same whatever it reads. PyTorch reads in turn until all texts of its batch have
+ended, so its figures for `ar` depend on what it reads: it gets the drawn crops of the parity gate. Without weights the network
+has those it would begin training with, which changes no speed but PyTorch's.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import statistics
 import sys
 import time
@@ -45,6 +47,7 @@ MODES: dict[str, tuple[DecodeMode, int]] = {"nar": ("nar", 0), "ar": ("ar", 0), 
 PRECISIONS = ("fp32", "fp16", "int8")
 EAGER = "pytorch"
 YARDSTICK = ("encoder", "fp32")
+PAUSE_S = 0.5
 
 Run = Callable[[NDArray[np.uint8]], object]
 
@@ -111,20 +114,21 @@ def torch_runs(model: PARSeq) -> dict[tuple[str, str], Run]:
     return {("encoder", EAGER): encode, **{(mode, EAGER): read(*how) for mode, how in MODES.items()}}
 
 
-def measure(runs: dict[tuple[str, str], Run], pixels: NDArray[np.uint8], rounds: int, clock: Callable[[], float]) -> list[Row]:
-    """Medians of interleaved runs at one batch size."""
+def measure(
+    runs: dict[tuple[str, str], Run], pixels: NDArray[np.uint8], rounds: int, clock: Callable[[], float]
+) -> dict[tuple[str, str], float]:
+    """Median seconds of interleaved runs at one batch size."""
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
+    order, shuffle = list(runs.items()), random.Random(0).shuffle
     for number in range(rounds + 1):
-        for key, run in runs.items():
+        shuffle(order)
+        for key, run in order:
             started = clock()
             run(pixels)
             # The first round warms up.
             if number:
                 seconds[key].append(clock() - started)
-    medians = {key: statistics.median(values) for key, values in seconds.items()}
-    return [
-        Row(*key, len(pixels), round(median * 1e3, 3), round(median / medians[YARDSTICK], 3)) for key, median in medians.items()
-    ]
+    return {key: statistics.median(values) for key, values in seconds.items()}
 
 
 def table(rows: list[Row]) -> str:
@@ -161,12 +165,18 @@ def main() -> int:
     model = load(args.model, weights=args.weights) if args.weights else PARSeq(named_config(args.model)).eval()
     config = model.config
     crops = np.stack([crop.pixels for crop in parity_crops(config.img_size, config.charset_train, config.max_label_length)])
-    runs = {**onnx_runs(model, list(dict.fromkeys(["fp32", *args.precision])), args.threads), **torch_runs(model)}
+    # Not in one round: PyTorch's threads go on spinning for a while, and the next to run would pay for it.
+    groups = (onnx_runs(model, list(dict.fromkeys(["fp32", *args.precision])), args.threads), torch_runs(model))
     clock = time.process_time if args.cpu_time else time.perf_counter
     rows: list[Row] = []
     for batch in tqdm(args.batch, unit="batch size", disable=None):
         pixels = np.resize(crops, (batch, *crops.shape[1:]))
-        rows += measure(runs, pixels, max(5, round(args.rounds / batch**0.5)), clock)
+        medians: dict[tuple[str, str], float] = {}
+        for runs in groups:
+            medians.update(measure(runs, pixels, max(5, round(args.rounds / batch**0.5)), clock))
+            time.sleep(PAUSE_S)
+        yardstick = medians[YARDSTICK]
+        rows += [Row(*key, batch, round(s * 1e3, 3), round(s / yardstick, 3)) for key, s in medians.items()]
     print(f"{args.model}, {args.threads} threads, ms a run (ratio to the fp32 encoder)")
     print(table(rows))
     if args.json:

@@ -1,0 +1,25 @@
+"""The benchmarks of the export run and tell what they promise; never how fast."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_cost_of_decoding(tmp_path: Path) -> None:
+    report = tmp_path / "rows.json"
+    options = ["--batch", "1", "--rounds", "1", "--threads", "1", "--precision", "fp32", "--json", str(report)]
+    command = [sys.executable, str(ROOT / "benchmarks" / "export.py"), "--model", "parseq-nano", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ratio to the fp32 encoder" in done.stdout
+    rows = json.loads(report.read_text(encoding="utf-8"))
+    found = {(row["mode"], row["precision"]) for row in rows}
+    assert found == {(mode, kind) for mode in ("encoder", "nar", "ar", "ar+1") for kind in ("fp32", "pytorch")}
+    assert all(row["batch"] == 1 and row["ms"] > 0 for row in rows)
+    (encoder,) = [row for row in rows if (row["mode"], row["precision"]) == ("encoder", "fp32")]
+    assert encoder["ratio_to_encoder"] == 1.0

@@ -1,0 +1,52 @@
+"""Crops from archives, for calibration and for the parity gate."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+from PIL import Image
+
+from export import __main__ as cli
+from export.crop_sources import CropSourceError, calibration_crops, parity_data
+from tests.export_models import small_model
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    folder = tmp_path / "words"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    with lmdb.open(str(folder), map_size=1 << 22) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"num-samples", b"5")
+        for number in range(1, 6):
+            content = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (20, 60, 3), dtype=np.uint8)).save(content, "PNG")
+            transaction.put(b"image-%09d" % number, content.getvalue())
+            transaction.put(b"label-%09d" % number, b"word%d" % number)
+    return folder
+
+
+def test_an_archive_is_resized_and_named(archive: Path) -> None:
+    config = small_model().config
+    pixels, said = calibration_crops(archive, config)
+    assert (pixels.shape, pixels.dtype) == ((5, 16, 64, 3), np.uint8)
+    assert said == "5 crops of words"
+    crops = parity_data(archive.parent, config)
+    assert crops[0].description == f"1 of {archive.parent.name}, label 'word1'"
+    assert len(crops) == 5
+
+
+def test_a_damaged_archive(tmp_path: Path) -> None:
+    (tmp_path / "shards.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(CropSourceError):
+        calibration_crops(tmp_path, small_model().config)
+
+
+def test_calibration_is_for_int8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--model", "parseq", "--output", str(tmp_path / "a.onnx"), "--calibration", str(tmp_path)]
+    assert cli.main(arguments) == 2
+    assert "--calibration is for --precision int8" in capsys.readouterr().err
