@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from export import __main__ as cli
@@ -112,6 +113,35 @@ def test_a_damaged_file(config: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     arguments = ["--config", str(config), "--weights", str(damaged), "--output", str(tmp_path / "out.onnx")]
     assert cli.main(arguments) == 2
     assert "damaged" in error_of(capsys)
+
+
+def test_a_download_that_was_cut_short(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, cut = tmp_path / "whole.pt", tmp_path / "cut.pt"
+    torch.save(small_model().state_dict(), whole)
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert cli.main(["--config", str(config), "--weights", str(cut), "--output", str(tmp_path / "out.onnx")]) == 2
+    assert "damaged or is no weights file: fetch or export it again" in error_of(capsys)
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"conv1.weight": torch.zeros(3)}, "belongs to another network"),
+        (small_model(charset_train="abc").state_dict(), "was trained with 3 characters, the charset has 36"),
+        (small_model(embed_dim=24).state_dict(), "belongs to a network of another size"),
+        ({"epoch": 3}, "does not hold a state dict"),
+        ({"state_dict": {f"model.{name}": value for name, value in small_model(enc_depth=1).state_dict().items()}}, "another"),
+    ],
+    ids=["another-model", "another-charset", "another-size", "no-weights", "another-checkpoint"],
+)
+def test_weights_that_do_not_fit(
+    state: dict[str, object], said: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "other.pt"
+    torch.save(state, path)
+    assert cli.main(["--config", str(config), "--weights", str(path), "--output", str(tmp_path / "out.onnx")]) == 2
+    assert said in error_of(capsys)
+    assert not (tmp_path / "out.onnx").exists()
 
 
 def test_a_folder_that_is_not_there_is_told_before_any_work(

@@ -27,6 +27,11 @@ from model.parseq import PARSeq
 from tests.export_models import RESIDUAL, run, serialised, small_model
 
 NETWORKS: dict[str, dict[str, Any]] = {"patch": {}, "residual": RESIDUAL, "two-layers": {"dec_depth": 2}}
+UNUSUAL: dict[str, dict[str, Any]] = {
+    "60-long": {"max_label_length": 60},
+    "7000-characters": {"charset_train": "".join(map(chr, range(0x4E00, 0x4E00 + 7000)))},
+    "224x224": {"img_size": (224, 224), "patch_size": (16, 16), "enc_depth": 1},
+}
 MODES: list[tuple[DecodeMode, int]] = [("ar", 1), ("nar", 1), ("ar", 0)]
 LOGIT_ERROR: dict[str, float] = {"fp16": 0.02, "int8": 0.2}
 """Mean over the steps before which nothing differed."""
@@ -71,6 +76,19 @@ def test_rounded_graphs_read_nearly_as_pytorch(
         assert same.mean() >= FAITHFUL[precision]
     # Scales are constants: the company of a crop moves nothing but the last digits.
     assert np.abs(together[2] - alone[2])[:, 0].max() < LOGIT_ERROR[precision]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("sizes", UNUSUAL.values(), ids=UNUSUAL.keys())
+def test_unusual_sizes(sizes: dict[str, Any], precision: Precision) -> None:
+    model = small_model(**sizes)
+    pixels = pixels_for(model, 8)
+    expected = read_with_torch(model, pixels, "ar", 1)
+    token_ids, confidences, logits = run(rounded(model, precision), pixels, 8)
+    same = (token_ids == expected.token_ids).cumprod(1).astype(bool)
+    assert np.abs(logits - expected.logits)[same].mean() < LOGIT_ERROR[precision]
+    assert np.isfinite(confidences).all()
+    assert same[:, 0].mean() >= 0.5
 
 
 @pytest.mark.parametrize("sizes", [{}, RESIDUAL], ids=["patch", "residual"])
