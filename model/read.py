@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from model.configs import ConfigError
 from model.download import DownloadError
-from model.load import WeightsError
+from model.loading import WeightsError
 from model.options import add_network_options, load_network
 from model.preprocess import resize
 from model.reader import read_batches
