@@ -67,6 +67,17 @@ def test_transparency_is_laid_on_white_and_opaque_pixels_are_untouched() -> None
     assert (result[1, 2] == 127).all()
 
 
+def test_light_letters_cut_out_are_laid_on_black() -> None:
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    pixels[3] = (250, 250, 250, 255)
+    result = decoded(encode(Image.fromarray(pixels), "PNG"))
+    assert (result[3] == 250).all()
+    assert (np.delete(result, 3, axis=0) == 0).all()
+    # A light sign with a transparent rim is no cut-out: what is opaque has its own ground.
+    pixels[1:7] = (250, 250, 250, 255)
+    assert (decoded(encode(Image.fromarray(pixels), "PNG"))[0] == 255).all()
+
+
 def test_an_opaque_alpha_channel_changes_nothing() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 4), np.uint8)
     noise[..., 3] = 255
