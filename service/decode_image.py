@@ -140,6 +140,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return _deep_to_rgb(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
+        if rgba.getchannel("A").getbbox() is None:
+            return rgba.convert("RGB")  # nothing is visible: the colours underneath are the better guess
         return Image.alpha_composite(Image.new("RGBA", rgba.size, _paper(rgba)), rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
@@ -156,6 +158,8 @@ def _paper(rgba: Image.Image) -> tuple[int, int, int, int]:
 def _deep_to_rgb(image: Image.Image) -> Image.Image:
     """Scale more than 8 bits to 8 (Pillow would clip): 16 bits by their range, others from their darkest to brightest."""
     values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("pixels that are not numbers")
     low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (float(values.min()), float(values.max()))
     scaled = (values - low) * (255.0 / (high - low if high > low else 1.0))
     return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")

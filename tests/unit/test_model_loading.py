@@ -97,6 +97,22 @@ def test_what_is_no_state_dict(tmp_path: Path) -> None:
         read_weights(tmp_path / "none.pt")
 
 
+@pytest.mark.parametrize("content", [b"hello world", b"epoch 1 done", b"a,b\n1,2\n", b"(dp0\n.", b"\x80\x02}q"])
+def test_foreign_files_are_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(WeightsError):
+        read_weights(tmp_path / "w.pt")
+
+
+def test_odd_state_dicts(tmp_path: Path) -> None:
+    torch.save({1: torch.zeros(1)}, tmp_path / "keys.pt")
+    with pytest.raises(WeightsError, match="does not hold a state dict"):
+        read_weights(tmp_path / "keys.pt")
+    torch.save({"head.weight": torch.tensor(1.0)}, tmp_path / "scalar.pt")
+    with pytest.raises(WeightsError, match="another network"):
+        load(config=SMALL, weights=tmp_path / "scalar.pt")
+
+
 def test_contradictory_calls(network: PARSeq, tmp_path: Path) -> None:
     torch.save(network.state_dict(), tmp_path / "w.pt")
     with pytest.raises(ConfigError, match="either pretrained or weights"):
