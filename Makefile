@@ -1,8 +1,8 @@
 # Every target sets up what it needs. Two environments: one for serving (lean, no torch), one for everything else.
 PYTHON ?= python3
-HOST ?= 127.0.0.1
-PORT ?= 8000
-ARGS ?=
+ARGS =
+# Only what is said to make itself: a shell's own HOST means something else, and PARSEQ_PORT must keep its meaning.
+OPTIONS = $(if $(filter command line,$(origin HOST)),--host $(HOST)) $(if $(filter command line,$(origin PORT)),--port $(PORT))
 
 SERVE_ENV := .venv-serve
 DEV_ENV := .venv
@@ -21,7 +21,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(SERVE_READY) ## Start the service with the bundled model: make serve PORT=8000
-	exec $(SERVE_ENV)/bin/parseq-serve --host $(HOST) --port $(PORT) $(ARGS)
+	exec $(SERVE_ENV)/bin/parseq-serve $(strip $(OPTIONS) $(ARGS))
 
 test: lint ## Lint, check types and run all tests
 	$(DEV_BIN)/pytest $(ARGS)

@@ -18,7 +18,7 @@ from export.parity import ParityError
 from export.to_onnx import ExportError, ExportOptions, ExportSummary, check_writable, export_artifact
 from model.configs import NAMED, ConfigError, read_config
 from model.download import DownloadError, file_sha256
-from model.load import load, weights_path
+from model.loading import load, weights_path
 from model.parseq import PARSeq
 
 EXIT_PARITY = 1

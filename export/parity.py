@@ -192,8 +192,8 @@ def _logits(model: PARSeq, pixels: NDArray[np.uint8], decode_ar: bool, refine_it
 
 def _meaningful_steps(token_ids: torch.Tensor) -> torch.Tensor:
     """int64 `(N, S)` to `(N,)`: steps up to and including the end token, all of them where there is none."""
-    ended = token_ids == EOS_ID
-    return torch.where(ended.any(-1), ended.int().argmax(-1) + 1, token_ids.shape[1])
+    before_end = (token_ids == EOS_ID).cumsum(-1) == 0
+    return (before_end.sum(-1) + 1).clamp(max=token_ids.shape[1])
 
 
 def check_parity(

@@ -51,12 +51,16 @@ class PARSeqConfig:
         Raises:
             ConfigError: sizes do not divide, or a number is out of range.
         """
+        if not self.charset_train or len(set(self.charset_train)) != len(self.charset_train):
+            raise ConfigError("charset_train must hold distinct characters, at least one")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout must be at least 0 and less than 1, not {self.dropout}")
         for pixels, patch, axis in zip(self.img_size, self.patch_size, ("height", "width"), strict=True):
             if pixels < 1 or patch < 1 or pixels % patch:
                 raise ConfigError(f"image {axis} {pixels} is not a multiple of the patch {axis} {patch}")
         for heads, name in ((self.enc_num_heads, "enc_num_heads"), (self.dec_num_heads, "dec_num_heads")):
-            if heads < 1 or self.embed_dim % heads:
-                raise ConfigError(f"embed_dim {self.embed_dim} is not a multiple of {name} {heads}")
+            if heads < 1 or self.embed_dim < 1 or self.embed_dim % heads:
+                raise ConfigError(f"embed_dim {self.embed_dim} is not a positive multiple of {name} {heads}")
         for name in (
             "max_label_length",
             "enc_depth",

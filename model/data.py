@@ -116,15 +116,22 @@ def iterate_lmdb(folder: Path) -> Iterator[tuple[bytes, str]]:
     """
     if not (folder / "data.mdb").is_file():
         raise DataError(f"{folder} is not an LMDB archive: it holds no data.mdb")
-    with lmdb.open(str(folder), readonly=True, lock=False, readahead=False) as archive, archive.begin() as transaction:
-        count = transaction.get(b"num-samples")
-        if count is None:
-            raise DataError(f"{folder} is an LMDB archive, but not of word crops: it has no key 'num-samples'")
+    try:
+        archive = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
+    except lmdb.Error as error:
+        raise DataError(f"{folder} is damaged or no LMDB archive ({error})") from None
+    with archive, archive.begin() as transaction:
+        count = transaction.get(b"num-samples", b"")
+        if not count.isdigit():
+            raise DataError(f"{folder} is an LMDB archive, but not of word crops: it has no count at the key 'num-samples'")
         for index in range(1, int(count) + 1):
             image, label = transaction.get(b"image-%09d" % index), transaction.get(b"label-%09d" % index)
             if image is None or label is None:
                 raise DataError(f"{folder} is incomplete: crop {index} of {int(count)} is missing")
-            yield image, label.decode("utf-8")
+            try:
+                yield image, label.decode("utf-8")
+            except UnicodeDecodeError:
+                raise DataError(f"{folder}: label {index} is not UTF-8") from None
 
 
 def find_lmdb(folder: Path) -> list[Path]:

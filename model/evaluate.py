@@ -19,7 +19,7 @@ from model.charsets import CHARSETS, CharsetAdapter
 from model.configs import ConfigError
 from model.data import Crops, DataError, find_lmdb, read_lmdb, read_synthetic
 from model.download import DownloadError
-from model.load import WeightsError
+from model.loading import WeightsError
 from model.options import add_network_options, load_network
 from model.parseq import PARSeq
 from model.reader import Reading, read_batches

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from model.configs import read_config
-from model.load import load
+from model.loading import load
 from model.parseq import PARSeq
 
 
@@ -26,7 +26,7 @@ def load_network(args: argparse.Namespace) -> PARSeq:
     """The network the options ask for.
 
     Raises:
-        ConfigError, WeightsError, DownloadError: see `model.load.load`.
+        ConfigError, WeightsError, DownloadError: see `model.loading.load`.
     """
     config = read_config(args.config) if args.config else None
     if args.weights is None and config is None:

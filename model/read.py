@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from model.configs import ConfigError
 from model.download import DownloadError
-from model.load import WeightsError
+from model.loading import WeightsError
 from model.options import add_network_options, load_network
 from model.preprocess import resize
 from model.reader import read_batches
@@ -27,6 +27,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def as_seen(image: Image.Image) -> Image.Image:
+    """The picture as a viewer shows it: upright, transparent pixels on white. (Data sets are read as they are stored.)"""
+    upright = ImageOps.exif_transpose(image)
+    if not upright.has_transparency_data:
+        return upright
+    rgba = upright.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point; 0 when every image was read, 1 when some could not be opened, 2 on a wrong call."""
     args = parse_args(argv)
@@ -39,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     for path in args.images:
         try:
             with Image.open(path) as image:
-                pixels = resize(image, network.config.img_size)
+                pixels = resize(as_seen(image), network.config.img_size)
         except FileNotFoundError:
             print(f"parseq-read: {path}: there is no such file", file=sys.stderr)
             failed += 1

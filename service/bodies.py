@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,7 +20,7 @@ from service.errors import (
     too_many_crops,
 )
 from service.multipart import parse_files
-from service.schemas import MAX_ID_LENGTH, RecognizeRequest
+from service.schemas import MAX_CROPS_KEY, MAX_ID_LENGTH, RecognizeRequest
 
 MAX_ERRORS_TOLD: Final = 10
 
@@ -54,13 +55,10 @@ async def read_crops(request: Request, max_crops: int) -> Crops:
     body = await request.body()
     if not body:
         raise Problem(EMPTY_BODY, "Send an image as the body, as a form file, or as base64 in JSON.")
-    crops = parse(content_type, body)
-    if len(crops.sources) > max_crops:
-        raise too_many_crops(max_crops)
-    return crops
+    return parse(content_type, body, max_crops)
 
 
-def _parser_of(media_type: str) -> Callable[[str, bytes], Crops]:
+def _parser_of(media_type: str) -> Callable[[str, bytes, int], Crops]:
     if media_type == "multipart/form-data":
         return _from_form
     if media_type == "application/json":
@@ -76,12 +74,12 @@ def _parser_of(media_type: str) -> Callable[[str, bytes], Crops]:
     )
 
 
-def _from_raw(_content_type: str, body: bytes) -> Crops:
+def _from_raw(_content_type: str, body: bytes, _max_crops: int) -> Crops:
     return Crops([Source(None, body)], single=True)
 
 
-def _from_form(content_type: str, body: bytes) -> Crops:
-    files = parse_files(content_type, body)
+def _from_form(content_type: str, body: bytes, max_crops: int) -> Crops:
+    files = parse_files(content_type, body, max_crops)
     if not files:
         raise Problem(NO_FILE, "The form has no file: curl -F file=@word.png sends one.")
     single = len(files) == 1
@@ -92,18 +90,20 @@ def _from_form(content_type: str, body: bytes) -> Crops:
     return Crops(sources, single)
 
 
-def _from_json(_content_type: str, body: bytes) -> Crops:
+def _from_json(_content_type: str, body: bytes, max_crops: int) -> Crops:
     try:
-        parsed = RecognizeRequest.model_validate_json(body)
+        parsed = RecognizeRequest.model_validate_json(body.removeprefix(BOM_UTF8), context={MAX_CROPS_KEY: max_crops})
     except ValidationError as error:
-        raise _explain(error.errors(include_url=False, include_input=False, include_context=False)) from error
+        raise _explain(error.errors(include_url=False, include_input=False, include_context=False), max_crops) from error
     sources = [
         Source(str(index) if image.id is None else str(image.id), image.content) for index, image in enumerate(parsed.images)
     ]
     return Crops(sources, single=False)
 
 
-def _explain(errors: Sequence[Any]) -> Problem:
+def _explain(errors: Sequence[Any], max_crops: int) -> Problem:
+    if errors[0]["type"] == MAX_CROPS_KEY:
+        return too_many_crops(max_crops)
     if errors[0]["type"] == "json_invalid":
         return Problem(MALFORMED_REQUEST, "The body is not valid JSON.")
     return invalid_request(errors)

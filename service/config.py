@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(32 * 2**20, ge=1, description="Request body, at most; beyond it 413.")
     max_crops_per_request: int = Field(128, ge=1, le=10_000, description="Crops in one request, at most; beyond it 413.")
     max_image_pixels: int = Field(
-        2**24, ge=1, description="Width times height of an image, at most, read from its header before decoding."
+        2**25, ge=1, description="Width times height of an image, at most, read from its header before decoding."
     )
     keep_alive_s: int = Field(
         75, ge=1, le=3600, description="How long an idle connection is kept; longer than the gateway's own time-out."

@@ -52,6 +52,9 @@ TRANSPOSES: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 
+LIGHT: Final = 160
+"""Mean brightness, of 255, from which letters on a transparent ground are laid on black."""
+
 # The limit on pixels is a setting, checked on the header below; Pillow's own, global one would only add warnings.
 Image.MAX_IMAGE_PIXELS = None
 # Load the format plugins now, not in the first request.
@@ -129,22 +132,34 @@ def _upright(image: Image.Image) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to RGB, 8 bits a channel.
 
-    Transparent pixels are laid on white: most words on a transparent background are dark, and the colour stored under a
-    transparent pixel is usually black, so that dropping the alpha channel would paint dark on dark. Fully opaque pixels
-    come out exactly as dropping the alpha channel leaves them, which is what the reference preprocessing does.
+    Transparent pixels are laid on paper: white, or black under light letters. (The colour stored under a transparent pixel is
+    usually black, so that dropping the alpha channel would paint dark letters on dark.) Fully opaque pixels come out exactly
+    as dropping the alpha channel leaves them, which is what the reference preprocessing does.
     """
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_to_rgb(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        paper = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(paper, rgba).convert("RGB")
+        if rgba.getchannel("A").getbbox() is None:
+            return rgba.convert("RGB")  # nothing is visible: the colours underneath are the better guess
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, _paper(rgba)), rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _paper(rgba: Image.Image) -> tuple[int, int, int, int]:
+    """Black for an image of which little is opaque and that is light (letters cut out), else white."""
+    opacity = np.asarray(rgba.getchannel("A"), np.float32) / 255
+    brightness = np.asarray(rgba.convert("L"), np.float32) * opacity
+    covered = float(opacity.sum())
+    light = brightness.sum() > LIGHT * covered
+    return (0, 0, 0, 255) if light and covered < 0.5 * opacity.size else (255, 255, 255, 255)
 
 
 def _deep_to_rgb(image: Image.Image) -> Image.Image:
     """Scale more than 8 bits to 8 (Pillow would clip): 16 bits by their range, others from their darkest to brightest."""
     values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("pixels that are not numbers")
     low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (float(values.min()), float(values.max()))
     scaled = (values - low) * (255.0 / (high - low if high > low else 1.0))
     return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")

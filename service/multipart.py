@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.errors import MALFORMED_REQUEST, Problem
+from service.errors import MALFORMED_REQUEST, Problem, too_many_crops
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
+
+
+MAX_FIELDS: Final = 64
+"""Parts of a form that are not files, at most; they are ignored."""
 
 
 @dataclass(slots=True)
@@ -26,7 +30,9 @@ class FilePart:
 class _Collector:
     """Callbacks of the parser: keeps parts that have a filename, skips plain fields."""
 
+    max_files: int
     files: list[FilePart] = field(default_factory=list)
+    parts: int = 0
     ended: bool = False
     _header_name: bytearray = field(default_factory=bytearray)
     _header_value: bytearray = field(default_factory=bytearray)
@@ -34,6 +40,9 @@ class _Collector:
     _content: bytearray = field(default_factory=bytearray)
 
     def part_begin(self) -> None:
+        self.parts += 1
+        if self.parts > self.max_files + MAX_FIELDS:
+            raise Problem(MALFORMED_REQUEST, f"The form has more than {MAX_FIELDS} fields that are not files.")
         self._filename = None
         self._content = bytearray()
 
@@ -55,8 +64,11 @@ class _Collector:
             self._content += data[start:end]
 
     def part_end(self) -> None:
-        if self._filename is not None:
-            self.files.append(FilePart(self._filename, bytes(self._content)))
+        # A browser sends a file input that was left empty as a file without name and content.
+        if self._filename or self._content:
+            if len(self.files) == self.max_files:
+                raise too_many_crops(self.max_files)
+            self.files.append(FilePart(self._filename or "", bytes(self._content)))
 
     def end(self) -> None:
         self.ended = True
@@ -73,21 +85,22 @@ class _Collector:
         }
 
 
-def parse_files(content_type: str, body: bytes) -> list[FilePart]:
+def parse_files(content_type: str, body: bytes, max_files: int) -> list[FilePart]:
     """The parts of a form that have a filename, in order; other fields are ignored.
 
     Args:
         content_type: The header's value, with the boundary.
         body: The whole body.
+        max_files: Files in the form, at most.
 
     Raises:
-        Problem: the body is not a complete form.
+        Problem: the body is not a complete form, or it has too many files or other fields.
     """
     _, parameters = parse_options_header(content_type)
     boundary = parameters.get(b"boundary")
     if not boundary:
         raise Problem(MALFORMED_REQUEST, "The content type multipart/form-data has no boundary.")
-    collector = _Collector()
+    collector = _Collector(max_files)
     try:
         parser = MultipartParser(boundary, collector.callbacks())
         parser.write(body)

@@ -56,6 +56,9 @@ def _add_recognition(router: APIRouter, runtime: Runtime) -> None:
         started_s = time.monotonic()
         timeout_ms = settings.request_timeout_ms if len(crops.sources) == 1 else settings.batch_timeout_ms
         results = await runtime.recognizer.recognize(crops.sources, timeout_ms / 1000, lambda: _client_left(request))
+        first = results[0].reading
+        if crops.single and isinstance(first, Problem):
+            raise first
         rendered = [_render(result, runtime, characters) for result in results]
         tail = {
             "model": runtime.artifact.metadata.model_name,
@@ -64,8 +67,6 @@ def _add_recognition(router: APIRouter, runtime: Runtime) -> None:
         if not crops.single:
             ids = (source.id for source in crops.sources)
             return _json({"results": [{"id": id_, **body} for id_, body in zip(ids, rendered, strict=True)], **tail})
-        if isinstance(results[0].reading, Problem):
-            raise results[0].reading
         name = crops.sources[0].id
         return _json({**({} if name is None else {"id": name}), **rendered[0], **tail})
 
@@ -101,6 +102,7 @@ def _add_model_list(router: APIRouter, runtime: Runtime) -> None:
 
 
 def _add_probes(router: APIRouter, runtime: Runtime) -> None:
+    @router.head("/livez", include_in_schema=False)
     @router.get(
         "/livez",
         summary="Whether the process can do its work",
@@ -112,6 +114,7 @@ def _add_probes(router: APIRouter, runtime: Runtime) -> None:
             raise Problem(errors.NOT_ALIVE, "An inference lane is dead.")
         return _json({"status": "alive"})
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get(
         "/readyz",
         summary="Whether requests are accepted",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from service.metrics import Metrics
 from service.recognizer import Recognizer
 
 logger = logging.getLogger(__name__)
+
+MIN_ENGINE_STOP_S = 1.0
+"""What the engine gets to stop in even when the drain has used up its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ class Runtime:
         self.metrics = Metrics()
         self.topology = plan_topology(settings, artifact.provider, cpu_budget())
         self._on_failure = on_failure
-        self._ready = False
+        self._warm = False
+        self._drain_started_s: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._warm_up: asyncio.Task[None] | None = None
         self._decode_pool = ThreadPoolExecutor(self.topology.decode_threads, thread_name_prefix="decode-image")
@@ -92,7 +97,7 @@ class Runtime:
     @property
     def ready(self) -> bool:
         """Whether requests are accepted: warmed up, not draining, every lane alive."""
-        return self._ready and self.engine.alive
+        return self._warm and self._drain_started_s is None and self.engine.alive
 
     @property
     def alive(self) -> bool:
@@ -106,9 +111,11 @@ class Runtime:
 
     async def stop(self) -> None:
         """Not ready any more; run what was admitted, end the threads."""
-        self.drain()
+        drain_started_s = self.drain()
         await self.warmed_up()
-        drained = await asyncio.to_thread(self.engine.stop, self.settings.drain_timeout_s)
+        # The server has waited for its connections since the drain began; what is left of the time is the engine's.
+        left_s = drain_started_s + self.settings.drain_timeout_s - time.monotonic()
+        drained = await asyncio.to_thread(self.engine.stop, max(MIN_ENGINE_STOP_S, left_s))
         self._decode_pool.shutdown(wait=drained, cancel_futures=True)
         if not drained:
             logger.error("inference did not end within PARSEQ_DRAIN_TIMEOUT_S")
@@ -118,9 +125,11 @@ class Runtime:
         if self._warm_up is not None:
             await asyncio.wait((self._warm_up,))
 
-    def drain(self) -> None:
-        """Turn readiness off; requests in flight go on."""
-        self._ready = False
+    def drain(self) -> float:
+        """Turn readiness off; requests in flight go on. Returns when that began, on the monotonic clock."""
+        if self._drain_started_s is None:
+            self._drain_started_s = time.monotonic()
+        return self._drain_started_s
 
     async def _become_ready(self) -> None:
         metadata = self.artifact.metadata
@@ -136,7 +145,7 @@ class Runtime:
             self._on_failure(f"the artifact failed its warm-up: {type(error).__name__}: {str(error)[:300]}")
             return
         self.engine.start()
-        self._ready = True
+        self._warm = True
         logger.info("ready after %.1f s of warm-up: %s", seconds, self.describe())
 
     def describe(self) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 MAX_ID_LENGTH = 256
+MAX_CROPS_KEY: Final = "max_crops"
 MAX_ID = 2**53 - 1
 """Integers beyond it are not the same in every JSON library."""
 
@@ -27,7 +29,16 @@ class ImageInput(BaseModel):
 class RecognizeRequest(BaseModel):
     """Several images in one JSON request."""
 
-    images: list[ImageInput] = Field(min_length=1)
+    # The first error is enough: a list of a million mistakes would cost more to describe than to read.
+    images: Annotated[list[ImageInput], FailFast()] = Field(min_length=1)
+
+    @field_validator("images", mode="before")
+    @classmethod
+    def _bounded(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse a list that is too long before its entries are looked at; the context has the limit."""
+        if isinstance(value, list) and info.context and len(value) > info.context[MAX_CROPS_KEY]:
+            raise PydanticCustomError(MAX_CROPS_KEY, "too many images")
+        return value
 
 
 class Character(_Answer):

@@ -16,9 +16,6 @@ from model.charsets import CHARSETS
 from model.configs import PARSeqConfig
 from model.parseq import PARSeq
 
-# Networks this small gain nothing from threads, and on busy cores waiting for one another costs them fifty times their work.
-torch.set_num_threads(1)
-
 SIZES: dict[str, Any] = {
     "charset_train": CHARSETS["36"],
     "max_label_length": 10,

@@ -153,7 +153,8 @@ class Engine:
             if item.outcome is None and self._running:
                 item.crop = crop
                 self._queue.push(item, self._clock())
-                self._condition.notify()
+                # While stopping, the lanes wait for what is still being decoded: all must learn that it has come.
+                self._condition.notify(len(self._threads) if self._stopping else 1)
                 return
         self.fail(item, EngineDownError("the engine stopped"))
 
@@ -177,17 +178,19 @@ class Engine:
     # -- What lanes do ----------------------------------------------------------------------------------------------
 
     def _lane(self) -> None:
+        batch: list[Item] | None = None
         try:
             while (batch := self._next_batch()) is not None:
                 self._run(batch)
         except BaseException:
-            # Only a bug gets here. The thread is lost; say so, turn liveness off, and leave nobody waiting.
-            logger.critical("an inference lane died", exc_info=True)
+            # Only a bug gets here. The thread is lost: turn liveness off before anyone is answered, and leave nobody waiting.
             with self._condition:
                 self._dead_lanes += 1
                 all_dead = self._dead_lanes == len(self._threads)
+            logger.critical("an inference lane died", exc_info=True)
             if all_dead:
                 self._shut(EngineDownError("all inference lanes are dead"))
+            self._finish(batch or [], Outcome.FAILED, EngineDownError("the inference lane died"))
 
     def _next_batch(self) -> list[Item] | None:
         """Wait for work and take it; `None` when the engine stops and nothing waits."""
@@ -238,9 +241,6 @@ class Engine:
             for item in batch:
                 if item.outcome is None:
                     self._run([item])
-        except BaseException:
-            self._finish(batch, Outcome.FAILED, EngineDownError("the inference lane died"))
-            raise
 
     def _attempt(self, batch: list[Item]) -> None:
         started_s = self._clock()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ from numpy.typing import NDArray
 
 from export.graph import write_graph
 from tests.export_models import run, serialised
-from tests.golden.goldens import FULL, MODELS, TOLERANCE, arrays, decode_options, description, network
+from tests.golden.goldens import MODELS, TOLERANCE, arrays, decode_options, description, network
 
 
 def exportable(key: str) -> bool:
@@ -24,12 +22,6 @@ LOGITS = [
     for name in MODELS
     for key in arrays(name)
     if key.startswith("logits_") and exportable(key)
-]
-SHARED = [
-    path
-    for name in ("parseq-a", "parseq-dec2", "parseq-p16")
-    for path in sorted((FULL / name).glob("logits_*.npy"))
-    if exportable(path.stem) and "single" not in path.stem
 ]
 
 
@@ -53,11 +45,3 @@ def test_logits_and_readings(name: str, key: str) -> None:
         length = ids.index(0) if 0 in ids else len(ids)
         assert "".join(charset[token - 1] for token in ids[:length]) == text
         assert float(confidences[row, : length + 1].prod()) == pytest.approx(confidence, rel=1e-3, abs=1e-12)
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize("path", SHARED, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_logits_of_the_full_set(path: Path) -> None:
-    logits = exported_outputs(path.parent.name, path.stem.removeprefix("logits_"))[2]
-    expected = np.load(path)
-    np.testing.assert_allclose(logits[:, : expected.shape[1]], expected, atol=TOLERANCE, rtol=0)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
-from service import errors
+from service import bodies, errors
 from service.bodies import Source
 from service.errors import KINDS, Kind
 from service.recognizer import ClientLeftError
@@ -147,6 +148,60 @@ def test_a_body_without_a_length_is_measured_while_it_streams() -> None:
     expect_problem(post(toy_runtime(max_body_bytes=4096), content=endless(), headers=PNG), errors.BODY_TOO_LARGE)
 
 
+@pytest.mark.parametrize("entry", [b"0", b'{"content":""}'])
+def test_a_long_list_is_refused_before_its_entries_are_looked_at(entry: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    explain = bodies._explain
+
+    def counting(problems: Any, max_crops: int) -> Any:
+        told.append(len(problems))
+        return explain(problems, max_crops)
+
+    monkeypatch.setattr(bodies, "_explain", counting)
+    body = b'{"images":[' + b",".join([entry] * 50_000) + b"]}"
+    expect_problem(post(content=body, headers={"content-type": "application/json"}), errors.TOO_MANY_CROPS)
+    short = b'{"images":[' + b",".join([b"0"] * 100) + b"]}"
+    expect_problem(post(content=short, headers={"content-type": "application/json"}), errors.INVALID_REQUEST)
+    assert told == [1, 1]
+
+
+def test_forms_are_bounded_in_files_and_in_fields() -> None:
+    runtime = toy_runtime(max_crops_per_request=2)
+    files = [("file", (f"{index}.png", b"x")) for index in range(3)]
+    expect_problem(post(runtime, files=files), errors.TOO_MANY_CROPS)
+    fields = {f"field{index}": "x" for index in range(100)}
+    response = post(files={"file": ("a.png", png_of("a"))}, data=fields | {"more": ["x"] * 100})
+    expect_problem(response, errors.MALFORMED_REQUEST)
+
+
+def test_a_file_input_left_empty_is_no_file() -> None:
+    files = [("a", ("", b"")), ("b", ("word.png", png_of("ab")))]
+    assert post(files=files).json()["text"] == "ab"
+
+
+def test_json_may_begin_with_a_byte_order_mark() -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(images(png_of("ab"))).encode()
+    answer = post(content=body, headers={"content-type": "application/json"}).json()
+    assert answer["results"][0]["text"] == "ab"
+
+
+def test_each_problem_is_counted_once() -> None:
+    runtime = toy_runtime()
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        await client.post(PATH, content=b"junk", headers=PNG)
+        await client.post(PATH, json=images(b"junk", b"junk"))
+        assert 'parseq_problems_total{problem="unreadable-image"} 3.0' in (await client.get("/metrics")).text
+
+    with_client(runtime, scenario)
+
+
+def test_probes_answer_head() -> None:
+    for path in ("/livez", "/readyz"):
+        response = request(toy_runtime(), "HEAD", path)
+        assert response.status_code == 200
+
+
 def test_other_paths_and_methods_are_problems_too() -> None:
     expect_problem(request(toy_runtime(), "GET", "/nowhere"), errors.NOT_FOUND)
     response = request(toy_runtime(), "GET", PATH)
@@ -234,6 +289,21 @@ def test_not_ready_before_the_warm_up_is_over() -> None:
             assert (await client.get("/readyz")).json() == {"status": "ready"}
             runtime.drain()
             expect_problem(await client.get("/readyz"), errors.NOT_READY)
+
+    asyncio.run(scenario())
+
+
+def test_a_drain_during_the_warm_up_stays_a_drain() -> None:
+    session = FakeSession()
+    session.gate.clear()
+    runtime = toy_runtime(session)
+
+    async def scenario() -> None:
+        async with serving(runtime, wait=False):
+            runtime.drain()
+            session.gate.set()
+            await runtime.warmed_up()
+            assert not runtime.ready
 
     asyncio.run(scenario())
 

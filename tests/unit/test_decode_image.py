@@ -67,6 +67,17 @@ def test_transparency_is_laid_on_white_and_opaque_pixels_are_untouched() -> None
     assert (result[1, 2] == 127).all()
 
 
+def test_light_letters_cut_out_are_laid_on_black() -> None:
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    pixels[3] = (250, 250, 250, 255)
+    result = decoded(encode(Image.fromarray(pixels), "PNG"))
+    assert (result[3] == 250).all()
+    assert (np.delete(result, 3, axis=0) == 0).all()
+    # A light sign with a transparent rim is no cut-out: what is opaque has its own ground.
+    pixels[1:7] = (250, 250, 250, 255)
+    assert (decoded(encode(Image.fromarray(pixels), "PNG"))[0] == 255).all()
+
+
 def test_an_opaque_alpha_channel_changes_nothing() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 4), np.uint8)
     noise[..., 3] = 255
@@ -81,8 +92,20 @@ def test_transparent_palettes_and_keys_are_laid_on_white() -> None:
     for options in ({"transparency": 0}, {"transparency": bytes([0, 255])}):
         assert decoded(encode(palette, "PNG", **options)).tolist() == [[[255] * 3, [9, 8, 7]]]
     assert decoded(encode(palette, "GIF", transparency=0)).tolist() == [[[255] * 3, [9, 8, 7]]]
-    keyed = Image.new("RGB", (1, 1), (1, 2, 3))
-    assert decoded(encode(keyed, "PNG", transparency=(1, 2, 3))).tolist() == [[[255] * 3]]
+    keyed = Image.new("RGB", (2, 1), (1, 2, 3))
+    keyed.putpixel((1, 0), (9, 8, 7))
+    assert decoded(encode(keyed, "PNG", transparency=(1, 2, 3))).tolist() == [[[255] * 3, [9, 8, 7]]]
+
+
+def test_where_nothing_is_visible_the_colours_underneath_are_read() -> None:
+    image = Image.new("RGBA", (2, 1), (5, 6, 7, 0))
+    assert decoded(encode(image, "PNG")).tolist() == [[[5, 6, 7]] * 2]
+
+
+def test_pixels_that_are_not_numbers_are_unreadable() -> None:
+    image = Image.fromarray(np.full((4, 4), np.nan, np.float32))
+    with pytest.raises(Problem, match="damaged"):
+        decoded(encode(image, "TIFF"))
 
 
 def test_other_modes_become_rgb() -> None:

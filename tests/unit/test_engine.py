@@ -197,6 +197,39 @@ def test_stop_runs_what_was_admitted_and_refuses_the_rest(bench: Bench) -> None:
     assert bench.tally.counts["done"] == 4
 
 
+def test_a_lane_that_dies_while_retrying_leaves_nobody_waiting() -> None:
+    bench = Bench(max_batch_size=3)
+    bench.session.gate.clear()
+    bench.engine.start()
+    bench.post("0")
+    bench.session.wait_entered()
+    items = bench.post("a", "b", "c")
+
+    def die(crops: Any) -> Any:
+        raise ValueError if len(crops) > 1 else LaneKilled
+
+    bench.session.answer = die
+    bench.session.gate.set()
+    bench.mailbox.wait_for(4)
+    assert {item.outcome for item in items} == {Outcome.FAILED}
+    assert not bench.engine.alive
+
+
+def test_stop_ends_all_lanes_when_the_last_crop_comes_late() -> None:
+    bench = Bench(lanes=3)
+    bench.engine.start()
+    bench.engine.admit([decoding := new_item()])
+    stopped: list[bool] = []
+    stopper = threading.Thread(target=lambda: stopped.append(bench.engine.stop(PATIENCE_S)))
+    stopper.start()
+    while bench.engine._idle_lanes < 3 or not bench.engine._stopping:
+        threading.Event().wait(0.001)
+    bench.engine.submit(decoding, pixels_of("c"))
+    stopper.join(2 * PATIENCE_S)
+    assert stopped == [True]
+    assert decoding.outcome is Outcome.DONE
+
+
 def test_stop_gives_up_on_a_stuck_session_and_leaves_nobody_waiting() -> None:
     bench = Bench()
     bench.engine.start()

@@ -52,6 +52,10 @@ def test_lmdb_errors_name_the_cause(tmp_path: Path) -> None:
     folder = write_lmdb(tmp_path / "short", [(png(1), "a")], count=2)
     with pytest.raises(DataError, match="crop 2 of 2 is missing"):
         list(iterate_lmdb(folder))
+    (tmp_path / "junk").mkdir()
+    (tmp_path / "junk" / "data.mdb").write_bytes(b"junk" * 5000)
+    with pytest.raises(DataError, match="damaged or no LMDB"):
+        next(iterate_lmdb(tmp_path / "junk"))
     with pytest.raises(DataError, match="no usable crop"):
         read_lmdb(write_lmdb(tmp_path / "odd", [(png(1), "é")]), (32, 128), PRINTABLE, 25)
     with pytest.raises(DataError, match="no rendered crops"):

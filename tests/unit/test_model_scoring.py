@@ -63,6 +63,14 @@ def test_evaluate_errors_are_one_line(tmp_path: Path, network_options: list[str]
     assert "unknown model 'nope'" in capsys.readouterr().err
 
 
+def test_pictures_are_read_as_a_viewer_shows_them() -> None:
+    image = Image.new("RGBA", (4, 2), (0, 0, 0, 0))
+    assert read.as_seen(image).convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+    photo = Image.new("RGB", (4, 2), "red")
+    photo.getexif()[0x0112] = 6
+    assert read.as_seen(photo).size == (2, 4)
+
+
 def test_read_command(tmp_path: Path, network_options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     Image.new("RGB", (60, 20), "white").save(good)

@@ -12,7 +12,7 @@ import torch
 from model.augment import jitter_colours, warp
 from model.curve import read_logs
 from model.data import Batch
-from model.load import load
+from model.loading import load
 from model.parseq import PARSeq
 from model.system import RecognitionSystem
 from model.train import main

@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,10 +15,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import model
 from model import download
 from model.configs import ConfigError, PARSeqConfig
 from model.download import DownloadError, released_file
-from model.load import WeightsError, load, read_weights
+from model.loading import WeightsError, load, read_weights
 from model.parseq import PARSeq
 
 SMALL = PARSeqConfig(embed_dim=24, enc_num_heads=2, dec_num_heads=2, enc_depth=1, max_label_length=4)
@@ -94,6 +97,22 @@ def test_what_is_no_state_dict(tmp_path: Path) -> None:
         read_weights(tmp_path / "none.pt")
 
 
+@pytest.mark.parametrize("content", [b"hello world", b"epoch 1 done", b"a,b\n1,2\n", b"(dp0\n.", b"\x80\x02}q"])
+def test_foreign_files_are_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(WeightsError):
+        read_weights(tmp_path / "w.pt")
+
+
+def test_odd_state_dicts(tmp_path: Path) -> None:
+    torch.save({1: torch.zeros(1)}, tmp_path / "keys.pt")
+    with pytest.raises(WeightsError, match="does not hold a state dict"):
+        read_weights(tmp_path / "keys.pt")
+    torch.save({"head.weight": torch.tensor(1.0)}, tmp_path / "scalar.pt")
+    with pytest.raises(WeightsError, match="another network"):
+        load(config=SMALL, weights=tmp_path / "scalar.pt")
+
+
 def test_contradictory_calls(network: PARSeq, tmp_path: Path) -> None:
     torch.save(network.state_dict(), tmp_path / "w.pt")
     with pytest.raises(ConfigError, match="either pretrained or weights"):
@@ -163,3 +182,11 @@ def test_offline(published: Published) -> None:
 def test_released_names_have_the_published_prefixes() -> None:
     prefixes = {name: file.rpartition("-")[2] for name, file in download.RELEASED_FILES.items()}
     assert prefixes == {"parseq-tiny": "e7a21b54.pt", "parseq": "bb5792a6.pt", "parseq-patch16-224": "fcf06f5a.pt"}
+
+
+def test_load_is_at_the_top_and_torch_is_imported_late() -> None:
+    assert model.load is load
+    code = "import sys, model, model.configs; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    with pytest.raises(AttributeError, match="has no attribute 'nope'"):
+        _ = model.nope

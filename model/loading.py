@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pickle
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -94,17 +92,21 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], PARSeqConfig | None]:
         raise WeightsError(
             f"{path} holds more than weights, or is no PyTorch file; loading it could run code, so it is refused"
         ) from None
-    except (SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OSError):
+    except Exception:  # readers of pickles and archives fail on foreign bytes in every way there is
         raise WeightsError(f"{path} is damaged or is no weights file: fetch or export it again") from None
     inside = None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         inside = _config_inside(content.get("hyper_parameters"))
         content = content["state_dict"]
-    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not content or not _is_state_dict(content):
         raise WeightsError(f"{path} does not hold a state dict (names to tensors)")
     if any(key.startswith(PREFIX) for key in content):
         content = {key.removeprefix(PREFIX): value for key, value in content.items() if key.startswith(PREFIX)}
     return content, inside
+
+
+def _is_state_dict(content: dict[Any, Any]) -> bool:
+    return all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
 
 
 def _read_file(path: Path) -> Any:
@@ -133,7 +135,7 @@ def _config_inside(hyper_parameters: Any) -> PARSeqConfig | None:
 def _check_fit(network: PARSeq, state: dict[str, Tensor], source: str) -> None:
     wanted = network.state_dict()
     classes = state.get("head.weight")
-    if classes is not None and classes.shape[0] != wanted["head.weight"].shape[0]:
+    if classes is not None and classes.dim() == 2 and classes.shape[0] != wanted["head.weight"].shape[0]:
         raise WeightsError(
             f"{source} was trained with {classes.shape[0] - 1} characters, the charset has "
             f"{wanted['head.weight'].shape[0] - 1}: give the config the charset that the weights were trained with"

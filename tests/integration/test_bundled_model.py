@@ -1,0 +1,52 @@
+"""The model that comes with the project: weights, artifact, samples and server belong together and read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+import model
+from model.configs import named_config
+from model.download import file_sha256
+from model.loading import weights_path
+from model.preprocess import resize
+from model.reader import read_batches
+from service.artifact import load_artifact
+from service.config import BUNDLED_ARTIFACT
+from tests.integration.server import ROOT, running
+
+SAMPLES = {"bakery": "Bakery", "harbour": "HARBOUR", "platform": "Platform", "price": "$12.50"}
+
+
+def sample(name: str) -> Path:
+    return ROOT / "docs" / "samples" / f"{name}.png"
+
+
+def test_the_artifact_was_exported_from_the_weights_beside_it() -> None:
+    metadata = load_artifact(BUNDLED_ARTIFACT, "cpu", 1).metadata
+    config = named_config("parseq-nano")
+    assert metadata.weights_sha256 == file_sha256(weights_path("parseq-nano"))
+    assert (metadata.model_name, metadata.charset) == ("parseq-nano", config.charset_train)
+    assert (metadata.image_height, metadata.image_width) == config.img_size
+
+
+def test_pytorch_and_the_artifact_read_the_samples_alike() -> None:
+    network = model.load("parseq-nano", pretrained=True)
+    pixels = np.stack([resize(Image.open(sample(name)), network.config.img_size) for name in SAMPLES])
+    [readings] = read_batches(network, pixels)
+    assert [reading.text for reading in readings] == list(SAMPLES.values())
+    _, confidences = load_artifact(BUNDLED_ARTIFACT, "cpu", 1).session.run(pixels)
+    for row, reading in zip(confidences, readings, strict=True):
+        assert float(np.prod(row[: len(reading.text) + 1])) == pytest.approx(reading.confidence, abs=1e-3)
+
+
+def test_the_server_reads_the_samples_without_being_told_of_a_model(tmp_path: Path) -> None:
+    with running(BUNDLED_ARTIFACT, tmp_path / "log") as server:
+        for name, text in SAMPLES.items():
+            with sample(name).open("rb") as file:
+                answer = httpx.post(f"{server.url}/v1/recognize", files={"file": file}).json()
+            assert (answer["id"], answer["text"]) == (f"{name}.png", text)
