@@ -39,7 +39,7 @@ from export.crops import parity_crops
 from export.graph import write_encoder_graph, write_graph
 from export.int8 import Int8Builder, Range
 from model.configs import NAMED, named_config
-from model.load import load
+from model.loading import load
 from model.parseq import PARSeq
 from model.preprocess import normalise
 

@@ -29,7 +29,7 @@ from model.charsets import CHARSETS
 from model.configs import NAMED
 from model.data import Crops, find_lmdb, read_lmdb
 from model.evaluate import score
-from model.load import load
+from model.loading import load
 from model.parseq import PARSeq
 from model.reader import Reading
 
