@@ -15,13 +15,15 @@ GPU_GRAPHS := build/gpu-graphs
 PIP := -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format export train render verify-gpu-placement clean
+.PHONY: help serve dev test lint format export train render verify-gpu-placement clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-serve: $(SERVE_READY) ## Start the service with the bundled model: make serve PORT=8000
+serve: $(SERVE_READY) ## Start the service with the bundled model: make serve PORT=8000 HOST=0.0.0.0
 	exec $(SERVE_ENV)/bin/parseq-serve $(strip $(OPTIONS) $(ARGS))
+
+dev: $(DEV_READY) ## Set up the development environment in .venv: parseq-read, parseq-export, parseq-train, ...
 
 test: lint ## Lint, check types and run all tests
 	$(DEV_BIN)/pytest $(ARGS)
@@ -53,12 +55,14 @@ clean: ## Remove the environments and caches
 
 $(SERVE_READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12")'
+	@echo "Installing the service into $(SERVE_ENV) (230 MB; once)"
 	$(PYTHON) -m venv $(SERVE_ENV)
 	$(SERVE_ENV)/bin/python $(PIP) -c constraints.txt -e '.[cpu]'
 	@touch $@
 
 $(DEV_READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12")'
+	@echo "Installing everything into $(DEV_ENV) (1.4 GB with the CPU build of PyTorch; once, some minutes)"
 	$(PYTHON) -m venv $(DEV_ENV)
 	$(DEV_ENV)/bin/python $(PIP) -c constraints.txt -e '.[cpu,export,train,dev]'
 	@touch $@

@@ -81,7 +81,7 @@ def download(url: str, target: Path, sha256_prefix: str) -> None:
         reason = getattr(error, "reason", None) or error
         raise DownloadError(
             f"cannot download {url} ({reason}): without a network, fetch the file elsewhere and put it at {target}, "
-            "or give its path as the weights"
+            "or give its path (--weights FILE)"
         ) from None
     finally:
         Path(partial).unlink(missing_ok=True)

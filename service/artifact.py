@@ -39,6 +39,8 @@ def load_artifact(path: Path, provider: str, intra_op_threads: int) -> LoadedArt
     Raises:
         StartupError: there is no such file, it is not an artifact this version can run, or the provider is not there.
     """
+    if path.is_dir():
+        raise StartupError(f"{path} is a folder: set PARSEQ_ARTIFACT or --artifact to an .onnx file")
     if not path.is_file():
         raise StartupError(f"there is no artifact at {path}: set PARSEQ_ARTIFACT or --artifact to an .onnx file")
     try:

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
         30_000, gt=0, le=3_600_000, description="Deadline of a request with a single crop; then 504."
     )
     batch_timeout_ms: float = Field(
-        60_000, gt=0, le=3_600_000, description="Deadline of a request with several crops; then 504 for each unread crop."
+        30_000, gt=0, le=3_600_000, description="Deadline of a request with several crops; then 504 for each unread crop."
     )
     max_body_bytes: int = Field(32 * 2**20, ge=1, description="Request body, at most; beyond it 413.")
     max_crops_per_request: int = Field(128, ge=1, le=10_000, description="Crops in one request, at most; beyond it 413.")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import body_too_large
+from service.errors import NOT_READY, Problem, body_too_large
 from service.metrics import Metrics
 
 RECOGNIZE_PATHS: Final = ("/v1/recognize", "/recognize")
@@ -56,17 +57,25 @@ class Measure:
             await self.app(scope, receive, send)
             return
         status = 500  # what the server answers when the app raises
+        answered = False
 
         async def noting_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answered = message["status"], True
             await send(message)
 
         started_s = time.monotonic()
         self.metrics.requests_in_flight.inc()
         try:
             await self.app(scope, receive, noting_send)
+        except asyncio.CancelledError:
+            # The server's patience with requests in flight is over (PARSEQ_DRAIN_TIMEOUT_S, or a second signal).
+            if answered:
+                raise
+            self.metrics.problems.labels(NOT_READY.slug).inc()
+            problem = Problem(NOT_READY, "The server stopped before the request was answered. Send it again.")
+            await problem.response()(scope, receive, noting_send)
         finally:
             self.metrics.requests_in_flight.dec()
             self.metrics.request_duration.labels(str(status)).observe(time.monotonic() - started_s)

@@ -112,6 +112,7 @@ class Runtime:
     async def stop(self) -> None:
         """Not ready any more; run what was admitted, end the threads."""
         drain_started_s = self.drain()
+        logger.info("stopping; %d crops wait", self.engine.depth)
         await self.warmed_up()
         # The server has waited for its connections since the drain began; what is left of the time is the engine's.
         left_s = drain_started_s + self.settings.drain_timeout_s - time.monotonic()
@@ -119,6 +120,7 @@ class Runtime:
         self._decode_pool.shutdown(wait=drained, cancel_futures=True)
         if not drained:
             logger.error("inference did not end within PARSEQ_DRAIN_TIMEOUT_S")
+        logger.info("stopped")
 
     async def warmed_up(self) -> None:
         """Wait until the warm-up is over, well or badly."""

@@ -17,10 +17,14 @@ class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
+StringId = Annotated[str, Field(max_length=MAX_ID_LENGTH)]
+NumberId = Annotated[int, Field(strict=True, ge=-MAX_ID, le=MAX_ID)]
+
+
 class ImageInput(BaseModel):
     """One image of a JSON request."""
 
-    id: Annotated[str, Field(max_length=MAX_ID_LENGTH)] | Annotated[int, Field(ge=-MAX_ID, le=MAX_ID)] | None = Field(
+    id: StringId | NumberId | None = Field(
         None, description="Comes back with the result; default: the position in the list, from 0."
     )
     content: str = Field(description="The image file in base64; a `data:` prefix is accepted.")

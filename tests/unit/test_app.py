@@ -113,6 +113,7 @@ def test_a_poisoned_crop_fails_alone() -> None:
         ({"json": {"images": [{"content": 5}]}}, errors.INVALID_REQUEST),
         ({"json": {"images": [{"content": "", "id": "x" * 257}]}}, errors.INVALID_REQUEST),
         ({"json": {"images": [{"content": "", "id": 10**30}]}}, errors.INVALID_REQUEST),
+        ({"json": {"images": [{"content": "", "id": True}]}}, errors.INVALID_REQUEST),
         ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, errors.MALFORMED_REQUEST),
         ({"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=a"}}, errors.MALFORMED_REQUEST),
         ({"content": b"--a\r\n\r\n", "headers": {"content-type": "multipart/form-data; boundary=a"}}, errors.MALFORMED_REQUEST),

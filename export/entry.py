@@ -1,0 +1,10 @@
+"""The console script `parseq-export`."""
+
+from __future__ import annotations
+
+from model.entry import run
+
+
+def export() -> int:
+    """`parseq-export`."""
+    return run("parseq-export", "export.__main__")
