@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from model.configs import ConfigError, PARSeqConfig, named_config, read_config
 from model.curve import draw_curve
 from model.data import Batch, BatchStream, Crops, DataError, concatenate, find_lmdb, read_lmdb, read_synthetic
+from model.loading import WeightsError, load
 from model.system import RecognitionSystem
 
 HELD_OUT_EVERY = 10
@@ -55,6 +56,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--glyph-weight", type=float, default=1.0, help="weight of the glyph-centre loss (%(default)s)")
     parser.add_argument("--validate-every", type=int, default=500, help="steps between validations (%(default)s)")
     parser.add_argument("--checkpoint-every", type=int, default=100, help="steps between checkpoints (%(default)s)")
+    parser.add_argument("--weights", type=Path, help="begin with these weights instead of random ones (not with --resume)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: PyTorch's choice")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output")
@@ -120,7 +122,7 @@ def train(args: argparse.Namespace) -> Path:
         The weights file, safetensors, of the network alone.
 
     Raises:
-        ConfigError, DataError: the arguments do not make a job.
+        ConfigError, DataError, WeightsError: the arguments do not make a job.
     """
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -137,6 +139,8 @@ def train(args: argparse.Namespace) -> Path:
         glyph_weight=args.glyph_weight,
         seed=args.seed,
     )
+    if args.weights and not checkpoint:
+        system.model.load_state_dict(load(config=config, weights=args.weights).state_dict())
     loader, validation = build_data(args, config, first_step)
     trainer = build_trainer(args, bool(validation))
     trainer.fit(system, loader, validation or None, ckpt_path=checkpoint)
@@ -172,7 +176,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         weights = train(args)
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, WeightsError) as error:
         print(f"parseq-train: {error}", file=sys.stderr)
         return 2
     print(weights)

@@ -87,6 +87,19 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, shards: Path,
     assert (tmp_path / "parts" / "curve.png").stat().st_size > 1000
 
 
+def test_training_begins_with_given_weights(tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(7)
+    start = PARSeq(system().config)
+    torch.save(start.state_dict(), tmp_path / "start.pt")
+    options = [*arguments(tmp_path, shards, "run", 1), "--weights", str(tmp_path / "start.pt"), "--lr", "0"]
+    assert main(options) == 0
+    weights = load(config=start.config, weights=tmp_path / "run" / "tiny.safetensors")
+    assert all(torch.equal(value, weights.get_parameter(name)) for name, value in start.named_parameters())
+    (tmp_path / "bad.pt").write_bytes(b"no weights")
+    assert main([*arguments(tmp_path, shards, "other", 1), "--weights", str(tmp_path / "bad.pt")]) == 2
+    assert "bad.pt" in capsys.readouterr().err
+
+
 def test_nothing_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--output", str(tmp_path / "run")]) == 2
     assert "nothing to train on" in capsys.readouterr().err
