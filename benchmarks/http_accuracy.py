@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import argparse
 import base64
-import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 
 import httpx
@@ -18,7 +16,7 @@ from tqdm import tqdm
 
 from model.charsets import CHARSETS, CharsetAdapter
 from model.data import find_lmdb, iterate_lmdb
-from model.evaluate import Score, score, table
+from model.evaluate import Score, score, tell
 from model.reader import Reading
 
 
@@ -53,9 +51,7 @@ def main() -> int:
     archives = [archive for root in args.data for archive in find_lmdb(root)]
     with httpx.Client(base_url=args.url, timeout=120) as client:
         scores = [evaluate(client, path, CHARSETS[args.charset], args.batch_size, args.connections) for path in archives]
-    print(table(scores))
-    if args.json:
-        args.json.write_text(json.dumps([asdict(entry) for entry in scores], indent=1) + "\n", encoding="utf-8")
+    tell(scores, args.json)
     return 0
 
 

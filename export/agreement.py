@@ -8,17 +8,24 @@ apart; of all others a stated share must read the same, character for character,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
-import torch
 from numpy.typing import NDArray
 
 from export.artifact import CONFIDENCES_NAME, TOKEN_IDS_NAME, DecodeMode, Precision
 from export.crops import Crop
-from export.parity import BATCH_SIZES, MAX_REPORTED, Failure, Reference, batches, cpu_session, read_with_torch, run_artifact
+from export.parity import (
+    BATCH_SIZES,
+    MAX_REPORTED,
+    Failure,
+    GateReport,
+    batches,
+    cpu_session,
+    first_difference,
+    read_with_torch,
+    run_artifact,
+)
 from model.parseq import PARSeq
 
 IN_COMPANY = 32
@@ -45,20 +52,13 @@ DEMANDS: dict[Precision, Demand] = {
 }
 
 
-@dataclass(slots=True)
-class AgreementReport:
-    """How far an artifact that rounds agrees with PyTorch; stored with it."""
+@dataclass(kw_only=True)
+class AgreementReport(GateReport):
+    """How far an artifact that rounds agrees with PyTorch."""
 
     precision: Precision
-    crops: int
-    batch_sizes: list[int]
     floor: float
     tie_margin: float
-    comparisons: int = 0
-    near_ties: int = 0
-    """Crops that PyTorch itself hardly decides."""
-    near_ties_differing: int = 0
-    """Those of them that were read differently."""
     agreement: float = 0.0
     """Share of readings with an equal text, near ties apart."""
     agreement_of_all: float = 0.0
@@ -67,15 +67,6 @@ class AgreementReport:
     """Of the tokens of texts that are equal."""
     calibration: str | None = None
     """What the scales of an int8 graph were seen on."""
-    provider: str = "CPUExecutionProvider"
-    torch_version: str = torch.__version__
-    onnxruntime_version: str = onnxruntime.__version__
-    failures: list[Failure] = field(default_factory=list)
-    """Examples of crops that were read differently."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
     @property
     def problem(self) -> str | None:
@@ -145,7 +136,9 @@ def check_agreement(
     pixels = np.stack([crop.pixels for crop in crops])
     reference = read_with_torch(model, pixels, decode, refine_iters)
     near_tie = reference.margins < demand.tie_margin
-    report = AgreementReport(precision, len(crops), list(BATCH_SIZES), demand.floor, demand.tie_margin)
+    report = AgreementReport(
+        precision=precision, crops=len(crops), batch_sizes=list(BATCH_SIZES), floor=demand.floor, tie_margin=demand.tie_margin
+    )
     report.near_ties = int(near_tie.sum())
     session = cpu_session(artifact)
     equal: list[tuple[int, bool]] = []
@@ -153,7 +146,7 @@ def check_agreement(
     for batch_size, chosen in planned_readings(len(crops)):
         outputs = run_artifact(session, pixels[chosen])
         for row, crop in enumerate(chosen.tolist()):
-            step = _first_difference(reference, crop, outputs[TOKEN_IDS_NAME][row])
+            step = first_difference(reference, crop, outputs[TOKEN_IDS_NAME][row])
             equal.append((crop, step is None))
             if step is None:
                 steps = reference.steps[crop]
@@ -168,12 +161,3 @@ def check_agreement(
     report.near_ties_differing = len({crop for crop, same in equal if near_tie[crop] and not same})
     report.mean_confidence_difference = float(np.mean(differences)) if differences else float("nan")
     return report
-
-
-def _first_difference(reference: Reference, crop: int, got: NDArray[np.int64]) -> int | None:
-    """The first step with another token, None if there is none up to the end of the text."""
-    steps, wanted = int(reference.steps[crop]), reference.token_ids[crop]
-    if got.shape != wanted.shape:
-        return 0
-    differs = got[:steps] != wanted[:steps]
-    return int(np.argmax(differs)) if differs.any() else None

@@ -13,9 +13,10 @@ never trained are like that).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -77,29 +78,46 @@ class Failure:
         return f"crop {self.crop}, batch size {self.batch_size}, step {self.step}: {self.reason}"
 
 
-@dataclass(slots=True)
-class ParityReport:
-    """What the gate saw. Stored in the artifact as JSON."""
+@dataclass(kw_only=True)
+class GateReport(ABC):
+    """What a gate has found. Stored in the artifact as JSON."""
 
     crops: int
     batch_sizes: list[int]
     comparisons: int = 0
     """Crops times batch sizes and companies."""
     near_ties: int = 0
-    """Crops."""
+    """Crops that PyTorch itself hardly decides."""
     near_ties_differing: int = 0
-    """Crops."""
-    max_confidence_difference: float = 0.0
-    max_logit_difference: float | None = None
-    """Only of artifacts that give logits."""
+    """Those of them that were read differently."""
     provider: str = "CPUExecutionProvider"
     torch_version: str = torch.__version__
     onnxruntime_version: str = onnxruntime.__version__
     failures: list[Failure] = field(default_factory=list)
+    """Crops that were read differently; not all of them."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+    @property
+    @abstractmethod
+    def problem(self) -> str | None:
+        """Why the artifact must not be written, in one sentence; None if it may."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """What was found, for people."""
+
+
+@dataclass(kw_only=True)
+class ParityReport(GateReport):
+    """What the parity gate saw."""
+
+    max_confidence_difference: float = 0.0
+    max_logit_difference: float | None = None
+    """Only of artifacts that give logits."""
 
     @property
     def problem(self) -> str | None:
@@ -125,25 +143,6 @@ class ParityReport:
             f"confidences within {self.max_confidence_difference:.1e}; {self.near_ties} near ties"
             + (f", {self.near_ties_differing} of them differ" if self.near_ties_differing else "")
         )
-
-
-class GateReport(Protocol):
-    """What a gate has found."""
-
-    crops: int
-    comparisons: int
-    failures: list[Failure]
-
-    @property
-    def problem(self) -> str | None:
-        """Why the artifact must not be written."""
-
-    @property
-    def summary(self) -> str:
-        """What was found, for people."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
 
 
 class ParityError(RuntimeError):
@@ -264,6 +263,21 @@ def run_artifact(session: onnxruntime.InferenceSession, pixels: NDArray[np.uint8
     return dict(zip(names, session.run(names, {INPUT_NAME: pixels}), strict=True))
 
 
+def first_difference(reference: Reference, crop: int, got: Ids) -> int | None:
+    """The first step with another token, None if there is none up to the end of the text.
+
+    Args:
+        reference: what PyTorch reads.
+        crop: which of its crops.
+        got: int64 `(S,)`, what the artifact reads.
+    """
+    wanted = reference.token_ids[crop]
+    if got.shape != wanted.shape:
+        return 0
+    differs = (got != wanted)[: int(reference.steps[crop])]
+    return int(np.argmax(differs)) if differs.any() else None
+
+
 def _compare(
     reference: Reference, crop: int, outputs: dict[str, NDArray[Any]], row: int, report: ParityReport
 ) -> tuple[int, str] | None:
@@ -272,8 +286,8 @@ def _compare(
     wanted, got = reference.token_ids[crop], outputs[TOKEN_IDS_NAME][row]
     if got.shape != wanted.shape:
         return 0, f"the graph gives {got.shape[0]} steps, the network {wanted.shape[0]}"
-    if (got[:steps] != wanted[:steps]).any():
-        step = int(np.argmax(got[:steps] != wanted[:steps]))
+    step = first_difference(reference, crop, got)
+    if step is not None:
         return step, f"token {got[step]} instead of {wanted[step]}"
     gaps = np.abs(outputs[CONFIDENCES_NAME][row] - reference.confidences[crop])[:steps]
     report.max_confidence_difference = max(report.max_confidence_difference, float(gaps.max()))

@@ -46,7 +46,12 @@ class Crops:
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Crops:
         """The crops at `indices`."""
-        return Crops(self.images[indices], [self.labels[i] for i in indices], self.centers[indices])
+        chosen = np.asarray(indices)
+        return Crops(self.images[chosen], [self.labels[i] for i in chosen], self.centers[chosen])
+
+    def batch(self) -> Batch:
+        """All of them as one batch."""
+        return Batch(torch.from_numpy(self.images), self.labels, torch.from_numpy(self.centers).float())
 
 
 def concatenate(parts: Sequence[Crops]) -> Crops:
@@ -189,8 +194,7 @@ class BatchStream(IterableDataset[Batch]):
             positions = range(step * share, (step + 1) * share)
             chosen = [self._order(index, p // len(crops))[p % len(crops)] for p in positions]
             parts.append(crops.take(np.array(chosen)))
-        joined = concatenate(parts)
-        return Batch(torch.from_numpy(joined.images), joined.labels, torch.from_numpy(joined.centers).float())
+        return concatenate(parts).batch()
 
     def _order(self, source: int, epoch: int) -> NDArray[np.int64]:
         key = (source, epoch)

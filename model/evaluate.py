@@ -76,6 +76,13 @@ def table(scores: list[Score]) -> str:
     return "\n".join(lines)
 
 
+def tell(scores: list[Score], json_file: Path | None) -> None:
+    """Print the table, and write the scores to `json_file` if there is one."""
+    print(table(scores))
+    if json_file:
+        json_file.write_text(json.dumps([asdict(entry) for entry in scores], indent=1) + "\n", encoding="utf-8")
+
+
 def data_sets(folder: Path, network: PARSeq, charset: str) -> list[tuple[str, Crops]]:
     """The LMDB archives at or below `folder`, or the shards of rendered crops in it."""
     if any(folder.glob("shard-*.npz")):
@@ -125,9 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ConfigError, DataError, WeightsError, DownloadError) as error:
         print(f"parseq-evaluate: {error}", file=sys.stderr)
         return 2
-    print(table(scores))
-    if args.json:
-        args.json.write_text(json.dumps([asdict(score) for score in scores], indent=1) + "\n", encoding="utf-8")
+    tell(scores, args.json)
     return 0
 
 

@@ -56,6 +56,7 @@ class RecognitionSystem(lightning.LightningModule):
         self.lr, self.weight_decay = lr, weight_decay
         self.warmup_steps, self.decay_fraction = warmup_steps, decay_fraction
         self.glyph_weight, self.seed = glyph_weight, seed
+        self.validation_names: list[str] = []
 
     def on_train_start(self) -> None:
         """Set the learning rate anew: a checkpoint remembers the rate of the length that the run had then."""
@@ -110,7 +111,7 @@ class RecognitionSystem(lightning.LightningModule):
         """Count exact matches (case-sensitive), with the config's own decoding."""
         texts, _ = self.model.tokenizer.decode(self.model(normalise(batch.images)).softmax(-1))
         hits = [text == label for text, label in zip(texts, batch.labels, strict=True)]
-        name = ("synthetic", "real")[dataloader_idx]
+        name = self.validation_names[dataloader_idx]
         accuracy = sum(hits) / len(hits)
         self.log(f"accuracy_{name}", accuracy, batch_size=len(hits), prog_bar=True, add_dataloader_idx=False)
 

@@ -80,15 +80,15 @@ def real_crops(args: argparse.Namespace, config: PARSeqConfig) -> tuple[list[Cro
 
 def validation_loader(crops: Crops) -> DataLoader[Batch]:
     """All of `crops` once, in order."""
-    stream = BatchStream([(crops, min(VALIDATION_BATCH, len(crops)))], seed=0)
-    batches = [stream.batch(step) for step in range(len(crops) // min(VALIDATION_BATCH, len(crops)))]
+    starts = range(0, len(crops), VALIDATION_BATCH)
+    batches = [crops.take(range(start, min(start + VALIDATION_BATCH, len(crops)))).batch() for start in starts]
     return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
 
 
 def build_data(
     args: argparse.Namespace, config: PARSeqConfig, first_step: int
-) -> tuple[DataLoader[Batch], list[DataLoader[Batch]]]:
-    """The training stream and the validation loaders (synthetic, then real)."""
+) -> tuple[DataLoader[Batch], dict[str, DataLoader[Batch]]]:
+    """The training stream and the validation loaders by name, `synthetic` and `real`."""
     real, real_validation = real_crops(args, config)
     real_count = round(args.batch_size * args.real_share) if real else 0
     sources = []
@@ -101,10 +101,13 @@ def build_data(
         sources.append((concatenate(real), real_count))
     if not sources:
         raise DataError("nothing to train on: give --synthetic FOLDER, --real FOLDER or both")
-    validation = [read_synthetic(args.synthetic_validation)] if args.synthetic_validation else []
-    validation += [concatenate(real_validation)] if real_validation else []
+    validation = {}
+    if args.synthetic_validation:
+        validation["synthetic"] = validation_loader(read_synthetic(args.synthetic_validation))
+    if real_validation:
+        validation["real"] = validation_loader(concatenate(real_validation))
     stream = BatchStream(sources, args.seed, first_step)
-    return DataLoader(stream, batch_size=None), [validation_loader(crops) for crops in validation]
+    return DataLoader(stream, batch_size=None), validation
 
 
 def last_checkpoint(output: Path) -> tuple[Path | None, int]:
@@ -143,7 +146,8 @@ def train(args: argparse.Namespace) -> Path:
         system.model.load_state_dict(load(config=config, weights=args.weights).state_dict())
     loader, validation = build_data(args, config, first_step)
     trainer = build_trainer(args, bool(validation))
-    trainer.fit(system, loader, validation or None, ckpt_path=checkpoint)
+    system.validation_names = list(validation)
+    trainer.fit(system, loader, list(validation.values()) or None, ckpt_path=checkpoint)
     draw_curve(args.output)
     weights: Path = args.output / f"{args.model if not args.config else args.config.stem}.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in system.model.state_dict().items()}, weights)

@@ -174,8 +174,16 @@ def test_the_gate_refuses_another_network(precision: Precision, monkeypatch: pyt
 
 
 def report_with(**values: Any) -> AgreementReport:
-    base: dict[str, Any] = {"agreement": 1.0, "mean_confidence_difference": 0.001}
-    return AgreementReport("int8", 100, [1], 0.97, 0.5, **{**base, **values})
+    base: dict[str, Any] = {
+        "precision": "int8",
+        "crops": 100,
+        "batch_sizes": [1],
+        "floor": 0.97,
+        "tie_margin": 0.5,
+        "agreement": 1.0,
+        "mean_confidence_difference": 0.001,
+    }
+    return AgreementReport(**{**base, **values})
 
 
 @pytest.mark.parametrize(

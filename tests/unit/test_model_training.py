@@ -11,11 +11,11 @@ import torch
 
 from model.augment import jitter_colours, warp
 from model.curve import read_logs
-from model.data import Batch
+from model.data import Batch, Crops
 from model.loading import load
 from model.parseq import PARSeq
 from model.system import RecognitionSystem
-from model.train import main
+from model.train import VALIDATION_BATCH, main, validation_loader
 from tests.unit.test_model_data import png, write_lmdb
 
 TINY = {
@@ -98,6 +98,24 @@ def test_training_begins_with_given_weights(tmp_path: Path, shards: Path, capsys
     (tmp_path / "bad.pt").write_bytes(b"no weights")
     assert main([*arguments(tmp_path, shards, "other", 1), "--weights", str(tmp_path / "bad.pt")]) == 2
     assert "bad.pt" in capsys.readouterr().err
+
+
+def test_validation_reads_every_crop_once_in_order() -> None:
+    count = VALIDATION_BATCH + 7
+    images = np.zeros((count, 32, 128, 3), np.uint8)
+    crops = Crops(images, [str(i) for i in range(count)], np.zeros((count, 25, 2), np.float16))
+    batches = list(validation_loader(crops))
+    assert [label for batch in batches for label in batch.labels] == crops.labels
+    assert [len(batch.images) for batch in batches] == [VALIDATION_BATCH, 7]
+
+
+def test_validation_on_real_crops_alone_is_called_real(tmp_path: Path, shards: Path) -> None:
+    options = arguments(tmp_path, shards, "run", 2)
+    at = options.index("--synthetic-validation")
+    assert main(options[:at] + options[at + 2 :]) == 0
+    logs = read_logs(tmp_path / "run")
+    assert "accuracy_real" in logs
+    assert "accuracy_synthetic" not in logs
 
 
 def test_nothing_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
