@@ -3,10 +3,12 @@
 python benchmarks/export.py --model parseq-tiny [--weights FILE] [--json FILE]
 
 All graphs of a batch size take turns, one run each and in a new order every round, so that whatever else the machine does,
-and whatever a run leaves behind in caches and threads, falls on all of them alike. The figures are medians of a run, on pixels
-that do not matter: every graph computes the same whatever it reads. PyTorch reads in turn until all texts of its batch have
-ended, so its figures for `ar` depend on what it reads: it gets the drawn crops of the parity gate. Without weights the network
-has those it would begin training with, which changes no speed but PyTorch's.
+and whatever a run leaves behind in caches and threads, falls on all of them alike. The figures are medians of a run.
+
+`ar` and `ar+1` are graphs with an early exit (`parseq-export --early-exit`), as is PyTorch's reading: they end with the longest
+text of a batch. So every round reads other crops: drawn texts of the lengths that the words of ICDAR 2015's training set have.
+Of `ar, unrolled` all steps are written out. Without weights (bundled ones, or --weights) a network has those it would begin
+training with; its texts hardly ever end, and an early exit saves nothing. The last line tells how long the texts were.
 """
 
 from __future__ import annotations
@@ -35,15 +37,19 @@ from export.artifact import INPUT_NAME, DecodeMode
 from export.builder import GraphBuilder
 from export.calibrate import observe_ranges
 from export.crop_sources import calibration_crops
-from export.crops import parity_crops
+from export.crops import crops_of_lengths
 from export.graph import write_encoder_graph, write_graph
 from export.int8 import Int8Builder, Range
 from model.configs import NAMED, named_config
-from model.loading import load
+from model.loading import bundled_weights, load
 from model.parseq import PARSeq
 from model.preprocess import normalise
 
 MODES: dict[str, tuple[DecodeMode, int]] = {"nar": ("nar", 0), "ar": ("ar", 0), "ar+1": ("ar", 1)}
+UNROLLED = ", unrolled"
+CROPS = 512
+LENGTHS = {3: 198, 4: 255, 5: 158, 6: 131, 7: 109, 8: 66, 9: 40, 10: 23, 11: 11, 12: 5, 13: 3, 14: 1}
+"""Characters of a word and how many of a thousand words have them: ICDAR 2015, challenge 4.3, training set."""
 PRECISIONS = ("fp32", "fp16", "int8")
 EAGER = "pytorch"
 YARDSTICK = ("encoder", "fp32")
@@ -73,9 +79,13 @@ def onnx_runs(model: PARSeq, precisions: list[str], threads: int) -> dict[tuple[
     for precision in precisions:
         encoder = write_encoder_graph(model, _builder(precision, ranges))
         runs["encoder", precision] = session_run(encoder, threads)
-        for mode, (decode, refine_iters) in MODES.items():
-            graph = write_graph(model, decode, refine_iters, builder=_builder(precision, ranges))
+        for mode, how in MODES.items():
+            early_exit = how[0] == "ar"
+            graph = write_graph(model, *how, early_exit=early_exit, builder=_builder(precision, ranges))
             runs[mode, precision] = session_run(graph, threads)
+            if early_exit:
+                unrolled = write_graph(model, *how, builder=_builder(precision, ranges))
+                runs[mode + UNROLLED, precision] = session_run(unrolled, threads)
     return runs
 
 
@@ -115,12 +125,14 @@ def torch_runs(model: PARSeq) -> dict[tuple[str, str], Run]:
 
 
 def measure(
-    runs: dict[tuple[str, str], Run], pixels: NDArray[np.uint8], rounds: int, clock: Callable[[], float]
+    runs: dict[tuple[str, str], Run], crops: NDArray[np.uint8], batch: int, rounds: int, clock: Callable[[], float]
 ) -> dict[tuple[str, str], float]:
     """Median seconds of interleaved runs at one batch size."""
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
     order, shuffle = list(runs.items()), random.Random(0).shuffle
+    choice = np.random.default_rng(batch)
     for number in range(rounds + 1):
+        pixels = crops[choice.integers(0, len(crops), batch)]
         shuffle(order)
         for key, run in order:
             started = clock()
@@ -131,13 +143,30 @@ def measure(
     return {key: statistics.median(values) for key, values in seconds.items()}
 
 
+def drawn_crops(model: PARSeq) -> NDArray[np.uint8]:
+    """Crops to read, uint8 `(N, H, W, 3)`."""
+    rng = np.random.default_rng(0)
+    weights = np.array(list(LENGTHS.values()), dtype=np.float64)
+    lengths = np.minimum(rng.choice(list(LENGTHS), CROPS, p=weights / weights.sum()), model.config.max_label_length)
+    drawn = crops_of_lengths(model.config.img_size, model.config.charset_train, lengths.tolist(), rng)
+    return np.stack([crop.pixels for crop in drawn])
+
+
+@torch.inference_mode()
+def mean_length(model: PARSeq, pixels: NDArray[np.uint8]) -> float:
+    """Characters of a text, in the mean."""
+    ended = (model(normalise(torch.from_numpy(pixels)), None, True, 0).argmax(-1) == model.tokenizer.eos_id).long()
+    lengths = torch.where(ended.any(1), ended.argmax(1), ended.shape[1] - 1)
+    return float(lengths.double().mean())
+
+
 def table(rows: list[Row]) -> str:
     """Milliseconds of a run, and in brackets its ratio to the encoder; one line per mode and precision."""
     batches = sorted({row.batch for row in rows})
     cells = {(row.mode, row.precision, row.batch): f"{row.ms:9.2f} ({row.ratio_to_encoder:5.2f})" for row in rows}
-    lines = [f"{'mode':8} {'precision':9} " + " ".join(f"{f'batch {batch}':>17}" for batch in batches)]
+    lines = [f"{'mode':14} {'precision':9} " + " ".join(f"{f'batch {batch}':>17}" for batch in batches)]
     for mode, precision in dict.fromkeys((row.mode, row.precision) for row in rows):
-        lines.append(f"{mode:8} {precision:9} " + " ".join(cells[mode, precision, batch] for batch in batches))
+        lines.append(f"{mode:14} {precision:9} " + " ".join(cells[mode, precision, batch] for batch in batches))
     return "\n".join(lines)
 
 
@@ -145,7 +174,7 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=list(NAMED), default="parseq-nano")
-    parser.add_argument("--weights", type=Path, help="weights file; without it freshly initialised ones")
+    parser.add_argument("--weights", type=Path, help="weights file; without it bundled or freshly initialised ones")
     parser.add_argument("--threads", type=int, default=2, help="threads of one run (default: %(default)s)")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32], help="batch sizes (default: 1 8 32)")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="fp32 is always measured")
@@ -162,23 +191,23 @@ def main() -> int:
     args = parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    model = load(args.model, weights=args.weights) if args.weights else PARSeq(named_config(args.model)).eval()
-    config = model.config
-    crops = np.stack([crop.pixels for crop in parity_crops(config.img_size, config.charset_train, config.max_label_length)])
+    weights = args.weights or bundled_weights(args.model)
+    model = load(args.model, weights=weights) if weights else PARSeq(named_config(args.model)).eval()
+    crops = drawn_crops(model)
     # Not in one round: PyTorch's threads go on spinning for a while, and the next to run would pay for it.
     groups = (onnx_runs(model, list(dict.fromkeys(["fp32", *args.precision])), args.threads), torch_runs(model))
     clock = time.process_time if args.cpu_time else time.perf_counter
     rows: list[Row] = []
     for batch in tqdm(args.batch, unit="batch size", disable=None):
-        pixels = np.resize(crops, (batch, *crops.shape[1:]))
         medians: dict[tuple[str, str], float] = {}
         for runs in groups:
-            medians.update(measure(runs, pixels, max(5, round(args.rounds / batch**0.5)), clock))
+            medians.update(measure(runs, crops, batch, max(5, round(args.rounds / batch**0.5)), clock))
             time.sleep(PAUSE_S)
         yardstick = medians[YARDSTICK]
         rows += [Row(*key, batch, round(s * 1e3, 3), round(s / yardstick, 3)) for key, s in medians.items()]
     print(f"{args.model}, {args.threads} threads, ms a run (ratio to the fp32 encoder)")
     print(table(rows))
+    print(f"texts read have {mean_length(model, crops[:64]):.1f} characters in the mean")
     if args.json:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
     return 0

@@ -53,6 +53,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--decode", choices=("ar", "nar"), help="read in turn, or all at once (default: the model's own)")
     parser.add_argument("--refine-iters", metavar="N", type=_count, help="how often to read again (default: the model's own)")
+    parser.add_argument(
+        "--early-exit",
+        action=argparse.BooleanOptionalAction,
+        help="ar: stop when all texts of a batch have ended, by a loop, quicker on a CPU; without it every step is written "
+        "out, which a GPU likes better (default: with int8)",
+    )
     parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="the .onnx file to write")
     parser.add_argument("--with-logits", action="store_true", help="give the logits as a third output")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help=PRECISION_HELP)
@@ -144,6 +150,8 @@ def _load(args: argparse.Namespace) -> tuple[PARSeq, Path]:
 
 def _export(args: argparse.Namespace, model: PARSeq, weights: Path) -> ExportSummary:
     decode: DecodeMode = args.decode or ("ar" if model.config.decode_ar else "nar")
+    if args.early_exit and decode == "nar":
+        raise ExportError("--early-exit is for --decode ar: reading at once has no steps to leave out")
     options = ExportOptions(
         model_name=args.name or args.model or weights.stem,
         decode=decode,
@@ -152,6 +160,7 @@ def _export(args: argparse.Namespace, model: PARSeq, weights: Path) -> ExportSum
         with_logits=args.with_logits,
         precision=args.precision,
         calibration=args.calibration,
+        early_exit=args.early_exit,
     )
     more_crops = parity_data(args.parity_data, model.config) if args.parity_data else ()
     # Nothing is drawn where nobody looks.
@@ -171,6 +180,7 @@ def _print_summary(summary: ExportSummary) -> None:
         f"model    {metadata.model_name}: {metadata.image_height}x{metadata.image_width} pixels, "
         f"{len(metadata.charset)} characters, up to {metadata.max_label_length} long, "
         f"{metadata.decode_mode} with {metadata.refine_iters} refinements, {metadata.precision}"
+        + (", early exit" if metadata.early_exit else "")
     )
     print(f"parity   {parity.summary}")
 

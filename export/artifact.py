@@ -62,6 +62,8 @@ class ArtifactMetadata:
     exporter_version: str
     opset: int
     has_logits: bool = False
+    early_exit: bool = False
+    """Whether a run ends with the longest text of its batch, by a `Loop` in the graph."""
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:

@@ -6,8 +6,10 @@ result does not depend on the version of an exporter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,6 +23,36 @@ IR_VERSION = 9
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 FLOAT_TYPES: dict[int, type[np.floating]] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A value that a loop hands from one round to the next; a string in `shape` is a dynamic size."""
+
+    value: str
+    """Before the first round."""
+    element_type: int
+    shape: Sequence[int | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What the body of a loop gives."""
+
+    go_on: str
+    """bool, a scalar: whether there is another round."""
+    carried: Sequence[str]
+    stacked: Sequence[str]
+    """Values whose rounds are collected along a new first axis."""
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph, those in the bodies of its loops too."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from all_nodes(attribute.g)
 
 
 class GraphBuilder:
@@ -97,6 +129,64 @@ class GraphBuilder:
         node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
         self.nodes.append(node)
         return name
+
+    def loop(self, rounds: int, go_on: str, carried: Sequence[Carried], write: Callable[[str, list[str]], Round]) -> list[str]:
+        """Repeat what `write` writes, at most `rounds` times.
+
+        Args:
+            rounds: at most; 0 is allowed.
+            go_on: bool, a scalar: whether there is a first round.
+            carried: values that every round replaces.
+            write: gets the round's number (int64, a scalar, from 0) and the carried values, and writes the body.
+
+        Returns:
+            The stacked values.
+        """
+        name = self._unique(f"{self._scope}/Loop")
+        number, condition = self._unique(f"{name}/round"), self._unique(f"{name}/go_on")
+        names = [self._unique(f"{name}/carried_{index}") for index in range(len(carried))]
+        with self._body() as nodes:
+            after = write(number, names)
+            results = list(after.carried)
+            # An output of a body must not be one of its other outputs too.
+            results += [self.node("Identity", [value]) if value in results else value for value in after.stacked]
+        values: list[tuple[str, int, Sequence[int | str]]] = [
+            (number, TensorProto.INT64, ()),
+            (condition, TensorProto.BOOL, ()),
+        ]
+        values += [(inside, value.element_type, value.shape) for inside, value in zip(names, carried, strict=True)]
+        body = helper.make_graph(
+            nodes,
+            f"{name}/body",
+            [helper.make_tensor_value_info(*value) for value in values],
+            [helper.make_value_info(result, onnx.TypeProto()) for result in (after.go_on, *results)],
+        )
+        outputs = [self._unique(f"{name}/after_{index}") for index in range(len(results))]
+        trips = self.constant(np.array(rounds, dtype=np.int64), "rounds")
+        before = [value.value for value in carried]
+        self.nodes.append(helper.make_node("Loop", [trips, go_on, *before], outputs, name=name, body=body))
+        return outputs[len(carried) :]
+
+    @contextmanager
+    def _body(self) -> Iterator[list[onnx.NodeProto]]:
+        """What is written inside goes into a list of its own: it sees the values outside, and is not seen there."""
+        outside, self.nodes = self.nodes, []
+        caches = self._caches()
+        kept = [dict(cache) for cache in caches]
+        # ONNX Runtime looks for what it can fuse within one body: what is derived from a constant is written there again.
+        for cache in caches:
+            cache.clear()
+        try:
+            yield self.nodes
+        finally:
+            self.nodes = outside
+            for cache, before in zip(caches, kept, strict=True):
+                cache.clear()
+                cache.update(before)
+
+    def _caches(self) -> list[dict[Any, Any]]:
+        """What remembers names of values that were written."""
+        return [self._weights]
 
     def model(self, name: str, metadata: dict[str, str], producer_version: str) -> onnx.ModelProto:
         """The finished model, checked.

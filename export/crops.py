@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,9 +68,14 @@ def word_crops(img_size: tuple[int, int], charset: str, max_label_length: int, c
         seed: of texts, colours, angles and noise.
     """
     rng = np.random.default_rng(seed)
-    alphabet = [c for c in charset if c in DRAWABLE] or list(string.ascii_letters)
     lengths = rng.integers(1, min(max_label_length, MAX_WORD) + 1, count)
-    texts = ["".join(rng.choice(alphabet, length)) for length in lengths.tolist()]
+    return crops_of_lengths(img_size, charset, lengths.tolist(), rng)
+
+
+def crops_of_lengths(img_size: tuple[int, int], charset: str, lengths: Sequence[int], rng: np.random.Generator) -> list[Crop]:
+    """Crops with a text of each of `lengths` characters; the rest as for `word_crops`."""
+    alphabet = [c for c in charset if c in DRAWABLE] or list(string.ascii_letters)
+    texts = ["".join(rng.choice(alphabet, length)) for length in lengths]
     return [Crop(f"text {text!r} of {len(text)}", resize(_draw(text, rng), img_size)) for text in texts]
 
 

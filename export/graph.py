@@ -1,7 +1,7 @@
 """A PARSeq network as a self-contained ONNX graph: raw pixels in, token ids and confidences out.
 
 The interface is that of `export.artifact`. The way of decoding and the number of refinements are baked in; the batch is the
-only dynamic size. No control flow, no boolean selection, no size computed at run time.
+only dynamic size. No boolean selection; without an early exit no control flow, and no size computed at run time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from export.artifact import CONFIDENCES_NAME, INPUT_NAME, LOGITS_NAME, TOKEN_IDS
 from export.builder import GraphBuilder
 from export.decoder_graph import MAX_TABLE_BYTES, DecoderGraph
 from export.encoder_graph import write_encoder
+from export.reading_graph import read_every_step, read_until_ended
 from model.parseq import PARSeq
 
 MEMORY_NAME = "memory"
@@ -24,6 +25,7 @@ def write_graph(
     decode: DecodeMode,
     refine_iters: int,
     *,
+    early_exit: bool = False,
     with_logits: bool = False,
     max_table_bytes: int = MAX_TABLE_BYTES,
     builder: GraphBuilder | None = None,
@@ -34,6 +36,7 @@ def write_graph(
         model: the network; its weights are read as they are in eval mode.
         decode: in turn (`ar`) or at once (`nar`).
         refine_iters: how often to read again.
+        early_exit: read in turn in a loop that ends when all texts of the batch have, instead of writing every step out.
         with_logits: give the logits of the last pass too.
         max_table_bytes: largest table of ready-made keys and values.
         builder: an empty one, of the precision to write; float32 without it.
@@ -47,7 +50,7 @@ def write_graph(
     memory = _encoder(g, model)
     decoder = DecoderGraph(g, model, memory, max_table_bytes=max_table_bytes)
     steps = model.config.max_label_length + 1
-    token_ids, logits = _decode(g, decoder, decode, refine_iters)
+    token_ids, logits = _decode(decoder, decode, refine_iters, early_exit=early_exit)
     g.scope("answer")
     confidences = g.node("ReduceMax", [g.softmax(logits), g.constant(np.array([-1]), "last_axis")], keepdims=0)
     g.output(token_ids, TOKEN_IDS_NAME, TensorProto.INT64, (BATCH, steps))
@@ -71,26 +74,26 @@ def _encoder(g: GraphBuilder, model: PARSeq) -> str:
     return write_encoder(g, model.encoder, model.config, images)
 
 
-def _decode(g: GraphBuilder, decoder: DecoderGraph, decode: DecodeMode, refine_iters: int) -> tuple[str, str]:
+def _decode(decoder: DecoderGraph, decode: DecodeMode, refine_iters: int, *, early_exit: bool) -> tuple[str, str]:
     """All passes; returns tokens, int64 `(B, S)`, and logits, float `(B, S, C)`, of the last."""
+    g = decoder.g
     if decode == "ar":
         # A refinement looks at every token but the last, so before it the last step need not be read.
-        reading = decoder.read_in_turn(decoder.length if refine_iters else decoder.length + 1)
-        tokens = decoder.stack_tokens(reading.tokens)
-        if refine_iters == 0:
-            return tokens, decoder.stack_logits(reading.logits)
-        g.scope("refine_1")
-        logits = decoder.refine(tokens, decoder.see_all_tokens(reading))
+        steps = decoder.length if refine_iters else decoder.length + 1
+        read = read_until_ended if early_exit else read_every_step
+        reading = read(decoder, steps, with_logits=refine_iters == 0)
+        tokens, logits = reading.tokens, reading.logits
     else:
         logits = decoder.read_at_once()
-    for number in range(2 if decode == "ar" else 1, refine_iters + 1):
+        tokens = _all_but_last(g, decoder.choose(logits), decoder.length) if refine_iters else ""
+    for number in range(1, refine_iters + 1):
         g.scope(f"refine_{number}")
-        logits = decoder.refine(_all_but_last(g, _best(g, logits), decoder.length))
-    return _best(g, logits), logits
-
-
-def _best(g: GraphBuilder, logits: str) -> str:
-    return g.node("ArgMax", [logits], axis=-1, keepdims=0)
+        logits = decoder.refine(tokens)
+        if number < refine_iters:
+            tokens = _all_but_last(g, decoder.choose(logits), decoder.length)
+    if decode == "ar" and refine_iters == 0:
+        return tokens, logits
+    return decoder.choose(logits), logits
 
 
 def _all_but_last(g: GraphBuilder, tokens: str, length: int) -> str:

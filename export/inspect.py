@@ -16,6 +16,7 @@ import onnxruntime
 from google.protobuf.message import DecodeError
 
 from export.artifact import INPUT_NAME, PARITY_KEY, ArtifactError, ArtifactMetadata
+from export.builder import all_nodes
 from export.parity import LOG_ERRORS
 
 BATCH_SIZES = (1, 8, 32)
@@ -63,7 +64,7 @@ def inspect_artifact(path: Path, *, timing: bool = True) -> Inspection:
     proto = _read(path)
     props = {entry.key: entry.value for entry in proto.metadata_props}
     metadata = ArtifactMetadata.from_map(props)
-    counts = Counter(node.op_type for node in proto.graph.node)
+    counts = Counter(node.op_type for node in all_nodes(proto.graph))
     return Inspection(
         file=str(path),
         size_bytes=path.stat().st_size,
@@ -114,6 +115,7 @@ def describe(found: Inspection) -> str:
     lines = [
         f"file       {found.file}, {found.size_bytes / 1e6:.1f} MB",
         f"model      {m.model_name}, {m.precision}, {m.decode_mode} with {m.refine_iters} refinements"
+        + (", early exit" if m.early_exit else "")
         + (", gives logits" if m.has_logits else ""),
         f"input      {m.image_height}x{m.image_width} pixels",
         f"charset    {len(m.charset)} characters, texts up to {m.max_label_length}: {charset}",

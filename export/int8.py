@@ -13,6 +13,7 @@ Kept in float32: layer norms, attention scores and softmax, the residual stream,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +96,9 @@ class Int8Builder(GraphBuilder):
             self._dequantize(bias_integers, bias_scales, f"{name}.bias", axis=0),
         ]
         return self.node("Conv", inputs, kernel_shape=list(weight.shape[2:]), strides=list(strides), pads=list(pads))
+
+    def _caches(self) -> list[dict[Any, Any]]:
+        return [*super()._caches(), self._rounded, self._scale_of]
 
     def _dequantize(self, integers: NDArray[np.signedinteger], scales: NDArray[np.float32], name: str, axis: int) -> str:
         zeros = np.zeros(len(scales), integers.dtype)

@@ -59,10 +59,14 @@ class LayerGraph:
         self.heads = layer.self_attn.num_heads
         self.embed_dim = layer.linear1.in_features
         self.width = self.embed_dim // self.heads
-        keys, values = g.split(g.product(memory, self.cross.key_value.T, f"{self.name}.cross.key_value"), 2, -1)
-        shape = (0, positions, self.heads, self.width)
-        self.memory_keys = g.transpose(g.reshape(keys, shape), (0, 2, 3, 1))
-        self.memory_values = g.transpose(g.reshape(values, shape), (0, 2, 1, 3))
+        memory = g.activation(memory, f"{self.name}.memory")
+        # Two products rather than one that would have to be cut in two.
+        keys, values = (
+            g.reshape(g.matmul(memory, g.weight(part.T, f"{self.name}.cross.{which}")), (0, positions, self.heads, self.width))
+            for which, part in zip(("key", "value"), self.cross.key_value.chunk(2, -1), strict=True)
+        )
+        self.memory_keys = g.transpose(keys, (0, 2, 3, 1))
+        self.memory_values = g.transpose(values, (0, 2, 1, 3))
 
     def norm_query(self, query: str) -> str:
         """The query stream's norm."""
@@ -74,10 +78,15 @@ class LayerGraph:
 
     def constant_query(self, queries: Tensor) -> str:
         """Queries that are known at export: float64 `(L, E)`, not normalised, to a constant `(1, H, L, D)`."""
-        normed = layer_norm(queries, self.layer.norm_q)
-        projected = normed @ self.own.query + self.own.query_bias
-        split = projected.view(len(queries), self.heads, self.width).transpose(0, 1)[None]
-        return self.g.constant(split, f"{self.name}.queries")
+        return self.g.constant(self._known_query(queries, self.layer.norm_q, self.own)[None], f"{self.name}.queries")
+
+    def query_table(self, queries: Tensor) -> Tensor:
+        """The same as a table with a row for each position, `(L, H, 1, D)`."""
+        return self._known_query(queries, self.layer.norm_q, self.own).transpose(0, 1)[:, :, None]
+
+    def start_table(self, queries: Tensor) -> Tensor:
+        """What `stream_from` begins with, a row for each position: float64 `(L, E)` to the same."""
+        return queries + self.own.out_bias
 
     def query(self, normed: str, count: int) -> str:
         """Queries of the self-attention, `(B, H, L, D)`, from a normalised stream of `count` positions."""
@@ -111,25 +120,41 @@ class LayerGraph:
         Returns:
             The stream after the layer.
         """
-        keys, values = self.g.split(key_value, 2, 1)
-        mixed = self._attend(query, self.g.transpose(keys, (0, 1, 3, 2)), values, mask)
+        mixed = self._attend_to_content(query, key_value, mask)
         return self.rest(self._add_output(x, mixed, self.own, count, "self"), count)
 
-    def rest(self, x: str, count: int) -> str:
-        """What follows the self-attention: attend to the memory, feed forward."""
+    def stream_from(self, start: str, query: str, key_value: str) -> str:
+        """The stream of one position whose residual is known: `start` is its row of `start_table`, float `(E,)`."""
+        output = self._project_output(self._attend_to_content(query, key_value), self.own, 1, "self")
+        return self.rest(self.g.add(output, start), 1)
+
+    def rest(self, x: str | Tensor, count: int) -> str:
+        """What follows the self-attention: attend to the memory, feed forward. `x` as for `stream`."""
         g, layer, name = self.g, self.layer, self.name
-        normed = g.layer_norm(x, layer.norm1, f"{name}.norm1")
-        query = self._project_query(normed, self.cross, count, "cross")
+        if isinstance(x, Tensor):
+            query = g.constant(self._known_query(x, layer.norm1, self.cross)[None], f"{name}.cross.queries")
+        else:
+            normed = g.layer_norm(x, layer.norm1, f"{name}.norm1")
+            query = self._project_query(normed, self.cross, count, "cross")
         mixed = self._attend(query, self.memory_keys, self.memory_values)
         x = self._add_output(x, mixed, self.cross, count, "cross")
         normed = g.layer_norm(x, layer.norm2, f"{name}.norm2")
         hidden = g.gelu(g.linear(normed, layer.linear1.weight, layer.linear1.bias, f"{name}.linear1"))
         return g.add(x, g.linear(hidden, layer.linear2.weight, layer.linear2.bias, f"{name}.linear2"))
 
+    def _known_query(self, x: Tensor, norm: torch.nn.LayerNorm, weights: AttentionWeights) -> Tensor:
+        """Float64 `(L, E)`, not normalised, to `(H, L, D)`."""
+        projected: Tensor = layer_norm(x, norm) @ weights.query + weights.query_bias
+        return projected.view(len(x), self.heads, self.width).transpose(0, 1)
+
     def _project_query(self, normed: str, weights: AttentionWeights, count: int, which: str) -> str:
         name = f"{self.name}.{which}.query"
         projected = self.g.linear(normed, weights.query.T, weights.query_bias, name)
         return self._split_heads(projected, count, self.heads)
+
+    def _attend_to_content(self, query: str, key_value: str, mask: str | None = None) -> str:
+        keys, values = self.g.split(key_value, 2, 1)
+        return self._attend(query, self.g.transpose(keys, (0, 1, 3, 2)), values, mask)
 
     def _attend(self, query: str, keys: str, values: str, mask: str | None = None) -> str:
         scores = self.g.matmul(query, keys)
@@ -139,16 +164,20 @@ class LayerGraph:
 
     def _add_output(self, x: str | Tensor, mixed: str, weights: AttentionWeights, count: int, which: str) -> str:
         """`x` and the output projection of what the heads gave, `(B, H, L, D)`."""
+        output = self._project_output(mixed, weights, count, which)
+        if isinstance(x, Tensor):
+            # One addition less: a known stream is a bias.
+            bias = weights.out_bias + (x[0] if count == 1 else x)
+            return self.g.add(output, self.g.constant(bias, f"{self.name}.{which}.out.bias"))
+        return self.g.add(x, self.g.add(output, self.g.constant(weights.out_bias, f"{self.name}.{which}.out.bias")))
+
+    def _project_output(self, mixed: str, weights: AttentionWeights, count: int, which: str) -> str:
+        """The output projection of what the heads gave, `(B, H, L, D)`, without its bias."""
         if count > 1:
             mixed = self.g.transpose(mixed, (0, 2, 1, 3))
         flat = count == 1 and self.g.flat_rows
         merged = self.g.reshape(mixed, (0, self.embed_dim) if flat else (0, count, self.embed_dim))
-        name = f"{self.name}.{which}.out"
-        if isinstance(x, Tensor):
-            # One addition less: a known stream is a bias.
-            bias = weights.out_bias + (x[0] if count == 1 else x)
-            return self.g.linear(merged, weights.out.T, bias, name)
-        return self.g.add(x, self.g.linear(merged, weights.out.T, weights.out_bias, name))
+        return self.g.product(merged, weights.out.T, f"{self.name}.{which}.out")
 
     def _split_heads(self, x: str, count: int, heads: int) -> str:
         # One position needs no transposition.

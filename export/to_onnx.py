@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from export.agreement import AgreementReport, check_agreement, planned_readings
 from export.artifact import PARITY_KEY, ArtifactMetadata, DecodeMode, Precision
-from export.builder import OPSET, GraphBuilder
+from export.builder import OPSET, GraphBuilder, all_nodes
 from export.calibrate import observe_ranges
 from export.crop_sources import calibration_crops
 from export.crops import Crop, parity_crops, word_crops
@@ -47,8 +47,15 @@ class ExportOptions:
     """Of the weights file; see `weights_digest` for weights without a file."""
     with_logits: bool = False
     precision: Precision = "fp32"
+    early_exit: bool | None = None
+    """Read in turn in a loop that ends with the texts; None: where that is quicker, which is `int8`, the precision for CPUs."""
     calibration: Path | None = None
     """A folder of crops to find the scales of an int8 graph with (LMDB archives or rendered shards); drawn crops without it."""
+
+    @property
+    def loops(self) -> bool:
+        """Whether the graph gets a loop."""
+        return self.decode == "ar" and (self.precision == "int8" if self.early_exit is None else self.early_exit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,8 @@ def export_artifact(
     entry.key, entry.value = PARITY_KEY, json.dumps(report.to_dict(), ensure_ascii=False, sort_keys=True)
     content = proto.SerializeToString()
     write_atomically(content, output, force=force)
-    return ExportSummary(output, len(content), len(proto.graph.node), artifact_metadata(model, options), report)
+    nodes = sum(1 for _ in all_nodes(proto.graph))
+    return ExportSummary(output, len(content), nodes, artifact_metadata(model, options), report)
 
 
 def artifact_metadata(model: PARSeq, options: ExportOptions) -> ArtifactMetadata:
@@ -116,6 +124,7 @@ def artifact_metadata(model: PARSeq, options: ExportOptions) -> ArtifactMetadata
         exporter_version=exporter_version(),
         opset=OPSET,
         has_logits=options.with_logits,
+        early_exit=options.loops,
     )
 
 
@@ -129,7 +138,14 @@ def build_artifact(model: PARSeq, options: ExportOptions) -> onnx.ModelProto:
     if model.training:
         raise ExportError("the model is in training mode: call eval() first")
     builder = _builder(model, options)
-    graph = write_graph(model, options.decode, options.refine_iters, with_logits=options.with_logits, builder=builder)
+    graph = write_graph(
+        model,
+        options.decode,
+        options.refine_iters,
+        early_exit=options.loops,
+        with_logits=options.with_logits,
+        builder=builder,
+    )
     props = artifact_metadata(model, options).to_map()
     return graph.model(options.model_name, props, exporter_version())
 

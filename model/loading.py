@@ -33,8 +33,13 @@ def weights_path(name: str) -> Path:
     """
     named_config(name)
     name = name.replace("_", "-")
-    bundled = BUNDLED_FOLDER / f"{name}.safetensors"
-    return bundled if bundled.is_file() else released_file(name)
+    return bundled_weights(name) or released_file(name)
+
+
+def bundled_weights(name: str) -> Path | None:
+    """The weights of a named network that come with the project, if there are any."""
+    path = BUNDLED_FOLDER / f"{name}.safetensors"
+    return path if path.is_file() else None
 
 
 def load(

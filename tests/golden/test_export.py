@@ -25,17 +25,26 @@ LOGITS = [
 ]
 
 
-def exported_outputs(name: str, key: str) -> list[NDArray[np.float32]]:
+def exported_outputs(name: str, key: str, *, early_exit: bool = False) -> list[NDArray[np.float32]]:
     """Token ids, confidences and logits of the golden crops."""
     batch, options = decode_options(key, torch.from_numpy(arrays(name)["input_u8"]))
     mode = "ar" if options["decode_ar"] else "nar"
-    graph = write_graph(network(name), mode, options["refine_iters"], with_logits=True)
+    graph = write_graph(network(name), mode, options["refine_iters"], early_exit=early_exit, with_logits=True)
     return run(serialised(graph), batch.numpy(), len(batch))
 
 
 @pytest.mark.parametrize(("name", "key"), LOGITS)
 def test_logits_and_readings(name: str, key: str) -> None:
-    token_ids, confidences, logits = exported_outputs(name, key)
+    assert_equals_reference(name, key, early_exit=False)
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name, key in LOGITS if key.startswith("ar")])
+def test_a_loop_stops_where_the_reference_does(name: str, key: str) -> None:
+    assert_equals_reference(name, key, early_exit=True)
+
+
+def assert_equals_reference(name: str, key: str, *, early_exit: bool) -> None:
+    token_ids, confidences, logits = exported_outputs(name, key, early_exit=early_exit)
     expected = arrays(name)[f"logits_{key}"]
     np.testing.assert_allclose(logits[:, : expected.shape[1]], expected, atol=TOLERANCE, rtol=0)
     readings = description(name)["readings"][key]

@@ -19,7 +19,11 @@ def test_cost_of_decoding(tmp_path: Path) -> None:
     assert "ratio to the fp32 encoder" in done.stdout
     rows = json.loads(report.read_text(encoding="utf-8"))
     found = {(row["mode"], row["precision"]) for row in rows}
-    assert found == {(mode, kind) for mode in ("encoder", "nar", "ar", "ar+1") for kind in ("fp32", "pytorch")}
+    modes = ("encoder", "nar", "ar", "ar+1")
+    assert found == {(mode, kind) for mode in modes for kind in ("fp32", "pytorch")} | {
+        (f"{mode}, unrolled", "fp32") for mode in ("ar", "ar+1")
+    }
+    assert "characters in the mean" in done.stdout
     assert all(row["batch"] == 1 and row["ms"] > 0 for row in rows)
     (encoder,) = [row for row in rows if (row["mode"], row["precision"]) == ("encoder", "fp32")]
     assert encoder["ratio_to_encoder"] == 1.0

@@ -101,6 +101,16 @@ def test_wrong_arguments_are_one_line(arguments: list[str], said: str, capsys: p
     assert said in error_of(capsys)
 
 
+def test_early_exit(weights: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out.onnx"
+    arguments = ["--config", str(config), "--weights", str(weights), "--output", str(output), "--early-exit"]
+    assert cli.main([*arguments, "--decode", "nar"]) == 2
+    assert "--early-exit is for --decode ar" in error_of(capsys)
+    assert cli.main([*arguments, "--decode", "ar"]) == 0
+    assert "fp32, early exit" in capsys.readouterr().out
+    assert ArtifactMetadata.from_map(onnxruntime.InferenceSession(output).get_modelmeta().custom_metadata_map).early_exit
+
+
 def test_weights_of_another_network(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--model", "parseq-tiny", "--weights", str(weights), "--output", str(tmp_path / "out.onnx")]
     assert cli.main(arguments) == 2

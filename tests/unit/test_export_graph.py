@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 from torch import nn
 
 from export.artifact import DecodeMode
@@ -34,6 +35,8 @@ ALLOWED = {
     "Add", "ArgMax", "Cast", "Concat", "Conv", "Equal", "Gather", "Gelu", "Identity", "LayerNormalization", "MatMul", "Max",
     "ReduceMax", "Relu", "Reshape", "Slice", "Softmax", "Split", "Sub", "Transpose",
 }  # fmt: skip
+ALLOWED_AROUND_A_LOOP = ALLOWED | {"Loop", "Pad", "Shape"}
+ALLOWED_IN_A_LOOP = ALLOWED | {"Greater", "Min"}
 
 
 def crops_for(model: PARSeq) -> NDArray[np.uint8]:
@@ -59,6 +62,12 @@ def assert_equals_pytorch(model: PARSeq, decode: DecodeMode, refine_iters: int, 
         assert np.array_equal(token_ids[meaningful], expected.token_ids[order][meaningful])
 
 
+@pytest.mark.parametrize("refine_iters", [0, 1, 2])
+@pytest.mark.parametrize("sizes", NETWORKS.values(), ids=NETWORKS.keys())
+def test_a_loop_that_ends_with_the_texts(sizes: dict[str, Any], refine_iters: int) -> None:
+    assert_equals_pytorch(small_model(**sizes), "ar", refine_iters, early_exit=True)
+
+
 @pytest.mark.parametrize(("decode", "refine_iters"), MODES)
 @pytest.mark.parametrize("sizes", NETWORKS.values(), ids=NETWORKS.keys())
 def test_every_mode_of_every_network(sizes: dict[str, Any], decode: DecodeMode, refine_iters: int) -> None:
@@ -77,8 +86,9 @@ def test_every_mode_of_every_network(sizes: dict[str, Any], decode: DecodeMode, 
     ],
     ids=["three-layers", "7000-characters", "60-long", "1-long", "224x224", "tall"],
 )
-def test_unusual_sizes(sizes: dict[str, Any]) -> None:
-    assert_equals_pytorch(small_model(**sizes), "ar", 1)
+@pytest.mark.parametrize("early_exit", [False, True])
+def test_unusual_sizes(sizes: dict[str, Any], early_exit: bool) -> None:
+    assert_equals_pytorch(small_model(**sizes), "ar", 1, early_exit=early_exit)
 
 
 @pytest.mark.parametrize("decode", ["ar", "nar"])
@@ -86,25 +96,49 @@ def test_two_refinements_and_two_layers_at_the_usual_length(decode: DecodeMode) 
     assert_equals_pytorch(small_model(dec_depth=2, max_label_length=25), decode, 2)
 
 
+@pytest.mark.parametrize("early_exit", [False, True])
 @pytest.mark.parametrize("refine_iters", [0, 1, 2])
 @pytest.mark.parametrize("sizes", [{}, {"dec_depth": 2}], ids=["one-layer", "two-layers"])
-def test_keys_and_values_without_a_table(sizes: dict[str, Any], refine_iters: int) -> None:
-    assert_equals_pytorch(small_model(**sizes), "ar", refine_iters, max_table_bytes=0)
+def test_keys_and_values_without_a_table(sizes: dict[str, Any], refine_iters: int, early_exit: bool) -> None:
+    assert_equals_pytorch(small_model(**sizes), "ar", refine_iters, early_exit=early_exit, max_table_bytes=0)
 
 
+@pytest.mark.parametrize("early_exit", [False, True])
 @pytest.mark.parametrize("refine_iters", [0, 1])
-def test_texts_of_full_length_are_not_cut(refine_iters: int) -> None:
+def test_texts_of_full_length_are_not_cut(refine_iters: int, early_exit: bool) -> None:
     model = small_model(eos_bias=-100.0, max_label_length=25)
-    token_ids, *_ = run(serialised(write_graph(model, "ar", refine_iters)), crops_for(model), 3)
+    token_ids, *_ = run(serialised(write_graph(model, "ar", refine_iters, early_exit=early_exit)), crops_for(model), 3)
     assert (token_ids != 0).all()
-    assert_equals_pytorch(model, "ar", refine_iters)
+    assert_equals_pytorch(model, "ar", refine_iters, early_exit=early_exit)
 
 
 @pytest.mark.parametrize("refine_iters", [0, 1])
-def test_texts_of_mixed_length_equal_those_of_reading_that_stops_early(refine_iters: int) -> None:
+def test_texts_that_are_all_empty(refine_iters: int) -> None:
+    model = small_model(eos_bias=100.0)
+    token_ids, *_ = run(serialised(write_graph(model, "ar", refine_iters, early_exit=True)), crops_for(model), 3)
+    assert token_ids.shape == (32, 11)
+    assert (token_ids == 0).all()
+
+
+def test_a_loop_ends_with_the_longest_text_of_its_batch() -> None:
+    model = small_model(eos_bias=4.0)
+    graph = write_graph(model, "ar", 0, early_exit=True).model("test", {}, "0")
+    (loop,) = (node for node in graph.graph.node if node.op_type == "Loop")
+    graph.graph.output.append(helper.make_tensor_value_info(loop.output[-2], TensorProto.INT64, None))
+    session = new_session(graph.SerializeToString())
+    for crop in crops_for(model):
+        token_ids, _, rounds = run_session(session, crop[None], 1)
+        text = token_ids[0].tolist()
+        longest = text.index(0) if 0 in text else len(text) - 1
+        assert len(rounds) == max(1, longest), "a round for each character, for the first step is outside and the end is read"
+
+
+@pytest.mark.parametrize("early_exit", [False, True])
+@pytest.mark.parametrize("refine_iters", [0, 1])
+def test_texts_of_mixed_length_equal_those_of_reading_that_stops_early(refine_iters: int, early_exit: bool) -> None:
     model = small_model(eos_bias=4.0)
     pixels = crops_for(model)
-    token_ids, *_ = run(serialised(write_graph(model, "ar", refine_iters)), pixels, 32)
+    token_ids, *_ = run(serialised(write_graph(model, "ar", refine_iters, early_exit=early_exit)), pixels, 32)
     with torch.inference_mode():
         for crop, exported in zip(pixels, token_ids.tolist(), strict=True):
             stopped = model(normalise(torch.from_numpy(crop)[None]), None, True, refine_iters)[0].argmax(-1).tolist()
@@ -136,6 +170,14 @@ def test_only_plain_operators_and_no_dead_ends(sizes: dict[str, Any], decode: De
     assert {name for node in graph.node for name in node.output} <= used
     assert constants <= used
     assert len({node.name for node in graph.node}) == len(graph.node)
+
+
+@pytest.mark.parametrize("sizes", NETWORKS.values(), ids=NETWORKS.keys())
+def test_a_loop_needs_few_operators_more(sizes: dict[str, Any]) -> None:
+    graph = write_graph(small_model(**sizes), "ar", 1, early_exit=True).model("test", {}, "0").graph
+    assert {node.op_type for node in graph.node} <= ALLOWED_AROUND_A_LOOP
+    (loop,) = (node for node in graph.node if node.op_type == "Loop")
+    assert {node.op_type for node in loop.attribute[0].g.node} <= ALLOWED_IN_A_LOOP
 
 
 def test_the_batch_is_the_only_dynamic_size() -> None:

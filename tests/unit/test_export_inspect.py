@@ -40,6 +40,16 @@ def test_text_tells_the_same(written: ExportSummary, capsys: pytest.CaptureFixtu
     assert "crops/s" not in said
 
 
+def test_nodes_in_a_loop_are_counted(tmp_path: Path) -> None:
+    options = ExportOptions("mine", "ar", 0, weights_sha256="ab" * 32, early_exit=True)
+    summary = export_artifact(small_model(), options, tmp_path / "a.onnx")
+    found = inspect_artifact(summary.path, timing=False)
+    assert sum(found.nodes.values()) == summary.nodes
+    assert found.nodes["Loop"] == 1
+    assert found.nodes["ArgMax"] == 2  # the first step, and the one in the loop
+    assert "early exit" in describe(found)
+
+
 def test_timing(written: ExportSummary, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspect, "MIN_SECONDS", 0.0)
     found = inspect_artifact(written.path)

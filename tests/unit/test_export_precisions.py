@@ -51,9 +51,35 @@ def builder_for(model: PARSeq, precision: Precision, decode: DecodeMode, refine_
     return Int8Builder(observe_ranges(model, pixels_for(model), decode, refine_iters))
 
 
-def rounded(model: PARSeq, precision: Precision, decode: DecodeMode = "ar", refine_iters: int = 1) -> bytes:
+def rounded(
+    model: PARSeq, precision: Precision, decode: DecodeMode = "ar", refine_iters: int = 1, *, early_exit: bool = False
+) -> bytes:
     builder = builder_for(model, precision, decode, refine_iters)
-    return serialised(write_graph(model, decode, refine_iters, with_logits=True, builder=builder))
+    return serialised(write_graph(model, decode, refine_iters, early_exit=early_exit, with_logits=True, builder=builder))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("refine_iters", [0, 1])
+@pytest.mark.parametrize("sizes", NETWORKS.values(), ids=NETWORKS.keys())
+def test_a_loop_rounds_as_the_steps_written_out_do(sizes: dict[str, Any], refine_iters: int, precision: Precision) -> None:
+    model = small_model(**sizes, eos_bias=5.0)
+    pixels = pixels_for(model)
+    written, loop = (run(rounded(model, precision, "ar", refine_iters, early_exit=early), pixels, 4) for early in (False, True))
+    ends = [row.index(0) + 1 if 0 in row else len(row) for row in written[0].tolist()]
+    assert min(ends) < len(written[0][0])
+    for crop, end in enumerate(ends):
+        assert np.array_equal(loop[0][crop, :end], written[0][crop, :end])
+        assert np.abs(loop[2][crop, :end] - written[2][crop, :end]).max() < LOGIT_ERROR[precision]
+
+
+def test_the_steps_of_a_loop_multiply_integers() -> None:
+    # What is rounded once outside would be multiplied as floats inside: ONNX Runtime fuses within one graph only.
+    graph = onnx.load_from_string(rounded(small_model(), "int8", early_exit=True)).graph
+    (loop,) = (node for node in graph.node if node.op_type == "Loop")
+    body = loop.attribute[0].g
+    made = {name: node.op_type for node in body.node for name in node.output}
+    products = [node for node in body.node if node.op_type == "MatMul" and made.get(node.input[1]) == "DequantizeLinear"]
+    assert len(products) == 5  # two projections to the memory, one from the tokens, two of the feed-forward network
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -111,7 +137,7 @@ def test_int8_stores_a_quarter() -> None:
     assert small < 0.5 * whole
     graph = onnx.load_from_string(rounded(model, "int8", "nar", 0)).graph
     integers = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.INT8}
-    assert {"encoder.0.qkv", "decoder.0.linear1", "decoder.0.cross.key_value"} <= integers
+    assert {"encoder.0.qkv", "decoder.0.linear1", "decoder.0.cross.key", "decoder.0.cross.value"} <= integers
 
 
 def test_calibration_observes_what_is_rounded_and_covers_it() -> None:

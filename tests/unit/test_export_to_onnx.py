@@ -32,6 +32,13 @@ def options(**changes: Any) -> ExportOptions:
     return ExportOptions(**{**values, **changes})
 
 
+def test_when_reading_ends_early() -> None:
+    assert [options(decode="ar", precision=precision).loops for precision in ("fp32", "fp16", "int8")] == [False, False, True]
+    assert options(decode="ar", early_exit=True).loops
+    assert not options(decode="ar", precision="int8", early_exit=False).loops
+    assert not options(decode="nar", precision="int8").loops
+
+
 def test_an_artifact_says_all_about_itself(model: PARSeq, tmp_path: Path) -> None:
     output = tmp_path / "a.onnx"
     seen: list[tuple[int, int]] = []
