@@ -92,8 +92,8 @@ def main() -> int:
     """Entry point; the exit code."""
     args = parse_args()
     WORK_FOLDER.mkdir(parents=True, exist_ok=True)
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    rows = [row for name, artifact in artifacts(args) for row in asyncio.run(measure(name, artifact, args))]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        rows = [row for name, artifact in artifacts(args) for row in runner.run(measure(name, artifact, args))]
     print(table(rows))
     if args.json:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
@@ -56,18 +57,18 @@ class Traffic:
 
     async def next_answer(self) -> float:
         """Wait for one more; when it came."""
+        # A future that is there at once: an answer that comes before a task has begun to wait would be missed.
         waiter: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        return await asyncio.wait_for(waiter, GIVE_UP_S)
+        async with asyncio.timeout(GIVE_UP_S):
+            return await waiter
 
     async def settle(self) -> None:
         """Wait for all that is in flight, within reason."""
-        end_s = time.monotonic() + GIVE_UP_S
-        while self.in_flight and time.monotonic() < end_s:
-            try:
-                await asyncio.wait_for(self.next_answer(), end_s - time.monotonic())
-            except TimeoutError:
-                return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GIVE_UP_S):
+                while self.in_flight:
+                    await self.next_answer()
 
     def between(self, begin_s: float, end_s: float) -> list[Answer]:
         """Those that came after `begin_s`, and not after `end_s`."""
