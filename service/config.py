@@ -41,7 +41,9 @@ class Settings(BaseSettings):
     decode_threads: int = Field(
         0, ge=0, le=64, description="Threads that decode images; 0: half the allotted cores, at least 1."
     )
-    max_batch_size: int = Field(16, ge=1, le=1024, description="Crops in one inference run, at most.")
+    max_batch_size: int = Field(
+        0, ge=0, le=1024, description="Crops in one inference run, at most; 0: where a larger run gains less than 5 %."
+    )
     max_queue_delay_ms: float = Field(
         0.0, ge=0, le=1000, description="How long a free lane holds the oldest crop back for company; 0: not at all."
     )
@@ -51,8 +53,20 @@ class Settings(BaseSettings):
         le=100_000,
         description="Crops being decoded or waiting, at most; beyond it requests are refused with 429.",
     )
+    max_queue_wait_ms: float = Field(
+        500,
+        gt=0,
+        le=3_600_000,
+        description="A request with a single crop that would be read later than this is refused with 429.",
+    )
+    max_batch_queue_wait_ms: float = Field(
+        2000,
+        gt=0,
+        le=3_600_000,
+        description="A request with several crops whose first one would be read later than this is refused with 429.",
+    )
     request_timeout_ms: float = Field(
-        30_000, gt=0, le=3_600_000, description="Deadline of a request with a single crop; then 504."
+        5_000, gt=0, le=3_600_000, description="Deadline of a request with a single crop; then 504."
     )
     batch_timeout_ms: float = Field(
         30_000, gt=0, le=3_600_000, description="Deadline of a request with several crops; then 504 for each unread crop."

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -17,7 +15,8 @@ from prometheus_client import (
     generate_latest,
 )
 
-from service.engine.types import Outcome
+from service.engine.batcher import Engine
+from service.engine.types import Outcome, Refusal
 
 LATENCY_BUCKETS_S = (
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0,
@@ -51,11 +50,12 @@ class Metrics:
             "parseq_crops_admitted_total", "Crops let in; each ends in parseq_crops_total.", registry=self.registry
         )
         self.crops_refused = Counter(
-            "parseq_crops_refused_total", "Crops turned away because the queue was full.", registry=self.registry
+            "parseq_crops_refused_total", "Crops turned away before they were decoded.", ["reason"], registry=self.registry
         )
         self.crops = Counter("parseq_crops_total", "Admitted crops by how they ended.", ["outcome"], registry=self.registry)
-        for outcome in Outcome:
-            self.crops.labels(outcome)  # so that each series exists, at 0, from the start
+        # Looked up once, and so that each series exists, at 0, from the start.
+        self._crops_by_outcome = {outcome: self.crops.labels(outcome) for outcome in Outcome}
+        self._refused_by_reason = {refusal: self.crops_refused.labels(refusal) for refusal in Refusal}
         self.decode_duration = self._histogram(
             "parseq_image_decode_duration_seconds", "Decoding and resizing of one image, on its thread."
         )
@@ -69,6 +69,12 @@ class Metrics:
         )
         self.queue_depth = self._gauge("parseq_queue_depth_crops", "Decoded crops that wait for a lane.")
         self.queue_age = self._gauge("parseq_queue_oldest_age_seconds", "Age of the crop that has waited longest.")
+        self.crops_in_flight = self._gauge(
+            "parseq_crops_in_flight", "Admitted crops being decoded, waiting or in a run of the session."
+        )
+        self.predicted_wait = self._gauge(
+            "parseq_predicted_wait_seconds", "What a request with one crop would wait for a lane if it came now."
+        )
         self.ready = self._gauge("parseq_ready", "1 when requests are accepted, else 0.")
         self.model = Info("parseq_model", "The artifact that is served, and how.", registry=self.registry)
 
@@ -78,10 +84,12 @@ class Metrics:
     def _gauge(self, name: str, documentation: str) -> Gauge:
         return Gauge(name, documentation, registry=self.registry)
 
-    def watch_queue(self, depth: Callable[[], float], age_s: Callable[[], float]) -> None:
-        """Read depth and age of the queue when the metrics are scraped."""
-        self.queue_depth.set_function(depth)
-        self.queue_age.set_function(age_s)
+    def watch_engine(self, engine: Engine) -> None:
+        """Read what is in the engine when the metrics are scraped."""
+        self.queue_depth.set_function(lambda: engine.depth)
+        self.queue_age.set_function(lambda: engine.oldest_age_s)
+        self.crops_in_flight.set_function(lambda: engine.in_flight)
+        self.predicted_wait.set_function(lambda: engine.predicted_wait_s)
 
     def render(self) -> bytes:
         """The text exposition."""
@@ -93,13 +101,13 @@ class Metrics:
         """Count crops let in."""
         self.crops_admitted.inc(n_items)
 
-    def refused(self, n_items: int) -> None:
+    def refused(self, n_items: int, refusal: Refusal) -> None:
         """Count crops turned away."""
-        self.crops_refused.inc(n_items)
+        self._refused_by_reason[refusal].inc(n_items)
 
     def settled(self, outcome: Outcome, n_items: int) -> None:
         """Count crops that ended as `outcome`."""
-        self.crops.labels(outcome).inc(n_items)
+        self._crops_by_outcome[outcome].inc(n_items)
 
     def queue_waited(self, wait_s: float) -> None:
         """Observe one crop's wait."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from service.bodies import Source
 from service.decode_image import decode_base64, decode_image
 from service.decode_tokens import Reading, decode_tokens
 from service.engine.batcher import Engine
-from service.engine.types import Crop, EngineDownError, Item, Outcome, QueueFullError
+from service.engine.types import Crop, EngineDownError, Item, Outcome, QueueFullError, Refusal
 from service.errors import (
     DEADLINE_EXPIRED,
     INFERENCE_FAILED,
@@ -27,9 +28,6 @@ from service.metrics import Metrics
 from service.preprocess import to_crop
 
 logger = logging.getLogger(__name__)
-
-RETRY_AFTER_S = 1
-"""A full queue drains in about a second or less at any sensible size; a better estimate needs a cost model."""
 
 
 class ClientLeftError(Exception):
@@ -105,7 +103,8 @@ class Recognizer:
         """
         admitted_s = self._clock()
         waiter = _Waiter(len(sources))
-        items = [Item(admitted_s + timeout_s, waiter.item_settled) for _ in sources]
+        bulk = len(sources) > 1
+        items = [Item(admitted_s + timeout_s, waiter.item_settled, bulk) for _ in sources]
         self._admit(items)
         for item, source in zip(items, sources, strict=True):
             self._decode_pool.submit(self._decode, item, source, admitted_s)
@@ -116,11 +115,7 @@ class Recognizer:
         try:
             self._engine.admit(items)
         except QueueFullError as error:
-            raise Problem(
-                QUEUE_FULL,
-                f"The queue has no room for {len(items)} more crops (PARSEQ_MAX_QUEUE_ITEMS). Try again shortly.",
-                headers={"Retry-After": str(RETRY_AFTER_S)},
-            ) from error
+            raise _busy(error, len(items)) from error
         except EngineDownError as error:
             raise Problem(NOT_READY, "The server is starting, draining or about to be restarted.") from error
 
@@ -148,8 +143,7 @@ class Recognizer:
     def _decode(self, item: Item, source: Source, admitted_s: float) -> None:
         """On a decode thread: from bytes to a queued crop."""
         if item.outcome is not None:
-            self._engine.fail(item, EngineDownError("nobody waits for this item"))
-            return
+            return  # nobody waits for it any more
         started_s = self._clock()
         try:
             crop = self._load(source)
@@ -190,3 +184,14 @@ class Recognizer:
                 return Problem(INTERNAL, "The server failed on this crop.")
             case _:
                 return Problem(INFERENCE_FAILED, "The model failed on this crop.")
+
+
+def _busy(error: QueueFullError, n_items: int) -> Problem:
+    # The header has whole seconds, and 0 would be an invitation to hammer.
+    retry_after_s = max(1, math.ceil(error.retry_after_s))
+    if error.refusal is Refusal.QUEUE_FULL:
+        reason = f"The queue has no room for {n_items} more crops (PARSEQ_MAX_QUEUE_ITEMS)."
+    else:
+        name = "PARSEQ_MAX_QUEUE_WAIT_MS" if n_items == 1 else "PARSEQ_MAX_BATCH_QUEUE_WAIT_MS"
+        reason = f"It would wait {1000 * error.wait_s:.0f} ms, longer than its deadline or {name} allows."
+    return Problem(QUEUE_FULL, f"{reason} Try again in {retry_after_s} s.", headers={"Retry-After": str(retry_after_s)})

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from service.artifact import LoadedArtifact
 from service.config import Settings
 from service.cpu import cpu_budget
+from service.engine.admission import Budgets
 from service.engine.batcher import Engine
+from service.engine.cost import CostModel
+from service.engine.scheduler import Limits
 from service.engine.session import warm_up
 from service.engine.types import Item
 from service.metrics import Metrics
@@ -20,6 +23,8 @@ from service.recognizer import Recognizer
 
 logger = logging.getLogger(__name__)
 
+MAX_KNEE = 64
+"""The largest batch tried at warm-up when the settings leave it open."""
 MIN_ENGINE_STOP_S = 1.0
 """What the engine gets to stop in even when the drain has used up its time."""
 
@@ -74,15 +79,14 @@ class Runtime:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._warm_up: asyncio.Task[None] | None = None
         self._decode_pool = ThreadPoolExecutor(self.topology.decode_threads, thread_name_prefix="decode-image")
-        self.engine = Engine(
-            artifact.session,
+        self.cost = CostModel(settings.max_batch_size or MAX_KNEE)
+        limits = Limits(
             lanes=self.topology.lanes,
-            max_batch_size=settings.max_batch_size,
-            max_queue_delay_s=settings.max_queue_delay_ms / 1000,
             max_queue_items=settings.max_queue_items,
-            deliver=self._deliver,
-            observer=self.metrics,
+            max_queue_delay_s=settings.max_queue_delay_ms / 1000,
+            budgets=Budgets(settings.max_queue_wait_ms / 1000, settings.max_batch_queue_wait_ms / 1000),
         )
+        self.engine = Engine(artifact.session, self.cost, limits, deliver=self._deliver, observer=self.metrics)
         self.recognizer = Recognizer(
             self.engine,
             artifact.metadata,
@@ -90,7 +94,7 @@ class Runtime:
             max_image_pixels=settings.max_image_pixels,
             metrics=self.metrics,
         )
-        self.metrics.watch_queue(lambda: self.engine.depth, lambda: self.engine.oldest_age_s)
+        self.metrics.watch_engine(self.engine)
         self.metrics.ready.set_function(lambda: float(self.ready))
         self.metrics.model.info(self._model_labels())
 
@@ -135,20 +139,18 @@ class Runtime:
 
     async def _become_ready(self) -> None:
         metadata = self.artifact.metadata
+        started_s = time.monotonic()
         try:
-            seconds = await asyncio.to_thread(
-                warm_up,
-                self.artifact.session,
-                metadata.image_height,
-                metadata.image_width,
-                self.settings.max_batch_size,
+            durations_s = await asyncio.to_thread(
+                warm_up, self.artifact.session, metadata.image_height, metadata.image_width, self.cost.max_batch_size
             )
         except Exception as error:
             self._on_failure(f"the artifact failed its warm-up: {type(error).__name__}: {str(error)[:300]}")
             return
+        self.cost.seed(durations_s)
         self.engine.start()
         self._warm = True
-        logger.info("ready after %.1f s of warm-up: %s", seconds, self.describe())
+        logger.info("ready after %.1f s of warm-up: %s", time.monotonic() - started_s, self.describe())
 
     def describe(self) -> str:
         """The model and how it is run, in one line."""
@@ -157,7 +159,7 @@ class Runtime:
             f"model {metadata.model_name} ({metadata.decode_mode}, {metadata.refine_iters} refinements, "
             f"{metadata.precision}), provider {self.artifact.provider}, {topology.lanes} lanes x "
             f"{topology.intra_op_threads} threads, {topology.decode_threads} decode threads, "
-            f"batches of up to {self.settings.max_batch_size}"
+            f"batches of up to {self.cost.cap}"
         )
 
     def _deliver(self, items: Sequence[Item]) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from service.app import build_app
 from service.artifact import LoadedArtifact
 from service.config import Settings
-from service.engine.types import Item, Outcome
+from service.engine.types import Item, Outcome, Refusal
 from service.runtime import Runtime
 from tests.toy_artifact import METADATA, POISON, STEPS
 
@@ -68,8 +68,8 @@ class Tally:
     def admitted(self, n_items: int) -> None:
         self._add("admitted", n_items)
 
-    def refused(self, n_items: int) -> None:
-        self._add("refused", n_items)
+    def refused(self, n_items: int, refusal: Refusal) -> None:
+        self._add(str(refusal), n_items)
 
     def settled(self, outcome: Outcome, n_items: int) -> None:
         self._add(str(outcome), n_items)
@@ -109,8 +109,8 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def new_item(deadline_s: float = 1e12) -> Item:
-    return Item(deadline_s, on_settled=lambda _item: None)
+def new_item(deadline_s: float = 1e12, bulk: bool = False) -> Item:
+    return Item(deadline_s, on_settled=lambda _item: None, bulk=bulk)
 
 
 def toy_settings(**values: Any) -> Settings:

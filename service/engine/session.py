@@ -115,19 +115,21 @@ def _options(intra_op_threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def warm_up(session: Session, height: int, width: int, max_batch_size: int) -> float:
+def warm_up(session: Session, height: int, width: int, max_batch_size: int) -> dict[int, float]:
     """Run blank crops at 1, 2, 4, ... up to the largest batch, so that no client pays for a first run.
 
     Returns:
-        Seconds it took.
+        Seconds of a run by batch size, to seed the cost model with.
 
     Raises:
         Exception: whatever the session raises, or `InferenceError` when its answers have the wrong shape.
     """
-    started_s = time.monotonic()
+    durations_s: dict[int, float] = {}
     size = 1
     while True:
+        started_s = time.monotonic()
         run_checked(session, [np.full((height, width, 3), 255, np.uint8)] * size)
+        durations_s[size] = time.monotonic() - started_s
         if size == max_batch_size:
-            return time.monotonic() - started_s
+            return durations_s
         size = min(2 * size, max_batch_size)

@@ -20,7 +20,12 @@ from tests.toy_artifact import confidence_of, png_of, write_artifact
 PNG = {"content-type": "image/png"}
 SLOW = 20
 """Matrix products a crop: a run lasts milliseconds, so that requests pile up behind it."""
-ONE_LANE: dict[str, object] = {"lanes": 1, "intra_op_threads": 1, "request_timeout_ms": 1000 * PATIENCE_S}
+ONE_LANE: dict[str, object] = {
+    "lanes": 1,
+    "intra_op_threads": 1,
+    "request_timeout_ms": 1000 * PATIENCE_S,
+    "max_queue_wait_ms": 1000 * PATIENCE_S,
+}
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +147,7 @@ def test_a_full_queue_refuses_some_and_answers_the_others(slow_artifact: Path, t
             else:
                 assert int(answer.headers["retry-after"]) >= 1
         refused = sum(answer.status_code == 429 for answer in answers)
-        assert server.metric("parseq_crops_refused_total") == refused
+        assert server.metric('parseq_crops_refused_total{reason="queue_full"}') == refused
         assert server.metric("parseq_crops_admitted_total") == 60 - refused
 
 

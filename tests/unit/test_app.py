@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -230,9 +231,37 @@ def test_a_full_queue_refuses_with_retry_after_and_probes_still_answer() -> None
         assert (await running).json()["text"] == "a"
         assert [result["text"] for result in (await waiting).json()["results"]] == ["b", "c"]
         text = (await client.get("/metrics")).text
-        assert "parseq_crops_refused_total 1.0" in text
+        assert 'parseq_crops_refused_total{reason="queue_full"} 1.0' in text
         assert 'parseq_problems_total{problem="queue-full"} 1.0' in text
         assert 'parseq_request_duration_seconds_count{status="429"} 1.0' in text
+
+    with_client(runtime, scenario)
+
+
+def test_a_request_that_would_wait_too_long_is_refused_before_it_is_decoded() -> None:
+    session = FakeSession()
+    runtime = toy_runtime(session, max_batch_size=1, max_queue_wait_ms=500.0, max_batch_queue_wait_ms=500.0)
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        runtime.cost.seed({1: 2.0})
+        session.entered = threading.Semaphore(0)
+        session.gate.clear()
+        running = asyncio.ensure_future(client.post(PATH, content=png_of("a"), headers=PNG))  # a lane is free: let in
+        await asyncio.to_thread(session.entered.acquire)
+        for refused, setting in (
+            (await client.post(PATH, content=b"not an image", headers=PNG), "PARSEQ_MAX_QUEUE_WAIT_MS"),
+            (await client.post(PATH, json=images(b"not", b"images")), "PARSEQ_MAX_BATCH_QUEUE_WAIT_MS"),
+        ):
+            expect_problem(refused, errors.QUEUE_FULL)
+            assert setting in refused.json()["detail"]
+            assert refused.headers["retry-after"] == "4"  # the run under way and its own take 4 s, 0.5 s are allowed
+        text = (await client.get("/metrics")).text
+        assert 'parseq_crops_refused_total{reason="predicted_wait"} 3.0' in text
+        assert "parseq_predicted_wait_seconds 2.0" in text
+        assert "parseq_crops_in_flight 1.0" in text
+        session.gate.set()
+        assert (await running).json()["text"] == "a"
+        assert "parseq_crops_in_flight 0.0" in (await client.get("/metrics")).text
 
     with_client(runtime, scenario)
 
@@ -374,7 +403,7 @@ def test_requests_share_batches_while_the_lane_is_busy() -> None:
 
     with_client(runtime, scenario)
     assert sum(session.batches) == 60
-    assert session.batches[1:-1] == [8] * (len(session.batches) - 2)
+    assert session.batches[1:-1] == [runtime.cost.cap] * (len(session.batches) - 2)
 
 
 def test_the_openapi_covers_every_body_and_every_status() -> None:

@@ -99,7 +99,9 @@ def test_a_silent_fallback_to_the_cpu_is_noticed() -> None:
 @pytest.mark.parametrize(("cap", "sizes"), [(1, [1]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
 def test_warm_up_runs_growing_batches_up_to_the_largest(cap: int, sizes: list[int]) -> None:
     session = FakeSession()
-    assert warm_up(session, HEIGHT, WIDTH, cap) >= 0
+    durations_s = warm_up(session, HEIGHT, WIDTH, cap)
+    assert list(durations_s) == sizes
+    assert all(duration_s >= 0 for duration_s in durations_s.values())
     assert session.batches == sizes
 
 
