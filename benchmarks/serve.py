@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import sys
 from contextlib import ExitStack
@@ -92,6 +93,7 @@ def main() -> int:
     """Entry point; the exit code."""
     args = parse_args()
     WORK_FOLDER.mkdir(parents=True, exist_ok=True)
+    gc.disable()  # the client keeps every answer, and would pause now and then to look through them
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         rows = [row for name, artifact in artifacts(args) for row in runner.run(measure(name, artifact, args))]
     print(table(rows))

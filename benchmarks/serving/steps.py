@@ -58,7 +58,7 @@ class Row:
     """Overload: posts answered with 200 before the offering ended, over what 32 connections got in the same time."""
     refused_p99_ms: float | None = None
     recovery_s: float | None = None
-    """Overload: from the last post offered to the first 200 for a post made after it."""
+    """Open load: from the last post offered to the first 200 for a post made after it."""
     slowdown: float | None = None
     """Mixed: p99 over the unloaded p50."""
     slices: int = 1
@@ -140,21 +140,18 @@ class Bench:
 
     async def _steady(self) -> Row:
         rate = STEADY_LOAD * await self._saturation(self.slice_s / 2)
-
-        async def measure() -> Window:
-            load = OpenLoop(self.server.address, self._singles, rate, self.slice_s, self.round)
-            before = read_cpu(self.server.session_id)
-            await load.run()
-            after = read_cpu(self.server.session_id)
-            await load.stop()
-            return Window(after.at_s - before.at_s, load.traffic.answers, cpu_use(before, after, self.cores))
-
-        return await self._beside_bare("r70", BATCH_CROPS, measure)
+        load = OpenLoop(self.server.address, self._singles, rate, self.slice_s, self.round)
+        return await self._offered("r70", load)
 
     async def _overload(self) -> Row:
-        seconds = 2 * self.slice_s
         saturation = await self._saturation(self.slice_s)
-        load = OpenLoop(self.server.address, self._singles, OVERLOAD * saturation, seconds, self.round)
+        load = OpenLoop(self.server.address, self._singles, OVERLOAD * saturation, 2 * self.slice_s, self.round)
+        row = await self._offered("overload4x", load)
+        row.goodput = ratio(row.crops_per_s, saturation)
+        return row
+
+    async def _offered(self, step: str, load: OpenLoop) -> Row:
+        """A slice of open load, and how long after it a single post is answered."""
         recovery_s: float | None = None
 
         async def measure() -> Window:
@@ -167,20 +164,21 @@ class Bench:
             in_time = load.traffic.between(before.at_s, after.at_s)
             return Window(after.at_s - before.at_s, in_time, cpu_use(before, after, self.cores))
 
-        row = await self._beside_bare("overload4x", BATCH_CROPS, measure)
-        row.goodput, row.recovery_s = ratio(row.crops_per_s, saturation), recovery_s
-        # Every post counts here, also those whose answers came when the offering was over.
-        _fill_latencies(row, load.traffic.answers)
-        row.refused_p99_ms = _percentile_ms([answer for answer in load.traffic.answers if answer.status in REFUSALS], 0.99)
+        row = await self._beside_bare(step, BATCH_CROPS, measure)
+        row.recovery_s = recovery_s
+        # The latencies are those of all posts, also of those that were answered when the offering was over.
+        answers = load.traffic.answers
+        _fill_latencies(row, answers)
+        row.refused_p99_ms = _percentile_ms([answer for answer in answers if answer.status in REFUSALS], 0.99)
         return row
 
     async def _mixed(self) -> Row:
         alone = ClosedLoop(self.server.address, self._singles, 1, mean_pause_s=MEAN_PAUSE_S)
-        unloaded_ms = _percentile_ms((await self._window(alone)).good(), 0.5)
+        unloaded_ms = _percentile_ms((await self._window(alone, 2 * self.slice_s)).good(), 0.5)
         bulk = ClosedLoop(self.server.address, [self._batch], BULK_CONNECTIONS)
         singles = ClosedLoop(self.server.address, self._singles, 1, mean_pause_s=MEAN_PAUSE_S)
         await bulk.start()
-        row = _row("mixed", self.model, await self._window(singles))
+        row = _row("mixed", self.model, await self._window(singles, 2 * self.slice_s))
         await bulk.stop()
         row.crops_per_s = row.cpu_ms_per_request = None  # of the single crops alone they would mislead
         row.slowdown = ratio(row.p99_ms, unloaded_ms)
