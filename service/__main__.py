@@ -17,9 +17,8 @@ import uvicorn
 from service.app import build_app
 from service.artifact import load_artifact
 from service.config import Settings, load_settings
-from service.cpu import cpu_budget
 from service.errors import StartupError
-from service.runtime import Runtime, plan_topology
+from service.runtime import Runtime
 
 EXIT_OK: Final = 0
 EXIT_STARTUP_FAILED: Final = 3
@@ -68,8 +67,7 @@ def _parse(argv: Sequence[str] | None) -> dict[str, str]:
 
 
 def _serve(settings: Settings) -> int:
-    planned = plan_topology(settings, settings.provider, cpu_budget())
-    artifact = load_artifact(settings.artifact, settings.provider, planned.intra_op_threads)
+    artifact = load_artifact(settings)
     failures: list[str] = []
 
     def fail(message: str) -> None:

@@ -13,7 +13,7 @@ from service.errors import StartupError
 ENV_PREFIX = "PARSEQ_"
 BUNDLED_ARTIFACT = Path(__file__).parent / "bundled" / "parseq-nano.onnx"
 
-Provider = Literal["auto", "cpu", "cuda"]
+Provider = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -29,20 +29,29 @@ class Settings(BaseSettings):
         "auto",
         description="Execution provider. A named one that is absent is a start-up error; `auto` takes CUDA when present.",
     )
+    devices: str = Field(
+        "0",
+        pattern=r"^(all|\d{1,3}(,\d{1,3})*)$",
+        description="GPUs to run on: `all`, or numbers such as `0,1`; a CPU has none.",
+    )
+    tune: bool = Field(
+        True,
+        description="Measure at the first start which lanes, threads and batch size suit model and machine, and remember it.",
+    )
     lanes: int = Field(
-        0, ge=0, le=64, description="Inference runs in flight at once; 0: the allotted cores on a CPU, 1 on a GPU."
+        0, ge=0, le=64, description="Inference runs in flight at once; 0: tuned, or the allotted cores, or 1 for each GPU."
     )
     intra_op_threads: int = Field(
         0,
         ge=0,
         le=256,
-        description="Threads of one inference run; 0: the allotted cores shared among the lanes on a CPU, 1 on a GPU.",
+        description="Threads of one inference run; 0: tuned, or the allotted cores shared among the lanes, or 1 on a GPU.",
+    )
+    max_batch_size: int = Field(
+        0, ge=0, le=1024, description="Crops in one inference run, at most; 0: tuned, or 8 on a CPU and 64 on a GPU."
     )
     decode_threads: int = Field(
         0, ge=0, le=64, description="Threads that decode images; 0: half the allotted cores, at least 1."
-    )
-    max_batch_size: int = Field(
-        0, ge=0, le=1024, description="Crops in one inference run, at most; 0: where a larger run gains less than 5 %."
     )
     max_queue_delay_ms: float = Field(
         0.0, ge=0, le=1000, description="How long a free lane holds the oldest crop back for company; 0: not at all."

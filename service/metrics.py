@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -16,6 +18,7 @@ from prometheus_client import (
 )
 
 from service.engine.batcher import Engine
+from service.engine.topology import bucket_of
 from service.engine.types import Outcome, Refusal
 
 LATENCY_BUCKETS_S = (
@@ -29,9 +32,14 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """All metrics of one app; also the `Observer` of its engine."""
+    """All metrics of one app; also the `Observer` of its engine.
 
-    def __init__(self) -> None:
+    Args:
+        buckets: Sizes that batches are padded to, ascending; none when they are not padded.
+    """
+
+    def __init__(self, buckets: Sequence[int] = ()) -> None:
+        self._buckets = buckets
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -66,6 +74,11 @@ class Metrics:
             "Crops in one run of the session.",
             registry=self.registry,
             buckets=BATCH_BUCKETS,
+        )
+        self.padding = Counter(
+            "parseq_padding_crops_total",
+            "Blank crops run with a batch to fill it up to a size the GPU was warmed up for.",
+            registry=self.registry,
         )
         self.queue_depth = self._gauge("parseq_queue_depth_crops", "Decoded crops that wait for a lane.")
         self.queue_age = self._gauge("parseq_queue_oldest_age_seconds", "Age of the crop that has waited longest.")
@@ -116,4 +129,6 @@ class Metrics:
     def batch_ran(self, n_items: int, duration_s: float) -> None:
         """Observe one run."""
         self.batch_size.observe(n_items)
+        if self._buckets:
+            self.padding.inc(bucket_of(n_items, self._buckets) - n_items)
         self.inference_duration.observe(duration_s)

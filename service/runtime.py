@@ -7,14 +7,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from service.artifact import LoadedArtifact
 from service.config import Settings
-from service.cpu import cpu_budget
 from service.engine.admission import Budgets
 from service.engine.batcher import Engine
 from service.engine.cost import CostModel
+from service.engine.devices import SpreadSession
 from service.engine.scheduler import Limits
 from service.engine.session import warm_up
 from service.engine.types import Item
@@ -23,38 +22,8 @@ from service.recognizer import Recognizer
 
 logger = logging.getLogger(__name__)
 
-MAX_KNEE = 64
-"""The largest batch tried at warm-up when the settings leave it open."""
 MIN_ENGINE_STOP_S = 1.0
 """What the engine gets to stop in even when the drain has used up its time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Topology:
-    """How the allotted cores are shared out."""
-
-    lanes: int
-    intra_op_threads: int
-    decode_threads: int
-
-
-def plan_topology(settings: Settings, provider: str, budget: int) -> Topology:
-    """Settle what the settings leave open.
-
-    On a CPU one single-threaded lane for each core gives more crops per second, and each of them sooner, than one run
-    with many threads; a GPU wants one run at a time.
-
-    Args:
-        settings: Counts of 0 are chosen here.
-        provider: `cpu` or `cuda`; `auto` is planned as a CPU.
-        budget: Cores this process may use.
-    """
-    lanes = settings.lanes or (1 if provider == "cuda" else budget)
-    return Topology(
-        lanes=lanes,
-        intra_op_threads=settings.intra_op_threads or (1 if provider == "cuda" else max(1, budget // lanes)),
-        decode_threads=settings.decode_threads or max(1, budget // 2),
-    )
 
 
 class Runtime:
@@ -71,15 +40,15 @@ class Runtime:
     ) -> None:
         self.settings = settings
         self.artifact = artifact
-        self.metrics = Metrics()
-        self.topology = plan_topology(settings, artifact.provider, cpu_budget())
+        self.metrics = Metrics(artifact.topology.buckets)
+        self.topology = artifact.topology
         self._on_failure = on_failure
         self._warm = False
         self._drain_started_s: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._warm_up: asyncio.Task[None] | None = None
         self._decode_pool = ThreadPoolExecutor(self.topology.decode_threads, thread_name_prefix="decode-image")
-        self.cost = CostModel(settings.max_batch_size or MAX_KNEE)
+        self.cost = CostModel(self.topology.max_batch_size)
         limits = Limits(
             lanes=self.topology.lanes,
             max_queue_items=settings.max_queue_items,
@@ -138,16 +107,21 @@ class Runtime:
         return self._drain_started_s
 
     async def _become_ready(self) -> None:
-        metadata = self.artifact.metadata
+        metadata, session = self.artifact.metadata, self.artifact.session
         started_s = time.monotonic()
         try:
             durations_s = await asyncio.to_thread(
-                warm_up, self.artifact.session, metadata.image_height, metadata.image_width, self.cost.max_batch_size
+                warm_up,
+                session.slots if isinstance(session, SpreadSession) else [session],
+                metadata.image_height,
+                metadata.image_width,
+                self.topology.warm_up_sizes,
             )
         except Exception as error:
             self._on_failure(f"the artifact failed its warm-up: {type(error).__name__}: {str(error)[:300]}")
             return
-        self.cost.seed(durations_s)
+        self.cost.seed(self.topology.padded(self.topology.durations_s or durations_s))
+        self.metrics.model.info(self._model_labels())  # now with the largest batch worth running
         self.engine.start()
         self._warm = True
         logger.info("ready after %.1f s of warm-up: %s", time.monotonic() - started_s, self.describe())
@@ -158,8 +132,8 @@ class Runtime:
         return (
             f"model {metadata.model_name} ({metadata.decode_mode}, {metadata.refine_iters} refinements, "
             f"{metadata.precision}), provider {self.artifact.provider}, {topology.lanes} lanes x "
-            f"{topology.intra_op_threads} threads, {topology.decode_threads} decode threads, "
-            f"batches of up to {self.cost.cap}"
+            f"{topology.intra_op_threads} threads, batches of up to {self.cost.cap} ({topology.origin}), "
+            f"{topology.decode_threads} decode threads"
         )
 
     def _deliver(self, items: Sequence[Item]) -> None:
@@ -182,6 +156,9 @@ class Runtime:
             "precision": metadata.precision,
             "weights_sha256": metadata.weights_sha256,
             "provider": self.artifact.provider,
+            "lanes": str(self.topology.lanes),
+            "intra_op_threads": str(self.topology.intra_op_threads),
+            "max_batch_size": str(self.cost.cap),
         }
 
 

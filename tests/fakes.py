@@ -16,12 +16,33 @@ from numpy.typing import NDArray
 from service.app import build_app
 from service.artifact import LoadedArtifact
 from service.config import Settings
+from service.engine.topology import plan_topology
 from service.engine.types import Item, Outcome, Refusal
 from service.runtime import Runtime
 from tests.toy_artifact import METADATA, POISON, STEPS
 
 PATIENCE_S = 60
 """How long a test waits for something that must happen; far beyond what it takes."""
+
+
+class FakeClock:
+    """A clock that is set by hand, from any thread."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def advance(self, seconds: float) -> None:
+        with self._lock:
+            self.now_s += seconds
+
+
+def read_toy(crops: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """What the toy artifact answers."""
+    return crops[:, 0, :STEPS, 0].astype(np.int64), crops[:, 0, :STEPS, 1].astype(np.float32) / 255
 
 
 class LaneKilled(BaseException):
@@ -46,7 +67,7 @@ class FakeSession:
             return self.answer(crops)
         if (crops[:, 0, -1, 2] == POISON).any():
             raise RuntimeError("poisoned crop")
-        return crops[:, 0, :STEPS, 0].astype(np.int64), crops[:, 0, :STEPS, 1].astype(np.float32) / 255
+        return read_toy(crops)
 
     def wait_entered(self) -> None:
         """Wait until one more run has begun."""
@@ -114,13 +135,14 @@ def new_item(deadline_s: float = 1e12, bulk: bool = False) -> Item:
 
 
 def toy_settings(**values: Any) -> Settings:
-    """Settings for one lane, from the defaults; the environment is not read."""
-    return Settings.model_construct(**{**Settings.model_construct().model_dump(), "lanes": 1, **values})
+    """Settings for one lane and without tuning, from the defaults; the environment is not read."""
+    return Settings.model_construct(**{**Settings.model_construct().model_dump(), "lanes": 1, "tune": False, **values})
 
 
 def toy_runtime(session: Any = None, **settings: Any) -> Runtime:
-    artifact = LoadedArtifact(METADATA, session or FakeSession(), "cpu")
-    return Runtime(toy_settings(**settings), artifact)
+    chosen = toy_settings(**settings)
+    artifact = LoadedArtifact(METADATA, session or FakeSession(), "cpu", plan_topology(chosen, "cpu", budget=2))
+    return Runtime(chosen, artifact)
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from tests.toy_artifact import write_artifact
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(env_name(name), raising=False)
+    monkeypatch.setenv("PARSEQ_TUNE", "0")
 
 
 @pytest.fixture
