@@ -13,6 +13,8 @@ from typing import Final
 from service.engine.cost import CostModel
 from service.engine.queue import BULK_EVERY
 
+PESSIMISM: Final = 1.25
+"""A wait is planned to be this much longer than predicted: runs vary, and answers have a way to go after the last run."""
 DECODE_WEIGHT: Final = 0.1
 """Share of a crop's deviation that moves the expected time to decode one."""
 MAX_DEVIATION: Final = 2.0
@@ -108,4 +110,4 @@ def late_by_s(prediction: Prediction, budget_s: float, deadline_s: float) -> flo
     """
     if prediction.start_s == 0.0:
         return 0.0  # a lane is free: refusing would keep it idle
-    return max(0.0, prediction.first_s - budget_s, prediction.last_s - deadline_s)
+    return max(0.0, PESSIMISM * prediction.first_s - budget_s, PESSIMISM * prediction.last_s - deadline_s)

@@ -15,10 +15,10 @@ from service.engine.cost import CostModel
 from service.engine.queue import DeadlineQueue
 from service.engine.types import Crop, Item, Outcome, QueueFullError, Refusal, Stage
 
-COMPANY_STRETCH: Final = 1.5
-"""Bulk may fill up a batch of single crops as long as their run takes at most this many times longer for it."""
-
-
+BULK_STRETCH: Final = 1.75
+"""While single crops come, bulk makes a run at most this many times longer than the single crops in it, or one alone, need."""
+BULK_YIELDS_S: Final = 1.0
+"""How long after the last single crop was let in that lasts."""
 UNBOUNDED: Final = Budgets(single_s=math.inf, bulk_s=math.inf)
 
 
@@ -31,12 +31,14 @@ class Limits:
         max_queue_items: Items being decoded or waiting, at most.
         max_queue_delay_s: How long a free lane may hold an item back for company.
         budgets: How long a request may be predicted to wait.
+        bulk_stretch: How many times longer bulk may make a run while single crops come.
     """
 
     lanes: int
     max_queue_items: int
     max_queue_delay_s: float = 0.0
     budgets: Budgets = UNBOUNDED
+    bulk_stretch: float = BULK_STRETCH
 
 
 class Scheduler:
@@ -49,6 +51,7 @@ class Scheduler:
         self._decode_pace = DecodePace()
         self._running = 0
         self._busy_lanes = 0
+        self._single_seen_s = -math.inf
 
     # -- What there is ------------------------------------------------------------------------------------------------
 
@@ -94,6 +97,8 @@ class Scheduler:
         late_s = late_by_s(prediction, self._limits.budgets.of(bulk), items[0].deadline_s - now_s)
         if late_s > 0:
             raise QueueFullError(Refusal.PREDICTED_WAIT, prediction.start_s, late_s)
+        if not bulk:
+            self._single_seen_s = now_s
         for item in items:
             self._queue.reserve(item)
             item.admitted_s, item.decode_rank = now_s, self._queue.reserved
@@ -178,7 +183,7 @@ class Scheduler:
             if item is None:
                 break
             largest = self._largest_in_time(item, now_s)
-            if batch and (largest <= len(batch) or not self._is_welcome(item, len(batch), n_singles)):
+            if batch and (largest <= len(batch) or not self._is_welcome(item, len(batch), n_singles, now_s)):
                 break
             self._queue.take(item)
             batch.append(item)
@@ -186,11 +191,12 @@ class Scheduler:
             limit = min(limit, largest)
         return batch
 
-    def _is_welcome(self, item: Item, n_items: int, n_singles: int) -> bool:
-        """Whether an item may join a batch of `n_items`, some of them single crops."""
-        if not item.bulk or not n_singles or self._queue.bulk_is_due:
+    def _is_welcome(self, item: Item, n_items: int, n_singles: int, now_s: float) -> bool:
+        """Whether an item may join a batch of `n_items`: a long run of bulk keeps single crops waiting, in it and behind it."""
+        if not item.bulk or self._queue.bulk_is_due or now_s - self._single_seen_s > BULK_YIELDS_S:
             return True
-        return self.cost.duration_s(n_items + 1) <= COMPANY_STRETCH * self.cost.duration_s(n_singles)
+        longest_s = self._limits.bulk_stretch * self.cost.duration_s(max(1, n_singles))
+        return self.cost.duration_s(n_items + 1) <= longest_s
 
     def _largest_in_time(self, item: Item, now_s: float) -> int:
         """The largest batch in which the item is read by its deadline; when it cannot be in time, it sets no limit."""

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from service.engine.admission import Budgets
 from service.engine.cost import CostModel
 from service.engine.queue import BULK_EVERY, MIN_DEAD
-from service.engine.scheduler import COMPANY_STRETCH, Limits, Scheduler
+from service.engine.scheduler import BULK_STRETCH, BULK_YIELDS_S, Limits, Scheduler
 from service.engine.types import Item, Outcome, QueueFullError, Refusal, Stage
 from tests.fakes import new_item
 
@@ -48,6 +48,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.runs: list[list[Item]] = []
         self.ended: Counter[Item] = Counter()
         self.places_without_bulk = 0
+        self.single_seen_s = -math.inf
 
     def at(self, stage: Stage) -> list[Item]:
         return [item for item in self.admitted if item.stage is stage]
@@ -64,6 +65,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert n_items <= free
             assert all(item.stage is Stage.DECODING for item in items)
             self.admitted += items
+            self.single_seen_s = self.single_seen_s if bulk else self.now_s
             return
         assert all(item.stage is Stage.NEW for item in items)  # all or none
         assert min(refused.retry_after_s, refused.wait_s) >= 0
@@ -184,19 +186,21 @@ class SchedulerMachine(RuleBasedStateMachine):
     def check_size(self, batch: list[Item], live: list[Item], most: int) -> None:
         size = len(batch)
         assert all(self.in_time(item, size) for item in batch)
-        joined = [item for place, item in enumerate(batch) if item.bulk and not all(other.bulk for other in batch[:place])]
+        n_singles = sum(not item.bulk for item in batch)
         left = [item for item in live if item not in batch]
-        if size < most and left:  # as large as can be: whoever comes next would make someone late, or is unwelcome
-            n_singles = sum(not item.bulk for item in batch)
-            unwelcome = left[0].bulk and n_singles and not self.fits_company(size + 1, n_singles)
+        if size < most and left:  # as large as can be: whoever comes next would make someone late, or the run too long
+            unwelcome = left[0].bulk and not self.bulk_may_join(size + 1, n_singles)
             firsts = [next((item for item in left if item.bulk is bulk), left[0]) for bulk in (False, True)]
             late = any(not self.in_time(item, size + 1) for item in [*batch, live[0], *firsts])
             assert unwelcome or late
-        if len(joined) > 1:  # one may have joined because its share was due
-            assert self.fits_company(size, sum(not item.bulk for item in batch))
+        n_due = 1  # at most one of so few places is bulk's whatever comes of it
+        if sum(item.bulk for item in batch[1:]) > n_due and batch[-1].bulk:
+            assert self.bulk_may_join(size, n_singles)
 
-    def fits_company(self, n_items: int, n_singles: int) -> bool:
-        return self.cost.duration_s(n_items) <= COMPANY_STRETCH * self.cost.duration_s(n_singles) * (1 + 1e-9)
+    def bulk_may_join(self, n_items: int, n_singles: int) -> bool:
+        if self.now_s - self.single_seen_s > BULK_YIELDS_S:
+            return True
+        return self.cost.duration_s(n_items) <= BULK_STRETCH * self.cost.duration_s(max(1, n_singles)) * (1 + 1e-9)
 
     # -- What always holds --------------------------------------------------------------------------------------------
 
