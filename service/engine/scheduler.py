@@ -154,7 +154,7 @@ class Scheduler:
             item.outcome = Outcome.EXPIRED
         # Idle lanes share what waits: two half batches at once end sooner than one whole batch.
         share = -(-self.waiting // idle_lanes)
-        batch = self._form(now_s, max(1, min(self.cost.cap, share)))
+        batch = self._form(now_s, share)
         if batch:
             self.began(len(batch))
         return batch, expired
@@ -199,5 +199,5 @@ class Scheduler:
         return self.cost.duration_s(n_items + 1) <= longest_s
 
     def _largest_in_time(self, item: Item, now_s: float) -> int:
-        """The largest batch in which the item is read by its deadline; when it cannot be in time, it sets no limit."""
+        """The largest batch in which the item is read by its deadline; the cap when it cannot be in time anyway."""
         return self.cost.largest_within(item.deadline_s - now_s, self.cost.cap) or self.cost.cap

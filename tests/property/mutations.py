@@ -41,7 +41,7 @@ MUTATIONS = (
     ("queue.py", "- len(self) - self.reserved", "- len(self)", "crops being decoded do not count"),
     ("scheduler.py", "if item.outcome is not None:", "if False:", "an item may be settled twice"),
     ("scheduler.py", "if item.stage is not Stage.DECODING:", "if item.stage is Stage.WAITING:", "an ended item is queued"),
-    ("scheduler.py", "min(self.cost.cap, share)", "share", "batches over the cap"),
+    ("scheduler.py", "self.cost.cap) or self.cost.cap", "99) or 99", "batches over the cap"),
     ("scheduler.py", "-(-self.waiting // idle_lanes)", "self.waiting // idle_lanes", "the share of idle lanes is rounded down"),
     ("scheduler.py", "or self.cost.cap\n", "\n", "an item that is too late anyway stops its lane"),
     ("scheduler.py", "limit = min(limit, largest)", "pass", "batches too large for a deadline"),
