@@ -89,7 +89,9 @@ class Settings(BaseSettings):
         75, ge=1, le=3600, description="How long an idle connection is kept; longer than the gateway's own time-out."
     )
     drain_timeout_s: int = Field(30, ge=0, le=3600, description="How long requests in flight may take to finish after SIGTERM.")
-    log_level: LogLevel = Field("info", description="Least severe log level shown.")
+    log_level: LogLevel = Field(
+        "info", description="Least severe log level shown; `debug` has a line for each recognition request."
+    )
 
     @model_validator(mode="after")
     def _a_full_request_fits_the_queue(self) -> Settings:

@@ -6,7 +6,6 @@ pixel is decoded. Whatever goes wrong inside the decoder becomes a `Problem` of 
 
 from __future__ import annotations
 
-import base64
 import binascii
 import io
 from typing import Final
@@ -55,6 +54,14 @@ TRANSPOSES: Final = {
 LIGHT: Final = 160
 """Mean brightness, of 255, from which letters on a transparent ground are laid on black."""
 
+QUICK_BYTES: Final = 2**15
+QUICK_PIXELS: Final = 2**15
+JPEG_SIGNATURE: Final = b"\xff\xd8\xff"
+JPEG_START_OF_SCAN: Final = b"\xff\xda"
+PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+PNG_PACKED_CHUNKS: Final = (b"zTXt", b"iTXt", b"iCCP")
+"""Chunks whose content may be unpacked to a thousand times its size, beside the pixels."""
+
 # The limit on pixels is a setting, checked on the header below; Pillow's own, global one would only add warnings.
 Image.MAX_IMAGE_PIXELS = None
 # Load the format plugins now, not in the first request.
@@ -67,13 +74,30 @@ def decode_base64(text: str) -> bytes:
     Raises:
         Problem: the text is not base64.
     """
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        pass  # not plain base64, perhaps one of the other forms
     if text.startswith("data:"):
         text = text.partition(",")[2]
     compact = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
     try:
-        return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
+        return binascii.a2b_base64(compact + "=" * (-len(compact) % 4), strict_mode=True)
+    except ValueError as error:
         raise Problem(INVALID_BASE64, "The content of this image is not valid base64.") from error
+
+
+def may_be_quick(data: bytes) -> bool:
+    """Whether this file can only take long to decode by its number of pixels: a small JPEG or PNG without tricks.
+
+    With `QUICK_PIXELS` as its limit `decode_image` then takes a fraction of a millisecond, and at most some milliseconds for
+    a file made to take long. A progressive JPEG may go over its pixels many times, so only one scan is allowed.
+    """
+    if len(data) > QUICK_BYTES:
+        return False
+    if data.startswith(JPEG_SIGNATURE):
+        return data.count(JPEG_START_OF_SCAN) == 1
+    return data.startswith(PNG_SIGNATURE) and not any(chunk in data for chunk in PNG_PACKED_CHUNKS)
 
 
 def decode_image(data: bytes, max_pixels: int) -> Image.Image:

@@ -47,6 +47,11 @@ class Metrics:
         self.request_duration = self._histogram(
             "parseq_request_duration_seconds", "Recognition requests, from first byte to last.", ["status"]
         )
+        self._request_durations: dict[int, Histogram] = {}
+        self.recognition_duration = self._histogram(
+            "parseq_recognition_duration_seconds",
+            "From the complete request to its answer, end to end: decoding, queue and inference of all its crops.",
+        )
         self.requests_in_flight = self._gauge("parseq_requests_in_flight", "Recognition requests being answered.")
         self.problems = Counter(
             "parseq_problems_total",
@@ -64,9 +69,10 @@ class Metrics:
         # Looked up once, and so that each series exists, at 0, from the start.
         self._crops_by_outcome = {outcome: self.crops.labels(outcome) for outcome in Outcome}
         self._refused_by_reason = {refusal: self.crops_refused.labels(refusal) for refusal in Refusal}
-        self.decode_duration = self._histogram(
-            "parseq_image_decode_duration_seconds", "Decoding and resizing of one image, on its thread."
+        self.decode_wait = self._histogram(
+            "parseq_image_decode_wait_seconds", "Wait of one image for a decode thread; 0 for one decoded at once."
         )
+        self.decode_duration = self._histogram("parseq_image_decode_duration_seconds", "Decoding and resizing of one image.")
         self.queue_wait = self._histogram("parseq_queue_wait_seconds", "Wait of one decoded crop for a lane.")
         self.inference_duration = self._histogram("parseq_inference_duration_seconds", "One run of the session.")
         self.batch_size = Histogram(
@@ -107,6 +113,17 @@ class Metrics:
     def render(self) -> bytes:
         """The text exposition."""
         return generate_latest(self.registry)
+
+    def request_ended(self, status: int, duration_s: float) -> None:
+        """Observe one recognition request."""
+        duration = self._request_durations.get(status)
+        if duration is None:
+            duration = self._request_durations[status] = self.request_duration.labels(str(status))
+        duration.observe(duration_s)
+
+    def problem_told(self, slug: str) -> None:
+        """Count one problem told to a client."""
+        self.problems.labels(slug).inc()
 
     # -- Observer of the engine --------------------------------------------------------------------------------------
 

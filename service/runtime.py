@@ -6,10 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from service.artifact import LoadedArtifact
 from service.config import Settings
+from service.decode_pool import DecodePool
 from service.engine.admission import Budgets
 from service.engine.batcher import Engine
 from service.engine.cost import CostModel
@@ -47,7 +47,7 @@ class Runtime:
         self._drain_started_s: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._warm_up: asyncio.Task[None] | None = None
-        self._decode_pool = ThreadPoolExecutor(self.topology.decode_threads, thread_name_prefix="decode-image")
+        self._decode_pool = DecodePool(self.topology.decode_threads)
         self.cost = CostModel(self.topology.max_batch_size)
         limits = Limits(
             lanes=self.topology.lanes,
@@ -90,7 +90,7 @@ class Runtime:
         # The server has waited for its connections since the drain began; what is left of the time is the engine's.
         left_s = drain_started_s + self.settings.drain_timeout_s - time.monotonic()
         drained = await asyncio.to_thread(self.engine.stop, max(MIN_ENGINE_STOP_S, left_s))
-        self._decode_pool.shutdown(wait=drained, cancel_futures=True)
+        self._decode_pool.stop(wait=drained)
         if not drained:
             logger.error("inference did not end within PARSEQ_DRAIN_TIMEOUT_S")
         logger.info("stopped")
@@ -122,6 +122,7 @@ class Runtime:
             return
         self.cost.seed(self.topology.padded(self.topology.durations_s or durations_s))
         self.metrics.model.info(self._model_labels())  # now with the largest batch worth running
+        self._decode_pool.start()
         self.engine.start()
         self._warm = True
         logger.info("ready after %.1f s of warm-up: %s", time.monotonic() - started_s, self.describe())

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from service.app import build_app
+from service.app import App
 from service.artifact import LoadedArtifact
 from service.config import Settings
 from service.engine.topology import plan_topology
@@ -148,8 +148,8 @@ def toy_runtime(session: Any = None, **settings: Any) -> Runtime:
 @asynccontextmanager
 async def serving(runtime: Runtime, wait: bool = True) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the app in this process, ready to answer unless told not to wait."""
-    app = build_app(runtime)
-    async with app.router.lifespan_context(app):
+    app = App(runtime)
+    async with app.api.router.lifespan_context(app.api):
         if wait:
             await runtime.warmed_up()
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

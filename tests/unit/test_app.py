@@ -14,8 +14,8 @@ import pytest
 
 from service import bodies, errors
 from service.bodies import Source
-from service.errors import KINDS, Kind
-from service.recognizer import ClientLeftError
+from service.errors import KINDS, ClientLeftError, Kind
+from service.recognize import TIMEOUT_HEADER
 from service.schemas import ModelList, ProblemDocument, Recognition, RecognitionList
 from tests.fakes import FakeSession, LaneKilled, request, serving, toy_runtime, until, with_client
 from tests.toy_artifact import CHARSET, confidence_of, png_of
@@ -160,7 +160,7 @@ def test_a_long_list_is_refused_before_its_entries_are_looked_at(entry: bytes, m
         return explain(problems, max_crops)
 
     monkeypatch.setattr(bodies, "_explain", counting)
-    body = b'{"images":[' + b",".join([entry] * 50_000) + b"]}"
+    body = b'{"images":[' + b",".join([entry] * 20_000) + b"]}"
     expect_problem(post(content=body, headers={"content-type": "application/json"}), errors.TOO_MANY_CROPS)
     short = b'{"images":[' + b",".join([b"0"] * 100) + b"]}"
     expect_problem(post(content=short, headers={"content-type": "application/json"}), errors.INVALID_REQUEST)
@@ -376,7 +376,7 @@ def test_an_unexpected_error_says_nothing_about_the_server(monkeypatch: pytest.M
     def broken(*_args: Any) -> Any:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("service.routes._render", broken)
+    monkeypatch.setattr("service.answers.recognition", broken)
     response = post(content=png_of("a"), headers=PNG)
     expect_problem(response, errors.INTERNAL)
     assert "secret" not in response.text
@@ -427,6 +427,17 @@ def test_the_openapi_covers_every_body_and_every_status() -> None:
     used = set(_references(document))
     assert used <= known
     assert {"Recognition", "RecognitionList", "RecognizeRequest", "ProblemDocument", "ModelList"} <= used
+    parameters = {(parameter["in"], parameter["name"]) for parameter in operation["parameters"]}
+    assert parameters == {
+        ("query", "characters"),
+        ("header", TIMEOUT_HEADER),
+        ("header", "X-Request-Id"),
+        ("header", "traceparent"),
+    }
+    for path in document["paths"].values():
+        for described in path.values():
+            assert all("X-Request-Id" in answer["headers"] for answer in described["responses"].values())
+    assert "Server-Timing" in operation["responses"]["200"]["headers"]
     assert {kind.status for kind in KINDS} - {404, 405} <= {int(status) for status in operation["responses"]}
 
 

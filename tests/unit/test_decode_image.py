@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from service import errors
-from service.decode_image import FORMATS, TRANSPOSES, decode_base64, decode_image
+from service.decode_image import FORMATS, QUICK_BYTES, TRANSPOSES, decode_base64, decode_image, may_be_quick
 from service.errors import Kind, Problem
 from service.preprocess import to_crop
 from tests.images import encode, gradient
@@ -208,3 +209,15 @@ def test_what_is_not_base64_is_refused(text: str) -> None:
     with pytest.raises(Problem) as caught:
         decode_base64(text)
     assert caught.value.kind is errors.INVALID_BASE64
+
+
+def test_small_jpeg_and_png_files_without_tricks_may_be_quick() -> None:
+    assert may_be_quick(encode(gradient(), "PNG"))
+    assert may_be_quick(encode(gradient(), "JPEG"))
+    assert not may_be_quick(encode(gradient(), "JPEG", progressive=True))
+    assert not may_be_quick(encode(gradient(), "WEBP"))
+    assert not may_be_quick(encode(gradient(), "PNG") + bytes(QUICK_BYTES))
+    for packed in (True, False):
+        texts = PngInfo()
+        texts.add_text("comment", "x" * 1000, zip=packed)
+        assert may_be_quick(encode(gradient(), "PNG", pnginfo=texts)) is not packed
