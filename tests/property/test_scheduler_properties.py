@@ -55,8 +55,13 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     # -- Events -------------------------------------------------------------------------------------------------------
 
-    @rule(n_items=st.integers(1, 16), bulk=st.booleans(), slack_s=st.sampled_from([0.0, 0.05, 0.2, 1.0, 5.0, 30.0]))
-    def a_request_comes(self, n_items: int, bulk: bool, slack_s: float) -> None:
+    @rule(
+        n_items=st.integers(1, 16),
+        bulk=st.booleans(),
+        slack_s=st.sampled_from([0.0, 0.05, 0.2, 0.5, 1.0, 5.0, 30.0]),
+        decoded_at_once=st.booleans(),
+    )
+    def a_request_comes(self, n_items: int, bulk: bool, slack_s: float, decoded_at_once: bool) -> None:
         items = [new_item(self.now_s + slack_s, bulk) for _ in range(n_items)]
         decoding, waiting = self.at(Stage.DECODING), self.at(Stage.WAITING)
         free = CAPACITY - len(decoding) - len(waiting)
@@ -66,6 +71,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert all(item.stage is Stage.DECODING for item in items)
             self.admitted += items
             self.single_seen_s = self.single_seen_s if bulk else self.now_s
+            for item in items if decoded_at_once else []:
+                assert self.scheduler.submit(item, CROP, self.now_s)
             return
         assert all(item.stage is Stage.NEW for item in items)  # all or none
         assert min(refused.retry_after_s, refused.wait_s) >= 0
@@ -165,6 +172,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.check_size(batch, live, most)
 
     def check_order(self, batch: list[Item], live: list[Item]) -> None:
+        if len(batch) > 1:
+            assert batch[0] is live[0]  # where there is more than one place, the most urgent item has the first
         left = list(live)
         for item in batch:
             bulk_waits = any(other.bulk for other in left)
