@@ -1,4 +1,4 @@
-"""The ASGI app: endpoints, middleware, and the one place where exceptions become problem documents."""
+"""The ASGI app: the way to the recognition endpoint and to all others, whose exceptions become problem documents here."""
 
 from __future__ import annotations
 
