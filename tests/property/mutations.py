@@ -2,7 +2,8 @@
 
 python -m tests.property.mutations [FILE ...]
 
-Each mutation is applied to a copy of the code; FILE (queue.py, say) takes only those of some files. Ends with 1 if one survives.
+Each mutation is applied to a copy of the code; FILE (queue.py, say) takes only those of some files. It ends with 1 when one
+survives.
 """
 
 from __future__ import annotations
