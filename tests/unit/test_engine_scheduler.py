@@ -101,3 +101,14 @@ def test_slow_decoding_counts_as_waiting() -> None:
     scheduler.admit([new_item()], now_s=300.0)
     with pytest.raises(QueueFullError):
         scheduler.admit([new_item()], now_s=300.0)
+
+
+def test_bulk_keeps_its_share_of_batches_that_single_crops_keep_short() -> None:
+    singles = [new_item(100.0 + index) for index in range(40)]
+    bulk = [new_item(1e3, bulk=True) for _ in range(4)]
+    scheduler = scheduler_of(*singles, *bulk, per_run_s=0.0, per_item_s=1e-3, cap=4)
+    scheduler.admit([new_item()], now_s=0.0)
+    taken: list[Item] = []
+    while len(taken) < 40:
+        taken += scheduler.take(0.0, idle_lanes=1)[0]
+    assert sum(item.bulk for item in taken) == 4
