@@ -136,6 +136,11 @@ class DeadlineQueue:
             entry = min(single, bulk)
         return entry[2] if entry else None
 
+    def bulk_precedes(self, deadline_s: float) -> bool:
+        """Whether bulk waits whose deadline is earlier."""
+        entry = self._lines[True].first()
+        return entry is not None and entry[0] < deadline_s
+
     @property
     def bulk_is_due(self) -> bool:
         """Whether bulk should have one of the next two places to keep its share."""

@@ -74,10 +74,13 @@ class Scheduler:
         """Age of the item that has waited longest; 0 when nothing waits."""
         return self._queue.oldest_age_s(now_s)
 
-    def predict(self, n_items: int, bulk: bool) -> Prediction:
-        """What a request would wait if it came now."""
+    def predict(self, n_items: int, bulk: bool, deadline_s: float = -math.inf) -> Prediction:
+        """What a request would wait if it came now; without a deadline no bulk is more urgent."""
         queue = self._queue
-        load = Load(queue.held(False), queue.held(True), queue.reserved, self._running, self._busy_lanes)
+        singles, others = queue.held(False), queue.held(True)
+        if others and queue.bulk_precedes(deadline_s):  # old, or its client is in a hurry: how much of it is not worth counting
+            singles, others = singles + others, 0
+        load = Load(singles, others, queue.reserved, self._running, self._busy_lanes)
         return predict(load, n_items, bulk, self.cost, self._limits.lanes, self._decode_pace.per_item_s)
 
     # -- What happens to items ----------------------------------------------------------------------------------------
@@ -89,7 +92,7 @@ class Scheduler:
             QueueFullError: there is no room for all of them, or they would wait too long.
         """
         n_items, bulk = len(items), items[0].bulk
-        prediction = self.predict(n_items, bulk)
+        prediction = self.predict(n_items, bulk, items[0].deadline_s)
         lacking = n_items - self._queue.free
         if lacking > 0:
             retry_after_s = lacking * self.cost.duration_s(self.cost.cap) / self.cost.cap / self._limits.lanes

@@ -58,6 +58,7 @@ MUTATIONS = (
     ("scheduler.py", "self._busy_lanes -= 1", "pass", "a lane never becomes free"),
     ("scheduler.py", "item.outcome = Outcome.EXPIRED", "pass", "an expired item has no outcome"),
     ("scheduler.py", "self.waiting >= self.cost.cap", "False", "a full batch waits for company"),
+    ("scheduler.py", "if others and queue.bulk_precedes(deadline_s)", "if False", "urgent bulk does not count"),
     ("admission.py", "prediction.start_s == 0.0", "False", "refused while a lane is free"),
     ("admission.py", "self.singles // (BULK_EVERY - 1)", "self.bulk", "single crops wait for all bulk"),
     ("admission.py", "return self.singles + self.bulk", "return self.bulk", "bulk does not wait for single crops"),

@@ -83,6 +83,15 @@ def test_refuses_what_would_be_read_too_late_and_says_when_to_come_again() -> No
         scheduler.admit([new_item(10.0, bulk=True) for _ in range(8)], now_s=0.0)  # but not beyond its deadline
 
 
+def test_bulk_with_an_earlier_deadline_is_ahead_of_a_single_crop() -> None:
+    bulk = [new_item(20.0, bulk=True) for _ in range(6)]
+    scheduler = scheduler_of(*bulk, per_run_s=0.0, cap=1, budgets=Budgets(single_s=5.0, bulk_s=50.0))
+    scheduler.take(0.0, idle_lanes=1)
+    scheduler.admit([new_item(10.0)], now_s=0.0)  # overtakes it
+    with pytest.raises(QueueFullError):
+        scheduler.admit([new_item(30.0)], now_s=0.0)
+
+
 def test_refuses_what_does_not_fit_and_says_when_it_will() -> None:
     scheduler = scheduler_of(new_item(), new_item(), per_run_s=0.0, cap=1, max_queue_items=3)
     with pytest.raises(QueueFullError) as refused:
