@@ -246,3 +246,12 @@ def test_a_file_that_is_no_artifact_ends_the_start_with_one_line_and_exit_code_3
 def test_an_artifact_that_fails_its_warm_up_is_one_line(tmp_path: Path) -> None:
     broken = write_artifact(tmp_path / "broken.onnx", broken=True)
     assert "failed its warm-up" in failed_start("--port", "0", artifact=broken, log_level="error")
+
+
+def test_the_first_start_measures_and_the_next_remembers(tmp_path: Path) -> None:
+    artifact = write_artifact(tmp_path / "toy.onnx")
+    for origin in ("(measured)", "(cached)"):
+        with running(artifact, tmp_path / "log", tune=1) as server:
+            assert post(server, content=png_of("tuned"), headers=PNG).json()["text"] == "tuned"
+            assert origin in (tmp_path / "log").read_text()
+    assert (tmp_path / "toy.onnx.tuning.json").is_file()
