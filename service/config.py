@@ -63,7 +63,7 @@ class Settings(BaseSettings):
         description="Crops being decoded or waiting, at most; beyond it requests are refused with 429.",
     )
     max_queue_wait_ms: float = Field(
-        500,
+        1000,
         gt=0,
         le=3_600_000,
         description="A request with a single crop that would be read later than this is refused with 429.",
