@@ -16,8 +16,9 @@ from service.engine import opening
 from service.engine.topology import Candidate, Sweep, Topology, candidates, plan_topology, sizes_up_to
 from service.engine.tuning import choose, sweep
 from service.engine.tuning_cache import TuningKey, load_tuning, save_tuning, tuning_files
-from tests.fakes import FakeClock, read_toy, toy_settings
-from tests.toy_artifact import HEIGHT, WIDTH, write_artifact
+from service.runtime import Runtime
+from tests.fakes import FakeClock, FakeSession, read_toy, request, toy_settings
+from tests.toy_artifact import HEIGHT, METADATA, WIDTH, write_artifact
 
 LONG_S = 1000.0
 KEY = TuningKey(1, 2, "1.0", "cpu", (0,), "some CPU", 2, 0, 0, 0)
@@ -275,3 +276,16 @@ def test_a_damaged_cache_is_tuned_anew_and_mended(starts: Starts) -> None:
     file.write_text("{")
     assert starts.start().topology.origin == "measured"
     assert json.loads(file.read_text())["found"]["lanes"] == 2
+
+
+def test_the_engine_starts_from_what_was_found_and_says_so() -> None:
+    settings = toy_settings(lanes=0)
+    found = swept(2, 1, at_1=300, at_2=360, at_4=361)
+    topology = replace(plan_topology(settings, "cpu", 2, found=found, origin="cached"), max_batch_size=4)
+    runtime = Runtime(settings, LoadedArtifact(METADATA, FakeSession(), "cpu", topology))
+    request(runtime, "GET", "/readyz")
+    assert runtime.cost.cap == 2
+    assert runtime.cost.duration_s(2) == pytest.approx(found.durations_s[2])
+    [sample] = runtime.metrics.model.collect()[0].samples
+    assert (sample.labels["lanes"], sample.labels["intra_op_threads"], sample.labels["max_batch_size"]) == ("2", "1", "2")
+    assert "2 lanes x 1 threads, batches of up to 2 (cached)" in runtime.describe()
