@@ -178,11 +178,14 @@ class Scheduler:
         batch: list[Item] = []
         n_singles = 0
         lead = self._queue.first(bulk_may_lead=False)
+        lead_is_late = False
         if lead is not None:
+            lead_is_late = self.cost.duration_s(1) > lead.deadline_s - now_s
             limit = min(limit, self._largest_in_time(lead, now_s))
         while len(batch) < limit:
-            # The most urgent item goes first; a due share of bulk comes next, or first where there is but one place.
-            item = self._queue.first(bulk_may_lead=bool(batch) or limit == 1)
+            # The most urgent item goes first and a due share of bulk second; bulk goes first where there is but one place, or
+            # where the most urgent item is too late anyway.
+            item = self._queue.first(bulk_may_lead=bool(batch) or limit == 1 or lead_is_late)
             if item is None:
                 break
             largest = self._largest_in_time(item, now_s)

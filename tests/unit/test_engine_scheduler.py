@@ -121,3 +121,13 @@ def test_bulk_keeps_its_share_of_batches_that_single_crops_keep_short() -> None:
     while len(taken) < 40:
         taken += scheduler.take(0.0, idle_lanes=1)[0]
     assert sum(item.bulk for item in taken) == 4
+
+
+def test_bulk_keeps_its_share_of_a_flood_of_items_that_are_too_late_anyway() -> None:
+    hopeless = [new_item(1.0) for _ in range(12)]
+    tight = new_item(2.5, bulk=True)  # alone it is in time, in company it is not
+    scheduler = scheduler_of(*hopeless, tight)
+    taken: list[Item] = []
+    while tight not in taken:
+        taken += scheduler.take(0.0, idle_lanes=1)[0]
+    assert len(taken) <= 10
