@@ -7,19 +7,18 @@ import logging
 import signal
 import socket
 import sys
-import warnings
 from collections.abc import Sequence
 from types import FrameType
 from typing import Final
 
 import uvicorn
 
-from service.app import build_app
+from service.app import App
 from service.artifact import load_artifact
 from service.config import Settings, load_settings
-from service.cpu import cpu_budget
 from service.errors import StartupError
-from service.runtime import Runtime, plan_topology
+from service.logs import configure_logging
+from service.runtime import Runtime
 
 EXIT_OK: Final = 0
 EXIT_STARTUP_FAILED: Final = 3
@@ -45,10 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve; the exit code is 0 after a clean stop and 3 when the server could not start."""
     try:
         settings = load_settings(**_parse(argv))
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        # What these two have to say about a client's data is said in the answer to that client.
-        logging.getLogger("python_multipart").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", module=r"PIL\.")
+        configure_logging(settings.log_level)
         return _serve(settings)
     except StartupError as error:
         print(f"parseq-serve: {' '.join(str(error).split())}", file=sys.stderr)
@@ -68,8 +64,7 @@ def _parse(argv: Sequence[str] | None) -> dict[str, str]:
 
 
 def _serve(settings: Settings) -> int:
-    planned = plan_topology(settings, settings.provider, cpu_budget())
-    artifact = load_artifact(settings.artifact, settings.provider, planned.intra_op_threads)
+    artifact = load_artifact(settings)
     failures: list[str] = []
 
     def fail(message: str) -> None:
@@ -120,13 +115,16 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _uvicorn_config(settings: Settings, runtime: Runtime) -> uvicorn.Config:
     return uvicorn.Config(
-        build_app(runtime),
+        App(runtime),
+        loop="auto" if sys.platform == "win32" else "uvloop",  # which does not exist there
+        http="httptools",
         log_config=None,
         log_level="warning",
         access_log=False,
         ws="none",
         lifespan="on",
         server_header=False,
+        proxy_headers=False,  # nothing here depends on the client's address
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )

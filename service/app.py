@@ -1,4 +1,4 @@
-"""The ASGI app: endpoints, middleware, and the one place where exceptions become problem documents."""
+"""The ASGI app: the way to the recognition endpoint and to all others, whose exceptions become problem documents here."""
 
 from __future__ import annotations
 
@@ -8,23 +8,45 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from service import __version__, errors, openapi
 from service.bodies import invalid_request
 from service.errors import Problem
-from service.middleware import BodyLimit, Measure
-from service.recognizer import ClientLeftError
+from service.recognize import RECOGNIZE_PATHS, RecognizeEndpoint
+from service.request_context import RequestIds
 from service.routes import build_router
 from service.runtime import Runtime
 
 DESCRIPTION = "Reads the word on an image. Errors are RFC 9457 problem documents."
 
 
-def build_app(runtime: Runtime) -> FastAPI:
-    """The app of one runtime; its lifespan starts and stops the runtime."""
+class App:
+    """The ASGI app of one runtime: recognition goes straight to its endpoint, all else through FastAPI (`api`).
 
+    The lifespan starts and stops the runtime.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._recognize = RecognizeEndpoint(runtime)
+        self.api = _build_api(runtime, self._recognize)
+        self._serve = RequestIds(self._dispatch)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection event."""
+        await self._serve(scope, receive, send)
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in RECOGNIZE_PATHS:
+            await self._recognize(scope, receive, send)
+        else:
+            await self.api(scope, receive, send)
+
+
+def _build_api(runtime: Runtime, recognize: RecognizeEndpoint) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         runtime.start()
@@ -33,25 +55,25 @@ def build_app(runtime: Runtime) -> FastAPI:
         finally:
             await runtime.stop()
 
-    app = FastAPI(
+    api = FastAPI(
         title="PARSeq word recognition",
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
     )
-    app.include_router(build_router(runtime))
-    openapi.install(app)
-    _handle_errors(app, _counted(runtime))
-    # The last one added is the outermost.
-    app.add_middleware(BodyLimit, max_body_bytes=runtime.settings.max_body_bytes)
-    app.add_middleware(Measure, metrics=runtime.metrics)
-    return app
+    api.include_router(build_router(runtime))
+    for path in RECOGNIZE_PATHS:  # other methods end here, and get their 405
+        api.router.routes.append(Route(path, recognize, methods=["POST"], include_in_schema=False))
+    openapi.install(api)
+    _handle_errors(api, _counted(runtime))
+    return api
 
 
 def _counted(runtime: Runtime) -> Callable[[Problem], Response]:
     def respond(problem: Problem) -> Response:
-        runtime.metrics.problems.labels(problem.kind.slug).inc()
+        runtime.metrics.problem_told(problem.kind.slug)
         return problem.response()
 
     return respond
@@ -69,11 +91,6 @@ def _handle_errors(app: FastAPI, respond: Callable[[Problem], Response]) -> None
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         return respond(_from_http(request, error))
-
-    @app.exception_handler(ClientLeftError)
-    @app.exception_handler(ClientDisconnect)
-    async def left(_request: Request, _error: Exception) -> Response:
-        return Response(status_code=errors.CLIENT_CLOSED_REQUEST)
 
     @app.exception_handler(Exception)
     async def unknown(_request: Request, _error: Exception) -> Response:

@@ -15,7 +15,11 @@ from export.artifact import (
     ArtifactError,
     ArtifactMetadata,
 )
-from service.engine.session import OrtSession, open_session
+from service.config import Settings
+from service.cpu import cpu_budget
+from service.engine.opening import open_engine_session
+from service.engine.session import open_for_reading
+from service.engine.topology import Topology
 from service.engine.types import Session
 from service.errors import StartupError
 
@@ -30,27 +34,41 @@ class LoadedArtifact:
     metadata: ArtifactMetadata
     session: Session
     provider: str
-    """In use: `cpu` or `cuda`."""
+    """In use: `cpu`, `cuda`, `tensorrt` or `openvino`."""
+    topology: Topology
+    """What the session was opened for."""
 
 
-def load_artifact(path: Path, provider: str, intra_op_threads: int) -> LoadedArtifact:
-    """Open an artifact and check it.
+def load_artifact(settings: Settings) -> LoadedArtifact:
+    """Open the artifact of the settings, check it, and settle how it is run.
 
     Raises:
         StartupError: there is no such file, it is not an artifact this version can run, or the provider is not there.
+    """
+    path = settings.artifact
+    metadata = read_artifact(path)
+    session, provider, topology = open_engine_session(settings, metadata, cpu_budget())
+    return LoadedArtifact(metadata, session, provider, topology)
+
+
+def read_artifact(path: Path) -> ArtifactMetadata:
+    """What an artifact says about itself, compared with its graph.
+
+    Raises:
+        StartupError: there is no such file, or it is not an artifact this version can run.
     """
     if path.is_dir():
         raise StartupError(f"{path} is a folder: set PARSEQ_ARTIFACT or --artifact to an .onnx file")
     if not path.is_file():
         raise StartupError(f"there is no artifact at {path}: set PARSEQ_ARTIFACT or --artifact to an .onnx file")
     try:
-        session, in_use = open_session(path, provider, intra_op_threads)
+        session = open_for_reading(path)
         metadata = ArtifactMetadata.from_map(session.get_modelmeta().custom_metadata_map)
         check_interface(metadata, session.get_inputs(), session.get_outputs())
     except ArtifactError as error:
         message = str(error)
         raise StartupError(message if str(path) in message else f"{path}: {message}") from error
-    return LoadedArtifact(metadata, OrtSession(session), in_use)
+    return metadata
 
 
 def check_interface(metadata: ArtifactMetadata, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:

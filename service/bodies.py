@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
-from starlette.requests import Request
+from starlette.types import Receive
 
 from service.errors import (
     EMPTY_BODY,
     INVALID_REQUEST,
     MALFORMED_REQUEST,
     NO_FILE,
+    TOO_MANY_CROPS,
     UNSUPPORTED_MEDIA_TYPE,
+    ClientLeftError,
     Problem,
+    body_too_large,
     too_many_crops,
 )
 from service.multipart import parse_files
 from service.schemas import MAX_CROPS_KEY, MAX_ID_LENGTH, RecognizeRequest
 
 MAX_ERRORS_TOLD: Final = 10
+MAX_JSON_COMMAS: Final = 1000
+"""Beside those of the images, for members we do not know."""
+MAX_JSON_COMMAS_PER_IMAGE: Final = 300
+"""One before each image and one inside it, and those of an id or a `data:` prefix, which are text and may be all commas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +50,41 @@ class Crops:
     """Whether the answer is one object instead of a list of results."""
 
 
-async def read_crops(request: Request, max_crops: int) -> Crops:
+async def read_crops(headers: Mapping[bytes, bytes], receive: Receive, max_body_bytes: int, max_crops: int) -> Crops:
     """Read and parse the body according to its content type.
 
     Raises:
-        Problem: the content type is not supported, the body cannot be parsed, or it carries too many crops.
+        Problem: the content type is not supported, the body is too large or cannot be parsed, or it has too many crops.
+        ClientLeftError: the client left before the body was complete.
     """
-    content_type = request.headers.get("content-type", "")
+    content_type = headers.get(b"content-type", b"").decode("latin-1")
     media_type = content_type.partition(";")[0].strip().lower()
     parse = _parser_of(media_type)
-    body = await request.body()
+    body = await _read_body(headers, receive, max_body_bytes)
     if not body:
         raise Problem(EMPTY_BODY, "Send an image as the body, as a form file, or as base64 in JSON.")
     return parse(content_type, body, max_crops)
+
+
+async def _read_body(headers: Mapping[bytes, bytes], receive: Receive, max_body_bytes: int) -> bytes:
+    """The whole body; one above the limit is refused by its announced length before it is read, else while it arrives."""
+    announced = headers.get(b"content-length", b"0")
+    # Before the first `receive`, so that a client that asks first (100-continue) sends nothing.
+    if announced.isdigit() and int(announced) > max_body_bytes:
+        raise body_too_large(max_body_bytes)
+    chunks: list[bytes] = []
+    seen_bytes = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        chunk = message.get("body", b"")
+        seen_bytes += len(chunk)
+        if seen_bytes > max_body_bytes:
+            raise body_too_large(max_body_bytes)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _parser_of(media_type: str) -> Callable[[str, bytes, int], Crops]:
@@ -91,6 +120,11 @@ def _from_form(content_type: str, body: bytes, max_crops: int) -> Crops:
 
 
 def _from_json(_content_type: str, body: bytes, max_crops: int) -> Crops:
+    # Text is parsed at a gigabyte a second, but millions of tiny values would hold up the event loop for seconds; in a thread
+    # too, since the parser keeps the interpreter's lock. Without commas there cannot be many.
+    if body.count(b",") > MAX_JSON_COMMAS + MAX_JSON_COMMAS_PER_IMAGE * max_crops:
+        detail = f"The JSON has far more values than {max_crops} images need (PARSEQ_MAX_CROPS_PER_REQUEST)."
+        raise Problem(TOO_MANY_CROPS, detail)
     try:
         parsed = RecognizeRequest.model_validate_json(body.removeprefix(BOM_UTF8), context={MAX_CROPS_KEY: max_crops})
     except ValidationError as error:

@@ -13,7 +13,7 @@ from service.errors import StartupError
 ENV_PREFIX = "PARSEQ_"
 BUNDLED_ARTIFACT = Path(__file__).parent / "bundled" / "parseq-nano.onnx"
 
-Provider = Literal["auto", "cpu", "cuda"]
+Provider = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -29,19 +29,30 @@ class Settings(BaseSettings):
         "auto",
         description="Execution provider. A named one that is absent is a start-up error; `auto` takes CUDA when present.",
     )
+    devices: str = Field(
+        "0",
+        pattern=r"^(all|\d{1,3}(,\d{1,3})*)$",
+        description="GPUs to run on: `all`, or numbers such as `0,1`; a CPU has none.",
+    )
+    tune: bool = Field(
+        True,
+        description="Measure at the first start which lanes, threads and batch size suit model and machine, and remember it.",
+    )
     lanes: int = Field(
-        0, ge=0, le=64, description="Inference runs in flight at once; 0: the allotted cores on a CPU, 1 on a GPU."
+        0, ge=0, le=64, description="Inference runs in flight at once; 0: tuned, or the allotted cores, or 1 for each GPU."
     )
     intra_op_threads: int = Field(
         0,
         ge=0,
         le=256,
-        description="Threads of one inference run; 0: the allotted cores shared among the lanes on a CPU, 1 on a GPU.",
+        description="Threads of one inference run; 0: tuned, or the allotted cores shared among the lanes, or 1 on a GPU.",
+    )
+    max_batch_size: int = Field(
+        0, ge=0, le=1024, description="Crops in one inference run, at most; 0: tuned, or 8 on a CPU and 64 on a GPU."
     )
     decode_threads: int = Field(
         0, ge=0, le=64, description="Threads that decode images; 0: half the allotted cores, at least 1."
     )
-    max_batch_size: int = Field(16, ge=1, le=1024, description="Crops in one inference run, at most.")
     max_queue_delay_ms: float = Field(
         0.0, ge=0, le=1000, description="How long a free lane holds the oldest crop back for company; 0: not at all."
     )
@@ -51,8 +62,20 @@ class Settings(BaseSettings):
         le=100_000,
         description="Crops being decoded or waiting, at most; beyond it requests are refused with 429.",
     )
+    max_queue_wait_ms: float = Field(
+        1000,
+        gt=0,
+        le=3_600_000,
+        description="A request with a single crop that would be read later than this is refused with 429.",
+    )
+    max_batch_queue_wait_ms: float = Field(
+        2000,
+        gt=0,
+        le=3_600_000,
+        description="A request with several crops whose first one would be read later than this is refused with 429.",
+    )
     request_timeout_ms: float = Field(
-        30_000, gt=0, le=3_600_000, description="Deadline of a request with a single crop; then 504."
+        5_000, gt=0, le=3_600_000, description="Deadline of a request with a single crop; then 504."
     )
     batch_timeout_ms: float = Field(
         30_000, gt=0, le=3_600_000, description="Deadline of a request with several crops; then 504 for each unread crop."
@@ -66,7 +89,9 @@ class Settings(BaseSettings):
         75, ge=1, le=3600, description="How long an idle connection is kept; longer than the gateway's own time-out."
     )
     drain_timeout_s: int = Field(30, ge=0, le=3600, description="How long requests in flight may take to finish after SIGTERM.")
-    log_level: LogLevel = Field("info", description="Least severe log level shown.")
+    log_level: LogLevel = Field(
+        "info", description="Least severe log level shown; `debug` has a line for each recognition request."
+    )
 
     @model_validator(mode="after")
     def _a_full_request_fits_the_queue(self) -> Settings:

@@ -1,11 +1,14 @@
-"""How many cores this process may use: the container's limit, not the host's count."""
+"""How many cores this process may use (the container's limit, not the host's count), and what kind they are."""
 
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+CPUINFO = Path("/proc/cpuinfo")
+VNNI_FLAGS = frozenset({"avx_vnni", "avx512_vnni"})
 
 
 def cpu_budget(cgroup_root: Path = CGROUP_ROOT) -> int:
@@ -31,3 +34,22 @@ def _quota_v1(root: Path) -> float | None:
         return quota / period if quota > 0 else None
     except (OSError, ValueError, ZeroDivisionError):
         return None
+
+
+def cpu_model(cpuinfo: Path = CPUINFO) -> str:
+    """The processor's name, or its architecture where the system does not tell."""
+    return _cpuinfo_value(cpuinfo, "model name") or platform.machine()
+
+
+def int8_saturates(cpuinfo: Path = CPUINFO) -> bool:
+    """Whether this is an x86 processor without VNNI: sums of int8 products are kept in 16 bits there and may overflow."""
+    flags = _cpuinfo_value(cpuinfo, "flags")  # only x86 calls them so
+    return flags is not None and VNNI_FLAGS.isdisjoint(flags.split())
+
+
+def _cpuinfo_value(path: Path, name: str) -> str | None:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return None
+    return next((value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name), None)

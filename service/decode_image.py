@@ -6,9 +6,9 @@ pixel is decoded. Whatever goes wrong inside the decoder becomes a `Problem` of 
 
 from __future__ import annotations
 
-import base64
 import binascii
 import io
+import struct
 from typing import Final
 
 import numpy as np
@@ -55,6 +55,20 @@ TRANSPOSES: Final = {
 LIGHT: Final = 160
 """Mean brightness, of 255, from which letters on a transparent ground are laid on black."""
 
+QUICK_BYTES: Final = 2**15
+QUICK_PIXELS: Final = 2**15
+QUICK_PARTS: Final = 24
+"""Segments of a JPEG file or chunks of a PNG file before its pixels, at most."""
+JPEG_SIGNATURE: Final = b"\xff\xd8\xff"
+JPEG_START_OF_SCAN: Final = b"\xff\xda"
+JPEG_EXIF: Final = b"\xff\xe1"
+QUICK_EXIF_BYTES: Final = 1024
+PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+PNG_QUICK_CHUNKS: Final = frozenset(
+    (b"IHDR", b"PLTE", b"IDAT", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"bKGD", b"pHYs", b"tIME", b"tEXt")
+)
+"""What is not among them may be unpacked to a thousand times its size, or be parsed at length."""
+
 # The limit on pixels is a setting, checked on the header below; Pillow's own, global one would only add warnings.
 Image.MAX_IMAGE_PIXELS = None
 # Load the format plugins now, not in the first request.
@@ -67,13 +81,60 @@ def decode_base64(text: str) -> bytes:
     Raises:
         Problem: the text is not base64.
     """
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        pass  # not plain base64, perhaps one of the other forms
     if text.startswith("data:"):
         text = text.partition(",")[2]
     compact = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
     try:
-        return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
+        return binascii.a2b_base64(compact + "=" * (-len(compact) % 4), strict_mode=True)
+    except ValueError as error:
         raise Problem(INVALID_BASE64, "The content of this image is not valid base64.") from error
+
+
+def may_be_quick(data: bytes) -> bool:
+    """Whether this file can only take long to decode by its number of pixels: a small JPEG or PNG file without tricks.
+
+    With `QUICK_PIXELS` as its limit, `decode_image` then takes a fraction of a millisecond.
+    """
+    if len(data) > QUICK_BYTES:
+        return False
+    try:
+        if data.startswith(PNG_SIGNATURE):
+            return _is_plain_png(data)
+        return data.startswith(JPEG_SIGNATURE) and _is_plain_jpeg(data)
+    except struct.error:  # truncated
+        return False
+
+
+def _is_plain_png(data: bytes) -> bool:
+    position = len(PNG_SIGNATURE)
+    for _ in range(QUICK_PARTS):
+        kind = data[position + 4 : position + 8]
+        if kind == b"IEND":
+            return True
+        if kind not in PNG_QUICK_CHUNKS:
+            return False
+        position += 12 + struct.unpack_from(">I", data, position)[0]
+    return False
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    # A progressive file goes over its pixels many times, in as many scans.
+    if data.count(JPEG_START_OF_SCAN) != 1:
+        return False
+    position = 2
+    for _ in range(QUICK_PARTS):
+        marker = data[position : position + 2]
+        if marker == JPEG_START_OF_SCAN:
+            return True
+        size = struct.unpack_from(">H", data, position + 2)[0]
+        if marker == JPEG_EXIF and size > QUICK_EXIF_BYTES:
+            return False
+        position += 2 + size
+    return False
 
 
 def decode_image(data: bytes, max_pixels: int) -> Image.Image:
@@ -91,6 +152,8 @@ def decode_image(data: bytes, max_pixels: int) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image, max_pixels)
+            # In full: JPEG's own scaling (Pillow's draft mode) would decode a photo of 12 megapixels in 30 instead of 155 ms,
+            # but 1 to 3 % of 1,500 crops of IIIT5k, enlarged to photos, then read differently.
             image.load()
             return to_rgb(_upright(image))
     except Problem:

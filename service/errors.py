@@ -23,6 +23,10 @@ class StartupError(Exception):
     """The server cannot start; the message is one line that names the cause and the cure."""
 
 
+class ClientLeftError(Exception):
+    """The client closed the connection; nobody waits for the answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One type of problem."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,7 +17,9 @@ from prometheus_client import (
     generate_latest,
 )
 
-from service.engine.types import Outcome
+from service.engine.batcher import Engine
+from service.engine.topology import bucket_of
+from service.engine.types import Outcome, Refusal
 
 LATENCY_BUCKETS_S = (
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0,
@@ -30,15 +32,25 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """All metrics of one app; also the `Observer` of its engine."""
+    """All metrics of one app; also the `Observer` of its engine.
 
-    def __init__(self) -> None:
+    Args:
+        buckets: Sizes that batches are padded to, ascending; none when they are not padded.
+    """
+
+    def __init__(self, buckets: Sequence[int] = ()) -> None:
+        self._buckets = buckets
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self.request_duration = self._histogram(
             "parseq_request_duration_seconds", "Recognition requests, from first byte to last.", ["status"]
+        )
+        self._request_durations: dict[int, Histogram] = {}
+        self.recognition_duration = self._histogram(
+            "parseq_recognition_duration_seconds",
+            "From the complete request to its answer, end to end: decoding, queue and inference of all its crops.",
         )
         self.requests_in_flight = self._gauge("parseq_requests_in_flight", "Recognition requests being answered.")
         self.problems = Counter(
@@ -51,14 +63,16 @@ class Metrics:
             "parseq_crops_admitted_total", "Crops let in; each ends in parseq_crops_total.", registry=self.registry
         )
         self.crops_refused = Counter(
-            "parseq_crops_refused_total", "Crops turned away because the queue was full.", registry=self.registry
+            "parseq_crops_refused_total", "Crops turned away before they were decoded.", ["reason"], registry=self.registry
         )
         self.crops = Counter("parseq_crops_total", "Admitted crops by how they ended.", ["outcome"], registry=self.registry)
-        for outcome in Outcome:
-            self.crops.labels(outcome)  # so that each series exists, at 0, from the start
-        self.decode_duration = self._histogram(
-            "parseq_image_decode_duration_seconds", "Decoding and resizing of one image, on its thread."
+        # Looked up once, and so that each series exists, at 0, from the start.
+        self._crops_by_outcome = {outcome: self.crops.labels(outcome) for outcome in Outcome}
+        self._refused_by_reason = {refusal: self.crops_refused.labels(refusal) for refusal in Refusal}
+        self.decode_wait = self._histogram(
+            "parseq_image_decode_wait_seconds", "Wait of one image for a decode thread; 0 for one decoded at once."
         )
+        self.decode_duration = self._histogram("parseq_image_decode_duration_seconds", "Decoding and resizing of one image.")
         self.queue_wait = self._histogram("parseq_queue_wait_seconds", "Wait of one decoded crop for a lane.")
         self.inference_duration = self._histogram("parseq_inference_duration_seconds", "One run of the session.")
         self.batch_size = Histogram(
@@ -67,8 +81,19 @@ class Metrics:
             registry=self.registry,
             buckets=BATCH_BUCKETS,
         )
+        self.padding = Counter(
+            "parseq_padding_crops_total",
+            "Blank crops run with a batch to fill it up to a size the GPU was warmed up for.",
+            registry=self.registry,
+        )
         self.queue_depth = self._gauge("parseq_queue_depth_crops", "Decoded crops that wait for a lane.")
         self.queue_age = self._gauge("parseq_queue_oldest_age_seconds", "Age of the crop that has waited longest.")
+        self.crops_in_flight = self._gauge(
+            "parseq_crops_in_flight", "Admitted crops being decoded, waiting or in a run of the session."
+        )
+        self.predicted_wait = self._gauge(
+            "parseq_predicted_wait_seconds", "What a request with one crop would wait for a lane if it came now."
+        )
         self.ready = self._gauge("parseq_ready", "1 when requests are accepted, else 0.")
         self.model = Info("parseq_model", "The artifact that is served, and how.", registry=self.registry)
 
@@ -78,14 +103,27 @@ class Metrics:
     def _gauge(self, name: str, documentation: str) -> Gauge:
         return Gauge(name, documentation, registry=self.registry)
 
-    def watch_queue(self, depth: Callable[[], float], age_s: Callable[[], float]) -> None:
-        """Read depth and age of the queue when the metrics are scraped."""
-        self.queue_depth.set_function(depth)
-        self.queue_age.set_function(age_s)
+    def watch_engine(self, engine: Engine) -> None:
+        """Read what is in the engine when the metrics are scraped."""
+        self.queue_depth.set_function(lambda: engine.depth)
+        self.queue_age.set_function(lambda: engine.oldest_age_s)
+        self.crops_in_flight.set_function(lambda: engine.in_flight)
+        self.predicted_wait.set_function(lambda: engine.predicted_wait_s)
 
     def render(self) -> bytes:
         """The text exposition."""
         return generate_latest(self.registry)
+
+    def request_ended(self, status: int, duration_s: float) -> None:
+        """Observe one recognition request."""
+        duration = self._request_durations.get(status)
+        if duration is None:
+            duration = self._request_durations[status] = self.request_duration.labels(str(status))
+        duration.observe(duration_s)
+
+    def problem_told(self, slug: str) -> None:
+        """Count one problem told to a client."""
+        self.problems.labels(slug).inc()
 
     # -- Observer of the engine --------------------------------------------------------------------------------------
 
@@ -93,13 +131,13 @@ class Metrics:
         """Count crops let in."""
         self.crops_admitted.inc(n_items)
 
-    def refused(self, n_items: int) -> None:
+    def refused(self, n_items: int, refusal: Refusal) -> None:
         """Count crops turned away."""
-        self.crops_refused.inc(n_items)
+        self._refused_by_reason[refusal].inc(n_items)
 
     def settled(self, outcome: Outcome, n_items: int) -> None:
         """Count crops that ended as `outcome`."""
-        self.crops.labels(outcome).inc(n_items)
+        self._crops_by_outcome[outcome].inc(n_items)
 
     def queue_waited(self, wait_s: float) -> None:
         """Observe one crop's wait."""
@@ -108,4 +146,6 @@ class Metrics:
     def batch_ran(self, n_items: int, duration_s: float) -> None:
         """Observe one run."""
         self.batch_size.observe(n_items)
+        if self._buckets:
+            self.padding.inc(bucket_of(n_items, self._buckets) - n_items)
         self.inference_duration.observe(duration_s)

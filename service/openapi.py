@@ -1,4 +1,4 @@
-"""The OpenAPI of hand-parsed requests and hand-built answers: exact for every kind of body and every error."""
+"""The OpenAPI of hand-parsed requests and hand-built answers: exact for every kind of body, every header and every error."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pydantic.json_schema import models_json_schema
 
 from service import errors
 from service.errors import PROBLEM_MEDIA_TYPE, Kind
+from service.recognize import CHARACTERS_PARAMETER, TIMEOUT_HEADER
+from service.request_context import MAX_REQUEST_ID_LENGTH
 from service.schemas import COMPONENTS, ProblemDocument, Recognition, RecognitionList, RecognizeRequest
 
 REF_TEMPLATE: Final = "#/components/schemas/{model}"
@@ -31,6 +33,49 @@ RECOGNIZE_BODY: Final[dict[str, Any]] = {
         },
         "application/json": {"schema": {"$ref": REF_TEMPLATE.format(model=RecognizeRequest.__name__)}},
     },
+}
+
+RECOGNIZE_PARAMETERS: Final[list[dict[str, Any]]] = [
+    {
+        "name": CHARACTERS_PARAMETER,
+        "in": "query",
+        "required": False,
+        "description": "Also answer the confidence of each character.",
+        "schema": {"type": "boolean", "default": False},
+    },
+    {
+        "name": TIMEOUT_HEADER,
+        "in": "header",
+        "required": False,
+        "description": "Milliseconds this request may take, from the moment it is complete; then 504 for what is not read. "
+        "More than the server's own time-out counts as that.",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+    },
+]
+REQUEST_ID_PARAMETERS: Final[list[dict[str, Any]]] = [
+    {
+        "name": "X-Request-Id",
+        "in": "header",
+        "required": False,
+        "description": "Comes back with the answer and stands in the log. Anything but visible ASCII of up to "
+        f"{MAX_REQUEST_ID_LENGTH} characters is replaced.",
+        "schema": {"type": "string"},
+    },
+    {
+        "name": "traceparent",
+        "in": "header",
+        "required": False,
+        "description": "W3C trace context; its trace id is the request's id when there is no `X-Request-Id`.",
+        "schema": {"type": "string"},
+    },
+]
+REQUEST_ID_ANSWERED: Final = {"X-Request-Id": {"description": "The id of this request.", "schema": {"type": "string"}}}
+SERVER_TIMING: Final = {
+    "Server-Timing": {
+        "description": "The member `timings` for browsers and proxies: milliseconds as `decode;dur=`, `queue;dur=`, "
+        "`inference;dur=` and `total;dur=`.",
+        "schema": {"type": "string"},
+    }
 }
 
 RECOGNIZE_KINDS: Final = tuple(
@@ -68,18 +113,42 @@ def problems(kinds: Sequence[Kind]) -> dict[int | str, dict[str, Any]]:
 def recognize_responses() -> dict[int | str, dict[str, Any]]:
     """All answers of the recognition endpoint."""
     read = answer("One object for a single crop, a list of results for several.", Recognition, RecognitionList)
+    read["headers"] = SERVER_TIMING
     return {200: read, **problems(RECOGNIZE_KINDS)}
 
 
+def recognize_operation() -> dict[str, Any]:
+    """The recognition endpoint, which is not one of FastAPI's."""
+    responses = {str(status): response for status, response in recognize_responses().items()}
+    return {
+        "summary": "Read word crops",
+        "description": "Read the word on each image: one image as the body or as a form file, or several as files or as JSON.",
+        "operationId": "recognize",
+        "parameters": RECOGNIZE_PARAMETERS,
+        "requestBody": RECOGNIZE_BODY,
+        "responses": responses,
+    }
+
+
 def install(app: FastAPI) -> None:
-    """Make `app.openapi` add the components that no route's signature mentions."""
+    """Make `app.openapi` add the recognition endpoint, the id of each answer, and the components no signature mentions."""
 
     def build() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            schema["paths"] = {"/v1/recognize": {"post": recognize_operation()}, **schema["paths"]}
+            _add_request_ids(schema["paths"])
             _, definitions = models_json_schema([(model, "validation") for model in COMPONENTS], ref_template=REF_TEMPLATE)
             schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
             app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = build  # type: ignore[method-assign]
+
+
+def _add_request_ids(paths: dict[str, Any]) -> None:
+    for operations in paths.values():
+        for operation in operations.values():
+            operation["parameters"] = [*operation.get("parameters", ()), *REQUEST_ID_PARAMETERS]
+            for response in operation["responses"].values():
+                response["headers"] = {**response.get("headers", {}), **REQUEST_ID_ANSWERED}

@@ -1,39 +1,41 @@
-"""The way of a request's crops: admission, decode pool, engine, reading. Everything slow happens off the event loop."""
+"""The way of a request's crops: admission, decode pool, engine, reading.
+
+Everything slow happens off the event loop. Decoding a small crop is not slow: handing it to a thread would cost about as much.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from export.artifact import ArtifactMetadata
 from service.bodies import Source
-from service.decode_image import decode_base64, decode_image
+from service.decode_image import QUICK_PIXELS, decode_base64, decode_image, may_be_quick
+from service.decode_pool import DecodePool
 from service.decode_tokens import Reading, decode_tokens
 from service.engine.batcher import Engine
-from service.engine.types import Crop, EngineDownError, Item, Outcome, QueueFullError
+from service.engine.types import EngineDownError, Item, Outcome, QueueFullError, Refusal
 from service.errors import (
     DEADLINE_EXPIRED,
+    IMAGE_TOO_LARGE,
     INFERENCE_FAILED,
     INTERNAL,
     NOT_READY,
     QUEUE_FULL,
+    ClientLeftError,
     Problem,
 )
+from service.logs import CONTEXT_KEY
 from service.metrics import Metrics
 from service.preprocess import to_crop
+from service.request_context import RequestContext, current_request
 
 logger = logging.getLogger(__name__)
-
-RETRY_AFTER_S = 1
-"""A full queue drains in about a second or less at any sensible size; a better estimate needs a cost model."""
-
-
-class ClientLeftError(Exception):
-    """The client closed the connection; nobody waits for the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +49,26 @@ class CropResult:
 
 
 class _Waiter:
-    """Counts a request's items down on the event loop; `done` resolves when the last one is settled."""
+    """What a request waits for, on the event loop: its items, its deadline or its client's leaving, whichever is first."""
 
     def __init__(self, n_items: int) -> None:
         self._left = n_items
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        """How the wait ended; `DONE` when all items are settled, well or badly."""
 
     def item_settled(self, _item: Item) -> None:
         self._left -= 1
-        # The request may have ended before (deadline, disconnect): a finished future must not be touched.
-        if self._left == 0 and not self.done.done():
-            self.done.set_result(None)
+        if self._left == 0:
+            self.end(Outcome.DONE)
+
+    def end(self, outcome: Outcome) -> None:
+        # The request may have ended before, in another way: a finished future must not be touched.
+        if not self.ended.done():
+            self.ended.set_result(outcome)
+
+    def client_left(self, watch: asyncio.Future[None]) -> None:
+        if not watch.cancelled():
+            self.end(Outcome.CANCELLED)
 
 
 class Recognizer:
@@ -76,7 +87,7 @@ class Recognizer:
         self,
         engine: Engine,
         metadata: ArtifactMetadata,
-        decode_pool: ThreadPoolExecutor,
+        decode_pool: DecodePool,
         *,
         max_image_pixels: int,
         metrics: Metrics,
@@ -90,7 +101,7 @@ class Recognizer:
         self._clock = clock
 
     async def recognize(
-        self, sources: Sequence[Source], timeout_s: float, disconnected: Callable[[], Awaitable[object]]
+        self, sources: Sequence[Source], timeout_s: float, disconnected: Callable[[], Coroutine[None, None, None]]
     ) -> list[CropResult]:
         """Read all crops of a request: one result for each, in order.
 
@@ -105,69 +116,77 @@ class Recognizer:
         """
         admitted_s = self._clock()
         waiter = _Waiter(len(sources))
-        items = [Item(admitted_s + timeout_s, waiter.item_settled) for _ in sources]
+        bulk = len(sources) > 1
+        items = [Item(admitted_s + timeout_s, waiter.item_settled, bulk) for _ in sources]
         self._admit(items)
-        for item, source in zip(items, sources, strict=True):
-            self._decode_pool.submit(self._decode, item, source, admitted_s)
-        await self._wait(items, waiter.done, timeout_s, disconnected)
+        if bulk or not self._decode_at_once(items[0], sources[0], admitted_s):
+            context, limit = current_request.get(), self._max_image_pixels
+            for item, source in zip(items, sources, strict=True):
+                self._decode_pool.submit(partial(self._decode, item, source, admitted_s, context, limit))
+        await self._wait(items, waiter, timeout_s, disconnected)
         return [self._result(item) for item in items]
 
     def _admit(self, items: Sequence[Item]) -> None:
         try:
             self._engine.admit(items)
         except QueueFullError as error:
-            raise Problem(
-                QUEUE_FULL,
-                f"The queue has no room for {len(items)} more crops (PARSEQ_MAX_QUEUE_ITEMS). Try again shortly.",
-                headers={"Retry-After": str(RETRY_AFTER_S)},
-            ) from error
+            raise _busy(error, len(items)) from error
         except EngineDownError as error:
             raise Problem(NOT_READY, "The server is starting, draining or about to be restarted.") from error
 
     async def _wait(
         self,
         items: Sequence[Item],
-        done: asyncio.Future[None],
+        waiter: _Waiter,
         timeout_s: float,
-        disconnected: Callable[[], Awaitable[object]],
+        disconnected: Callable[[], Coroutine[None, None, None]],
     ) -> None:
         """Wait for all items, the deadline or the client's leaving; afterwards every item has an outcome."""
-        left = asyncio.ensure_future(disconnected())
+        loop = asyncio.get_running_loop()
+        watch = loop.create_task(disconnected())
+        watch.add_done_callback(waiter.client_left)
+        timer = loop.call_later(timeout_s, waiter.end, Outcome.EXPIRED)
         outcome = Outcome.CANCELLED
         try:
-            await asyncio.wait((done, left), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if not done.done() and left.done():
+            outcome = await waiter.ended
+            if outcome is Outcome.CANCELLED:
                 raise ClientLeftError
-            outcome = Outcome.EXPIRED
         finally:
-            left.cancel()
-            if not done.done():
-                done.cancel()
+            timer.cancel()
+            watch.cancel()
+            if outcome is not Outcome.DONE:
+                waiter.end(outcome)
                 self._engine.abandon(items, outcome)
 
-    def _decode(self, item: Item, source: Source, admitted_s: float) -> None:
-        """On a decode thread: from bytes to a queued crop."""
+    def _decode_at_once(self, item: Item, source: Source, admitted_s: float) -> bool:
+        """On the event loop: decode a crop that takes less time than handing it to a thread; `False` for any other."""
+        if isinstance(source.content, str) or not may_be_quick(source.content):
+            return False
+        item.decode_rank = 1  # it waits for none of the others
+        return self._decode(item, source, admitted_s, None, min(QUICK_PIXELS, self._max_image_pixels))
+
+    def _decode(self, item: Item, source: Source, admitted_s: float, context: RequestContext | None, max_pixels: int) -> bool:
+        """From bytes to a queued crop, or a failed item; `False`, and nothing done, when the image must go to a thread."""
         if item.outcome is not None:
-            self._engine.fail(item, EngineDownError("nobody waits for this item"))
-            return
+            return True  # nobody waits for it any more
         started_s = self._clock()
         try:
-            crop = self._load(source)
+            data = decode_base64(source.content) if isinstance(source.content, str) else source.content
+            image = decode_image(data, max_pixels)
+            crop = to_crop(image, self._metadata.image_height, self._metadata.image_width)
         except Problem as problem:
+            if problem.kind is IMAGE_TOO_LARGE and max_pixels < self._max_image_pixels:
+                return False  # so its header says: no pixel has been decoded
             self._engine.fail(item, problem)
         except Exception as error:
-            logger.exception("preprocessing failed")
+            logger.exception("preprocessing failed", extra={CONTEXT_KEY: context})
             self._engine.fail(item, error)
         else:
             item.decode_s = self._clock() - admitted_s
             self._engine.submit(item, crop)
-        finally:
-            self._metrics.decode_duration.observe(self._clock() - started_s)
-
-    def _load(self, source: Source) -> Crop:
-        data = decode_base64(source.content) if isinstance(source.content, str) else source.content
-        image = decode_image(data, self._max_image_pixels)
-        return to_crop(image, self._metadata.image_height, self._metadata.image_width)
+        self._metrics.decode_wait.observe(started_s - admitted_s)
+        self._metrics.decode_duration.observe(self._clock() - started_s)
+        return True
 
     def _result(self, item: Item) -> CropResult:
         return CropResult(self._reading(item), item.decode_s, item.queue_s, item.inference_s)
@@ -189,4 +208,16 @@ class Recognizer:
             case None:
                 return Problem(INTERNAL, "The server failed on this crop.")
             case _:
+                logger.error("no text for a crop: %r", item.error)
                 return Problem(INFERENCE_FAILED, "The model failed on this crop.")
+
+
+def _busy(error: QueueFullError, n_items: int) -> Problem:
+    # The header has whole seconds, and 0 would be an invitation to hammer.
+    retry_after_s = max(1, math.ceil(error.retry_after_s))
+    if error.refusal is Refusal.QUEUE_FULL:
+        reason = f"The queue has no room for {n_items} more crops (PARSEQ_MAX_QUEUE_ITEMS)."
+    else:
+        name = "PARSEQ_MAX_QUEUE_WAIT_MS" if n_items == 1 else "PARSEQ_MAX_BATCH_QUEUE_WAIT_MS"
+        reason = f"It would wait {1000 * error.wait_s:.0f} ms, longer than its deadline or {name} allows."
+    return Problem(QUEUE_FULL, f"{reason} Try again in {retry_after_s} s.", headers={"Retry-After": str(retry_after_s)})

@@ -6,13 +6,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from service.artifact import LoadedArtifact
 from service.config import Settings
-from service.cpu import cpu_budget
+from service.decode_pool import DecodePool
+from service.engine.admission import Budgets
 from service.engine.batcher import Engine
+from service.engine.cost import CostModel
+from service.engine.devices import SpreadSession
+from service.engine.scheduler import Limits
 from service.engine.session import warm_up
 from service.engine.types import Item
 from service.metrics import Metrics
@@ -22,34 +24,6 @@ logger = logging.getLogger(__name__)
 
 MIN_ENGINE_STOP_S = 1.0
 """What the engine gets to stop in even when the drain has used up its time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Topology:
-    """How the allotted cores are shared out."""
-
-    lanes: int
-    intra_op_threads: int
-    decode_threads: int
-
-
-def plan_topology(settings: Settings, provider: str, budget: int) -> Topology:
-    """Settle what the settings leave open.
-
-    On a CPU one single-threaded lane for each core gives more crops per second, and each of them sooner, than one run
-    with many threads; a GPU wants one run at a time.
-
-    Args:
-        settings: Counts of 0 are chosen here.
-        provider: `cpu` or `cuda`; `auto` is planned as a CPU.
-        budget: Cores this process may use.
-    """
-    lanes = settings.lanes or (1 if provider == "cuda" else budget)
-    return Topology(
-        lanes=lanes,
-        intra_op_threads=settings.intra_op_threads or (1 if provider == "cuda" else max(1, budget // lanes)),
-        decode_threads=settings.decode_threads or max(1, budget // 2),
-    )
 
 
 class Runtime:
@@ -66,23 +40,22 @@ class Runtime:
     ) -> None:
         self.settings = settings
         self.artifact = artifact
-        self.metrics = Metrics()
-        self.topology = plan_topology(settings, artifact.provider, cpu_budget())
+        self.metrics = Metrics(artifact.topology.buckets)
+        self.topology = artifact.topology
         self._on_failure = on_failure
         self._warm = False
         self._drain_started_s: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._warm_up: asyncio.Task[None] | None = None
-        self._decode_pool = ThreadPoolExecutor(self.topology.decode_threads, thread_name_prefix="decode-image")
-        self.engine = Engine(
-            artifact.session,
+        self._decode_pool = DecodePool(self.topology.decode_threads)
+        self.cost = CostModel(self.topology.max_batch_size)
+        limits = Limits(
             lanes=self.topology.lanes,
-            max_batch_size=settings.max_batch_size,
-            max_queue_delay_s=settings.max_queue_delay_ms / 1000,
             max_queue_items=settings.max_queue_items,
-            deliver=self._deliver,
-            observer=self.metrics,
+            max_queue_delay_s=settings.max_queue_delay_ms / 1000,
+            budgets=Budgets(settings.max_queue_wait_ms / 1000, settings.max_batch_queue_wait_ms / 1000),
         )
+        self.engine = Engine(artifact.session, self.cost, limits, deliver=self._deliver, observer=self.metrics)
         self.recognizer = Recognizer(
             self.engine,
             artifact.metadata,
@@ -90,7 +63,7 @@ class Runtime:
             max_image_pixels=settings.max_image_pixels,
             metrics=self.metrics,
         )
-        self.metrics.watch_queue(lambda: self.engine.depth, lambda: self.engine.oldest_age_s)
+        self.metrics.watch_engine(self.engine)
         self.metrics.ready.set_function(lambda: float(self.ready))
         self.metrics.model.info(self._model_labels())
 
@@ -117,7 +90,7 @@ class Runtime:
         # The server has waited for its connections since the drain began; what is left of the time is the engine's.
         left_s = drain_started_s + self.settings.drain_timeout_s - time.monotonic()
         drained = await asyncio.to_thread(self.engine.stop, max(MIN_ENGINE_STOP_S, left_s))
-        self._decode_pool.shutdown(wait=drained, cancel_futures=True)
+        self._decode_pool.stop(wait=drained)
         if not drained:
             logger.error("inference did not end within PARSEQ_DRAIN_TIMEOUT_S")
         logger.info("stopped")
@@ -134,21 +107,25 @@ class Runtime:
         return self._drain_started_s
 
     async def _become_ready(self) -> None:
-        metadata = self.artifact.metadata
+        metadata, session = self.artifact.metadata, self.artifact.session
+        started_s = time.monotonic()
         try:
-            seconds = await asyncio.to_thread(
+            durations_s = await asyncio.to_thread(
                 warm_up,
-                self.artifact.session,
+                session.slots if isinstance(session, SpreadSession) else [session],
                 metadata.image_height,
                 metadata.image_width,
-                self.settings.max_batch_size,
+                self.topology.warm_up_sizes,
             )
         except Exception as error:
             self._on_failure(f"the artifact failed its warm-up: {type(error).__name__}: {str(error)[:300]}")
             return
+        self.cost.seed(self.topology.padded(self.topology.durations_s or durations_s))
+        self.metrics.model.info(self._model_labels())  # now with the largest batch worth running
+        self._decode_pool.start()
         self.engine.start()
         self._warm = True
-        logger.info("ready after %.1f s of warm-up: %s", seconds, self.describe())
+        logger.info("ready after %.1f s of warm-up: %s", time.monotonic() - started_s, self.describe())
 
     def describe(self) -> str:
         """The model and how it is run, in one line."""
@@ -156,8 +133,8 @@ class Runtime:
         return (
             f"model {metadata.model_name} ({metadata.decode_mode}, {metadata.refine_iters} refinements, "
             f"{metadata.precision}), provider {self.artifact.provider}, {topology.lanes} lanes x "
-            f"{topology.intra_op_threads} threads, {topology.decode_threads} decode threads, "
-            f"batches of up to {self.settings.max_batch_size}"
+            f"{topology.intra_op_threads} threads, batches of up to {self.cost.cap} ({topology.origin}), "
+            f"{topology.decode_threads} decode threads"
         )
 
     def _deliver(self, items: Sequence[Item]) -> None:
@@ -180,6 +157,9 @@ class Runtime:
             "precision": metadata.precision,
             "weights_sha256": metadata.weights_sha256,
             "provider": self.artifact.provider,
+            "lanes": str(self.topology.lanes),
+            "intra_op_threads": str(self.topology.intra_op_threads),
+            "max_batch_size": str(self.cost.cap),
         }
 
 

@@ -13,15 +13,36 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from service.app import build_app
+from service.app import App
 from service.artifact import LoadedArtifact
 from service.config import Settings
-from service.engine.types import Item, Outcome
+from service.engine.topology import plan_topology
+from service.engine.types import Item, Outcome, Refusal
 from service.runtime import Runtime
 from tests.toy_artifact import METADATA, POISON, STEPS
 
 PATIENCE_S = 60
 """How long a test waits for something that must happen; far beyond what it takes."""
+
+
+class FakeClock:
+    """A clock that is set by hand, from any thread."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def advance(self, seconds: float) -> None:
+        with self._lock:
+            self.now_s += seconds
+
+
+def read_toy(crops: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """What the toy artifact answers."""
+    return crops[:, 0, :STEPS, 0].astype(np.int64), crops[:, 0, :STEPS, 1].astype(np.float32) / 255
 
 
 class LaneKilled(BaseException):
@@ -46,7 +67,7 @@ class FakeSession:
             return self.answer(crops)
         if (crops[:, 0, -1, 2] == POISON).any():
             raise RuntimeError("poisoned crop")
-        return crops[:, 0, :STEPS, 0].astype(np.int64), crops[:, 0, :STEPS, 1].astype(np.float32) / 255
+        return read_toy(crops)
 
     def wait_entered(self) -> None:
         """Wait until one more run has begun."""
@@ -68,8 +89,8 @@ class Tally:
     def admitted(self, n_items: int) -> None:
         self._add("admitted", n_items)
 
-    def refused(self, n_items: int) -> None:
-        self._add("refused", n_items)
+    def refused(self, n_items: int, refusal: Refusal) -> None:
+        self._add(str(refusal), n_items)
 
     def settled(self, outcome: Outcome, n_items: int) -> None:
         self._add(str(outcome), n_items)
@@ -109,25 +130,26 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def new_item(deadline_s: float = 1e12) -> Item:
-    return Item(deadline_s, on_settled=lambda _item: None)
+def new_item(deadline_s: float = 1e12, bulk: bool = False) -> Item:
+    return Item(deadline_s, on_settled=lambda _item: None, bulk=bulk)
 
 
 def toy_settings(**values: Any) -> Settings:
-    """Settings for one lane, from the defaults; the environment is not read."""
-    return Settings.model_construct(**{**Settings.model_construct().model_dump(), "lanes": 1, **values})
+    """Settings for one lane and without tuning, from the defaults; the environment is not read."""
+    return Settings.model_construct(**{**Settings.model_construct().model_dump(), "lanes": 1, "tune": False, **values})
 
 
 def toy_runtime(session: Any = None, **settings: Any) -> Runtime:
-    artifact = LoadedArtifact(METADATA, session or FakeSession(), "cpu")
-    return Runtime(toy_settings(**settings), artifact)
+    chosen = toy_settings(**settings)
+    artifact = LoadedArtifact(METADATA, session or FakeSession(), "cpu", plan_topology(chosen, "cpu", budget=2))
+    return Runtime(chosen, artifact)
 
 
 @asynccontextmanager
 async def serving(runtime: Runtime, wait: bool = True) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the app in this process, ready to answer unless told not to wait."""
-    app = build_app(runtime)
-    async with app.router.lifespan_context(app):
+    app = App(runtime)
+    async with app.api.router.lifespan_context(app.api):
         if wait:
             await runtime.warmed_up()
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -14,7 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from service.engine.queue import DeadlineQueue
+from service.engine.cost import CostModel
+from service.engine.scheduler import Limits, Scheduler
 from service.engine.types import (
     Confidences,
     Crop,
@@ -54,10 +55,8 @@ class Engine:
 
     Args:
         session: Run from all lanes at once.
-        lanes: Runs in flight at once.
-        max_batch_size: Items in a run, at most.
-        max_queue_delay_s: How long a free lane may hold an item back for company.
-        max_queue_items: Items reserved or waiting, at most.
+        cost: What its runs take, corrected by every run.
+        limits: Lanes, the bounds of the queue, and the budgets of admission.
         deliver: Takes items as they settle, from any thread; it must not block.
         observer: Told what happens, for metrics.
         clock: Monotonic, seconds.
@@ -66,29 +65,27 @@ class Engine:
     def __init__(
         self,
         session: Session,
+        cost: CostModel,
+        limits: Limits,
         *,
-        lanes: int,
-        max_batch_size: int,
-        max_queue_delay_s: float,
-        max_queue_items: int,
         deliver: Callable[[Sequence[Item]], None],
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
-        self._max_batch_size = max_batch_size
-        self._max_queue_delay_s = max_queue_delay_s
-        self._queue = DeadlineQueue(max_queue_items)
+        self._scheduler = Scheduler(cost, limits)
         self._deliver = deliver
         self._observer = observer
         self._clock = clock
-        self._condition = threading.Condition()
+        self._condition = threading.Condition(threading.Lock())
         self._accepting = False
         self._running = False
         self._stopping = False
         self._idle_lanes = 0
         self._dead_lanes = 0
-        self._threads = [threading.Thread(target=self._lane, name=f"lane-{index}", daemon=True) for index in range(lanes)]
+        self._threads = [
+            threading.Thread(target=self._lane, name=f"lane-{index}", daemon=True) for index in range(limits.lanes)
+        ]
 
     # -- What callers see -------------------------------------------------------------------------------------------
 
@@ -123,55 +120,59 @@ class Engine:
     @property
     def depth(self) -> int:
         """Items that wait for a lane."""
-        return len(self._queue)
+        return self._scheduler.waiting
+
+    @property
+    def in_flight(self) -> int:
+        """Items being decoded, waiting or running."""
+        return self._scheduler.in_flight
 
     @property
     def oldest_age_s(self) -> float:
         """Age of the item that has waited longest."""
         with self._condition:
-            return self._queue.oldest_age_s(self._clock())
+            return self._scheduler.oldest_age_s(self._clock())
+
+    @property
+    def predicted_wait_s(self) -> float:
+        """How long a request with one crop would wait for a lane if it came now."""
+        with self._condition:
+            return self._scheduler.predict(1, bulk=False).start_s
 
     def admit(self, items: Sequence[Item]) -> None:
-        """Reserve room for all items of a request, or for none.
+        """Let in all items of a request, or none. They have the same deadline and are alike in `bulk`.
 
         Raises:
-            QueueFullError: there is no room for all of them.
+            QueueFullError: there is no room for all of them, or they would wait too long.
             EngineDownError: the engine is not running.
         """
-        with self._condition:
-            if not self._accepting:
-                raise EngineDownError("the engine takes no items")
-            fits = self._queue.reserve(len(items))
-        if not fits:
-            self._observer.refused(len(items))
-            raise QueueFullError(f"no room for {len(items)} more items")
+        try:
+            with self._condition:
+                if not self._accepting:
+                    raise EngineDownError("the engine takes no items")
+                self._scheduler.admit(items, self._clock())
+        except QueueFullError as error:
+            self._observer.refused(len(items), error.refusal)
+            raise
         self._observer.admitted(len(items))
 
     def submit(self, item: Item, crop: Crop) -> None:
         """Queue the decoded crop of an admitted item."""
         with self._condition:
-            if item.outcome is None and self._running:
-                item.crop = crop
-                self._queue.push(item, self._clock())
-                # While stopping, the lanes wait for what is still being decoded: all must learn that it has come.
-                self._condition.notify(len(self._threads) if self._stopping else 1)
+            if self._running:
+                if self._scheduler.submit(item, crop, self._clock()):
+                    # While stopping, the lanes wait for what is still being decoded: all must learn that it has come.
+                    self._wake(len(self._threads) if self._stopping else 1)
                 return
         self.fail(item, EngineDownError("the engine stopped"))
 
     def fail(self, item: Item, error: Exception) -> None:
-        """End an admitted item that will never be submitted (its image cannot be decoded, or nobody waits for it)."""
-        with self._condition:
-            self._queue.release()
-            settled = self._settle(item, Outcome.FAILED, error)
-            if self._stopping:
-                self._condition.notify_all()  # it may be the last one the lanes were kept for
-        if settled:
-            self._hand_out([item], Outcome.FAILED)
+        """End an admitted item that will never be submitted, because its image cannot be decoded."""
+        self._finish([item], Outcome.FAILED, error)
 
     def abandon(self, items: Sequence[Item], outcome: Outcome) -> None:
-        """End those of `items` that nobody waits for any more; they are not delivered, and skipped at pop."""
-        with self._condition:
-            ended = sum(self._settle(item, outcome) for item in items)
+        """End those of `items` that nobody waits for any more; their slots are free at once, and they are not delivered."""
+        ended = len(self._settle(items, outcome))
         if ended:
             self._observer.settled(outcome, ended)
 
@@ -210,23 +211,21 @@ class Engine:
         try:
             while True:
                 now_s = self._clock()
-                # Idle lanes share what waits: two half batches at once end sooner than one whole batch.
-                share = -(-len(self._queue) // self._idle_lanes)
-                limit = max(1, min(self._max_batch_size, share))
-                max_delay_s = 0.0 if self._stopping else self._max_queue_delay_s
-                delay_s = self._queue.delay_s(now_s, self._max_batch_size, max_delay_s)
-                if delay_s == 0.0:
-                    batch, expired = self._queue.pop(now_s, limit)
-                    for item in expired:
-                        self._settle(item, Outcome.EXPIRED)
-                    if len(self._queue):
-                        self._condition.notify()  # an idle lane may not have heard of the rest
+                hold_s = self._scheduler.hold_s(now_s, 0.0 if self._stopping else None)
+                if hold_s == 0.0:
+                    batch, expired = self._scheduler.take(now_s, self._idle_lanes)
+                    if self._scheduler.waiting:
+                        self._wake()  # an idle lane may not have heard of the rest
                     return batch, expired, False
-                if delay_s is None and self._stopping and self._queue.reserved == 0:
+                if hold_s is None and self._stopping and self._scheduler.decoding == 0:
                     return [], [], True
-                self._condition.wait(delay_s)
+                self._condition.wait(hold_s)
         finally:
             self._idle_lanes -= 1
+
+    def _wake(self, lanes: int = 1) -> None:
+        if self._idle_lanes:
+            self._condition.notify(lanes)
 
     def _run(self, batch: list[Item]) -> None:
         """Run a batch; when it fails, run its items one by one, so that one poisoned crop fails alone."""
@@ -240,41 +239,50 @@ class Engine:
             logger.warning("a batch of %d failed (%s), running its crops one by one", len(batch), error)
             for item in batch:
                 if item.outcome is None:
+                    with self._condition:
+                        self._scheduler.began(1)
                     self._run([item])
 
     def _attempt(self, batch: list[Item]) -> None:
         started_s = self._clock()
         try:
             token_ids, confidences = run_checked(self._session, [item.pixels for item in batch])
-        finally:
-            duration_s = self._clock() - started_s
-            self._observer.batch_ran(len(batch), duration_s)
+        except BaseException:
+            with self._condition:
+                self._scheduler.ran(len(batch))
+            self._observer.batch_ran(len(batch), self._clock() - started_s)
+            raise
+        duration_s = self._clock() - started_s
         for row, item in enumerate(batch):
             item.token_ids, item.confidences = token_ids[row], confidences[row]
             item.queue_s, item.inference_s = started_s - item.enqueued_s, duration_s
+        with self._condition:
+            # Before anyone is answered: whoever asks again at once must find the lane free.
+            self._scheduler.ran(len(batch), duration_s)
+            settled = [item for item in batch if self._scheduler.settle(item, Outcome.DONE)]
+        self._hand_out(settled, Outcome.DONE)
+        self._observer.batch_ran(len(batch), duration_s)
+        for item in batch:
             self._observer.queue_waited(item.queue_s)
-        self._finish(batch, Outcome.DONE)
 
     # -- Settling: once for each item, under the lock; handing out and counting outside it ----------------------------
 
-    def _settle(self, item: Item, outcome: Outcome, error: Exception | None = None) -> bool:
-        if item.outcome is not None:
-            return False
-        item.error = error
-        item.outcome = outcome
-        return True
+    def _settle(self, items: Sequence[Item], outcome: Outcome, error: Exception | None = None) -> list[Item]:
+        with self._condition:
+            settled = [item for item in items if self._scheduler.settle(item, outcome, error)]
+            if self._stopping:
+                self._condition.notify_all()  # these may be the last ones the lanes were kept for
+        return settled
 
     def _finish(self, items: Sequence[Item], outcome: Outcome, error: Exception | None = None) -> None:
-        with self._condition:
-            settled = [item for item in items if self._settle(item, outcome, error)]
-        self._hand_out(settled, outcome)
+        self._hand_out(self._settle(items, outcome, error), outcome)
 
     def _shut(self, error: Exception) -> None:
         """Take nothing from now on, and fail what still waits."""
         with self._condition:
             self._accepting = self._running = False
-            settled = [item for item in self._queue.clear() if self._settle(item, Outcome.FAILED, error)]
-        self._hand_out(settled, Outcome.FAILED)
+            waiting = self._scheduler.clear()
+        self._finish(waiting, Outcome.FAILED, error)
 
     def _hand_out(self, items: Sequence[Item], outcome: Outcome) -> None:
         if items:

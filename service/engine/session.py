@@ -1,10 +1,9 @@
-"""The ONNX Runtime session: providers chosen strictly, threads counted explicitly, and a warm-up."""
+"""The ONNX Runtime session: opened strictly, threads counted explicitly, and a warm-up."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,18 +12,15 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from export.artifact import CONFIDENCES_NAME, INPUT_NAME, TOKEN_IDS_NAME, ArtifactError
+from service.cpu import int8_saturates
 from service.engine.batcher import run_checked
+from service.engine.providers import GPU_PROVIDERS, ORT_NAMES, SessionPlan, check_provider, provider_chain
 from service.engine.types import Confidences, Session, TokenIds
 from service.errors import StartupError
 
-logger = logging.getLogger(__name__)
-
-CPU_PROVIDER: Final = "CPUExecutionProvider"
-CUDA_PROVIDER: Final = "CUDAExecutionProvider"
-# Exhaustive search, the default, tries every algorithm again for each new batch size, in traffic.
-CUDA_OPTIONS: Final = {"cudnn_conv_algo_search": "HEURISTIC"}
 SEVERITY_FATAL: Final = 4
 """Errors reach us as exceptions and are logged then; the library need not print them as well."""
+OUTPUT_NAMES: Final = (TOKEN_IDS_NAME, CONFIDENCES_NAME)
 
 onnxruntime.set_default_logger_severity(SEVERITY_FATAL)
 
@@ -37,77 +33,59 @@ class OrtSession:
 
     def run(self, crops: NDArray[np.uint8]) -> tuple[TokenIds, Confidences]:
         """Read uint8 `[batch, height, width, 3]`: ids int64 and confidences float32 `[batch, max_label_length + 1]`."""
-        token_ids, confidences = self._session.run([TOKEN_IDS_NAME, CONFIDENCES_NAME], {INPUT_NAME: crops})
+        token_ids, confidences = self._session.run(OUTPUT_NAMES, {INPUT_NAME: crops})
         return token_ids, confidences
 
 
-def wanted_providers(provider: str, available: Sequence[str]) -> list[Any]:
-    """The providers to ask ONNX Runtime for, most wanted first.
+def open_for_reading(path: Path) -> onnxruntime.InferenceSession:
+    """Load an ONNX file on the CPU as quickly as can be, to see what is in it.
 
     Raises:
-        StartupError: `provider` is named and this installation does not have it.
-    """
-    if provider == "cuda" and CUDA_PROVIDER not in available:
-        raise StartupError(
-            "PARSEQ_PROVIDER=cuda, but this installation of ONNX Runtime has no CUDA provider: "
-            "install onnxruntime-gpu (the extra `gpu`), or set PARSEQ_PROVIDER=cpu"
-        )
-    if provider == "cuda" or (provider == "auto" and CUDA_PROVIDER in available):
-        # The CPU provider stays in the list: a few shape computations have no other kernel.
-        return [(CUDA_PROVIDER, CUDA_OPTIONS), CPU_PROVIDER]
-    return [CPU_PROVIDER]
-
-
-def check_provider(provider: str, actual: Sequence[str]) -> str:
-    """The provider in use, `cpu` or `cuda`, when it is what was asked for.
-
-    ONNX Runtime falls back to the CPU without an exception when a device cannot be used, so the answer is compared.
-
-    Raises:
-        StartupError: CUDA was asked for by name and the session runs without it.
-    """
-    in_use = "cuda" if CUDA_PROVIDER in actual else "cpu"
-    if provider == "cuda" and in_use != "cuda":
-        raise StartupError(
-            "PARSEQ_PROVIDER=cuda, but ONNX Runtime fell back to the CPU: check the driver, the CUDA and cuDNN "
-            "libraries and that a device is visible, or set PARSEQ_PROVIDER=cpu"
-        )
-    return in_use
-
-
-def open_session(path: Path, provider: str, intra_op_threads: int) -> tuple[onnxruntime.InferenceSession, str]:
-    """Load an ONNX file.
-
-    Args:
-        path: Of the `.onnx` file.
-        provider: `auto`, `cpu` or `cuda`.
-        intra_op_threads: Threads of one run, at least 1.
-
-    Returns:
-        The session and the provider in use.
-
-    Raises:
-        StartupError: the provider is not there.
         ArtifactError: ONNX Runtime cannot load the file.
     """
-    providers = wanted_providers(provider, onnxruntime.get_available_providers())
-    if CUDA_PROVIDER in str(providers) and hasattr(onnxruntime, "preload_dlls"):
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = SEVERITY_FATAL
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=[ORT_NAMES["cpu"]])
+    except Exception as error:  # its exceptions have no common base but this
+        raise ArtifactError(f"{path} is not an ONNX file that ONNX Runtime can load ({_first_line(error)})") from error
+
+
+def open_session(plan: SessionPlan, create: Callable[..., Any] = onnxruntime.InferenceSession) -> onnxruntime.InferenceSession:
+    """Load an artifact to run it.
+
+    Args:
+        plan: What for.
+        create: Makes the session; tests put theirs here.
+
+    Raises:
+        StartupError: the provider cannot be used, or cannot load the file.
+    """
+    if plan.provider in GPU_PROVIDERS and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # finds the CUDA and cuDNN libraries of the extra `gpu`
     try:
-        session = onnxruntime.InferenceSession(str(path), _options(intra_op_threads), providers=providers)
-    except Exception as error:  # its exceptions have no common base but this
-        reason = str(error).splitlines()[0][:300]
-        raise ArtifactError(f"{path} is not an ONNX file that ONNX Runtime can load ({reason})") from error
-    return session, check_provider(provider, session.get_providers())
+        # Without `enable_fallback=0` a provider that fails, now or in a later run, is replaced by the CPU.
+        session = create(str(plan.path), session_options(plan), providers=provider_chain(plan), enable_fallback=0)
+    except Exception as error:
+        raise StartupError(f"{plan.path} cannot be loaded on {plan.provider} ({_first_line(error)})") from error
+    check_provider(plan.provider, session.get_providers())
+    return session
 
 
-def _options(intra_op_threads: int) -> onnxruntime.SessionOptions:
+def session_options(plan: SessionPlan) -> onnxruntime.SessionOptions:
+    """How ONNX Runtime is to use the cores.
+
+    The lanes share one session, and so its pool of threads: each lane's own thread computes, and `intra_op_threads - 1` more
+    for each lane, so that all lanes together keep `lanes * intra_op_threads` cores busy and no more.
+    """
     options = onnxruntime.SessionOptions()
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.intra_op_num_threads = intra_op_threads
+    options.intra_op_num_threads = 1 if plan.provider != "cpu" else plan.lanes * (plan.intra_op_threads - 1) + 1
     options.inter_op_num_threads = 1
-    # Spinning threads would take the cores from decoding and from the other lanes between runs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for key, value in _config_entries(plan).items():
+        options.add_session_config_entry(f"session.{key}", value)
     # Both plan memory for one batch size; batches here have any size, and the arena never gives memory back.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
@@ -115,19 +93,54 @@ def _options(intra_op_threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def warm_up(session: Session, height: int, width: int, max_batch_size: int) -> float:
-    """Run blank crops at 1, 2, 4, ... up to the largest batch, so that no client pays for a first run.
+def _config_entries(plan: SessionPlan) -> dict[str, str]:
+    # Threads that spin between two pieces of one run make it faster. Beside other lanes they take cores that have work to do.
+    spins = plan.lanes == 1 and plan.intra_op_threads > 1
+    entries = {"intra_op.allow_spinning": "1" if spins else "0"}
+    if spins:
+        # Not for long, and not once the run is over: decoding and HTTP want the cores too.
+        entries |= {"intra_op.spin_duration_us": "200", "force_spinning_stop": "1"}
+    if int8_saturates():
+        entries["x64quantprecision"] = "1"  # slower, and right; without int8 in the graph it changes nothing
+    return entries
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def blank_crops(height: int, width: int, n_crops: int) -> list[NDArray[np.uint8]]:
+    """White crops, uint8 `[height, width, 3]` each."""
+    return [np.full((height, width, 3), 255, np.uint8)] * n_crops
+
+
+def warm_up(
+    sessions: Sequence[Session],
+    height: int,
+    width: int,
+    batch_sizes: Sequence[int],
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[int, float]:
+    """Run blank crops at each size, so that no client pays for a first run.
+
+    Args:
+        sessions: All of them, one after the other.
+        height: Of a crop.
+        width: Of a crop.
+        batch_sizes: From small to large.
+        clock: Monotonic, seconds.
 
     Returns:
-        Seconds it took.
+        Seconds of a run by batch size, alone on the machine.
 
     Raises:
-        Exception: whatever the session raises, or `InferenceError` when its answers have the wrong shape.
+        Exception: whatever a session raises, or `InferenceError` when its answers have the wrong shape.
     """
-    started_s = time.monotonic()
-    size = 1
-    while True:
-        run_checked(session, [np.full((height, width, 3), 255, np.uint8)] * size)
-        if size == max_batch_size:
-            return time.monotonic() - started_s
-        size = min(2 * size, max_batch_size)
+    durations_s: dict[int, float] = {}
+    for session in sessions:
+        run_checked(session, blank_crops(height, width, batch_sizes[0]))  # the first run of all is not like the others
+        for size in batch_sizes:
+            started_s = clock()
+            run_checked(session, blank_crops(height, width, size))
+            durations_s[size] = clock() - started_s
+    return durations_s

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -27,19 +27,39 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
+class Refusal(StrEnum):
+    """Why the crops of a request were turned away."""
+
+    QUEUE_FULL = "queue_full"
+    PREDICTED_WAIT = "predicted_wait"
+
+
+class Stage(Enum):
+    """How far an item has come."""
+
+    NEW = 0
+    DECODING = 1
+    """Admitted; its crop is not there yet."""
+    WAITING = 2
+    RUNNING = 3
+    ENDED = 4
+
+
 @dataclass(slots=True, eq=False)
 class Item:
     """One crop on its way through the engine.
 
-    The engine alone writes `outcome`, once and under its lock; whoever finds it set leaves the item alone.
+    The engine alone writes `outcome`, once and under its lock; whoever finds it set leaves the item alone. `stage` and the
+    fields after `decode_s` are the engine's too.
     """
 
     deadline_s: float
     """On the engine's monotonic clock."""
     on_settled: Callable[[Item], None]
     """Called once, by the engine's `deliver`, unless the item was abandoned by the one who waits for it."""
+    bulk: bool = False
+    """Whether it is one of several crops of a request."""
     crop: Crop | None = None
-    enqueued_s: float = 0.0
     outcome: Outcome | None = None
     token_ids: TokenIds | None = None
     confidences: Confidences | None = None
@@ -48,6 +68,13 @@ class Item:
     """From admission to decoded pixels, waiting for a decode thread included."""
     queue_s: float = 0.0
     inference_s: float = 0.0
+    stage: Stage = Stage.NEW
+    admitted_s: float = 0.0
+    enqueued_s: float = 0.0
+    arrival: int = 0
+    """Position among all items that were ever queued."""
+    decode_rank: int = 0
+    """Position among the items being decoded when it was admitted, from 1."""
 
     @property
     def pixels(self) -> Crop:
@@ -72,8 +99,8 @@ class Observer(Protocol):
         """`n_items` were let in."""
         ...
 
-    def refused(self, n_items: int) -> None:
-        """`n_items` were turned away because the queue is full."""
+    def refused(self, n_items: int, refusal: Refusal) -> None:
+        """`n_items` were turned away."""
         ...
 
     def settled(self, outcome: Outcome, n_items: int) -> None:
@@ -90,7 +117,19 @@ class Observer(Protocol):
 
 
 class QueueFullError(Exception):
-    """The queue has no room for all items of a request."""
+    """The items of a request were turned away: there is no room for all of them, or they would wait too long.
+
+    Args:
+        refusal: Which of the two.
+        wait_s: Predicted, until the first of them would have run.
+        retry_after_s: When the same request can be expected to be let in.
+    """
+
+    def __init__(self, refusal: Refusal, wait_s: float, retry_after_s: float) -> None:
+        super().__init__(f"{refusal}: a wait of {wait_s:.3f} s, try again in {retry_after_s:.3f} s")
+        self.refusal = refusal
+        self.wait_s = wait_s
+        self.retry_after_s = retry_after_s
 
 
 class EngineDownError(Exception):

@@ -24,9 +24,12 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """The environment without any `PARSEQ_` variable but those given, in lower case and without the prefix."""
+    """The environment without any `PARSEQ_` variable but those given, in lower case and without the prefix.
+
+    Nothing is tuned unless a test asks for it: each start would pay for it, and leave a file beside the artifact.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PARSEQ_")}
-    return inherited | {f"PARSEQ_{name.upper()}": str(value) for name, value in settings.items()}
+    return inherited | {f"PARSEQ_{name.upper()}": str(value) for name, value in ({"tune": 0} | settings).items()}
 
 
 @dataclass

@@ -17,6 +17,7 @@ from model.preprocess import resize
 from model.reader import read_batches
 from service.artifact import load_artifact
 from service.config import BUNDLED_ARTIFACT
+from tests.fakes import toy_settings
 from tests.integration.server import ROOT, running
 
 SAMPLES = {"bakery": "Bakery", "harbour": "HARBOUR", "platform": "Platform", "price": "$12.50"}
@@ -27,7 +28,7 @@ def sample(name: str) -> Path:
 
 
 def test_the_artifact_was_exported_from_the_weights_beside_it() -> None:
-    metadata = load_artifact(BUNDLED_ARTIFACT, "cpu", 1).metadata
+    metadata = load_artifact(toy_settings()).metadata
     config = named_config("parseq-nano")
     assert metadata.weights_sha256 == file_sha256(weights_path("parseq-nano"))
     assert (metadata.model_name, metadata.charset) == ("parseq-nano", config.charset_train)
@@ -39,7 +40,7 @@ def test_pytorch_and_the_artifact_read_the_samples_alike() -> None:
     pixels = np.stack([resize(Image.open(sample(name)), network.config.img_size) for name in SAMPLES])
     [readings] = read_batches(network, pixels)
     assert [reading.text for reading in readings] == list(SAMPLES.values())
-    _, confidences = load_artifact(BUNDLED_ARTIFACT, "cpu", 1).session.run(pixels)
+    _, confidences = load_artifact(toy_settings()).session.run(pixels)
     for row, reading in zip(confidences, readings, strict=True):
         assert float(np.prod(row[: len(reading.text) + 1])) == pytest.approx(reading.confidence, abs=1e-3)
 

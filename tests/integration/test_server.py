@@ -6,7 +6,9 @@ import asyncio
 import base64
 import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,12 @@ from tests.toy_artifact import confidence_of, png_of, write_artifact
 PNG = {"content-type": "image/png"}
 SLOW = 20
 """Matrix products a crop: a run lasts milliseconds, so that requests pile up behind it."""
-ONE_LANE: dict[str, object] = {"lanes": 1, "intra_op_threads": 1, "request_timeout_ms": 1000 * PATIENCE_S}
+ONE_LANE: dict[str, object] = {
+    "lanes": 1,
+    "intra_op_threads": 1,
+    "request_timeout_ms": 1000 * PATIENCE_S,
+    "max_queue_wait_ms": 1000 * PATIENCE_S,
+}
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +124,56 @@ def test_a_client_that_leaves_does_no_harm(server: ServerProcess) -> None:
     assert server.process.poll() is None
 
 
+def test_headers_go_in_and_out(server: ServerProcess) -> None:
+    answer = post(server, content=png_of("raw"), headers={**PNG, "x-request-id": "mine", "x-request-timeout-ms": "60000"})
+    assert answer.status_code == 200
+    assert answer.headers["x-request-id"] == "mine"
+    assert answer.headers["server-timing"].endswith(f"total;dur={answer.json()['timings']['total_ms']}")
+    refused = post(server, content=png_of("raw"), headers={**PNG, "x-request-id": "mine", "x-request-timeout-ms": "soon"})
+    assert (refused.status_code, refused.headers["x-request-id"]) == (400, "mine")
+    made = {httpx.get(f"{server.url}/livez").headers["x-request-id"] for _ in range(2)}
+    assert len(made) == 2
+
+
+BODIES: dict[str, tuple[bytes, int]] = {
+    "image/png": (png_of("a"), 1),
+    "multipart/form-data; boundary=x": (
+        b'--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\n' + png_of("a") + b"\r\n--x--\r\n",
+        1,
+    ),
+    "application/json": (b'{"images":[' + b",".join([b'{"content":"%s"}' % base64.b64encode(png_of("a"))] * 2) + b"]}", 2),
+}
+
+
+def test_the_crops_of_clients_that_left_are_not_run(slow_artifact: Path, tmp_path: Path) -> None:
+    with running(slow_artifact, tmp_path / "log", **ONE_LANE, max_batch_size=1, max_batch_queue_wait_ms=60_000) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        busy = {"images": [{"content": base64.b64encode(png_of("busy")).decode()}] * 100}
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(post, server, json=busy)
+            wait_until(lambda: server.metric("parseq_crops_admitted_total") == 100)
+            wanted = 100
+            for content_type, (body, n_crops) in BODIES.items():
+                head = f"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\n"
+                head += f"Content-Length: {len(body)}\r\n\r\n"
+                with socket.create_connection((host, int(port))) as connection:
+                    connection.sendall(head.encode() + body)
+                    wanted += n_crops
+                    wait_until(lambda wanted=wanted: server.metric("parseq_crops_admitted_total") == wanted)
+            assert answer.result().status_code == 200
+        wait_until(lambda: server.metric("parseq_requests_in_flight") == 0)
+        ended = {name: server.metric(f'parseq_crops_total{{outcome="{name}"}}') for name in ("done", "cancelled")}
+        assert sum(ended.values()) == 104
+        assert ended["cancelled"] >= 1
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.001)
+
+
 def test_two_hundred_at_once_all_answer_and_share_batches(slow_artifact: Path, tmp_path: Path) -> None:
     with running(slow_artifact, tmp_path / "log", **ONE_LANE) as server:
         texts = [f"word{index}" for index in range(200)]
@@ -142,7 +199,7 @@ def test_a_full_queue_refuses_some_and_answers_the_others(slow_artifact: Path, t
             else:
                 assert int(answer.headers["retry-after"]) >= 1
         refused = sum(answer.status_code == 429 for answer in answers)
-        assert server.metric("parseq_crops_refused_total") == refused
+        assert server.metric('parseq_crops_refused_total{reason="queue_full"}') == refused
         assert server.metric("parseq_crops_admitted_total") == 60 - refused
 
 
@@ -189,3 +246,12 @@ def test_a_file_that_is_no_artifact_ends_the_start_with_one_line_and_exit_code_3
 def test_an_artifact_that_fails_its_warm_up_is_one_line(tmp_path: Path) -> None:
     broken = write_artifact(tmp_path / "broken.onnx", broken=True)
     assert "failed its warm-up" in failed_start("--port", "0", artifact=broken, log_level="error")
+
+
+def test_the_first_start_measures_and_the_next_remembers(tmp_path: Path) -> None:
+    artifact = write_artifact(tmp_path / "toy.onnx")
+    for origin in ("(measured)", "(cached)"):
+        with running(artifact, tmp_path / "log", tune=1) as server:
+            assert post(server, content=png_of("tuned"), headers=PNG).json()["text"] == "tuned"
+            assert origin in (tmp_path / "log").read_text()
+    assert (tmp_path / "toy.onnx.tuning.json").is_file()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,8 +14,8 @@ import pytest
 
 from service import bodies, errors
 from service.bodies import Source
-from service.errors import KINDS, Kind
-from service.recognizer import ClientLeftError
+from service.errors import KINDS, ClientLeftError, Kind
+from service.recognize import TIMEOUT_HEADER
 from service.schemas import ModelList, ProblemDocument, Recognition, RecognitionList
 from tests.fakes import FakeSession, LaneKilled, request, serving, toy_runtime, until, with_client
 from tests.toy_artifact import CHARSET, confidence_of, png_of
@@ -159,7 +160,7 @@ def test_a_long_list_is_refused_before_its_entries_are_looked_at(entry: bytes, m
         return explain(problems, max_crops)
 
     monkeypatch.setattr(bodies, "_explain", counting)
-    body = b'{"images":[' + b",".join([entry] * 50_000) + b"]}"
+    body = b'{"images":[' + b",".join([entry] * 20_000) + b"]}"
     expect_problem(post(content=body, headers={"content-type": "application/json"}), errors.TOO_MANY_CROPS)
     short = b'{"images":[' + b",".join([b"0"] * 100) + b"]}"
     expect_problem(post(content=short, headers={"content-type": "application/json"}), errors.INVALID_REQUEST)
@@ -230,9 +231,39 @@ def test_a_full_queue_refuses_with_retry_after_and_probes_still_answer() -> None
         assert (await running).json()["text"] == "a"
         assert [result["text"] for result in (await waiting).json()["results"]] == ["b", "c"]
         text = (await client.get("/metrics")).text
-        assert "parseq_crops_refused_total 1.0" in text
+        assert 'parseq_crops_refused_total{reason="queue_full"} 1.0' in text
         assert 'parseq_problems_total{problem="queue-full"} 1.0' in text
         assert 'parseq_request_duration_seconds_count{status="429"} 1.0' in text
+
+    with_client(runtime, scenario)
+
+
+def test_a_request_that_would_wait_too_long_is_refused_before_it_is_decoded() -> None:
+    session = FakeSession()
+    runtime = toy_runtime(session, max_batch_size=1, max_queue_wait_ms=500.0, max_batch_queue_wait_ms=500.0)
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        runtime.cost.seed({1: 2.0})
+        session.entered = threading.Semaphore(0)
+        session.gate.clear()
+        running = asyncio.ensure_future(client.post(PATH, content=png_of("a"), headers=PNG))  # a lane is free: let in
+        await asyncio.to_thread(session.entered.acquire)
+        for refused, setting in (
+            (await client.post(PATH, content=b"not an image", headers=PNG), "PARSEQ_MAX_QUEUE_WAIT_MS"),
+            (await client.post(PATH, json=images(b"not", b"images")), "PARSEQ_MAX_BATCH_QUEUE_WAIT_MS"),
+        ):
+            expect_problem(refused, errors.QUEUE_FULL)
+            assert setting in refused.json()["detail"]
+            assert (
+                refused.headers["retry-after"] == "5"
+            )  # the run under way and its own take 4 s and a margin, 0.5 s are allowed
+        text = (await client.get("/metrics")).text
+        assert 'parseq_crops_refused_total{reason="predicted_wait"} 3.0' in text
+        assert "parseq_predicted_wait_seconds 2.0" in text
+        assert "parseq_crops_in_flight 1.0" in text
+        session.gate.set()
+        assert (await running).json()["text"] == "a"
+        assert "parseq_crops_in_flight 0.0" in (await client.get("/metrics")).text
 
     with_client(runtime, scenario)
 
@@ -260,11 +291,12 @@ def test_the_items_of_a_client_that_left_are_cancelled() -> None:
     runtime = toy_runtime(session, max_batch_size=1)
 
     async def scenario(_client: httpx.AsyncClient) -> None:
+        session.batches.clear()
         session.gate.clear()
         left = asyncio.Event()
         sources = [Source(None, png_of("a")), Source(None, png_of("b"))]
         asking = asyncio.ensure_future(runtime.recognizer.recognize(sources, 60.0, left.wait))
-        await until(lambda: session.batches == [1, 1] and runtime.engine.depth == 1)
+        await until(lambda: session.batches == [1] and runtime.engine.depth == 1)
         left.set()
         with pytest.raises(ClientLeftError):
             await asking
@@ -272,7 +304,7 @@ def test_the_items_of_a_client_that_left_are_cancelled() -> None:
 
     with_client(runtime, scenario)
     assert 'parseq_crops_total{outcome="cancelled"} 2.0' in runtime.metrics.render().decode()
-    assert session.batches == [1, 1]  # the warm-up, and the crop that was running: the other one never ran
+    assert session.batches == [1]  # the crop that was running: the other one never ran
 
 
 def test_not_ready_before_the_warm_up_is_over() -> None:
@@ -344,7 +376,7 @@ def test_an_unexpected_error_says_nothing_about_the_server(monkeypatch: pytest.M
     def broken(*_args: Any) -> Any:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("service.routes._render", broken)
+    monkeypatch.setattr("service.answers.recognition", broken)
     response = post(content=png_of("a"), headers=PNG)
     expect_problem(response, errors.INTERNAL)
     assert "secret" not in response.text
@@ -374,7 +406,7 @@ def test_requests_share_batches_while_the_lane_is_busy() -> None:
 
     with_client(runtime, scenario)
     assert sum(session.batches) == 60
-    assert session.batches[1:-1] == [8] * (len(session.batches) - 2)
+    assert session.batches[1:-1] == [runtime.cost.cap] * (len(session.batches) - 2)
 
 
 def test_the_openapi_covers_every_body_and_every_status() -> None:
@@ -395,6 +427,17 @@ def test_the_openapi_covers_every_body_and_every_status() -> None:
     used = set(_references(document))
     assert used <= known
     assert {"Recognition", "RecognitionList", "RecognizeRequest", "ProblemDocument", "ModelList"} <= used
+    parameters = {(parameter["in"], parameter["name"]) for parameter in operation["parameters"]}
+    assert parameters == {
+        ("query", "characters"),
+        ("header", TIMEOUT_HEADER),
+        ("header", "X-Request-Id"),
+        ("header", "traceparent"),
+    }
+    for path in document["paths"].values():
+        for described in path.values():
+            assert all("X-Request-Id" in answer["headers"] for answer in described["responses"].values())
+    assert "Server-Timing" in operation["responses"]["200"]["headers"]
     assert {kind.status for kind in KINDS} - {404, 405} <= {int(status) for status in operation["responses"]}
 
 

@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 
 from service.config import BUNDLED_ARTIFACT, Settings, env_name, load_settings
-from service.cpu import cpu_budget
+from service.cpu import cpu_budget, cpu_model, int8_saturates
 from service.errors import StartupError
-from service.runtime import Topology, plan_topology
-from tests.fakes import toy_settings
 
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -31,7 +29,12 @@ def test_the_environment_is_read_and_the_command_line_wins(monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PARSEQ_PORT", "tcp://10.0.0.1:8000"), ("PARSEQ_LANES", "-1"), ("PARSEQ_PROVIDER", "tpu")],
+    [
+        ("PARSEQ_PORT", "tcp://10.0.0.1:8000"),
+        ("PARSEQ_LANES", "-1"),
+        ("PARSEQ_PROVIDER", "tpu"),
+        ("PARSEQ_DEVICES", "0,"),
+    ],
 )
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
@@ -64,14 +67,6 @@ def test_the_unit_in_a_name_is_the_unit_in_the_docs() -> None:
             assert unit == units[suffix], name
 
 
-def test_threads_are_planned_within_the_budget() -> None:
-    assert plan_topology(toy_settings(lanes=0), "cpu", 4) == Topology(4, 1, 2)
-    assert plan_topology(toy_settings(lanes=0), "auto", 1) == Topology(1, 1, 1)
-    assert plan_topology(toy_settings(lanes=2), "cpu", 8) == Topology(2, 4, 4)
-    assert plan_topology(toy_settings(lanes=0), "cuda", 8) == Topology(1, 1, 4)
-    assert plan_topology(toy_settings(lanes=3, intra_op_threads=5, decode_threads=7), "cpu", 1) == Topology(3, 5, 7)
-
-
 @pytest.mark.parametrize(
     ("files", "most"),
     [
@@ -92,3 +87,22 @@ def test_the_budget_is_the_containers(tmp_path: Path, files: dict[str, str], mos
         path.write_text(content)
     assert unlimited >= 1
     assert cpu_budget(tmp_path) == (unlimited if most is None else most)
+
+
+@pytest.mark.parametrize(
+    ("flags", "saturates"),
+    [("fpu avx2", True), ("fpu avx2 avx512f", True), ("avx512f avx512_vnni", False), ("avx2 avx_vnni", False)],
+)
+def test_processors_whose_int8_sums_overflow_are_known(tmp_path: Path, flags: str, saturates: bool) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nmodel name\t: Some: CPU\nflags\t\t: {flags}\n\nprocessor\t: 1\n")
+    assert int8_saturates(cpuinfo) is saturates
+    assert cpu_model(cpuinfo) == "Some: CPU"
+
+
+def test_a_processor_that_says_nothing_is_not_one_of_them(tmp_path: Path) -> None:
+    arm = tmp_path / "cpuinfo"
+    arm.write_text("processor : 0\nFeatures : fp asimd\n")
+    for cpuinfo in (arm, tmp_path / "none"):
+        assert not int8_saturates(cpuinfo)
+        assert cpu_model(cpuinfo)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from service import errors
-from service.decode_image import FORMATS, TRANSPOSES, decode_base64, decode_image
+from service.decode_image import FORMATS, QUICK_BYTES, TRANSPOSES, decode_base64, decode_image, may_be_quick
 from service.errors import Kind, Problem
 from service.preprocess import to_crop
 from tests.images import encode, gradient
@@ -208,3 +211,51 @@ def test_what_is_not_base64_is_refused(text: str) -> None:
     with pytest.raises(Problem) as caught:
         decode_base64(text)
     assert caught.value.kind is errors.INVALID_BASE64
+
+
+def test_small_jpeg_and_png_files_without_tricks_may_be_quick() -> None:
+    comment = PngInfo()
+    comment.add_text("comment", "x" * 1000)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert may_be_quick(encode(gradient(), "PNG"))
+    assert may_be_quick(encode(gradient().quantize(16), "PNG", transparency=0, pnginfo=comment))
+    assert may_be_quick(encode(gradient(), "JPEG"))
+    assert may_be_quick(encode(gradient().convert("L"), "JPEG", exif=exif, icc_profile=bytes(500)))
+
+
+def png_with(*chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG file with more chunks before its pixels."""
+    data = encode(gradient(), "PNG")
+    more = [struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks]
+    return data[:33] + b"".join(more) + data[33:]
+
+
+def jpeg_with(*segments: tuple[int, bytes]) -> bytes:
+    """A JPEG file with more segments before its pixels."""
+    data = encode(gradient(), "JPEG")
+    more = [struct.pack(">HH", marker, len(body) + 2) + body for marker, body in segments]
+    return data[:2] + b"".join(more) + data[2:]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(gradient(), "WEBP"),
+        encode(gradient(), "PNG") + bytes(QUICK_BYTES),
+        encode(gradient(), "PNG")[:40],
+        png_with((b"zTXt", b"k\0\0" + zlib.compress(bytes(1000)))),
+        png_with((b"iTXt", b"k\0\1\0\0\0" + zlib.compress(bytes(1000)))),
+        png_with((b"iCCP", b"k\0\0" + zlib.compress(bytes(1000)))),
+        png_with((b"eXIf", b"MM\0*\0\0\0\x08\0\0")),
+        png_with(*[(b"tEXt", b"k\0v")] * 50),
+        encode(gradient(), "JPEG", progressive=True),
+        encode(gradient(), "JPEG")[:40],
+        jpeg_with((0xFFE1, b"Exif\0\0" + bytes(2000))),
+        jpeg_with(*[(0xFFFE, b"comment")] * 50),
+    ],
+)
+def test_what_may_take_long_is_not_quick(data: bytes) -> None:
+    assert not may_be_quick(data)
+    with contextlib.suppress(Problem):
+        decode_image(data, MAX_PIXELS)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from service.engine.batcher import Engine, run_checked
+from service.engine.cost import CostModel
+from service.engine.scheduler import Limits
 from service.engine.types import EngineDownError, InferenceError, Item, Outcome, QueueFullError
 from tests.fakes import PATIENCE_S, FakeSession, LaneKilled, Mailbox, Tally, new_item
 from tests.toy_artifact import STEPS, pixels_of
@@ -18,8 +21,10 @@ class Bench:
 
     def __init__(self, **options: Any) -> None:
         self.session, self.mailbox, self.tally = FakeSession(), Mailbox(), Tally()
-        defaults = {"lanes": 1, "max_batch_size": 4, "max_queue_delay_s": 0.0, "max_queue_items": 64}
-        self.engine = Engine(self.session, deliver=self.mailbox.deliver, observer=self.tally, **{**defaults, **options})
+        cost = CostModel(options.pop("max_batch_size", 4))
+        clock = options.pop("clock", time.monotonic)
+        limits = Limits(**{"lanes": 1, "max_queue_items": 64, **options})
+        self.engine = Engine(self.session, cost, limits, deliver=self.mailbox.deliver, observer=self.tally, clock=clock)
 
     def post(self, *texts: str, deadline_s: float = 1e12, poisoned: bool = False) -> list[Item]:
         items = [new_item(deadline_s) for _ in texts]
@@ -144,7 +149,7 @@ def test_admission_is_all_or_none_and_counts_crops_being_decoded(bench: Bench) -
     bench.engine.admit([last := new_item()])
     for item in [*items, last]:
         bench.engine.fail(item, ValueError("not an image"))
-    assert bench.tally.counts == {"admitted": 64, "refused": 2, "failed": 64}
+    assert bench.tally.counts == {"admitted": 64, "queue_full": 2, "failed": 64}
     bench.post("a")
     bench.mailbox.wait_for(65)
 
@@ -268,3 +273,42 @@ def test_an_engine_that_was_not_started_takes_nothing() -> None:
     with pytest.raises(EngineDownError):
         bench.post("a")
     assert bench.engine.stop(0.0)
+
+
+def test_an_item_whose_client_left_frees_its_slot_at_once() -> None:
+    bench = Bench(max_queue_items=2)
+    bench.session.gate.clear()
+    bench.engine.start()
+    bench.post("0")
+    bench.session.wait_entered()
+    [waiting] = bench.post("a")
+    bench.engine.admit([decoding := new_item()])
+    with pytest.raises(QueueFullError):
+        bench.engine.admit([new_item()])
+    bench.engine.abandon([waiting, decoding], Outcome.CANCELLED)
+    bench.post("b", "c")
+    bench.engine.submit(decoding, pixels_of("late"))  # a decode thread had begun with it
+    bench.session.gate.set()
+    assert bench.engine.stop(PATIENCE_S)
+    assert bench.tally.counts == {"admitted": 5, "queue_full": 1, "cancelled": 2, "done": 3}
+    assert bench.engine.in_flight == 0
+
+
+def test_the_lane_is_free_before_anyone_is_answered() -> None:
+    waits_s: list[float] = []
+    bench = Bench(max_batch_size=1)
+    deliver = bench.mailbox.deliver
+
+    def ask_at_once(items: Any) -> None:
+        waits_s.append(bench.engine.predicted_wait_s)
+        deliver(items)
+
+    bench.engine._deliver = ask_at_once
+    bench.engine._scheduler.cost.seed({1: 5.0})
+    bench.engine.start()
+    bench.post("a")
+    bench.mailbox.wait_for(1)
+    bench.post("b", poisoned=True)
+    bench.mailbox.wait_for(2)
+    assert bench.engine.stop(PATIENCE_S)
+    assert waits_s == [0.0, 0.0]

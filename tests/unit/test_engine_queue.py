@@ -1,85 +1,96 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
-from service.engine.queue import DeadlineQueue
-from service.engine.types import Outcome
+from service.engine.queue import BULK_EVERY, MIN_DEAD, DeadlineQueue
+from service.engine.types import Item, Stage
 from tests.fakes import new_item
 
 
-def test_reserves_all_or_none() -> None:
-    queue = DeadlineQueue(capacity=3)
-    assert queue.reserve(2)
-    assert not queue.reserve(2)
-    assert queue.reserve(1)
-    assert queue.reserved == 3
-
-
-def test_waiting_items_count_against_the_capacity_until_they_are_popped() -> None:
-    queue = DeadlineQueue(capacity=1)
-    assert queue.reserve(1)
-    queue.push(new_item(), now_s=0.0)
-    assert not queue.reserve(1)
-    queue.pop(now_s=0.0, max_items=1)
-    assert queue.reserve(1)
-
-
-def test_pushing_or_releasing_needs_a_reservation() -> None:
-    queue = DeadlineQueue(capacity=1)
-    with pytest.raises(ValueError, match="reserved"):
-        queue.release()
-    with pytest.raises(ValueError, match="reserved"):
-        queue.push(new_item(), now_s=0.0)
-
-
-def test_pops_by_deadline_then_by_arrival() -> None:
-    queue = DeadlineQueue(capacity=9)
-    queue.reserve(4)
-    late, first, second, urgent = new_item(9.0), new_item(5.0), new_item(5.0), new_item(1.0)
-    for item in (late, first, second, urgent):
+def queue_of(*items: Item, capacity: int = 99) -> DeadlineQueue:
+    """A queue in which these items wait since second 0."""
+    queue = DeadlineQueue(capacity)
+    for item in items:
+        queue.reserve(item)
         queue.push(item, now_s=0.0)
-    assert queue.pop(now_s=0.5, max_items=3) == ([urgent, first, second], [])
-    assert queue.pop(now_s=0.5, max_items=3) == ([late], [])
+    return queue
 
 
-def test_expired_items_leave_at_pop_and_take_no_place_in_the_batch() -> None:
-    queue = DeadlineQueue(capacity=9)
-    queue.reserve(2)
-    expired, live = new_item(1.0), new_item(2.0)
-    queue.push(expired, now_s=0.0)
-    queue.push(live, now_s=0.0)
-    assert queue.pop(now_s=1.0, max_items=1) == ([live], [expired])
+def take_all(queue: DeadlineQueue) -> list[Item]:
+    taken = []
+    while (item := queue.first(bulk_may_lead=True)) is not None:
+        queue.take(item)
+        taken.append(item)
+    return taken
 
 
-def test_settled_items_are_skipped_at_pop() -> None:
-    queue = DeadlineQueue(capacity=9)
-    queue.reserve(2)
-    gone, live = new_item(1.0), new_item(2.0)
-    queue.push(gone, now_s=0.0)
-    queue.push(live, now_s=0.0)
-    gone.outcome = Outcome.CANCELLED
-    assert queue.pop(now_s=0.0, max_items=1) == ([live], [])
+def test_slots_are_held_from_reservation_until_the_item_is_taken() -> None:
+    queue = DeadlineQueue(capacity=1)
+    item = new_item()
+    queue.reserve(item)
+    with pytest.raises(ValueError, match="no slot"):
+        queue.reserve(new_item())
+    queue.push(item, now_s=0.0)
+    assert (queue.free, queue.reserved, len(queue)) == (0, 0, 1)
+    queue.take(item)
+    assert queue.free == 1
 
 
-def test_delay_is_measured_by_the_oldest_item_and_ends_with_a_full_batch() -> None:
-    queue = DeadlineQueue(capacity=9)
-    assert queue.delay_s(0.0, max_items=2, max_delay_s=5.0) is None
-    queue.reserve(2)
-    queue.push(new_item(), now_s=10.0)
-    assert queue.delay_s(12.0, max_items=2, max_delay_s=5.0) == 3.0
-    assert queue.delay_s(16.0, max_items=2, max_delay_s=5.0) == 0.0
-    assert queue.delay_s(12.0, max_items=2, max_delay_s=0.0) == 0.0
-    queue.push(new_item(), now_s=12.0)
-    assert queue.delay_s(12.0, max_items=2, max_delay_s=5.0) == 0.0
+def test_pushing_needs_a_reservation() -> None:
+    with pytest.raises(ValueError, match="reserved"):
+        DeadlineQueue(capacity=1).push(new_item(), now_s=0.0)
+
+
+def test_an_item_that_ends_gives_its_slot_back_once() -> None:
+    decoding, waiting = new_item(), new_item()
+    queue = queue_of(waiting, capacity=2)
+    queue.reserve(decoding)
+    for item in (decoding, waiting, decoding, waiting):
+        queue.remove(item)
+    assert (queue.free, queue.reserved, len(queue)) == (2, 0, 0)
+    assert queue.first(bulk_may_lead=True) is None
+
+
+def test_goes_by_deadline_then_by_arrival_across_classes() -> None:
+    late, first, second, urgent = new_item(9.0), new_item(5.0, bulk=True), new_item(5.0), new_item(1.0)
+    assert take_all(queue_of(late, first, second, urgent)) == [urgent, first, second, late]
+
+
+def test_expired_items_are_ended_and_given_out() -> None:
+    expired, also, live = new_item(1.0), new_item(0.5, bulk=True), new_item(2.0)
+    queue = queue_of(expired, also, live)
+    assert queue.expire(now_s=1.0) == [expired, also]
+    assert expired.stage is Stage.ENDED
+    assert take_all(queue) == [live]
+
+
+def test_bulk_keeps_its_share_of_a_flood_of_single_crops() -> None:
+    singles = [new_item(1.0) for _ in range(40)]
+    bulk = [new_item(100.0, bulk=True) for _ in range(4)]
+    taken = take_all(queue_of(*bulk, *singles))
+    places = [place for place, item in enumerate(taken, start=1) if item.bulk]
+    assert len(places) == 4
+    assert all(later - earlier <= BULK_EVERY for earlier, later in pairwise([0, *places]))
+
+
+def test_ended_items_are_swept_before_they_are_the_majority() -> None:
+    items = [new_item(float(index)) for index in range(1000)]
+    queue = queue_of(*items, capacity=1000)
+    for item in items[1:]:
+        queue.remove(item)
+    assert len(queue._lines[False].heap) <= 2 + MIN_DEAD
+    assert take_all(queue) == items[:1]
 
 
 def test_age_follows_the_oldest_item_left() -> None:
-    queue = DeadlineQueue(capacity=9)
-    queue.reserve(2)
-    queue.push(new_item(1.0), now_s=0.0)
-    queue.push(new_item(2.0), now_s=0.5)
+    first, second = new_item(1.0), new_item(2.0)
+    queue = queue_of(first)
+    queue.reserve(second)
+    queue.push(second, now_s=0.5)
     assert queue.oldest_age_s(0.75) == 0.75
-    queue.pop(now_s=0.75, max_items=1)
+    queue.take(first)
     assert queue.oldest_age_s(0.75) == 0.25
-    queue.pop(now_s=0.75, max_items=1)
+    queue.remove(second)
     assert queue.oldest_age_s(0.75) == 0.0

@@ -1,27 +1,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from export.artifact import METADATA_KEY
 from service.artifact import load_artifact
-from service.engine.session import CPU_PROVIDER, CUDA_PROVIDER, check_provider, wanted_providers, warm_up
+from service.engine.session import warm_up
+from service.engine.topology import plan_topology
 from service.engine.types import InferenceError
 from service.errors import StartupError
-from tests.fakes import FakeSession
+from tests.fakes import FakeClock, FakeSession, read_toy, toy_settings
 from tests.toy_artifact import HEIGHT, METADATA, STEPS, WIDTH, pixels_of, write_artifact
 
 
-def refusal(path: Path, provider: str = "cpu") -> str:
+def refusal(path: Path, **settings: Any) -> str:
     with pytest.raises(StartupError) as caught:
-        load_artifact(path, provider, intra_op_threads=1)
+        load_artifact(toy_settings(artifact=path, **settings))
     return str(caught.value)
 
 
 def test_an_artifact_is_loaded_and_reads(tmp_path: Path) -> None:
-    artifact = load_artifact(write_artifact(tmp_path / "toy.onnx"), "auto", intra_op_threads=1)
+    artifact = load_artifact(toy_settings(artifact=write_artifact(tmp_path / "toy.onnx")))
     assert artifact.metadata == METADATA
     assert artifact.provider == "cpu"
     ids, confidences = artifact.session.run(np.stack([pixels_of("abc"), pixels_of("")]))
@@ -77,34 +79,24 @@ def test_a_named_provider_that_is_absent_is_refused(tmp_path: Path) -> None:
     assert "PARSEQ_PROVIDER=cuda" in refusal(write_artifact(tmp_path / "toy.onnx"), provider="cuda")
 
 
-def test_providers_are_asked_for_strictly_when_named() -> None:
-    both = [CUDA_PROVIDER, CPU_PROVIDER]
-    assert wanted_providers("cpu", both) == [CPU_PROVIDER]
-    assert wanted_providers("auto", [CPU_PROVIDER]) == [CPU_PROVIDER]
-    for provider in ("auto", "cuda"):
-        (name, _options), fallback = wanted_providers(provider, both)
-        assert (name, fallback) == (CUDA_PROVIDER, CPU_PROVIDER)
-    with pytest.raises(StartupError, match="has no CUDA provider"):
-        wanted_providers("cuda", [CPU_PROVIDER])
+def test_a_graph_that_fails_every_run_is_refused_by_the_sweep(tmp_path: Path) -> None:
+    path = write_artifact(tmp_path / "toy.onnx", broken=True)
+    assert "failed its warm-up" in refusal(path, tune=True)
+    assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_silent_fallback_to_the_cpu_is_noticed() -> None:
-    assert check_provider("cuda", [CUDA_PROVIDER, CPU_PROVIDER]) == "cuda"
-    assert check_provider("auto", [CPU_PROVIDER]) == "cpu"
-    assert check_provider("auto", [CUDA_PROVIDER, CPU_PROVIDER]) == "cuda"
-    with pytest.raises(StartupError, match="fell back to the CPU"):
-        check_provider("cuda", [CPU_PROVIDER])
-
-
-@pytest.mark.parametrize(("cap", "sizes"), [(1, [1]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
-def test_warm_up_runs_growing_batches_up_to_the_largest(cap: int, sizes: list[int]) -> None:
-    session = FakeSession()
-    assert warm_up(session, HEIGHT, WIDTH, cap) >= 0
-    assert session.batches == sizes
+@pytest.mark.parametrize(("cap", "sizes"), [(1, (1,)), (6, (1, 2, 4, 6)), (8, (1, 2, 4, 8))])
+def test_warm_up_runs_growing_batches_up_to_the_largest_on_every_session(cap: int, sizes: tuple[int, ...]) -> None:
+    topology = plan_topology(toy_settings(max_batch_size=cap), "cpu", budget=1)
+    clock, sessions = FakeClock(), [FakeSession(), FakeSession()]
+    for session in sessions:
+        session.answer = lambda crops: (clock.advance(len(crops)), read_toy(crops))[1]
+    assert warm_up(sessions, HEIGHT, WIDTH, topology.warm_up_sizes, clock) == {size: size for size in sizes}
+    assert [tuple(session.batches) for session in sessions] == [(1, *sizes)] * 2
 
 
 def test_warm_up_notices_answers_of_the_wrong_shape() -> None:
     session = FakeSession()
     session.answer = lambda _crops: (np.zeros((1, STEPS), np.int64), np.zeros((1, STEPS), np.float32))
     with pytest.raises(InferenceError):
-        warm_up(session, HEIGHT, WIDTH, 4)
+        warm_up([session], HEIGHT, WIDTH, (1, 2))

@@ -14,6 +14,7 @@ from tests.toy_artifact import write_artifact
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(env_name(name), raising=False)
+    monkeypatch.setenv("PARSEQ_TUNE", "0")
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_artifacts_that_cannot_be_served(capsys: pytest.CaptureFixture[str], tmp
     assert "no artifact metadata" in failure(capsys, "--artifact", str(bare))
 
 
-@pytest.mark.parametrize(("name", "value"), [("PARSEQ_MAX_BATCH_SIZE", "0"), ("PARSEQ_PROVIDER", "cuda")])
+@pytest.mark.parametrize(("name", "value"), [("PARSEQ_MAX_BATCH_SIZE", "-1"), ("PARSEQ_PROVIDER", "cuda")])
 def test_settings_that_cannot_be_used(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, artifact: str, name: str, value: str
 ) -> None:

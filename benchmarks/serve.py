@@ -1,0 +1,106 @@
+"""What the service adds to the bare model: throughput, latency and CPU time beside ONNX Runtime alone, in the same seconds.
+
+python benchmarks/serve.py [--model parseq-tiny bundled] [--artifact FILE] [--step c1 c8 ...] [--slices 5] [--json FILE]
+
+Starts the service, puts it under load over loopback, and measures the bare session before and after each slice of load; the
+figures are medians of the slices. docs/serving_performance.md says what the columns mean. `parseq-tiny` gets made-up weights,
+which change no speed of a network that reads all characters at once; its artifact is exported once and kept in `build/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+# Beside this file lies export.py, which is not the package; the packages are a folder further up.
+ROOT = Path(__file__).resolve().parents[1]
+sys.path = [str(ROOT), *(entry for entry in sys.path if Path(entry).resolve() != ROOT / "benchmarks")]
+
+import uvloop
+from tqdm import tqdm
+
+from benchmarks.serving.artifacts import made_up_artifact, null_artifact
+from benchmarks.serving.bare import BareModel
+from benchmarks.serving.report import table
+from benchmarks.serving.server import running
+from benchmarks.serving.steps import STEPS, Bench, Row, medians
+from service.config import BUNDLED_ARTIFACT
+from service.cpu import cpu_budget
+
+WORK_FOLDER = ROOT / "build" / "serve-benchmark"
+BUNDLED = "bundled"
+SEARCH_S = 1.0
+"""For each candidate, when the best bare topology is looked for."""
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--model", nargs="+", default=["parseq-tiny", BUNDLED], help="named architectures, or bundled (default: %(default)s)"
+    )
+    parser.add_argument("--artifact", type=Path, nargs="+", help="artifacts to measure instead of --model")
+    parser.add_argument("--step", nargs="+", choices=STEPS, default=list(STEPS), help="(default: all)")
+    parser.add_argument("--slices", type=int, default=5, help="slices of each step (default: %(default)s)")
+    parser.add_argument(
+        "--slice-s", type=float, default=3.0, help="length of a slice; an overload lasts two (default: %(default)s)"
+    )
+    parser.add_argument("--setting", nargs="+", default=[], metavar="NAME=VALUE", help="of the service: lanes=1 and so on")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    return parser.parse_args()
+
+
+def artifacts(args: argparse.Namespace) -> list[tuple[str, Path]]:
+    """What is to be measured: names and files."""
+    if args.artifact:
+        return [(path.stem, path) for path in args.artifact]
+    return [
+        (BUNDLED_ARTIFACT.stem, BUNDLED_ARTIFACT) if name == BUNDLED else (name, made_up_artifact(name, WORK_FOLDER))
+        for name in args.model
+    ]
+
+
+async def measure(name: str, artifact: Path, args: argparse.Namespace) -> list[Row]:
+    """All steps of one artifact."""
+    settings = dict(pair.split("=", 1) for pair in args.setting)
+    cores = cpu_budget()
+    bare = BareModel(artifact, cores)
+    best = bare.best(min(SEARCH_S, args.slice_s))
+    print(f"{name}: best bare topology: {best}", flush=True)
+    rows: dict[str, list[Row]] = {step: [] for step in args.step}
+    with ExitStack() as stack:
+        server = stack.enter_context(running(artifact, WORK_FOLDER / f"{name}.log", settings))
+        print(f"{name}: {server.description}", flush=True)
+        bench = null_bench = Bench(name, server, bare, cores, best, args.slice_s)
+        if "null_c64" in args.step:
+            null = null_artifact(bare.metadata, WORK_FOLDER)
+            null_server = stack.enter_context(running(null, WORK_FOLDER / "null.log", settings))
+            null_bench = Bench(name, null_server, bare, cores, best, args.slice_s)
+        plan = [(number, step) for number in range(args.slices) for step in args.step]
+        for number, step in tqdm(plan, desc=name, disable=None):
+            bench.round = number
+            rows[step].append(await (null_bench.null() if step == "null_c64" else bench.run(step)))
+    return [medians(slices) for slices in rows.values()]
+
+
+def main() -> int:
+    """Entry point; the exit code."""
+    args = parse_args()
+    WORK_FOLDER.mkdir(parents=True, exist_ok=True)
+    gc.disable()  # the client keeps every answer, and would pause now and then to look through them
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        rows = [row for name, artifact in artifacts(args) for row in runner.run(measure(name, artifact, args))]
+    print(table(rows))
+    if args.json:
+        args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""Every decision of the engine: who is let in, what a free lane runs, what ends how. Pure: no threads, no clock of its own.
+
+The engine calls it under its lock and tells it the time, so any course of events can be played through in a test.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from service.engine.admission import Budgets, DecodePace, Load, Prediction, late_by_s, predict
+from service.engine.cost import CostModel
+from service.engine.queue import DeadlineQueue
+from service.engine.types import Crop, Item, Outcome, QueueFullError, Refusal, Stage
+
+BULK_STRETCH: Final = 1.75
+"""While single crops come, bulk makes a run at most this many times longer than the single crops in it, or one alone, need."""
+BULK_YIELDS_S: Final = 1.0
+"""How long after the last single crop was let in that lasts."""
+UNBOUNDED: Final = Budgets(single_s=math.inf, bulk_s=math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds the queue.
+
+    Args:
+        lanes: Runs in flight at once.
+        max_queue_items: Items being decoded or waiting, at most.
+        max_queue_delay_s: How long a free lane may hold an item back for company.
+        budgets: How long a request may be predicted to wait.
+        bulk_stretch: How many times longer bulk may make a run while single crops come.
+    """
+
+    lanes: int
+    max_queue_items: int
+    max_queue_delay_s: float = 0.0
+    budgets: Budgets = UNBOUNDED
+    bulk_stretch: float = BULK_STRETCH
+
+
+class Scheduler:
+    """The state of all items. Not thread-safe: the engine holds a lock around it."""
+
+    def __init__(self, cost: CostModel, limits: Limits) -> None:
+        self.cost = cost
+        self._limits = limits
+        self._queue = DeadlineQueue(limits.max_queue_items)
+        self._decode_pace = DecodePace()
+        self._running = 0
+        self._busy_lanes = 0
+        self._single_seen_s = -math.inf
+
+    # -- What there is ------------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait for a lane."""
+        return len(self._queue)
+
+    @property
+    def decoding(self) -> int:
+        """Admitted items whose crop is not there yet."""
+        return self._queue.reserved
+
+    @property
+    def in_flight(self) -> int:
+        """Items being decoded, waiting or running."""
+        return self.waiting + self.decoding + self._running
+
+    def oldest_age_s(self, now_s: float) -> float:
+        """Age of the item that has waited longest; 0 when nothing waits."""
+        return self._queue.oldest_age_s(now_s)
+
+    def predict(self, n_items: int, bulk: bool, deadline_s: float = -math.inf) -> Prediction:
+        """What a request would wait if it came now; without a deadline no bulk is more urgent."""
+        queue = self._queue
+        singles, others = queue.held(False), queue.held(True)
+        if others and queue.bulk_precedes(deadline_s):  # old, or its client is in a hurry: how much of it is not worth counting
+            singles, others = singles + others, 0
+        load = Load(singles, others, queue.reserved, self._running, self._busy_lanes)
+        return predict(load, n_items, bulk, self.cost, self._limits.lanes, self._decode_pace.per_item_s)
+
+    # -- What happens to items ----------------------------------------------------------------------------------------
+
+    def admit(self, items: Sequence[Item], now_s: float) -> None:
+        """Let in all items of a request, or none. They have the same deadline and are alike in `bulk`.
+
+        Raises:
+            QueueFullError: there is no room for all of them, or they would wait too long.
+        """
+        n_items, bulk = len(items), items[0].bulk
+        prediction = self.predict(n_items, bulk, items[0].deadline_s)
+        lacking = n_items - self._queue.free
+        if lacking > 0:
+            retry_after_s = lacking * self.cost.duration_s(self.cost.cap) / self.cost.cap / self._limits.lanes
+            raise QueueFullError(Refusal.QUEUE_FULL, prediction.start_s, retry_after_s)
+        late_s = late_by_s(prediction, self._limits.budgets.of(bulk), items[0].deadline_s - now_s)
+        if late_s > 0:
+            raise QueueFullError(Refusal.PREDICTED_WAIT, prediction.start_s, late_s)
+        if not bulk:
+            self._single_seen_s = now_s
+        for item in items:
+            self._queue.reserve(item)
+            item.admitted_s, item.decode_rank = now_s, self._queue.reserved
+
+    def submit(self, item: Item, crop: Crop, now_s: float) -> bool:
+        """Queue the decoded crop of an admitted item; `False` when the item has ended meanwhile."""
+        if item.stage is not Stage.DECODING:
+            return False
+        self._decode_pace.observe(now_s - item.admitted_s, item.decode_rank)
+        item.crop = crop
+        self._queue.push(item, now_s)
+        return True
+
+    def settle(self, item: Item, outcome: Outcome, error: Exception | None = None) -> bool:
+        """End an item wherever it is, and free its slot; `False` when it had ended before."""
+        if item.outcome is not None:
+            return False
+        item.outcome, item.error = outcome, error
+        self._queue.remove(item)
+        return True
+
+    def clear(self) -> list[Item]:
+        """Take out everything that waits, without an outcome."""
+        return self._queue.clear()
+
+    # -- What lanes do ------------------------------------------------------------------------------------------------
+
+    def hold_s(self, now_s: float, max_delay_s: float | None = None) -> float | None:
+        """How long a free lane should hold out for company: 0 to take a batch now, `None` when nothing waits.
+
+        The delay is measured by the age of the oldest item; a full batch never waits.
+        """
+        if not self.waiting:
+            return None
+        max_delay_s = self._limits.max_queue_delay_s if max_delay_s is None else max_delay_s
+        if max_delay_s == 0.0 or self.waiting >= self.cost.cap:
+            return 0.0
+        return max(0.0, max_delay_s - self.oldest_age_s(now_s))
+
+    def take(self, now_s: float, idle_lanes: int) -> tuple[list[Item], list[Item]]:
+        """Form the batch of a free lane.
+
+        Args:
+            now_s: The time.
+            idle_lanes: Lanes that could take a batch now, this one included.
+
+        Returns:
+            The batch, most urgent first, and the items found expired. The batch is empty only when nothing waits. It is
+            as large as the cost model's cap, the share of an idle lane and the earliest deadline in it allow.
+        """
+        expired = self._queue.expire(now_s)
+        for item in expired:
+            item.outcome = Outcome.EXPIRED
+        # Idle lanes share what waits: two half batches at once end sooner than one whole batch.
+        share = -(-self.waiting // idle_lanes)
+        batch = self._form(now_s, share)
+        if batch:
+            self.began(len(batch))
+        return batch, expired
+
+    def began(self, n_items: int) -> None:
+        """A lane runs `n_items`; also called when it runs some of a failed batch again."""
+        self._busy_lanes += 1
+        self._running += n_items
+
+    def ran(self, n_items: int, duration_s: float | None = None) -> None:
+        """A run is over; with its duration when it went well."""
+        self._busy_lanes -= 1
+        self._running -= n_items
+        if duration_s is not None:
+            self.cost.observe(n_items, duration_s)
+
+    def _form(self, now_s: float, limit: int) -> list[Item]:
+        batch: list[Item] = []
+        n_singles = 0
+        lead = self._queue.first(bulk_may_lead=False)
+        lead_is_late = False
+        if lead is not None:
+            lead_is_late = self.cost.duration_s(1) > lead.deadline_s - now_s
+            limit = min(limit, self._largest_in_time(lead, now_s))
+        while len(batch) < limit:
+            # The most urgent item goes first and a due share of bulk second; bulk goes first where there is but one place, or
+            # where the most urgent item is too late anyway.
+            item = self._queue.first(bulk_may_lead=bool(batch) or limit == 1 or lead_is_late)
+            if item is None:
+                break
+            largest = self._largest_in_time(item, now_s)
+            if batch and (largest <= len(batch) or not self._is_welcome(item, len(batch), n_singles, now_s)):
+                break
+            self._queue.take(item)
+            batch.append(item)
+            n_singles += not item.bulk
+            limit = min(limit, largest)
+        return batch
+
+    def _is_welcome(self, item: Item, n_items: int, n_singles: int, now_s: float) -> bool:
+        """Whether an item may join a batch of `n_items`: a long run of bulk keeps single crops waiting, in it and behind it."""
+        if not item.bulk or self._queue.bulk_is_due or now_s - self._single_seen_s > BULK_YIELDS_S:
+            return True
+        longest_s = self._limits.bulk_stretch * self.cost.duration_s(max(1, n_singles))
+        return self.cost.duration_s(n_items + 1) <= longest_s
+
+    def _largest_in_time(self, item: Item, now_s: float) -> int:
+        """The largest batch in which the item is read by its deadline; the cap when it cannot be in time anyway."""
+        return self.cost.largest_within(item.deadline_s - now_s, self.cost.cap) or self.cost.cap

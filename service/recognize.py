@@ -1,0 +1,148 @@
+"""`POST /v1/recognize`: the one endpoint that is called often, as plain ASGI.
+
+FastAPI's routing and dependencies would cost as much as all the rest of a request; the interface is described in
+`openapi.py` instead, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qsl
+
+from pydantic import TypeAdapter, ValidationError
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from service import answers, errors
+from service.bodies import Crops, invalid_request, read_crops
+from service.errors import ClientLeftError, Problem
+from service.recognizer import CropResult
+from service.runtime import Runtime
+
+RECOGNIZE_PATHS: Final = ("/v1/recognize", "/recognize")
+TIMEOUT_HEADER: Final = "X-Request-Timeout-Ms"
+CHARACTERS_PARAMETER: Final = "characters"
+
+_TIMEOUT_KEY: Final = TIMEOUT_HEADER.lower().encode()
+_boolean: Final = TypeAdapter(bool)
+
+logger = logging.getLogger(__name__)
+
+
+class RecognizeEndpoint:
+    """The endpoint of one runtime: an ASGI app that answers whatever happens, and measures each request."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._metrics = runtime.metrics
+        self._model = runtime.artifact.metadata.model_name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        started_s = time.monotonic()
+        self._metrics.requests_in_flight.inc()
+        status = errors.INTERNAL.status
+        try:
+            answer = await self._answer(scope, receive)
+            status = answer.status_code
+            await answer(scope, receive, send)
+        finally:
+            duration_s = time.monotonic() - started_s
+            self._metrics.requests_in_flight.dec()
+            self._metrics.request_ended(status, duration_s)
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("%s %s: %d in %.1f ms", scope["method"], scope["path"], status, duration_s * 1000)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        """The answer: a reading, or the problem that came instead of it."""
+        try:
+            return await self._recognize(scope, receive)
+        except Problem as error:
+            problem = error
+        except ClientLeftError:
+            return Response(status_code=errors.CLIENT_CLOSED_REQUEST)
+        except asyncio.CancelledError:
+            # The server's patience with requests in flight is over (PARSEQ_DRAIN_TIMEOUT_S, or a second signal).
+            problem = Problem(errors.NOT_READY, "The server stopped before the request was answered. Send it again.")
+        except Exception:
+            logger.exception("a request failed")
+            problem = Problem(errors.INTERNAL, "The server failed on this request.")
+        self._metrics.problem_told(problem.kind.slug)
+        return problem.response()
+
+    async def _recognize(self, scope: Scope, receive: Receive) -> Response:
+        settings = self._runtime.settings
+        headers = dict(scope["headers"])
+        characters = _wants_characters(scope["query_string"])
+        wanted_ms = _wanted_timeout_ms(headers)
+        crops = await read_crops(headers, receive, settings.max_body_bytes, settings.max_crops_per_request)
+        started_s = time.monotonic()
+        configured_ms = settings.request_timeout_ms if len(crops.sources) == 1 else settings.batch_timeout_ms
+        results = await self._runtime.recognizer.recognize(
+            crops.sources, min(wanted_ms, configured_ms) / 1000, lambda: _client_left(receive)
+        )
+        total_s = time.monotonic() - started_s
+        self._metrics.recognition_duration.observe(total_s)
+        return self._render(crops, results, characters, answers.timings_of(results, total_s))
+
+    def _render(self, crops: Crops, results: list[CropResult], characters: bool, timings: answers.Timings) -> Response:
+        timing_header = {"Server-Timing": answers.server_timing(timings)}
+        first = results[0].reading
+        if not crops.single:
+            for result in results:
+                if isinstance(result.reading, Problem):
+                    self._metrics.problem_told(result.reading.kind.slug)
+            ids = (source.id for source in crops.sources)
+            body = answers.recognition_list(ids, results, characters, self._model, timings)
+        elif isinstance(first, Problem):
+            first.headers.update(timing_header)
+            raise first
+        else:
+            body = answers.recognition(crops.sources[0].id, first, characters, self._model, timings)
+        return Response(body, media_type="application/json", headers=timing_header)
+
+
+def _wants_characters(query: bytes) -> bool:
+    """The query parameter `characters`, false unless given.
+
+    Raises:
+        Problem: it is not a boolean.
+    """
+    if not query:
+        return False
+    value = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)).get(CHARACTERS_PARAMETER, "false")
+    try:
+        return _boolean.validate_python(value)
+    except ValidationError as error:
+        [told] = error.errors(include_url=False, include_input=False, include_context=False)
+        raise invalid_request([{**told, "loc": ("query", CHARACTERS_PARAMETER)}]) from error
+
+
+def _wanted_timeout_ms(headers: Mapping[bytes, bytes]) -> float:
+    """What the client gives us for this request; infinite when it does not say.
+
+    Raises:
+        Problem: it is not a positive number.
+    """
+    given = headers.get(_TIMEOUT_KEY)
+    if given is None:
+        return math.inf
+    try:
+        timeout_ms = math.nan if b"_" in given else float(given)  # Python's 1_000 is nobody else's number
+    except ValueError:
+        timeout_ms = math.nan
+    if not 0 < timeout_ms < math.inf:
+        detail = f"The header {TIMEOUT_HEADER} must be a positive number of milliseconds, such as 250."
+        raise Problem(errors.MALFORMED_REQUEST, detail)
+    return timeout_ms
+
+
+async def _client_left(receive: Receive) -> None:
+    """Return when the client closes the connection; the body has been read, so nothing else is of interest."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

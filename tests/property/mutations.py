@@ -1,0 +1,128 @@
+"""Break each rule of the engine on purpose, and see that a test notices.
+
+python -m tests.property.mutations [FILE ...]
+
+Each mutation is applied to a copy of the code; FILE (queue.py, say) takes only those of some files. It ends with 1 when one
+survives.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# Those without threads first: they fail quickly.
+TESTS = [
+    *(f"tests/property/test_{name}_properties.py" for name in ("scheduler", "admission", "cost")),
+    "tests/unit/test_engine_queue.py",
+    "tests/unit/test_engine_scheduler.py",
+    "tests/unit/test_engine.py",
+    "tests/property/test_engine_properties.py",
+]
+MUTATIONS = (
+    ("queue.py", "(item.deadline_s, item.arrival, item)", "(-item.deadline_s, item.arrival, item)", "latest deadline first"),
+    ("queue.py", "(item.deadline_s, item.arrival, item)", "(item.deadline_s, -item.arrival, item)", "last come, first served"),
+    ("queue.py", "entry = min(single, bulk)", "entry = single", "single crops before any bulk"),
+    ("queue.py", "self._places_without_bulk += 1", "pass", "bulk has no share"),
+    ("queue.py", ">= BULK_EVERY - 2", ">= BULK_EVERY", "the share of bulk is late"),
+    ("queue.py", "first[0] <= now_s", "first[0] < now_s", "an item expires a moment late"),
+    (
+        "queue.py",
+        "self._reserved[item.bulk] -= 1\n        elif",
+        "pass\n        elif",
+        "a slot is lost by an early end",
+    ),
+    ("queue.py", "self._leave(item, Stage.ENDED)", "pass", "an item that ends keeps its place"),
+    ("queue.py", "if len(self.heap) > 2 *", "if len(self.heap) > 1000 *", "ended items are never swept"),
+    ("queue.py", "- len(self) - self.reserved", "- len(self)", "crops being decoded do not count"),
+    ("scheduler.py", "if item.outcome is not None:", "if False:", "an item may be settled twice"),
+    ("scheduler.py", "if item.stage is not Stage.DECODING:", "if item.stage is Stage.WAITING:", "an ended item is queued"),
+    ("scheduler.py", "self.cost.cap) or self.cost.cap", "99) or 99", "batches over the cap"),
+    ("scheduler.py", "-(-self.waiting // idle_lanes)", "self.waiting // idle_lanes", "the share of idle lanes is rounded down"),
+    ("scheduler.py", "or self.cost.cap\n", "\n", "an item that is too late anyway stops its lane"),
+    ("scheduler.py", "limit = min(limit, largest)", "pass", "batches too large for a deadline"),
+    ("scheduler.py", "largest <= len(batch) or", "", "joining makes an item late"),
+    (
+        "scheduler.py",
+        "bool(batch) or limit == 1 or lead_is_late",
+        "True",
+        "the share of bulk goes before the most urgent item",
+    ),
+    ("scheduler.py", "bool(batch) or limit == 1", "bool(batch) or False", "no share of bulk in batches of one"),
+    ("scheduler.py", "or self._queue.bulk_is_due or", "or", "no share of bulk in short batches"),
+    ("scheduler.py", "n_items + 1) <= longest_s", "n_items + 1) <= 9 * longest_s", "bulk makes long runs beside single crops"),
+    ("scheduler.py", "now_s - self._single_seen_s > BULK_YIELDS_S", "True", "bulk does not yield"),
+    ("scheduler.py", "lacking > 0", "lacking > 1", "one item too many is let in"),
+    ("scheduler.py", "self._running -= n_items", "pass", "runs that are over count"),
+    ("scheduler.py", "self._busy_lanes -= 1", "pass", "a lane never becomes free"),
+    ("scheduler.py", "item.outcome = Outcome.EXPIRED", "pass", "an expired item has no outcome"),
+    ("scheduler.py", "self.waiting >= self.cost.cap", "False", "a full batch waits for company"),
+    ("scheduler.py", "if others and queue.bulk_precedes(deadline_s)", "if False", "urgent bulk does not count"),
+    ("admission.py", "prediction.start_s == 0.0", "False", "refused while a lane is free"),
+    ("admission.py", "self.singles // (BULK_EVERY - 1)", "self.bulk", "single crops wait for all bulk"),
+    ("admission.py", "return self.singles + self.bulk", "return self.bulk", "bulk does not wait for single crops"),
+    ("admission.py", "(ahead + load.running) * per_item_s", "ahead * per_item_s", "what is running is not ahead"),
+    ("admission.py", "load.decoding * decode_s)", "-load.decoding * decode_s)", "more being decoded means sooner"),
+    ("admission.py", "PESSIMISM * prediction.last_s - deadline_s", "0.0", "the deadline does not count"),
+    ("cost.py", "self._raise_from(left)", "pass", "a larger batch may take less time"),
+    ("cost.py", "min(MAX_DEVIATION, max(1 / MAX_DEVIATION, ratio))", "ratio", "one hiccup changes everything"),
+    ("cost.py", "self._pace *= 1 + PACE_WEIGHT * deviation", "return", "nothing is learnt"),
+    ("cost.py", "(1 + KNEE_SLACK) * min(", "2 * min(", "the cap is too small"),
+    ("cost.py", "fits, fails = 0,", "fits, fails = 1,", "one crop always fits"),
+    (
+        "batcher.py",
+        "self._scheduler.ran(len(batch), duration_s)",
+        "pass",
+        "a lane is taken while it answers",
+    ),
+    (
+        "batcher.py",
+        "for item in batch:\n                if",
+        "for item in []:\n                if",
+        "no second run",
+    ),
+)
+
+
+def first_failure(folder: Path, name: str, old: str, new: str) -> str:
+    """The first test that fails under a mutation; empty when none does."""
+    path = folder / "service" / "engine" / name
+    original = path.read_text()
+    if original.count(old) < 1:
+        raise SystemExit(f"{name} has no {old!r} any more: mend this list")
+    path.write_text(original.replace(old, new, 1))
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "HYPOTHESIS_PROFILE": "unshrunk"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    path.write_text(original)
+    found = re.search(r"^(?:FAILED|ERROR) \S*?(\w+\.py(?:::\S+)?)", done.stdout, re.M)
+    return found[1] if found else ""
+
+
+def main() -> int:
+    """Try all mutations; 1 when one survives."""
+    survivors = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name in ("service", "export", "tests"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "golden"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        fakes = folder / "tests" / "fakes.py"  # a mutation that loses an item is not worth a minute's patience
+        fakes.write_text(fakes.read_text().replace("PATIENCE_S = 60", "PATIENCE_S = 5"))
+        wanted = [mutation for mutation in MUTATIONS if mutation[0] in (sys.argv[1:] or mutation)]
+        for name, old, new, meaning in wanted:
+            test = first_failure(folder, name, old, new)
+            survivors += not test
+            print(f"{meaning:52} {name:13} {test or 'SURVIVES'}", flush=True)
+    print(f"{len(wanted)} mutations, {survivors} survive")
+    return min(1, survivors)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

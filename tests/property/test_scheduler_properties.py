@@ -1,0 +1,254 @@
+"""Rules of the scheduler under any course of events, beside a model that is plain lists and recomputes everything."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from service.engine.admission import Budgets
+from service.engine.cost import CostModel
+from service.engine.queue import BULK_EVERY, MIN_DEAD
+from service.engine.scheduler import BULK_STRETCH, BULK_YIELDS_S, Limits, Scheduler
+from service.engine.types import Item, Outcome, QueueFullError, Refusal, Stage
+from tests.fakes import new_item
+
+CAPACITY, MAX_BATCH = 40, 6
+CROP = np.zeros((1, 1, 3), np.uint8)
+
+
+def order(item: Item) -> tuple[float, int]:
+    return item.deadline_s, item.arrival
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Requests, decoding, cancellation, time, and lanes that take, fail and finish, in any order."""
+
+    @initialize(
+        lanes=st.integers(1, 3),
+        per_run_s=st.sampled_from([0.0, 0.01, 0.1]),
+        per_item_s=st.sampled_from([0.001, 0.01, 0.1]),
+        seeded=st.booleans(),
+        max_delay_s=st.sampled_from([0.0, 0.5]),
+        budget_s=st.sampled_from([0.05, 0.5, math.inf]),
+    )
+    def set_up(
+        self, lanes: int, per_run_s: float, per_item_s: float, seeded: bool, max_delay_s: float, budget_s: float
+    ) -> None:
+        self.cost = CostModel(MAX_BATCH)
+        if seeded:
+            self.cost.seed({size: per_run_s + per_item_s * size for size in (1, 2, 4, 6)})
+        self.lanes, self.max_delay_s = lanes, max_delay_s
+        self.scheduler = Scheduler(self.cost, Limits(lanes, CAPACITY, max_delay_s, Budgets(budget_s, 4 * budget_s)))
+        self.now_s = 0.0
+        self.admitted: list[Item] = []
+        self.runs: list[list[Item]] = []
+        self.ended: Counter[Item] = Counter()
+        self.places_without_bulk = 0
+        self.single_seen_s = -math.inf
+
+    def at(self, stage: Stage) -> list[Item]:
+        return [item for item in self.admitted if item.stage is stage]
+
+    # -- Events -------------------------------------------------------------------------------------------------------
+
+    @rule(
+        n_items=st.integers(1, 16),
+        bulk=st.booleans(),
+        slack_s=st.sampled_from([0.0, 0.05, 0.2, 0.5, 1.0, 5.0, 30.0]),
+        decoded_at_once=st.booleans(),
+    )
+    def a_request_comes(self, n_items: int, bulk: bool, slack_s: float, decoded_at_once: bool) -> None:
+        items = [new_item(self.now_s + slack_s, bulk) for _ in range(n_items)]
+        decoding, waiting = self.at(Stage.DECODING), self.at(Stage.WAITING)
+        free = CAPACITY - len(decoding) - len(waiting)
+        refused = self.refusal(items)
+        if refused is None:
+            assert n_items <= free
+            assert all(item.stage is Stage.DECODING for item in items)
+            self.admitted += items
+            self.single_seen_s = self.single_seen_s if bulk else self.now_s
+            for item in items if decoded_at_once else []:
+                assert self.scheduler.submit(item, CROP, self.now_s)
+            return
+        assert all(item.stage is Stage.NEW for item in items)  # all or none
+        assert min(refused.retry_after_s, refused.wait_s) >= 0
+        assert (refused.refusal is Refusal.QUEUE_FULL) is (n_items > free)
+        if refused.refusal is Refusal.PREDICTED_WAIT:  # never while a lane is free for it
+            assert len(decoding) + len(waiting) + len(self.runs) >= self.lanes
+
+    def refusal(self, items: list[Item]) -> QueueFullError | None:
+        try:
+            self.scheduler.admit(items, self.now_s)
+        except QueueFullError as error:
+            return error
+        return None
+
+    @precondition(lambda self: self.at(Stage.DECODING))
+    @rule(data=st.data(), n_items=st.integers(1, 12))
+    def crops_are_decoded(self, data: st.DataObject, n_items: int) -> None:
+        decoding = self.at(Stage.DECODING)
+        first = data.draw(st.integers(0, len(decoding) - 1))
+        for item in decoding[first : first + n_items]:
+            assert self.scheduler.submit(item, CROP, self.now_s)
+            assert item.stage is Stage.WAITING
+
+    @precondition(lambda self: any(item.outcome is None for item in self.admitted))
+    @rule(data=st.data(), outcome=st.sampled_from(list(Outcome)))
+    def an_item_ends_early(self, data: st.DataObject, outcome: Outcome) -> None:
+        item = data.draw(st.sampled_from([item for item in self.admitted if item.outcome is None]))
+        held = item.stage in (Stage.DECODING, Stage.WAITING)
+        before = self.scheduler.waiting + self.scheduler.decoding
+        self.end(item, outcome)
+        assert self.scheduler.waiting + self.scheduler.decoding == before - held  # its slot is free at once
+        assert not self.scheduler.submit(item, CROP, self.now_s)
+
+    @rule(step_s=st.sampled_from([0.001, 0.05, 0.3, 2.0]))
+    def time_passes(self, step_s: float) -> None:
+        self.now_s += step_s
+
+    @precondition(lambda self: len(self.runs) < self.lanes)
+    @rule()
+    def a_free_lane_looks_for_work(self) -> None:
+        waiting = sorted(self.at(Stage.WAITING), key=order)
+        hold_s = self.scheduler.hold_s(self.now_s)
+        if not waiting:
+            assert hold_s is None
+            return
+        age_s = self.now_s - min(item.enqueued_s for item in waiting)
+        held = len(waiting) < self.cost.cap and age_s < self.max_delay_s
+        assert hold_s == (self.max_delay_s - age_s if held else 0.0)
+        if not held:
+            self.take(waiting)
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data(), duration_s=st.sampled_from([0.001, 0.05, 0.5]), fails=st.booleans())
+    def a_run_ends(self, data: st.DataObject, duration_s: float, fails: bool) -> None:
+        batch = self.runs.pop(data.draw(st.integers(0, len(self.runs) - 1)))
+        self.scheduler.ran(len(batch), None if fails else duration_s)
+        if not fails:
+            self.finish(batch)
+            return
+        for item in batch:  # one by one
+            if item.outcome is None:
+                self.scheduler.began(1)
+                self.scheduler.ran(1)
+                self.end(item, Outcome.FAILED)
+
+    def end(self, item: Item, outcome: Outcome) -> None:
+        assert self.scheduler.settle(item, outcome)
+        self.ended[item] += 1
+        assert (item.outcome, item.stage) == (outcome, Stage.ENDED)
+        assert not self.scheduler.settle(item, Outcome.FAILED)
+        assert item.outcome is outcome
+
+    def finish(self, batch: list[Item]) -> None:
+        for item in batch:
+            if item.outcome is None:
+                self.end(item, Outcome.DONE)
+            else:
+                assert not self.scheduler.settle(item, Outcome.DONE)
+
+    # -- A batch, and why it is what it is ----------------------------------------------------------------------------
+
+    def take(self, waiting: list[Item]) -> None:
+        idle_lanes = self.lanes - len(self.runs)
+        batch, expired = self.scheduler.take(self.now_s, idle_lanes)
+        assert set(expired) == {item for item in waiting if item.deadline_s <= self.now_s}
+        assert all(item.outcome is Outcome.EXPIRED for item in expired)
+        self.ended.update(expired)
+        live = [item for item in waiting if item.deadline_s > self.now_s]
+        most = min(self.cost.cap, math.ceil(len(live) / idle_lanes))
+        assert bool(batch) is bool(live)  # never idle while work waits
+        assert len(batch) <= most  # never over the cap, nor over the share of an idle lane
+        if not batch:
+            return
+        assert all(item.stage is Stage.RUNNING for item in batch)
+        self.runs.append(batch)
+        self.check_order(batch, live)
+        self.check_size(batch, live, most)
+
+    def check_order(self, batch: list[Item], live: list[Item]) -> None:
+        if len(batch) > 1 and self.cost.duration_s(1) <= live[0].deadline_s - self.now_s:
+            assert batch[0] is live[0]  # where there is more than one place, the most urgent item has the first, if that helps
+        left = list(live)
+        for item in batch:
+            bulk_waits = any(other.bulk for other in left)
+            same_class = [other for other in left if other.bulk is item.bulk]
+            assert item is same_class[0]
+            if item is not left[0]:  # only the share of bulk lets anything overtake an earlier deadline
+                assert item.bulk
+                assert self.places_without_bulk >= BULK_EVERY - 2
+            left.remove(item)
+            bulk_left = bulk_waits and not item.bulk
+            self.places_without_bulk = self.places_without_bulk + 1 if bulk_left else 0
+            assert self.places_without_bulk < BULK_EVERY  # bulk that waits has one in so many places
+
+    def in_time(self, item: Item, n_items: int) -> bool:
+        """Whether the item is read by its deadline in a batch of that size; true also when it is too late anyway."""
+        slack_s = item.deadline_s - self.now_s
+        return self.cost.duration_s(n_items) <= slack_s or self.cost.duration_s(1) > slack_s
+
+    def check_size(self, batch: list[Item], live: list[Item], most: int) -> None:
+        size = len(batch)
+        assert all(self.in_time(item, size) for item in batch)
+        n_singles = sum(not item.bulk for item in batch)
+        left = [item for item in live if item not in batch]
+        if size < most and left:  # as large as can be: whoever comes next would make someone late, or the run too long
+            unwelcome = left[0].bulk and not self.bulk_may_join(size + 1, n_singles)
+            firsts = [next((item for item in left if item.bulk is bulk), left[0]) for bulk in (False, True)]
+            late = any(not self.in_time(item, size + 1) for item in [*batch, live[0], *firsts])
+            assert unwelcome or late
+        n_due = 1  # at most one of so few places is bulk's whatever comes of it
+        if sum(item.bulk for item in batch[1:]) > n_due and batch[-1].bulk:
+            assert self.bulk_may_join(size, n_singles)
+
+    def bulk_may_join(self, n_items: int, n_singles: int) -> bool:
+        if self.now_s - self.single_seen_s > BULK_YIELDS_S:
+            return True
+        return self.cost.duration_s(n_items) <= BULK_STRETCH * self.cost.duration_s(max(1, n_singles)) * (1 + 1e-9)
+
+    # -- What always holds --------------------------------------------------------------------------------------------
+
+    @invariant()
+    def everything_is_accounted_for(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        decoding, waiting = self.at(Stage.DECODING), self.at(Stage.WAITING)
+        running = sum(len(batch) for batch in self.runs)
+        assert self.scheduler.decoding == len(decoding)
+        assert self.scheduler.waiting == len(waiting)
+        assert self.scheduler.in_flight == len(decoding) + len(waiting) + running
+        assert len(decoding) + len(waiting) <= CAPACITY
+        oldest_s = min((item.enqueued_s for item in waiting), default=self.now_s)
+        assert self.scheduler.oldest_age_s(self.now_s) == self.now_s - oldest_s
+        outcomes = Counter(item.outcome for item in self.admitted)
+        assert len(self.admitted) == sum(outcomes[outcome] for outcome in Outcome) + outcomes[None]
+        assert outcomes[None] == len(decoding) + len(waiting) + len(self.at(Stage.RUNNING))
+        assert all(count == 1 for count in self.ended.values())
+        assert sum(self.ended.values()) == len(self.admitted) - outcomes[None]
+        for line in self.scheduler._queue._lines.values():
+            assert len(line.heap) <= 2 * line.n_waiting + MIN_DEAD
+
+    def teardown(self) -> None:
+        """Whatever happened, everything ends when decoding and the lanes go on."""
+        if not hasattr(self, "scheduler"):
+            return
+        for item in self.at(Stage.DECODING):
+            self.scheduler.submit(item, CROP, self.now_s)
+        for _ in range(len(self.admitted) + 2):
+            if self.runs:
+                batch = self.runs.pop()
+                self.scheduler.ran(len(batch), 0.01)
+                self.finish(batch)
+            if waiting := sorted(self.at(Stage.WAITING), key=order):
+                self.take(waiting)
+        assert all(self.ended[item] == 1 for item in self.admitted)
+        assert self.scheduler.in_flight == 0
+        assert self.scheduler.predict(1, bulk=False).start_s == 0
+
+
+TestScheduler = SchedulerMachine.TestCase

@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.artifact import LoadedArtifact, load_artifact
+from service.engine import opening
+from service.engine.topology import Candidate, Sweep, Topology, candidates, plan_topology, sizes_up_to
+from service.engine.tuning import choose, sweep
+from service.engine.tuning_cache import TuningKey, load_tuning, save_tuning, tuning_files
+from service.runtime import Runtime
+from tests.fakes import FakeClock, FakeSession, read_toy, request, toy_settings
+from tests.toy_artifact import HEIGHT, METADATA, WIDTH, write_artifact
+
+LONG_S = 1000.0
+KEY = TuningKey(1, 2, "1.0", "cpu", (0,), "some CPU", 2, 0, 0, 0)
+
+
+class TimedSession:
+    """Takes `duration_s(n)` for a batch when `lanes` run at once, on a clock that stands still otherwise."""
+
+    def __init__(self, clock: FakeClock, lanes: int, duration_s: Callable[[int], float]) -> None:
+        self.clock, self.lanes, self.duration_s = clock, lanes, duration_s
+        self.batches: list[int] = []
+        self.in_flight = self.most_in_flight = 0
+        self._together = threading.Barrier(lanes)
+        self._lock = threading.Lock()
+
+    def run(self, crops: NDArray[np.uint8]) -> tuple[Any, Any]:
+        with self._lock:
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+            self.batches.append(len(crops))
+        self._together.wait(60)  # breaks when a lane runs without the others
+        self.clock.advance(self.duration_s(len(crops)) / self.lanes)
+        with self._lock:
+            self.in_flight -= 1
+        return read_toy(crops)
+
+
+def measure(duration_s: Callable[[int], float], lanes: int = 2, largest: int = 32, limit_s: float = LONG_S) -> Sweep:
+    clock = FakeClock()
+    session = TimedSession(clock, lanes, duration_s)
+    found = sweep(session, Candidate(lanes, 1), (HEIGHT, WIDTH), sizes_up_to(largest), limit_s, clock)
+    assert session.most_in_flight == lanes
+    return found
+
+
+def swept(lanes: int, threads: int, **rates: float) -> Sweep:
+    """A sweep that found these crops per second: `at_4=100`."""
+    sizes = {int(name.removeprefix("at_")): rate for name, rate in rates.items()}
+    return Sweep(Candidate(lanes, threads), {size: lanes * size / rate for size, rate in sizes.items()})
+
+
+def test_a_sweep_times_runs_of_all_lanes_at_once() -> None:
+    found = measure(lambda n: 0.010 + 0.002 * n)
+    assert found.durations_s == pytest.approx({n: 0.010 + 0.002 * n for n in (1, 2, 4, 8, 16, 32)})
+    assert found.crops_per_s(8) == pytest.approx(2 * 8 / 0.026)
+    assert found.knee == 32
+
+
+def test_a_sweep_ends_where_larger_batches_are_slower() -> None:
+    found = measure(lambda n: 0.004 + 0.004 * n + (0.1 if n > 8 else 0.0))
+    assert list(found.durations_s) == [1, 2, 4, 8, 16]
+    assert found.knee == 8
+
+
+def test_a_sweep_ends_when_its_time_is_up_but_measures_something() -> None:
+    assert list(measure(lambda _n: 5.0, limit_s=1.0).durations_s) == [1]
+    assert list(measure(lambda _n: 5.0, limit_s=25.0).durations_s) == [1, 2]
+
+
+def test_the_first_run_and_a_hiccup_do_not_count() -> None:
+    slow = iter([60.0, 3.0])
+    found = measure(lambda _n: next(slow, 0.01), lanes=1, largest=1)
+    assert found.durations_s == pytest.approx({1: 0.01})
+
+
+@pytest.mark.parametrize("cap", [1, 6, 32])
+def test_no_batch_of_a_sweep_is_over_the_largest(cap: int) -> None:
+    assert max(measure(lambda _n: 0.01, largest=cap).durations_s) == cap
+
+
+def test_the_knee_is_the_smallest_batch_that_is_as_good_as_the_best() -> None:
+    assert swept(2, 1, at_1=307, at_2=340, at_4=362, at_8=362, at_16=331).knee == 4
+    assert swept(1, 1, at_1=100, at_2=99).knee == 1
+
+
+def test_on_a_gpu_the_knee_is_a_bucket_and_a_padded_batch_costs_what_its_bucket_does() -> None:
+    found = swept(1, 1, at_1=100, at_2=200, at_4=390, at_8=500, at_16=500)
+    topology = plan_topology(toy_settings(lanes=0), "cuda", 8, found=found, origin="measured")
+    assert topology.max_batch_size == found.knee == 8
+    durations_s = topology.padded(topology.durations_s)
+    assert list(durations_s) == list(range(1, 9))
+    assert durations_s[5] == durations_s[8] == found.durations_s[8]
+    assert durations_s[3] == found.durations_s[4]
+
+
+def test_the_choice_follows_the_rates() -> None:
+    lanes, threads = swept(2, 1, at_1=300, at_4=360), swept(1, 2, at_1=250, at_4=330)
+    assert choose([lanes, threads]) is lanes
+    assert choose([threads, lanes]) is lanes
+    fast = swept(1, 2, at_1=250, at_4=400)
+    assert choose([lanes, fast]) is fast
+
+
+def test_of_candidates_that_are_alike_the_one_with_the_quicker_batch_wins() -> None:
+    many, one = swept(2, 1, at_1=100, at_8=360), swept(1, 2, at_1=340, at_8=350)
+    assert choose([many, one]) is one
+
+
+def test_candidates_stay_within_the_budget() -> None:
+    assert candidates(toy_settings(lanes=0), "cpu", 1, 1) == [Candidate(1, 1)]
+    assert candidates(toy_settings(lanes=0), "cpu", 2, 1) == [Candidate(2, 1), Candidate(1, 2)]
+    assert candidates(toy_settings(lanes=0), "openvino", 8, 1) == [Candidate(8, 1), Candidate(4, 2), Candidate(1, 8)]
+    assert candidates(toy_settings(lanes=0), "cuda", 8, 3) == [Candidate(3, 1), Candidate(6, 1)]
+
+
+def test_set_lanes_and_threads_are_the_only_candidate() -> None:
+    assert candidates(toy_settings(lanes=2), "cpu", 8, 1) == [Candidate(2, 4)]
+    assert candidates(toy_settings(lanes=0, intra_op_threads=4), "cpu", 8, 1) == [Candidate(2, 4)]
+    assert candidates(toy_settings(lanes=3, intra_op_threads=5), "cpu", 1, 1) == [Candidate(3, 5)]
+    assert candidates(toy_settings(lanes=5), "tensorrt", 8, 2) == [Candidate(5, 1)]
+
+
+def test_what_is_usual_is_planned_where_nothing_is_measured() -> None:
+    assert plan_topology(toy_settings(lanes=0), "cpu", 4) == Topology(4, 1, 8, 2)
+    assert plan_topology(toy_settings(lanes=0), "cpu", 1) == Topology(1, 1, 8, 1)
+    gpu = plan_topology(toy_settings(lanes=0), "cuda", 8, n_devices=2)
+    assert gpu == Topology(2, 1, 64, 4, buckets=(1, 2, 4, 8, 16, 32, 64))
+    chosen = plan_topology(toy_settings(lanes=3, intra_op_threads=5, decode_threads=7, max_batch_size=9), "cpu", 1)
+    assert chosen == Topology(3, 5, 9, 7)
+
+
+def test_what_was_found_survives_the_journey(tmp_path: Path) -> None:
+    files = [tmp_path / "model.onnx.tuning.json"]
+    found = swept(2, 1, at_1=300, at_4=360)
+    assert load_tuning(files, KEY) is None
+    assert save_tuning(files, KEY, found) == files[0]
+    assert load_tuning(files, KEY) == found
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx.tuning.json"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"artifact_bytes": 9}, {"artifact_mtime_ns": 9}, {"onnxruntime": "9"}, {"provider": "cuda"}, {"devices": (1,)},
+        {"cpu_model": "other"}, {"cpu_budget": 9}, {"lanes": 9}, {"intra_op_threads": 9}, {"max_batch_size": 9},
+    ],
+)  # fmt: skip
+def test_whatever_the_outcome_depends_on_is_in_the_key(tmp_path: Path, changed: dict[str, Any]) -> None:
+    files = [tmp_path / "tuning.json"]
+    save_tuning(files, KEY, swept(2, 1, at_1=300))
+    assert load_tuning(files, replace(KEY, **changed)) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: "",
+        lambda _: "[]",
+        lambda _: "\0\1",
+        lambda text: text[:-20],
+        lambda text: text.replace('"version": 1', '"version": 0'),
+        lambda text: text.replace('"lanes": 2', '"lanes": 0'),
+        lambda text: text.replace('"lanes": 2', '"lanes": "2"'),
+        lambda text: text.replace('"intra_op_threads": 1', '"intra_op_threads": 0'),
+        lambda text: text.replace('"1": 0.', '"1": -0.'),
+        lambda text: text.replace('"1": 0.', '"0": 0.'),
+        lambda text: text.replace('"1": 0.00', '"1": NaN, "2": 0.00'),
+        lambda text: text.replace('"durations_s"', '"durations"'),
+    ],
+)
+def test_a_damaged_cache_is_no_cache(tmp_path: Path, damage: Callable[[str], str]) -> None:
+    file = tmp_path / "tuning.json"
+    save_tuning([file], KEY, swept(2, 1, at_1=300))
+    text = file.read_text()
+    assert damage(text) != text
+    file.write_text(damage(text))
+    assert load_tuning([file], KEY) is None
+
+
+def test_a_read_only_place_falls_back_to_the_next_and_then_to_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a folder below a file cannot be made")
+    unusable, usable = tmp_path / "file" / "tuning.json", tmp_path / "new" / "tuning.json"
+    found = swept(2, 1, at_1=300)
+    assert save_tuning([unusable, usable], KEY, found) == usable
+    assert load_tuning([unusable, usable], KEY) == found
+    assert save_tuning([unusable], KEY, found) is None
+    assert load_tuning([unusable], KEY) is None
+
+
+def test_the_cache_is_beside_the_artifact_or_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    beside, users = tuning_files(tmp_path / "model.onnx")
+    assert beside == tmp_path / "model.onnx.tuning.json"
+    assert users == tmp_path / "cache" / "parseq-service" / "model.onnx.tuning.json"
+
+
+class Starts:
+    """Starts of the service with a toy artifact, on a machine where sweeps find what they are told to."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.artifact = write_artifact(folder / "toy.onnx")
+        self.swept: list[tuple[Candidate, tuple[int, ...]]] = []
+        self.found = {Candidate(2, 1): swept(2, 1, at_1=300, at_4=360), Candidate(1, 2): swept(1, 2, at_1=200, at_2=300)}
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        monkeypatch.setattr(opening, "sweep", self._sweep)
+        monkeypatch.setattr("service.artifact.cpu_budget", lambda: 2)
+
+    def _sweep(self, _session: Any, candidate: Candidate, _shape: Any, sizes: Any, _limit_s: float) -> Sweep:
+        self.swept.append((candidate, tuple(sizes)))
+        return self.found.get(candidate, swept(candidate.lanes, candidate.intra_op_threads, at_1=100, at_2=120))
+
+    def start(self, **settings: Any) -> LoadedArtifact:
+        self.swept.clear()
+        return load_artifact(toy_settings(**{"artifact": self.artifact, "lanes": 0, "tune": True, **settings}))
+
+
+@pytest.fixture
+def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Starts:
+    return Starts(tmp_path, monkeypatch)
+
+
+def test_the_first_start_measures_and_the_next_remembers(starts: Starts) -> None:
+    first = starts.start().topology
+    assert [candidate for candidate, _ in starts.swept] == [Candidate(2, 1), Candidate(1, 2)]
+    assert (first.lanes, first.intra_op_threads, first.max_batch_size, first.origin) == (2, 1, 4, "measured")
+    assert first.durations_s == starts.found[Candidate(2, 1)].durations_s
+    again = starts.start().topology
+    assert starts.swept == []
+    assert again == replace(first, origin="cached")
+
+
+def test_the_choice_of_a_start_follows_the_sweep(starts: Starts) -> None:
+    starts.found[Candidate(1, 2)] = swept(1, 2, at_1=400, at_2=500)
+    topology = starts.start().topology
+    assert (topology.lanes, topology.intra_op_threads, topology.max_batch_size) == (1, 2, 2)
+
+
+def test_another_artifact_of_the_same_name_is_tuned_anew(starts: Starts) -> None:
+    starts.start()
+    write_artifact(starts.artifact, work=1)
+    assert starts.start().topology.origin == "measured"
+
+
+def test_settings_win_and_skip_their_part_of_the_sweep(starts: Starts) -> None:
+    capped = starts.start(max_batch_size=6).topology
+    assert capped.max_batch_size == 6
+    assert [sizes for _, sizes in starts.swept] == [(1, 2, 4, 6)] * 2
+    laned = starts.start(lanes=3).topology
+    assert (laned.lanes, laned.intra_op_threads, laned.max_batch_size) == (3, 1, 2)
+    assert [candidate for candidate, _ in starts.swept] == [Candidate(3, 1)]
+    all_set = starts.start(lanes=1, intra_op_threads=2, max_batch_size=3).topology
+    assert (all_set.lanes, all_set.intra_op_threads, all_set.max_batch_size, all_set.origin) == (1, 2, 3, "set")
+    assert starts.swept == []
+
+
+def test_tuning_can_be_switched_off(starts: Starts) -> None:
+    assert starts.start(tune=False).topology == Topology(2, 1, 8, 1)
+    assert starts.swept == []
+    assert sorted(path.name for path in starts.artifact.parent.iterdir()) == ["toy.onnx"]
+
+
+def test_a_damaged_cache_is_tuned_anew_and_mended(starts: Starts) -> None:
+    starts.start()
+    [file] = starts.artifact.parent.glob("*.json")
+    file.write_text("{")
+    assert starts.start().topology.origin == "measured"
+    assert json.loads(file.read_text())["found"]["lanes"] == 2
+
+
+def test_the_engine_starts_from_what_was_found_and_says_so() -> None:
+    settings = toy_settings(lanes=0)
+    found = swept(2, 1, at_1=300, at_2=360, at_4=361)
+    topology = replace(plan_topology(settings, "cpu", 2, found=found, origin="cached"), max_batch_size=4)
+    runtime = Runtime(settings, LoadedArtifact(METADATA, FakeSession(), "cpu", topology))
+    request(runtime, "GET", "/readyz")
+    assert runtime.cost.cap == 2
+    assert runtime.cost.duration_s(2) == pytest.approx(found.durations_s[2])
+    [sample] = runtime.metrics.model.collect()[0].samples
+    assert (sample.labels["lanes"], sample.labels["intra_op_threads"], sample.labels["max_batch_size"]) == ("2", "1", "2")
+    assert "2 lanes x 1 threads, batches of up to 2 (cached)" in runtime.describe()
