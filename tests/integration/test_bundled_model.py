@@ -40,9 +40,13 @@ def test_pytorch_and_the_artifact_read_the_samples_alike() -> None:
     pixels = np.stack([resize(Image.open(sample(name)), network.config.img_size) for name in SAMPLES])
     [readings] = read_batches(network, pixels)
     assert [reading.text for reading in readings] == list(SAMPLES.values())
-    _, confidences = load_artifact(toy_settings()).session.run(pixels)
-    for row, reading in zip(confidences, readings, strict=True):
-        assert float(np.prod(row[: len(reading.text) + 1])) == pytest.approx(reading.confidence, abs=1e-3)
+    token_ids, confidences = load_artifact(toy_settings()).session.run(pixels)
+    for ids, row, reading in zip(token_ids.tolist(), confidences, readings, strict=True):
+        length = len(reading.text)
+        assert "".join(network.config.charset_train[token - 1] for token in ids[:length]) == reading.text
+        assert ids[length] == 0
+        # The bundled artifact computes in 8-bit integers.
+        assert float(np.prod(row[: length + 1])) == pytest.approx(reading.confidence, abs=0.05)
 
 
 def test_the_server_reads_the_samples_without_being_told_of_a_model(tmp_path: Path) -> None:
