@@ -59,6 +59,7 @@ class Engine:
         limits: Lanes, the bounds of the queue, and the budgets of admission.
         deliver: Takes items as they settle, from any thread; it must not block.
         observer: Told what happens, for metrics.
+        alone: Runs an item that is the only one in the engine; `None`: as any other.
         clock: Monotonic, seconds.
     """
 
@@ -70,9 +71,11 @@ class Engine:
         *,
         deliver: Callable[[Sequence[Item]], None],
         observer: Observer,
+        alone: Session | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
+        self._alone = alone
         self._scheduler = Scheduler(cost, limits)
         self._deliver = deliver
         self._observer = observer
@@ -179,10 +182,11 @@ class Engine:
     # -- What lanes do ----------------------------------------------------------------------------------------------
 
     def _lane(self) -> None:
-        batch: list[Item] | None = None
+        batch: list[Item] = []
         try:
-            while (batch := self._next_batch()) is not None:
-                self._run(batch)
+            while (work := self._next_batch()) is not None:
+                batch, session = work
+                self._run(batch, session)
         except BaseException:
             # Only a bug gets here. The thread is lost: turn liveness off before anyone is answered, and leave nobody waiting.
             with self._condition:
@@ -191,17 +195,18 @@ class Engine:
             logger.critical("an inference lane died", exc_info=True)
             if all_dead:
                 self._shut(EngineDownError("all inference lanes are dead"))
-            self._finish(batch or [], Outcome.FAILED, EngineDownError("the inference lane died"))
+            self._finish(batch, Outcome.FAILED, EngineDownError("the inference lane died"))
 
-    def _next_batch(self) -> list[Item] | None:
-        """Wait for work and take it; `None` when the engine stops and nothing waits."""
+    def _next_batch(self) -> tuple[list[Item], Session] | None:
+        """Wait for work and take it, with the session to run it; `None` when the engine stops and nothing waits."""
         while True:
             with self._condition:
                 batch, expired, stop = self._take()
+                alone = self._scheduler.alone
             if expired:
                 self._hand_out(expired, Outcome.EXPIRED)
             if batch:
-                return batch
+                return batch, self._alone if alone and self._alone is not None else self._session
             if stop:
                 return None
 
@@ -227,12 +232,12 @@ class Engine:
         if self._idle_lanes:
             self._condition.notify(lanes)
 
-    def _run(self, batch: list[Item]) -> None:
-        """Run a batch; when it fails, run its items one by one, so that one poisoned crop fails alone."""
+    def _run(self, batch: list[Item], session: Session) -> None:
+        """Run a batch; when it fails, run its items one by one on the lanes' session, so that one poisoned crop fails alone."""
         try:
-            self._attempt(batch)
+            self._attempt(batch, session)
         except Exception as error:
-            if len(batch) == 1:
+            if len(batch) == 1 and session is self._session:
                 logger.exception("inference failed on a crop")
                 self._finish(batch, Outcome.FAILED, InferenceError(type(error).__name__))
                 return
@@ -241,12 +246,12 @@ class Engine:
                 if item.outcome is None:
                     with self._condition:
                         self._scheduler.began(1)
-                    self._run([item])
+                    self._run([item], self._session)
 
-    def _attempt(self, batch: list[Item]) -> None:
+    def _attempt(self, batch: list[Item], session: Session) -> None:
         started_s = self._clock()
         try:
-            token_ids, confidences = run_checked(self._session, [item.pixels for item in batch])
+            token_ids, confidences = run_checked(session, [item.pixels for item in batch])
         except BaseException:
             with self._condition:
                 self._scheduler.ran(len(batch))
@@ -258,7 +263,8 @@ class Engine:
             item.queue_s, item.inference_s = started_s - item.enqueued_s, duration_s
         with self._condition:
             # Before anyone is answered: whoever asks again at once must find the lane free.
-            self._scheduler.ran(len(batch), duration_s)
+            # A run that had all cores says nothing of how long runs take beside each other.
+            self._scheduler.ran(len(batch), duration_s if session is self._session else None)
             settled = [item for item in batch if self._scheduler.settle(item, Outcome.DONE)]
         self._hand_out(settled, Outcome.DONE)
         self._observer.batch_ran(len(batch), duration_s)

@@ -70,6 +70,11 @@ class Scheduler:
         """Items being decoded, waiting or running."""
         return self.waiting + self.decoding + self._running
 
+    @property
+    def alone(self) -> bool:
+        """Whether an item runs and there is no other in the engine: it may have all cores."""
+        return self._running == self.in_flight == 1
+
     def oldest_age_s(self, now_s: float) -> float:
         """Age of the item that has waited longest; 0 when nothing waits."""
         return self._queue.oldest_age_s(now_s)
@@ -168,7 +173,7 @@ class Scheduler:
         self._running += n_items
 
     def ran(self, n_items: int, duration_s: float | None = None) -> None:
-        """A run is over; with its duration when it went well."""
+        """A run is over; with its duration when the cost model is to learn from it."""
         self._busy_lanes -= 1
         self._running -= n_items
         if duration_s is not None:
