@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from math import ceil
+from statistics import quantiles
 from typing import Final
 
 from service.engine.batcher import run_checked
@@ -14,16 +15,17 @@ from service.engine.session import word_crops
 from service.engine.topology import Candidate, Sweep
 from service.engine.types import Session
 
-SWEEP_S: Final = 1.3
+SWEEP_S: Final = 1.0
 """About what the sweep may take, first runs and loading apart."""
-ROUND_S: Final = 0.03
+ROUND_S: Final = 0.015
 """What is timed lasts about this long, and longer where a single run does."""
 ROUNDS: Final = 2
-MIN_ROUND_S: Final = 1e-6
+PAIRS: Final = 9
+MIN_RUN_S: Final = 1e-6
 MAX_RUNS: Final = 64
 
 PAST_BEST: Final = 0.05
-"""A candidate whose rate is this share below that at its best size is not tried with larger batches."""
+"""Larger batches are not tried once the rate of every candidate is this share below that at its best size."""
 CHOICE_MARGIN: Final = 0.10
 """Another candidate than the most likely one must read more by this share. What a noisy sweep gets wrong is kept for good, and
 several threads for a run look better in it than they are in service, where they wait for each other while HTTP has a core."""
@@ -38,6 +40,7 @@ class _Contender:
 
     def __init__(self, session: Session, candidate: Candidate, crop_shape: tuple[int, int], clock: Clock) -> None:
         self.session, self.candidate = session, candidate
+        self.found = Sweep(candidate, {})
         self._crop_shape, self._clock = crop_shape, clock
         self._pool = ThreadPoolExecutor(candidate.lanes, thread_name_prefix="tuning")
 
@@ -60,6 +63,11 @@ class _Contender:
             lane.result()
         return (self._clock() - started_s) / n_runs
 
+    def keep(self, size: int, duration_s: float) -> None:
+        """Keep the duration of a run if it is the shortest yet."""
+        durations_s = self.found.durations_s
+        durations_s[size] = min(duration_s, durations_s.get(size, duration_s))
+
 
 def sweep(
     sessions: Sequence[tuple[Candidate, Session]],
@@ -70,13 +78,13 @@ def sweep(
 ) -> list[Sweep]:
     """Run batches from all lanes of each candidate at once, larger and larger, while that pays and there is time.
 
-    The candidates are measured in turn, size by size: a slow second of the machine hits all of them.
+    The candidates are measured in turn, size by size and in short rounds: a slow moment of the machine hits all of them.
 
     Args:
         sessions: Candidates, each with a session opened for it.
         crop_shape: Height and width.
         sizes: Batch sizes to try, ascending.
-        limit_s: No further size is begun after this.
+        limit_s: No further size is begun after half of this, and none is measured again after all of it.
         clock: Monotonic, seconds.
 
     Returns:
@@ -89,31 +97,34 @@ def sweep(
         contenders = [stack.enter_context(_Contender(session, candidate, crop_shape, clock)) for candidate, session in sessions]
         for contender in contenders:
             contender.round_s(sizes[0], 1)  # the first run of all is not like the others
-        found = [Sweep(candidate, {}) for candidate, _ in sessions]
-        left = list(zip(contenders, found, strict=True))
-        end_s = clock() + limit_s
+        started_s = clock()
         for size in sizes:
-            durations_s = _in_turn([contender for contender, _ in left], size)
-            for (_, each), duration_s in zip(left, durations_s, strict=True):
-                each.durations_s[size] = duration_s
-            left = [
-                (contender, each)
-                for contender, each in left
-                if each.crops_per_s(size) >= (1 - PAST_BEST) * each.best_crops_per_s
-            ]
-            if not left or clock() >= end_s:
+            _measure_in_turn(contenders, size)
+            if all(_is_past_best(contender.found) for contender in contenders) or clock() >= started_s + limit_s / 2:
                 break
-    return found
+        for size in list(contenders[0].found.durations_s):  # again, at another moment: processors have faster and slower ones
+            if clock() >= started_s + limit_s:
+                break
+            _measure_in_turn(contenders, size)
+    return [contender.found for contender in contenders]
 
 
-def _in_turn(contenders: Sequence[_Contender], size: int) -> list[float]:
-    """Seconds of a run of each: the quickest round, as a hiccup only ever makes one slower."""
-    best_s = [contender.round_s(size, 1) for contender in contenders]
-    n_runs = [min(MAX_RUNS, max(1, ceil(ROUND_S / max(single_s, MIN_ROUND_S)))) for single_s in best_s]
-    for _ in range(ROUNDS):
+def _measure_in_turn(contenders: Sequence[_Contender], size: int) -> None:
+    """Keep the quickest round of each: a hiccup only ever makes one slower."""
+    n_runs = [1] * len(contenders)
+    for _ in range(1 + ROUNDS):
         for index, contender in enumerate(contenders):
-            best_s[index] = min(best_s[index], contender.round_s(size, n_runs[index]))
-    return best_s
+            duration_s = contender.round_s(size, n_runs[index])
+            contender.keep(size, duration_s)
+            n_runs[index] = _runs_per_round(duration_s)
+
+
+def _is_past_best(found: Sweep) -> bool:
+    return found.crops_per_s(max(found.durations_s)) < (1 - PAST_BEST) * found.best_crops_per_s
+
+
+def _runs_per_round(run_s: float) -> int:
+    return min(MAX_RUNS, max(1, ceil(ROUND_S / max(run_s, MIN_RUN_S))))
 
 
 def choose(sweeps: Sequence[Sweep]) -> Sweep:
@@ -133,5 +144,8 @@ def pays_alone(wide: Session, usual: Session, crop_shape: tuple[int, int], clock
     """
     one_lane = Candidate(1, 1)
     with _Contender(wide, one_lane, crop_shape, clock) as first, _Contender(usual, one_lane, crop_shape, clock) as second:
-        wide_s, usual_s = _in_turn([first, second], 1)
-    return wide_s <= ALONE_SHARE * usual_s
+        n_runs = [_runs_per_round(contender.round_s(1, 1)) for contender in (first, second)]
+        # Of neighbours in time, since only they had the same machine. Whatever else is at work there hinders most the run that
+        # needs all cores, so the better quarter of the pairs tells.
+        shares = [first.round_s(1, n_runs[0]) / max(second.round_s(1, n_runs[1]), MIN_RUN_S) for _ in range(PAIRS)]
+    return quantiles(shares, n=4)[0] <= ALONE_SHARE

@@ -76,7 +76,7 @@ def test_a_sweep_ends_where_larger_batches_are_slower() -> None:
 
 def test_a_sweep_ends_when_its_time_is_up_but_measures_something() -> None:
     assert list(measure(lambda _n: 5.0, limit_s=1.0).durations_s) == [1]
-    assert list(measure(lambda _n: 5.0, limit_s=25.0).durations_s) == [1, 2]
+    assert list(measure(lambda _n: 5.0, limit_s=40.0).durations_s) == [1, 2]
 
 
 def test_the_first_run_and_a_hiccup_do_not_count() -> None:
@@ -85,30 +85,49 @@ def test_the_first_run_and_a_hiccup_do_not_count() -> None:
     assert found.durations_s == pytest.approx({1: 0.01})
 
 
-def test_candidates_are_measured_in_turn() -> None:
+def contenders(clock: FakeClock, *durations_s: Callable[[int], float]) -> tuple[list[Any], list[tuple[int, int]]]:
+    """Candidates of one lane with these durations of a run, and a list of what is run: index of the candidate, crops."""
+    order: list[tuple[int, int]] = []
+
+    def session(index: int, duration_s: Callable[[int], float]) -> TimedSession:
+        def noted_s(n_crops: int) -> float:
+            order.append((index, n_crops))
+            return duration_s(n_crops)
+
+        return TimedSession(clock, 1, noted_s)
+
+    return [(Candidate(1, 1 + index), session(index, each)) for index, each in enumerate(durations_s)], order
+
+
+def test_candidates_are_measured_in_turn_and_twice() -> None:
     """Whatever slows the machine down for a while slows all of them."""
     clock = FakeClock()
-    order: list[tuple[str, int]] = []
-
-    def contender(name: str, threads: int) -> tuple[Candidate, TimedSession]:
-        def duration_s(n_crops: int) -> float:
-            order.append((name, n_crops))
-            return 0.1 * n_crops
-
-        return Candidate(1, threads), TimedSession(clock, 1, duration_s)
-
-    first, second = sweep([contender("a", 1), contender("b", 2)], (HEIGHT, WIDTH), (1, 2), LONG_S, clock)
-    assert order == [("a", 1), ("b", 1)] * 4 + [("a", 2), ("b", 2)] * 3
+    sessions, order = contenders(clock, lambda n: 0.1 * n, lambda n: 0.2 * n)
+    first, second = sweep(sessions, (HEIGHT, WIDTH), (1, 2), LONG_S, clock)
+    each_size = [(0, 1), (1, 1)] * 3 + [(0, 2), (1, 2)] * 3
+    assert order == [(0, 1), (1, 1)] + each_size * 2
     assert (first.candidate, second.candidate) == (Candidate(1, 1), Candidate(1, 2))
-    assert first.durations_s == second.durations_s == pytest.approx({1: 0.1, 2: 0.2})
+    assert first.durations_s == pytest.approx({1: 0.1, 2: 0.2})
+    assert second.durations_s == pytest.approx({1: 0.2, 2: 0.4})
 
 
-def test_a_candidate_that_is_past_its_best_leaves_the_sweep_to_the_others() -> None:
+def test_a_machine_that_is_slow_for_a_while_fools_nobody() -> None:
     clock = FakeClock()
-    slow = TimedSession(clock, 1, lambda n: 0.1 * n * n)
-    fast = TimedSession(clock, 1, lambda n: 0.1 + 0.01 * n)
-    found = sweep([(Candidate(1, 1), slow), (Candidate(1, 2), fast)], (HEIGHT, WIDTH), (1, 2, 4, 8), LONG_S, clock)
-    assert [list(each.durations_s) for each in found] == [[1, 2], [1, 2, 4, 8]]
+
+    def at_its_pace(n_crops: int) -> float:
+        return 0.01 * n_crops * (1.5 if 0.3 < clock() < 0.9 else 1.0)
+
+    sessions, _ = contenders(clock, at_its_pace, at_its_pace)
+    first, second = sweep(sessions, (HEIGHT, WIDTH), (1, 2, 4), LONG_S, clock)
+    assert first.durations_s == second.durations_s == pytest.approx({1: 0.01, 2: 0.02, 4: 0.04})
+
+
+def test_larger_batches_are_tried_while_one_candidate_gains_from_them() -> None:
+    clock = FakeClock()
+    sessions, _ = contenders(clock, lambda n: 0.1 * n * n, lambda n: 0.1 + 0.01 * n + (9.0 if n > 4 else 0.0))
+    found = sweep(sessions, (HEIGHT, WIDTH), (1, 2, 4, 8, 16), LONG_S, clock)
+    assert [list(each.durations_s) for each in found] == [[1, 2, 4, 8]] * 2
+    assert [each.knee for each in found] == [1, 4]
 
 
 @pytest.mark.parametrize("size", [(32, 128), (48, 320), (16, 64)])
@@ -163,9 +182,12 @@ def test_a_second_session_pays_when_a_crop_that_is_alone_is_read_much_sooner(wid
 
 
 def test_a_hiccup_does_not_decide_whether_a_second_session_pays() -> None:
-    clock, hiccups = FakeClock(), iter([0.5, 0.01, 0.5])
+    clock, hiccups = FakeClock(), iter([0.5, 0.05, 0.5, 0.5, 0.5, 0.5])
     wide, usual = TimedSession(clock, 1, lambda _n: next(hiccups, 0.05)), TimedSession(clock, 1, lambda _n: 0.1)
     assert pays_alone(wide, usual, (HEIGHT, WIDTH), clock)
+    lucky = iter([0.01, 0.1, 0.01])
+    wide = TimedSession(clock, 1, lambda _n: next(lucky, 0.1))
+    assert not pays_alone(wide, usual, (HEIGHT, WIDTH), clock)
 
 
 def test_only_a_cpu_whose_lanes_are_open_has_a_candidate_for_a_crop_that_is_alone() -> None:
