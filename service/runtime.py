@@ -22,6 +22,8 @@ from service.recognizer import Recognizer
 
 logger = logging.getLogger(__name__)
 
+LANE_NICENESS = 5
+"""Lanes that compute on as many cores as there are give way to the event loop, or all answers wait for a core."""
 MIN_ENGINE_STOP_S = 1.0
 """What the engine gets to stop in even when the drain has used up its time."""
 
@@ -56,7 +58,13 @@ class Runtime:
             budgets=Budgets(settings.max_queue_wait_ms / 1000, settings.max_batch_queue_wait_ms / 1000),
         )
         self.engine = Engine(
-            artifact.session, self.cost, limits, deliver=self._deliver, observer=self.metrics, alone=artifact.alone
+            artifact.session,
+            self.cost,
+            limits,
+            deliver=self._deliver,
+            observer=self.metrics,
+            lane_niceness=self._lane_niceness(),
+            alone=artifact.alone,
         )
         self.recognizer = Recognizer(
             self.engine,
@@ -152,6 +160,10 @@ class Runtime:
         except RuntimeError:
             # The loop is closed: the server was forced to stop, and whoever waited is gone.
             logger.warning("%d items were settled after the server stopped", len(items))
+
+    def _lane_niceness(self) -> int:
+        # A run of several threads waits for the slowest of them, and the session's own threads are not lanes.
+        return LANE_NICENESS if self.artifact.provider == "cpu" and self.topology.intra_op_threads == 1 else 0
 
     def _model_labels(self) -> dict[str, str]:
         metadata = self.artifact.metadata

@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from service.cpu import lower_priority
 from service.engine.cost import CostModel
 from service.engine.scheduler import Limits, Scheduler
 from service.engine.types import (
@@ -61,6 +62,7 @@ class Engine:
         observer: Told what happens, for metrics.
         alone: Runs an item that is the only one in the engine; `None`: as any other.
         clock: Monotonic, seconds.
+        lane_niceness: By how much lanes give way to other threads when all want a core, as `nice` counts it.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Engine:
         observer: Observer,
         alone: Session | None = None,
         clock: Callable[[], float] = time.monotonic,
+        lane_niceness: int = 0,
     ) -> None:
         self._session = session
         self._alone = alone
@@ -80,6 +83,7 @@ class Engine:
         self._deliver = deliver
         self._observer = observer
         self._clock = clock
+        self._lane_niceness = lane_niceness
         self._condition = threading.Condition(threading.Lock())
         self._accepting = False
         self._running = False
@@ -159,6 +163,18 @@ class Engine:
             raise
         self._observer.admitted(len(items))
 
+    def refusal_of(self, n_items: int, bulk: bool, timeout_s: float) -> QueueFullError | None:
+        """Why `admit` would turn away such a request now; `None`: ask `admit`, who decides. Nothing is counted.
+
+        Args:
+            n_items: Its crops.
+            bulk: Whether it has several.
+            timeout_s: From now to its deadline.
+        """
+        with self._condition:
+            now_s = self._clock()
+            return self._scheduler.refusal_of(n_items, bulk, now_s + timeout_s, now_s) if self._accepting else None
+
     def submit(self, item: Item, crop: Crop) -> None:
         """Queue the decoded crop of an admitted item."""
         with self._condition:
@@ -184,6 +200,7 @@ class Engine:
     def _lane(self) -> None:
         batch: list[Item] = []
         try:
+            lower_priority(self._lane_niceness)
             while (work := self._next_batch()) is not None:
                 batch, session = work
                 self._run(batch, session)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,11 +24,19 @@ class Bench:
     def __init__(self, **options: Any) -> None:
         self.session, self.mailbox, self.tally = FakeSession(), Mailbox(), Tally()
         cost = CostModel(options.pop("max_batch_size", 4))
+        niceness = options.pop("lane_niceness", 0)
         clock, alone = options.pop("clock", time.monotonic), options.pop("alone", None)
         self.cost = cost
         limits = Limits(**{"lanes": 1, "max_queue_items": 64, **options})
         self.engine = Engine(
-            self.session, cost, limits, deliver=self.mailbox.deliver, observer=self.tally, alone=alone, clock=clock
+            self.session,
+            cost,
+            limits,
+            deliver=self.mailbox.deliver,
+            observer=self.tally,
+            alone=alone,
+            clock=clock,
+            lane_niceness=niceness,
         )
 
     def post(self, *texts: str, deadline_s: float = 1e12, poisoned: bool = False) -> list[Item]:
@@ -57,6 +67,41 @@ def test_an_idle_lane_runs_a_single_item_at_once(bench: Bench) -> None:
     assert item.outcome is Outcome.DONE
     assert ids_of(item) == [11, 12]
     assert bench.session.batches == [1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no priorities of threads")
+@pytest.mark.parametrize("niceness", [0, 3])
+def test_lanes_give_way_to_the_thread_that_started_them(niceness: int) -> None:
+    bench = Bench(lane_niceness=niceness)
+    seen: list[int] = []
+
+    def answer(crops: Any) -> Any:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return read_toy(crops)
+
+    bench.session.answer = answer
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    bench.engine.start()
+    bench.post("a")
+    bench.mailbox.wait_for(1)
+    assert bench.engine.stop(PATIENCE_S)
+    assert seen == [before + niceness]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
+
+def test_a_refusal_can_be_foretold_and_is_not_counted() -> None:
+    bench = Bench(max_queue_items=2)
+    assert bench.engine.refusal_of(3, True, 1.0) is None  # not started: `admit` says so
+    bench.engine.start()
+    refusal = bench.engine.refusal_of(3, True, 1.0)
+    assert refusal is not None
+    with pytest.raises(QueueFullError) as raised:
+        bench.engine.admit([new_item(bulk=True) for _ in range(3)])
+    told = raised.value
+    assert (refusal.refusal, refusal.wait_s, refusal.retry_after_s) == (told.refusal, told.wait_s, told.retry_after_s)
+    assert bench.engine.refusal_of(2, True, 1.0) is None
+    assert bench.tally.counts == {"queue_full": 3}
+    assert bench.engine.stop(PATIENCE_S)
 
 
 def test_items_accumulate_while_the_lane_is_busy_up_to_the_cap(bench: Bench) -> None:
