@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from service import __version__, errors, openapi
 from service.bodies import invalid_request
+from service.busy import Doorman
 from service.errors import Problem
 from service.recognize import RECOGNIZE_PATHS, RecognizeEndpoint
 from service.request_context import RequestIds
@@ -25,25 +26,31 @@ DESCRIPTION = "Reads the word on an image. Errors are RFC 9457 problem documents
 
 
 class App:
-    """The ASGI app of one runtime: recognition goes straight to its endpoint, all else through FastAPI (`api`).
+    """The ASGI app of one runtime: recognition goes past the doorman to its endpoint, all else through FastAPI (`api`).
 
     The lifespan starts and stops the runtime.
     """
 
     def __init__(self, runtime: Runtime) -> None:
+        self._doorman = Doorman(runtime.engine, runtime.settings, runtime.metrics)
         self._recognize = RecognizeEndpoint(runtime)
         self.api = _build_api(runtime, self._recognize)
         self._serve = RequestIds(self._dispatch)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event."""
-        await self._serve(scope, receive, send)
+        if not _asks_to_recognize(scope) or not await self._doorman.refuses(scope, send):
+            await self._serve(scope, receive, send)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in RECOGNIZE_PATHS:
+        if _asks_to_recognize(scope):
             await self._recognize(scope, receive, send)
         else:
             await self.api(scope, receive, send)
+
+
+def _asks_to_recognize(scope: Scope) -> bool:
+    return scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in RECOGNIZE_PATHS
 
 
 def _build_api(runtime: Runtime, recognize: RecognizeEndpoint) -> FastAPI:

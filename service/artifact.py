@@ -17,7 +17,7 @@ from export.artifact import (
 )
 from service.config import Settings
 from service.cpu import cpu_budget
-from service.engine.opening import open_engine_session
+from service.engine.opening import open_engine_sessions
 from service.engine.session import open_for_reading
 from service.engine.topology import Topology
 from service.engine.types import Session
@@ -37,6 +37,8 @@ class LoadedArtifact:
     """In use: `cpu`, `cuda`, `tensorrt` or `openvino`."""
     topology: Topology
     """What the session was opened for."""
+    alone: Session | None = None
+    """For a crop that is the only one in the engine; `None`: no other than the rest."""
 
 
 def load_artifact(settings: Settings) -> LoadedArtifact:
@@ -47,8 +49,8 @@ def load_artifact(settings: Settings) -> LoadedArtifact:
     """
     path = settings.artifact
     metadata = read_artifact(path)
-    session, provider, topology = open_engine_session(settings, metadata, cpu_budget())
-    return LoadedArtifact(metadata, session, provider, topology)
+    opened = open_engine_sessions(settings, metadata, cpu_budget())
+    return LoadedArtifact(metadata, opened.session, opened.provider, opened.topology, opened.alone)
 
 
 def read_artifact(path: Path) -> ArtifactMetadata:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -50,6 +51,23 @@ class Crops:
     """Whether the answer is one object instead of a list of results."""
 
 
+class BodyForm(Enum):
+    """How a body carries images."""
+
+    RAW = 0
+    """One image, and nothing else."""
+    FORM = 1
+    JSON = 2
+
+
+def form_of(headers: Mapping[bytes, bytes], max_body_bytes: int) -> BodyForm | None:
+    """What the headers announce; `None` when `read_crops` would find fault with them or nothing is to come."""
+    announced = headers.get(b"content-length", b"")
+    if b"transfer-encoding" not in headers and not (announced.isdigit() and 0 < int(announced) <= max_body_bytes):
+        return None
+    return _form_of(_media_type(headers))
+
+
 async def read_crops(headers: Mapping[bytes, bytes], receive: Receive, max_body_bytes: int, max_crops: int) -> Crops:
     """Read and parse the body according to its content type.
 
@@ -58,8 +76,7 @@ async def read_crops(headers: Mapping[bytes, bytes], receive: Receive, max_body_
         ClientLeftError: the client left before the body was complete.
     """
     content_type = headers.get(b"content-type", b"").decode("latin-1")
-    media_type = content_type.partition(";")[0].strip().lower()
-    parse = _parser_of(media_type)
+    parse = _parser_of(_media_type(headers))
     body = await _read_body(headers, receive, max_body_bytes)
     if not body:
         raise Problem(EMPTY_BODY, "Send an image as the body, as a form file, or as base64 in JSON.")
@@ -87,13 +104,24 @@ async def _read_body(headers: Mapping[bytes, bytes], receive: Receive, max_body_
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _parser_of(media_type: str) -> Callable[[str, bytes, int], Crops]:
+def _media_type(headers: Mapping[bytes, bytes]) -> str:
+    return headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+
+
+def _form_of(media_type: str) -> BodyForm | None:
     if media_type == "multipart/form-data":
-        return _from_form
+        return BodyForm.FORM
     if media_type == "application/json":
-        return _from_json
+        return BodyForm.JSON
     if media_type in ("", "application/octet-stream") or media_type.startswith("image/"):
-        return _from_raw
+        return BodyForm.RAW
+    return None
+
+
+def _parser_of(media_type: str) -> Callable[[str, bytes, int], Crops]:
+    form = _form_of(media_type)
+    if form is not None:
+        return _PARSERS[form]
     hint = ""
     if media_type == "application/x-www-form-urlencoded":
         hint = " (curl sends this type unless told otherwise: add -H 'Content-Type: image/png', or use -F file=@...)"
@@ -133,6 +161,9 @@ def _from_json(_content_type: str, body: bytes, max_crops: int) -> Crops:
         Source(str(index) if image.id is None else str(image.id), image.content) for index, image in enumerate(parsed.images)
     ]
     return Crops(sources, single=False)
+
+
+_PARSERS: Final = {BodyForm.RAW: _from_raw, BodyForm.FORM: _from_form, BodyForm.JSON: _from_json}
 
 
 def _explain(errors: Sequence[Any], max_crops: int) -> Problem:

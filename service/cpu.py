@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
+import threading
 from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -17,6 +19,16 @@ def cpu_budget(cgroup_root: Path = CGROUP_ROOT) -> int:
     quota = _quota_v2(cgroup_root) or _quota_v1(cgroup_root)
     # Rounded down: a thread more than the quota is throttled, which costs more than the core it would have used.
     return max(1, affinity if quota is None else min(affinity, int(quota)))
+
+
+def lower_priority(niceness: int) -> None:
+    """Let the calling thread give way to others when cores are short, as `nice` does for a process; it needs no privilege.
+
+    Only Linux has priorities of threads; elsewhere nothing happens.
+    """
+    if niceness and sys.platform == "linux":
+        thread_id = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread_id, os.getpriority(os.PRIO_PROCESS, thread_id) + niceness)
 
 
 def _quota_v2(root: Path) -> float | None:

@@ -101,10 +101,14 @@ class Problem(Exception):  # noqa: N818 - the RFC's word for it
             **self.extra,
         }
 
+    def body(self) -> bytes:
+        """The problem as JSON; `detail` is the last member unless there are extras."""
+        return json.dumps(self.document(), ensure_ascii=False).encode()
+
     def response(self) -> Response:
         """The problem as an HTTP answer."""
         return Response(
-            json.dumps(self.document(), ensure_ascii=False).encode(),
+            self.body(),
             status_code=self.status,
             headers=self.headers,
             media_type=PROBLEM_MEDIA_TYPE,

@@ -48,6 +48,7 @@ class Metrics:
             "parseq_request_duration_seconds", "Recognition requests, from first byte to last.", ["status"]
         )
         self._request_durations: dict[int, Histogram] = {}
+        self._problems: dict[str, Counter] = {}
         self.recognition_duration = self._histogram(
             "parseq_recognition_duration_seconds",
             "From the complete request to its answer, end to end: decoding, queue and inference of all its crops.",
@@ -63,7 +64,10 @@ class Metrics:
             "parseq_crops_admitted_total", "Crops let in; each ends in parseq_crops_total.", registry=self.registry
         )
         self.crops_refused = Counter(
-            "parseq_crops_refused_total", "Crops turned away before they were decoded.", ["reason"], registry=self.registry
+            "parseq_crops_refused_total",
+            "Crops turned away before they were decoded. A form or JSON refused before it was read counts as one.",
+            ["reason"],
+            registry=self.registry,
         )
         self.crops = Counter("parseq_crops_total", "Admitted crops by how they ended.", ["outcome"], registry=self.registry)
         # Looked up once, and so that each series exists, at 0, from the start.
@@ -123,7 +127,10 @@ class Metrics:
 
     def problem_told(self, slug: str) -> None:
         """Count one problem told to a client."""
-        self.problems.labels(slug).inc()
+        problems = self._problems.get(slug)
+        if problems is None:
+            problems = self._problems[slug] = self.problems.labels(slug)
+        problems.inc()
 
     # -- Observer of the engine --------------------------------------------------------------------------------------
 

@@ -12,9 +12,10 @@ from pydantic.json_schema import models_json_schema
 
 from service import errors
 from service.errors import PROBLEM_MEDIA_TYPE, Kind
-from service.recognize import CHARACTERS_PARAMETER, TIMEOUT_HEADER
+from service.recognize import CHARACTERS_PARAMETER
 from service.request_context import MAX_REQUEST_ID_LENGTH
 from service.schemas import COMPONENTS, ProblemDocument, Recognition, RecognitionList, RecognizeRequest
+from service.timeouts import TIMEOUT_HEADER
 
 REF_TEMPLATE: Final = "#/components/schemas/{model}"
 BINARY: Final = {"type": "string", "format": "binary"}

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
-from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -23,12 +21,11 @@ from service.bodies import Crops, invalid_request, read_crops
 from service.errors import ClientLeftError, Problem
 from service.recognizer import CropResult
 from service.runtime import Runtime
+from service.timeouts import wanted_timeout_ms
 
 RECOGNIZE_PATHS: Final = ("/v1/recognize", "/recognize")
-TIMEOUT_HEADER: Final = "X-Request-Timeout-Ms"
 CHARACTERS_PARAMETER: Final = "characters"
 
-_TIMEOUT_KEY: Final = TIMEOUT_HEADER.lower().encode()
 _boolean: Final = TypeAdapter(bool)
 
 logger = logging.getLogger(__name__)
@@ -79,7 +76,7 @@ class RecognizeEndpoint:
         settings = self._runtime.settings
         headers = dict(scope["headers"])
         characters = _wants_characters(scope["query_string"])
-        wanted_ms = _wanted_timeout_ms(headers)
+        wanted_ms = wanted_timeout_ms(headers)
         crops = await read_crops(headers, receive, settings.max_body_bytes, settings.max_crops_per_request)
         started_s = time.monotonic()
         configured_ms = settings.request_timeout_ms if len(crops.sources) == 1 else settings.batch_timeout_ms
@@ -121,25 +118,6 @@ def _wants_characters(query: bytes) -> bool:
     except ValidationError as error:
         [told] = error.errors(include_url=False, include_input=False, include_context=False)
         raise invalid_request([{**told, "loc": ("query", CHARACTERS_PARAMETER)}]) from error
-
-
-def _wanted_timeout_ms(headers: Mapping[bytes, bytes]) -> float:
-    """What the client gives us for this request; infinite when it does not say.
-
-    Raises:
-        Problem: it is not a positive number.
-    """
-    given = headers.get(_TIMEOUT_KEY)
-    if given is None:
-        return math.inf
-    try:
-        timeout_ms = math.nan if b"_" in given else float(given)  # Python's 1_000 is nobody else's number
-    except ValueError:
-        timeout_ms = math.nan
-    if not 0 < timeout_ms < math.inf:
-        detail = f"The header {TIMEOUT_HEADER} must be a positive number of milliseconds, such as 250."
-        raise Problem(errors.MALFORMED_REQUEST, detail)
-    return timeout_ms
 
 
 async def _client_left(receive: Receive) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from functools import partial
 
 from export.artifact import ArtifactMetadata
 from service.bodies import Source
+from service.busy import busy_detail
 from service.decode_image import QUICK_PIXELS, decode_base64, decode_image, may_be_quick
 from service.decode_pool import DecodePool
 from service.decode_tokens import Reading, decode_tokens
 from service.engine.batcher import Engine
-from service.engine.types import EngineDownError, Item, Outcome, QueueFullError, Refusal
+from service.engine.types import EngineDownError, Item, Outcome, QueueFullError
 from service.errors import (
     DEADLINE_EXPIRED,
     IMAGE_TOO_LARGE,
@@ -213,11 +213,5 @@ class Recognizer:
 
 
 def _busy(error: QueueFullError, n_items: int) -> Problem:
-    # The header has whole seconds, and 0 would be an invitation to hammer.
-    retry_after_s = max(1, math.ceil(error.retry_after_s))
-    if error.refusal is Refusal.QUEUE_FULL:
-        reason = f"The queue has no room for {n_items} more crops (PARSEQ_MAX_QUEUE_ITEMS)."
-    else:
-        name = "PARSEQ_MAX_QUEUE_WAIT_MS" if n_items == 1 else "PARSEQ_MAX_BATCH_QUEUE_WAIT_MS"
-        reason = f"It would wait {1000 * error.wait_s:.0f} ms, longer than its deadline or {name} allows."
-    return Problem(QUEUE_FULL, f"{reason} Try again in {retry_after_s} s.", headers={"Retry-After": str(retry_after_s)})
+    detail, retry_after_s = busy_detail(error, n_items)
+    return Problem(QUEUE_FULL, detail, headers={"Retry-After": str(retry_after_s)})

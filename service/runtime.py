@@ -22,6 +22,8 @@ from service.recognizer import Recognizer
 
 logger = logging.getLogger(__name__)
 
+LANE_NICENESS = 5
+"""Lanes that compute on as many cores as there are give way to the event loop, or all answers wait for a core."""
 MIN_ENGINE_STOP_S = 1.0
 """What the engine gets to stop in even when the drain has used up its time."""
 
@@ -55,7 +57,15 @@ class Runtime:
             max_queue_delay_s=settings.max_queue_delay_ms / 1000,
             budgets=Budgets(settings.max_queue_wait_ms / 1000, settings.max_batch_queue_wait_ms / 1000),
         )
-        self.engine = Engine(artifact.session, self.cost, limits, deliver=self._deliver, observer=self.metrics)
+        self.engine = Engine(
+            artifact.session,
+            self.cost,
+            limits,
+            deliver=self._deliver,
+            observer=self.metrics,
+            lane_niceness=self._lane_niceness(),
+            alone=artifact.alone,
+        )
         self.recognizer = Recognizer(
             self.engine,
             artifact.metadata,
@@ -107,16 +117,9 @@ class Runtime:
         return self._drain_started_s
 
     async def _become_ready(self) -> None:
-        metadata, session = self.artifact.metadata, self.artifact.session
         started_s = time.monotonic()
         try:
-            durations_s = await asyncio.to_thread(
-                warm_up,
-                session.slots if isinstance(session, SpreadSession) else [session],
-                metadata.image_height,
-                metadata.image_width,
-                self.topology.warm_up_sizes,
-            )
+            durations_s = await asyncio.to_thread(self._run_all_sizes)
         except Exception as error:
             self._on_failure(f"the artifact failed its warm-up: {type(error).__name__}: {str(error)[:300]}")
             return
@@ -127,13 +130,23 @@ class Runtime:
         self._warm = True
         logger.info("ready after %.1f s of warm-up: %s", time.monotonic() - started_s, self.describe())
 
+    def _run_all_sizes(self) -> dict[int, float]:
+        """Warm up every session; seconds of the lanes' runs by batch size."""
+        metadata, session, alone = self.artifact.metadata, self.artifact.session, self.artifact.alone
+        shape = (metadata.image_height, metadata.image_width)
+        if alone is not None:
+            warm_up([alone], *shape, (1,))
+        slots = session.slots if isinstance(session, SpreadSession) else [session]
+        return warm_up(slots, *shape, self.topology.warm_up_sizes)
+
     def describe(self) -> str:
         """The model and how it is run, in one line."""
         metadata, topology = self.artifact.metadata, self.topology
+        alone = f" ({topology.alone_threads} for a crop that is alone)" if topology.alone_threads else ""
         return (
             f"model {metadata.model_name} ({metadata.decode_mode}, {metadata.refine_iters} refinements, "
             f"{metadata.precision}), provider {self.artifact.provider}, {topology.lanes} lanes x "
-            f"{topology.intra_op_threads} threads, batches of up to {self.cost.cap} ({topology.origin}), "
+            f"{topology.intra_op_threads} threads{alone}, batches of up to {self.cost.cap} ({topology.origin}), "
             f"{topology.decode_threads} decode threads"
         )
 
@@ -148,6 +161,10 @@ class Runtime:
             # The loop is closed: the server was forced to stop, and whoever waited is gone.
             logger.warning("%d items were settled after the server stopped", len(items))
 
+    def _lane_niceness(self) -> int:
+        # A run of several threads waits for the slowest of them, and the session's own threads are not lanes.
+        return LANE_NICENESS if self.artifact.provider == "cpu" and self.topology.intra_op_threads == 1 else 0
+
     def _model_labels(self) -> dict[str, str]:
         metadata = self.artifact.metadata
         return {
@@ -159,6 +176,7 @@ class Runtime:
             "provider": self.artifact.provider,
             "lanes": str(self.topology.lanes),
             "intra_op_threads": str(self.topology.intra_op_threads),
+            "alone_threads": str(self.topology.alone_threads),
             "max_batch_size": str(self.cost.cap),
         }
 

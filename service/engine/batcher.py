@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from service.cpu import lower_priority
 from service.engine.cost import CostModel
 from service.engine.scheduler import Limits, Scheduler
 from service.engine.types import (
@@ -59,7 +60,9 @@ class Engine:
         limits: Lanes, the bounds of the queue, and the budgets of admission.
         deliver: Takes items as they settle, from any thread; it must not block.
         observer: Told what happens, for metrics.
+        alone: Runs an item that is the only one in the engine; `None`: as any other.
         clock: Monotonic, seconds.
+        lane_niceness: By how much lanes give way to other threads when all want a core, as `nice` counts it.
     """
 
     def __init__(
@@ -70,13 +73,17 @@ class Engine:
         *,
         deliver: Callable[[Sequence[Item]], None],
         observer: Observer,
+        alone: Session | None = None,
         clock: Callable[[], float] = time.monotonic,
+        lane_niceness: int = 0,
     ) -> None:
         self._session = session
+        self._alone = alone
         self._scheduler = Scheduler(cost, limits)
         self._deliver = deliver
         self._observer = observer
         self._clock = clock
+        self._lane_niceness = lane_niceness
         self._condition = threading.Condition(threading.Lock())
         self._accepting = False
         self._running = False
@@ -156,6 +163,18 @@ class Engine:
             raise
         self._observer.admitted(len(items))
 
+    def refusal_of(self, n_items: int, bulk: bool, timeout_s: float) -> QueueFullError | None:
+        """Why `admit` would turn away such a request now; `None`: ask `admit`, who decides. Nothing is counted.
+
+        Args:
+            n_items: Its crops.
+            bulk: Whether it has several.
+            timeout_s: From now to its deadline.
+        """
+        with self._condition:
+            now_s = self._clock()
+            return self._scheduler.refusal_of(n_items, bulk, now_s + timeout_s, now_s) if self._accepting else None
+
     def submit(self, item: Item, crop: Crop) -> None:
         """Queue the decoded crop of an admitted item."""
         with self._condition:
@@ -179,10 +198,12 @@ class Engine:
     # -- What lanes do ----------------------------------------------------------------------------------------------
 
     def _lane(self) -> None:
-        batch: list[Item] | None = None
+        batch: list[Item] = []
         try:
-            while (batch := self._next_batch()) is not None:
-                self._run(batch)
+            lower_priority(self._lane_niceness)
+            while (work := self._next_batch()) is not None:
+                batch, session = work
+                self._run(batch, session)
         except BaseException:
             # Only a bug gets here. The thread is lost: turn liveness off before anyone is answered, and leave nobody waiting.
             with self._condition:
@@ -191,17 +212,18 @@ class Engine:
             logger.critical("an inference lane died", exc_info=True)
             if all_dead:
                 self._shut(EngineDownError("all inference lanes are dead"))
-            self._finish(batch or [], Outcome.FAILED, EngineDownError("the inference lane died"))
+            self._finish(batch, Outcome.FAILED, EngineDownError("the inference lane died"))
 
-    def _next_batch(self) -> list[Item] | None:
-        """Wait for work and take it; `None` when the engine stops and nothing waits."""
+    def _next_batch(self) -> tuple[list[Item], Session] | None:
+        """Wait for work and take it, with the session to run it; `None` when the engine stops and nothing waits."""
         while True:
             with self._condition:
                 batch, expired, stop = self._take()
+                alone = self._scheduler.alone
             if expired:
                 self._hand_out(expired, Outcome.EXPIRED)
             if batch:
-                return batch
+                return batch, self._alone if alone and self._alone is not None else self._session
             if stop:
                 return None
 
@@ -227,12 +249,12 @@ class Engine:
         if self._idle_lanes:
             self._condition.notify(lanes)
 
-    def _run(self, batch: list[Item]) -> None:
-        """Run a batch; when it fails, run its items one by one, so that one poisoned crop fails alone."""
+    def _run(self, batch: list[Item], session: Session) -> None:
+        """Run a batch; when it fails, run its items one by one on the lanes' session, so that one poisoned crop fails alone."""
         try:
-            self._attempt(batch)
+            self._attempt(batch, session)
         except Exception as error:
-            if len(batch) == 1:
+            if len(batch) == 1 and session is self._session:
                 logger.exception("inference failed on a crop")
                 self._finish(batch, Outcome.FAILED, InferenceError(type(error).__name__))
                 return
@@ -241,12 +263,12 @@ class Engine:
                 if item.outcome is None:
                     with self._condition:
                         self._scheduler.began(1)
-                    self._run([item])
+                    self._run([item], self._session)
 
-    def _attempt(self, batch: list[Item]) -> None:
+    def _attempt(self, batch: list[Item], session: Session) -> None:
         started_s = self._clock()
         try:
-            token_ids, confidences = run_checked(self._session, [item.pixels for item in batch])
+            token_ids, confidences = run_checked(session, [item.pixels for item in batch])
         except BaseException:
             with self._condition:
                 self._scheduler.ran(len(batch))
@@ -258,7 +280,8 @@ class Engine:
             item.queue_s, item.inference_s = started_s - item.enqueued_s, duration_s
         with self._condition:
             # Before anyone is answered: whoever asks again at once must find the lane free.
-            self._scheduler.ran(len(batch), duration_s)
+            # A run that had all cores says nothing of how long runs take beside each other.
+            self._scheduler.ran(len(batch), duration_s if session is self._session else None)
             settled = [item for item in batch if self._scheduler.settle(item, Outcome.DONE)]
         self._hand_out(settled, Outcome.DONE)
         self._observer.batch_ran(len(batch), duration_s)

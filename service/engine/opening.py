@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnxruntime
 
@@ -18,13 +18,34 @@ from service.cpu import cpu_model
 from service.engine.devices import DeviceSession, SpreadSession, count_cuda_devices, device_numbers
 from service.engine.providers import GPU_PROVIDERS, SessionPlan, preferred_provider
 from service.engine.session import OrtSession, open_session
-from service.engine.topology import Candidate, Sweep, Topology, candidates, largest_batch_size, plan_topology, sizes_up_to
-from service.engine.tuning import SWEEP_S, choose, sweep
+from service.engine.topology import (
+    Candidate,
+    Sweep,
+    Topology,
+    candidates,
+    largest_batch_size,
+    plan_topology,
+    sizes_up_to,
+    wide_candidate,
+)
+from service.engine.tuning import choose, pays_alone, sweep
 from service.engine.tuning_cache import TuningKey, cache_folders, load_tuning, save_tuning, tuning_files
 from service.engine.types import Session
 from service.errors import StartupError
 
 logger = logging.getLogger(__name__)
+
+
+class EngineSessions(NamedTuple):
+    """What the engine runs."""
+
+    session: Session
+    alone: Session | None
+    """For a crop that is the only one in the engine; `None`: no other than the rest."""
+    provider: str
+    """In use."""
+    topology: Topology
+    """What the sessions are for."""
 
 
 class SessionOpener:
@@ -60,25 +81,20 @@ class SessionOpener:
         return DeviceSession(self._on_device[device], "cuda", device, shape, sizes_up_to(self.plan.max_batch_size))
 
 
-def open_engine_session(settings: Settings, metadata: ArtifactMetadata, budget: int) -> tuple[Session, str, Topology]:
+def open_engine_sessions(settings: Settings, metadata: ArtifactMetadata, budget: int) -> EngineSessions:
     """Open the artifact of the settings for the engine.
-
-    Returns:
-        The session, the provider in use, and the topology the session is for.
 
     Raises:
         StartupError: the provider cannot be used, or the artifact does not run on it.
     """
     provider = preferred_provider(settings.provider, onnxruntime.get_available_providers())
     try:
-        session, topology = _open_tuned(settings, _opener(settings, metadata, provider), budget)
+        return _open_tuned(settings, _opener(settings, metadata, provider), budget)
     except StartupError as error:
         if settings.provider != "auto" or provider == "cpu":
             raise
         logger.warning("no GPU can be used, so the CPU is: %s", error)
-        provider = "cpu"
-        session, topology = _open_tuned(settings, _opener(settings, metadata, provider), budget)
-    return session, provider, topology
+        return _open_tuned(settings, _opener(settings, metadata, "cpu"), budget)
 
 
 def _opener(settings: Settings, metadata: ArtifactMetadata, provider: str) -> SessionOpener:
@@ -93,24 +109,26 @@ def _opener(settings: Settings, metadata: ArtifactMetadata, provider: str) -> Se
     return SessionOpener(plan, devices)
 
 
-def _open_tuned(settings: Settings, opener: SessionOpener, budget: int) -> tuple[Session, Topology]:
-    """Settle the topology (as set, as found before, or by a sweep) and open its session."""
+def _open_tuned(settings: Settings, opener: SessionOpener, budget: int) -> EngineSessions:
+    """Settle the topology (as set, as found before, or by a sweep) and open its sessions."""
     provider, n_devices = opener.plan.provider, len(opener.devices)
     options = candidates(settings, provider, budget, n_devices)
     if not settings.tune or (len(options) == 1 and settings.max_batch_size):
-        return opener.open(options[0]), plan_topology(settings, provider, budget, n_devices=n_devices)
+        topology = plan_topology(settings, provider, budget, n_devices=n_devices)
+        return EngineSessions(opener.open(options[0]), None, provider, topology)
     key, files = _key(settings, opener, budget), tuning_files(settings.artifact)
-    found, session = load_tuning(files, key), None
-    cached = found is not None
-    if found is None:
-        found, session = _measure(opener, options)
-        save_tuning(files, key, found)
-    topology = plan_topology(settings, provider, budget, found=found, origin="cached" if cached else "measured")
-    return session or opener.open(found.candidate), topology
+    found = load_tuning(files, key)
+    if found is not None:
+        topology = plan_topology(settings, provider, budget, found=found, origin="cached")
+        alone = opener.open(Candidate(1, topology.alone_threads)) if topology.alone_threads else None
+        return EngineSessions(opener.open(found.candidate), alone, provider, topology)
+    found, session, alone = _measure(opener, options)
+    save_tuning(files, key, found)
+    return EngineSessions(session, alone, provider, plan_topology(settings, provider, budget, found=found, origin="measured"))
 
 
-def _measure(opener: SessionOpener, options: Sequence[Candidate]) -> tuple[Sweep, Session]:
-    """Sweep all candidates; what the best one did, and its session.
+def _measure(opener: SessionOpener, options: Sequence[Candidate]) -> tuple[Sweep, Session, Session | None]:
+    """Sweep all candidates; what the best one did, its session, and one for a crop that is alone, if that pays.
 
     Raises:
         StartupError: the artifact does not run.
@@ -118,18 +136,21 @@ def _measure(opener: SessionOpener, options: Sequence[Candidate]) -> tuple[Sweep
     metadata = opener.plan.metadata
     shape, sizes = (metadata.image_height, metadata.image_width), sizes_up_to(opener.plan.max_batch_size)
     started_s = time.monotonic()
-    sweeps, sessions = [], {}
-    for candidate in options:
-        session = sessions[candidate] = opener.open(candidate)
-        try:
-            sweeps.append(sweep(session, candidate, shape, sizes, SWEEP_S / len(options)))
-        except Exception as error:
-            reason = f"{type(error).__name__}: {str(error)[:300]}"
-            raise StartupError(f"{opener.plan.path}: the artifact failed its warm-up: {reason}") from error
-        logger.info("measured %s", sweeps[-1].describe())
-    best = choose(sweeps)
+    sessions = {candidate: opener.open(candidate) for candidate in options}
+    wide, alone = wide_candidate(options, opener.plan.provider), None
+    try:
+        sweeps = sweep(list(sessions.items()), shape, sizes)
+        best = choose(sweeps)
+        session = sessions[best.candidate]
+        if wide is not None and best.candidate != wide and pays_alone(sessions[wide], session, shape):
+            best, alone = replace(best, candidate=replace(best.candidate, alone_threads=wide.intra_op_threads)), sessions[wide]
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
+        raise StartupError(f"{opener.plan.path}: the artifact failed its warm-up: {reason}") from error
+    for found in sweeps:
+        logger.info("measured %s", found.describe())
     logger.info("tuned in %.1f s", time.monotonic() - started_s)
-    return best, sessions[best.candidate]
+    return best, session, alone
 
 
 def _key(settings: Settings, opener: SessionOpener, budget: int) -> TuningKey:

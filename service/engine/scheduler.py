@@ -70,6 +70,11 @@ class Scheduler:
         """Items being decoded, waiting or running."""
         return self.waiting + self.decoding + self._running
 
+    @property
+    def alone(self) -> bool:
+        """Whether an item runs and there is no other in the engine: it may have all cores."""
+        return self._running == self.in_flight == 1
+
     def oldest_age_s(self, now_s: float) -> float:
         """Age of the item that has waited longest; 0 when nothing waits."""
         return self._queue.oldest_age_s(now_s)
@@ -85,22 +90,26 @@ class Scheduler:
 
     # -- What happens to items ----------------------------------------------------------------------------------------
 
+    def refusal_of(self, n_items: int, bulk: bool, deadline_s: float, now_s: float) -> QueueFullError | None:
+        """Why `admit` would turn away such a request now; `None`: it would let it in."""
+        prediction = self.predict(n_items, bulk, deadline_s)
+        lacking = n_items - self._queue.free
+        if lacking > 0:
+            retry_after_s = lacking * self.cost.duration_s(self.cost.cap) / self.cost.cap / self._limits.lanes
+            return QueueFullError(Refusal.QUEUE_FULL, prediction.start_s, retry_after_s)
+        late_s = late_by_s(prediction, self._limits.budgets.of(bulk), deadline_s - now_s)
+        return QueueFullError(Refusal.PREDICTED_WAIT, prediction.start_s, late_s) if late_s > 0 else None
+
     def admit(self, items: Sequence[Item], now_s: float) -> None:
         """Let in all items of a request, or none. They have the same deadline and are alike in `bulk`.
 
         Raises:
             QueueFullError: there is no room for all of them, or they would wait too long.
         """
-        n_items, bulk = len(items), items[0].bulk
-        prediction = self.predict(n_items, bulk, items[0].deadline_s)
-        lacking = n_items - self._queue.free
-        if lacking > 0:
-            retry_after_s = lacking * self.cost.duration_s(self.cost.cap) / self.cost.cap / self._limits.lanes
-            raise QueueFullError(Refusal.QUEUE_FULL, prediction.start_s, retry_after_s)
-        late_s = late_by_s(prediction, self._limits.budgets.of(bulk), items[0].deadline_s - now_s)
-        if late_s > 0:
-            raise QueueFullError(Refusal.PREDICTED_WAIT, prediction.start_s, late_s)
-        if not bulk:
+        refusal = self.refusal_of(len(items), items[0].bulk, items[0].deadline_s, now_s)
+        if refusal is not None:
+            raise refusal
+        if not items[0].bulk:
             self._single_seen_s = now_s
         for item in items:
             self._queue.reserve(item)
@@ -168,7 +177,7 @@ class Scheduler:
         self._running += n_items
 
     def ran(self, n_items: int, duration_s: float | None = None) -> None:
-        """A run is over; with its duration when it went well."""
+        """A run is over; with its duration when the cost model is to learn from it."""
         self._busy_lanes -= 1
         self._running -= n_items
         if duration_s is not None:

@@ -18,9 +18,6 @@ DEFAULT_CPU_BATCH_SIZE: Final = 8
 """Where nothing is measured."""
 MAX_LANES_PER_DEVICE: Final = 2
 """A GPU runs one batch of a session at a time; a second one in flight is copied and decoded meanwhile."""
-
-CHOICE_SLACK: Final = 0.05
-"""Candidates whose best rate is within this share of the best one's are alike in rate; then the quicker batch wins."""
 Origin = Literal["set", "measured", "cached"]
 
 
@@ -30,6 +27,8 @@ class Candidate:
 
     lanes: int
     intra_op_threads: int
+    alone_threads: int = 0
+    """Of a second session, for a run that has the engine to itself; 0: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +73,8 @@ class Topology:
     max_batch_size: int
     """Crops in a run, at most."""
     decode_threads: int
+    alone_threads: int = 0
+    """Of a run of a crop that is the only one in the engine, in a session of its own; 0: it runs as any other."""
     buckets: tuple[int, ...] = ()
     """Sizes that batches are padded to, ascending; none on a CPU."""
     durations_s: Mapping[int, float] = field(default_factory=dict)
@@ -130,6 +131,13 @@ def candidates(settings: Settings, provider: str, budget: int, n_devices: int) -
     return [Candidate(budget // n_threads, n_threads) for n_threads in threads]
 
 
+def wide_candidate(options: Sequence[Candidate], provider: str) -> Candidate | None:
+    """Of several candidates, the one that gives all cores to one run; `None` on a GPU, or without a choice."""
+    if provider in GPU_PROVIDERS or len(options) == 1:
+        return None
+    return next(option for option in options if option.lanes == 1)
+
+
 def plan_topology(
     settings: Settings,
     provider: str,
@@ -162,6 +170,7 @@ def plan_topology(
         intra_op_threads=best.intra_op_threads,
         max_batch_size=cap,
         decode_threads=settings.decode_threads or max(1, budget // 2),
+        alone_threads=best.alone_threads,
         buckets=sizes_up_to(cap) if on_gpu else (),
         durations_s=found.durations_s if found else {},
         origin=origin,

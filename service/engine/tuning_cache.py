@@ -15,7 +15,7 @@ from service.engine.topology import Candidate, Sweep
 
 logger = logging.getLogger(__name__)
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the file and of how sweeps are made: another one is tuned again."""
 USER_FOLDER: Final = "parseq-service"
 
@@ -81,6 +81,7 @@ def save_tuning(files: list[Path], key: TuningKey, found: Sweep) -> Path | None:
         "found": {
             "lanes": found.candidate.lanes,
             "intra_op_threads": found.candidate.intra_op_threads,
+            "alone_threads": found.candidate.alone_threads,
             "durations_s": found.durations_s,
         },
     }
@@ -110,11 +111,15 @@ def _parse(found: dict[str, object]) -> Sweep:
     Raises:
         KeyError, TypeError, ValueError, AttributeError: it is not one.
     """
-    lanes, threads, durations_s = found["lanes"], found["intra_op_threads"], found["durations_s"]
-    if not isinstance(lanes, int) or not isinstance(threads, int) or not isinstance(durations_s, dict):
+    lanes, threads, alone_threads = found["lanes"], found["intra_op_threads"], found["alone_threads"]
+    durations_s = found["durations_s"]
+    if not (isinstance(lanes, int) and isinstance(threads, int) and isinstance(alone_threads, int)):
+        raise TypeError("not a candidate")
+    if not isinstance(durations_s, dict):
         raise TypeError("not a sweep")
-    sweep = Sweep(Candidate(lanes, threads), {int(size): float(seconds) for size, seconds in durations_s.items()})
+    candidate = Candidate(lanes, threads, alone_threads)
+    sweep = Sweep(candidate, {int(size): float(seconds) for size, seconds in durations_s.items()})
     possible = all(size >= 1 and 0 < seconds < math.inf for size, seconds in sweep.durations_s.items())
-    if lanes < 1 or threads < 1 or not sweep.durations_s or not possible:
+    if lanes < 1 or threads < 1 or alone_threads < 0 or not sweep.durations_s or not possible:
         raise ValueError("impossible numbers")
     return sweep

@@ -64,6 +64,8 @@ MUTATIONS = (
     ("scheduler.py", "item.outcome = Outcome.EXPIRED", "pass", "an expired item has no outcome"),
     ("scheduler.py", "self.waiting >= self.cost.cap", "False", "a full batch waits for company"),
     ("scheduler.py", "if others and queue.bulk_precedes(deadline_s)", "if False", "urgent bulk does not count"),
+    ("scheduler.py", "self._running == self.in_flight == 1", "self._running == 1", "alone beside crops that wait"),
+    ("scheduler.py", "self._running == self.in_flight == 1", "self.waiting == 0", "alone beside other runs"),
     ("admission.py", "prediction.start_s == 0.0", "False", "refused while a lane is free"),
     ("admission.py", "self.singles // (BULK_EVERY - 1)", "self.bulk", "single crops wait for all bulk"),
     ("admission.py", "return self.singles + self.bulk", "return self.bulk", "bulk does not wait for single crops"),
@@ -77,10 +79,13 @@ MUTATIONS = (
     ("cost.py", "fits, fails = 0,", "fits, fails = 1,", "one crop always fits"),
     (
         "batcher.py",
-        "self._scheduler.ran(len(batch), duration_s)",
+        "self._scheduler.ran(len(batch), duration_s if session is self._session else None)",
         "pass",
         "a lane is taken while it answers",
     ),
+    ("batcher.py", "duration_s if session is self._session else None", "duration_s", "runs with all cores are learnt from"),
+    ("batcher.py", "self._alone if alone and", "self._alone if", "batches run as if they were alone"),
+    ("batcher.py", "self._run([item], self._session)", "self._run([item], session)", "what failed alone is run alone again"),
     (
         "batcher.py",
         "for item in batch:\n                if",

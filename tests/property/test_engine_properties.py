@@ -17,11 +17,14 @@ from tests.toy_artifact import pixels_of
     fates=st.lists(st.sampled_from(["good", "poisoned", "expired", "cancelled", "undecodable"]), max_size=40),
     lanes=st.integers(1, 3),
     max_batch_size=st.integers(1, 5),
+    alone=st.sampled_from([None, FakeSession()]),
 )
-def test_every_admitted_item_is_settled_exactly_once(fates: list[str], lanes: int, max_batch_size: int) -> None:
+def test_every_admitted_item_is_settled_exactly_once(
+    fates: list[str], lanes: int, max_batch_size: int, alone: FakeSession | None
+) -> None:
     mailbox, tally = Mailbox(), Tally()
     limits = Limits(lanes, max_queue_items=64)
-    engine = Engine(FakeSession(), CostModel(max_batch_size), limits, deliver=mailbox.deliver, observer=tally)
+    engine = Engine(FakeSession(), CostModel(max_batch_size), limits, deliver=mailbox.deliver, observer=tally, alone=alone)
     engine.start()
     items = [new_item(0.0 if fate == "expired" else 1e12) for fate in fates]
     if items:

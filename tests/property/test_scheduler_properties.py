@@ -167,6 +167,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not batch:
             return
         assert all(item.stage is Stage.RUNNING for item in batch)
+        others = [*self.at(Stage.DECODING), *self.at(Stage.WAITING), *self.runs]
+        assert self.scheduler.alone is (len(batch) == 1 and not others)  # an item has all cores only if there is no other
         self.runs.append(batch)
         self.check_order(batch, live)
         self.check_size(batch, live, most)

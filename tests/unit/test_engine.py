@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from service.engine.batcher import Engine, run_checked
 from service.engine.cost import CostModel
 from service.engine.scheduler import Limits
 from service.engine.types import EngineDownError, InferenceError, Item, Outcome, QueueFullError
-from tests.fakes import PATIENCE_S, FakeSession, LaneKilled, Mailbox, Tally, new_item
+from tests.fakes import PATIENCE_S, FakeClock, FakeSession, LaneKilled, Mailbox, Tally, new_item, read_toy
 from tests.toy_artifact import STEPS, pixels_of
 
 
@@ -22,9 +24,20 @@ class Bench:
     def __init__(self, **options: Any) -> None:
         self.session, self.mailbox, self.tally = FakeSession(), Mailbox(), Tally()
         cost = CostModel(options.pop("max_batch_size", 4))
-        clock = options.pop("clock", time.monotonic)
+        niceness = options.pop("lane_niceness", 0)
+        clock, alone = options.pop("clock", time.monotonic), options.pop("alone", None)
+        self.cost = cost
         limits = Limits(**{"lanes": 1, "max_queue_items": 64, **options})
-        self.engine = Engine(self.session, cost, limits, deliver=self.mailbox.deliver, observer=self.tally, clock=clock)
+        self.engine = Engine(
+            self.session,
+            cost,
+            limits,
+            deliver=self.mailbox.deliver,
+            observer=self.tally,
+            alone=alone,
+            clock=clock,
+            lane_niceness=niceness,
+        )
 
     def post(self, *texts: str, deadline_s: float = 1e12, poisoned: bool = False) -> list[Item]:
         items = [new_item(deadline_s) for _ in texts]
@@ -54,6 +67,41 @@ def test_an_idle_lane_runs_a_single_item_at_once(bench: Bench) -> None:
     assert item.outcome is Outcome.DONE
     assert ids_of(item) == [11, 12]
     assert bench.session.batches == [1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no priorities of threads")
+@pytest.mark.parametrize("niceness", [0, 3])
+def test_lanes_give_way_to_the_thread_that_started_them(niceness: int) -> None:
+    bench = Bench(lane_niceness=niceness)
+    seen: list[int] = []
+
+    def answer(crops: Any) -> Any:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return read_toy(crops)
+
+    bench.session.answer = answer
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    bench.engine.start()
+    bench.post("a")
+    bench.mailbox.wait_for(1)
+    assert bench.engine.stop(PATIENCE_S)
+    assert seen == [before + niceness]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
+
+def test_a_refusal_can_be_foretold_and_is_not_counted() -> None:
+    bench = Bench(max_queue_items=2)
+    assert bench.engine.refusal_of(3, True, 1.0) is None  # not started: `admit` says so
+    bench.engine.start()
+    refusal = bench.engine.refusal_of(3, True, 1.0)
+    assert refusal is not None
+    with pytest.raises(QueueFullError) as raised:
+        bench.engine.admit([new_item(bulk=True) for _ in range(3)])
+    told = raised.value
+    assert (refusal.refusal, refusal.wait_s, refusal.retry_after_s) == (told.refusal, told.wait_s, told.retry_after_s)
+    assert bench.engine.refusal_of(2, True, 1.0) is None
+    assert bench.tally.counts == {"queue_full": 3}
+    assert bench.engine.stop(PATIENCE_S)
 
 
 def test_items_accumulate_while_the_lane_is_busy_up_to_the_cap(bench: Bench) -> None:
@@ -312,3 +360,78 @@ def test_the_lane_is_free_before_anyone_is_answered() -> None:
     bench.mailbox.wait_for(2)
     assert bench.engine.stop(PATIENCE_S)
     assert waits_s == [0.0, 0.0]
+
+
+@pytest.fixture
+def wide() -> FakeSession:
+    """A session for items that are alone."""
+    return FakeSession()
+
+
+@pytest.fixture
+def bench_with_wide(wide: FakeSession) -> Iterator[Bench]:
+    bench = Bench(alone=wide, lanes=2)
+    bench.engine.start()
+    yield bench
+    bench.session.gate.set()
+    wide.gate.set()
+    assert bench.engine.stop(PATIENCE_S)
+
+
+def test_an_item_that_is_alone_has_a_session_of_its_own(bench_with_wide: Bench, wide: FakeSession) -> None:
+    for index in range(3):
+        [item] = bench_with_wide.post(str(index))
+        bench_with_wide.mailbox.wait_for(index + 1)
+        assert ids_of(item) == [index + 1]
+    assert (wide.batches, bench_with_wide.session.batches) == ([1] * 3, [])
+    assert bench_with_wide.tally.counts["done"] == 3
+
+
+def test_an_item_beside_one_that_runs_is_not_alone(bench_with_wide: Bench, wide: FakeSession) -> None:
+    wide.gate.clear()
+    bench_with_wide.post("0")
+    wide.wait_entered()
+    bench_with_wide.post("1")
+    bench_with_wide.mailbox.wait_for(1)
+    assert (wide.batches, bench_with_wide.session.batches) == ([1], [1])
+
+
+def test_an_item_beside_one_that_is_being_decoded_is_not_alone(bench_with_wide: Bench, wide: FakeSession) -> None:
+    bench_with_wide.engine.admit([decoding := new_item()])
+    bench_with_wide.post("1")
+    bench_with_wide.mailbox.wait_for(1)
+    bench_with_wide.engine.submit(decoding, pixels_of("2"))
+    bench_with_wide.mailbox.wait_for(2)
+    assert (wide.batches, bench_with_wide.session.batches) == ([1], [1])
+
+
+def test_a_run_with_all_cores_teaches_nothing_about_the_lanes_and_is_counted(wide: FakeSession) -> None:
+    clock = FakeClock()
+    bench = Bench(alone=wide, clock=clock)
+    bench.cost.seed({1: 1.0, 4: 2.0})
+    for session in (wide, bench.session):
+        session.answer = lambda crops: (clock.advance(0.6), read_toy(crops))[1]
+    bench.engine.start()
+    bench.post("0")
+    bench.mailbox.wait_for(1)
+    assert bench.cost.duration_s(1) == 1.0
+    bench.post(*"12")
+    bench.mailbox.wait_for(3)
+    assert bench.engine.stop(PATIENCE_S)
+    assert bench.cost.duration_s(1) < 1.0
+    assert (wide.batches, sum(bench.session.batches)) == ([1], 2)
+    assert bench.tally.batches == wide.batches + bench.session.batches
+
+
+def test_an_item_that_failed_alone_is_tried_as_any_other(bench_with_wide: Bench, wide: FakeSession) -> None:
+    def fail(_crops: Any) -> Any:
+        raise RuntimeError("this session is broken")
+
+    wide.answer = fail
+    [good] = bench_with_wide.post("7")
+    bench_with_wide.mailbox.wait_for(1)
+    [poisoned] = bench_with_wide.post("7", poisoned=True)
+    bench_with_wide.mailbox.wait_for(2)
+    assert (good.outcome, ids_of(good)) == (Outcome.DONE, [8])
+    assert (poisoned.outcome, type(poisoned.error)) == (Outcome.FAILED, InferenceError)
+    assert (wide.batches, bench_with_wide.session.batches) == ([1, 1], [1, 1])

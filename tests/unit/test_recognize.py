@@ -16,8 +16,9 @@ import pytest
 from service import errors
 from service.app import App
 from service.decode_image import QUICK_PIXELS
-from service.recognize import TIMEOUT_HEADER, RecognizeEndpoint
+from service.recognize import RecognizeEndpoint
 from service.runtime import Runtime
+from service.timeouts import TIMEOUT_HEADER
 from tests.fakes import FakeSession, request, serving, toy_runtime, until, with_client
 from tests.images import encode, gradient
 from tests.toy_artifact import png_of

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from service.artifact import LoadedArtifact, load_artifact
 from service.engine import opening
-from service.engine.topology import Candidate, Sweep, Topology, candidates, plan_topology, sizes_up_to
-from service.engine.tuning import choose, sweep
+from service.engine.session import word_crops
+from service.engine.topology import Candidate, Sweep, Topology, candidates, plan_topology, sizes_up_to, wide_candidate
+from service.engine.tuning import choose, pays_alone, sweep
 from service.engine.tuning_cache import TuningKey, load_tuning, save_tuning, tuning_files
 from service.runtime import Runtime
 from tests.fakes import FakeClock, FakeSession, read_toy, request, toy_settings
-from tests.toy_artifact import HEIGHT, METADATA, WIDTH, write_artifact
+from tests.toy_artifact import HEIGHT, METADATA, WIDTH, pixels_of, png_of, write_artifact
 
 LONG_S = 1000.0
 KEY = TuningKey(1, 2, "1.0", "cpu", (0,), "some CPU", 2, 0, 0, 0)
@@ -49,7 +50,7 @@ class TimedSession:
 def measure(duration_s: Callable[[int], float], lanes: int = 2, largest: int = 32, limit_s: float = LONG_S) -> Sweep:
     clock = FakeClock()
     session = TimedSession(clock, lanes, duration_s)
-    found = sweep(session, Candidate(lanes, 1), (HEIGHT, WIDTH), sizes_up_to(largest), limit_s, clock)
+    [found] = sweep([(Candidate(lanes, 1), session)], (HEIGHT, WIDTH), sizes_up_to(largest), limit_s, clock)
     assert session.most_in_flight == lanes
     return found
 
@@ -75,13 +76,67 @@ def test_a_sweep_ends_where_larger_batches_are_slower() -> None:
 
 def test_a_sweep_ends_when_its_time_is_up_but_measures_something() -> None:
     assert list(measure(lambda _n: 5.0, limit_s=1.0).durations_s) == [1]
-    assert list(measure(lambda _n: 5.0, limit_s=25.0).durations_s) == [1, 2]
+    assert list(measure(lambda _n: 5.0, limit_s=40.0).durations_s) == [1, 2]
 
 
 def test_the_first_run_and_a_hiccup_do_not_count() -> None:
     slow = iter([60.0, 3.0])
     found = measure(lambda _n: next(slow, 0.01), lanes=1, largest=1)
     assert found.durations_s == pytest.approx({1: 0.01})
+
+
+def contenders(clock: FakeClock, *durations_s: Callable[[int], float]) -> tuple[list[Any], list[tuple[int, int]]]:
+    """Candidates of one lane with these durations of a run, and a list of what is run: index of the candidate, crops."""
+    order: list[tuple[int, int]] = []
+
+    def session(index: int, duration_s: Callable[[int], float]) -> TimedSession:
+        def noted_s(n_crops: int) -> float:
+            order.append((index, n_crops))
+            return duration_s(n_crops)
+
+        return TimedSession(clock, 1, noted_s)
+
+    return [(Candidate(1, 1 + index), session(index, each)) for index, each in enumerate(durations_s)], order
+
+
+def test_candidates_are_measured_in_turn_and_twice() -> None:
+    """Whatever slows the machine down for a while slows all of them."""
+    clock = FakeClock()
+    sessions, order = contenders(clock, lambda n: 0.1 * n, lambda n: 0.2 * n)
+    first, second = sweep(sessions, (HEIGHT, WIDTH), (1, 2), LONG_S, clock)
+    each_size = [(0, 1), (1, 1)] * 3 + [(0, 2), (1, 2)] * 3
+    assert order == [(0, 1), (1, 1)] + each_size * 2
+    assert (first.candidate, second.candidate) == (Candidate(1, 1), Candidate(1, 2))
+    assert first.durations_s == pytest.approx({1: 0.1, 2: 0.2})
+    assert second.durations_s == pytest.approx({1: 0.2, 2: 0.4})
+
+
+def test_a_machine_that_is_slow_for_a_while_fools_nobody() -> None:
+    clock = FakeClock()
+
+    def at_its_pace(n_crops: int) -> float:
+        return 0.01 * n_crops * (1.5 if 0.3 < clock() < 0.9 else 1.0)
+
+    sessions, _ = contenders(clock, at_its_pace, at_its_pace)
+    first, second = sweep(sessions, (HEIGHT, WIDTH), (1, 2, 4), LONG_S, clock)
+    assert first.durations_s == second.durations_s == pytest.approx({1: 0.01, 2: 0.02, 4: 0.04})
+
+
+def test_larger_batches_are_tried_while_one_candidate_gains_from_them() -> None:
+    clock = FakeClock()
+    sessions, _ = contenders(clock, lambda n: 0.1 * n * n, lambda n: 0.1 + 0.01 * n + (9.0 if n > 4 else 0.0))
+    found = sweep(sessions, (HEIGHT, WIDTH), (1, 2, 4, 8, 16), LONG_S, clock)
+    assert [list(each.durations_s) for each in found] == [[1, 2, 4, 8]] * 2
+    assert [each.knee for each in found] == [1, 4]
+
+
+@pytest.mark.parametrize("size", [(32, 128), (48, 320), (16, 64)])
+def test_crops_of_the_sweep_have_a_word_on_them(size: tuple[int, int]) -> None:
+    crops = word_crops(*size, 3)
+    assert [(crop.shape, crop.dtype) for crop in crops] == [((*size, 3), np.uint8)] * 3
+    dark = crops[0].min(axis=(0, 2)) < 128
+    assert dark.mean() > 0.3  # letters all along it
+    assert (crops[0].max(axis=(0, 2)) > 200).all()  # on light ground
 
 
 @pytest.mark.parametrize("cap", [1, 6, 32])
@@ -107,14 +162,41 @@ def test_on_a_gpu_the_knee_is_a_bucket_and_a_padded_batch_costs_what_its_bucket_
 def test_the_choice_follows_the_rates() -> None:
     lanes, threads = swept(2, 1, at_1=300, at_4=360), swept(1, 2, at_1=250, at_4=330)
     assert choose([lanes, threads]) is lanes
-    assert choose([threads, lanes]) is lanes
-    fast = swept(1, 2, at_1=250, at_4=400)
-    assert choose([lanes, fast]) is fast
+    fast, faster = swept(2, 2, at_1=250, at_4=400), swept(1, 4, at_1=300, at_4=420)
+    assert choose([lanes, fast, faster]) is faster
 
 
-def test_of_candidates_that_are_alike_the_one_with_the_quicker_batch_wins() -> None:
-    many, one = swept(2, 1, at_1=100, at_8=360), swept(1, 2, at_1=340, at_8=350)
-    assert choose([many, one]) is one
+def test_the_most_likely_candidate_is_left_only_for_a_clearly_better_one() -> None:
+    lanes = swept(2, 1, at_1=100, at_8=360)
+    assert choose([lanes, swept(1, 2, at_1=390, at_8=395)]) is lanes
+    better = swept(1, 2, at_1=390, at_8=397)
+    assert choose([lanes, better]) is better
+
+
+@pytest.mark.parametrize(("wide_s", "pays"), [(0.079, True), (0.081, False), (0.2, False)])
+def test_a_second_session_pays_when_a_crop_that_is_alone_is_read_much_sooner(wide_s: float, pays: bool) -> None:
+    clock = FakeClock()
+    wide, usual = TimedSession(clock, 1, lambda _n: wide_s), TimedSession(clock, 1, lambda _n: 0.1)
+    assert pays_alone(wide, usual, (HEIGHT, WIDTH), clock) is pays
+    assert set(wide.batches) == set(usual.batches) == {1}
+
+
+def test_a_hiccup_does_not_decide_whether_a_second_session_pays() -> None:
+    clock, hiccups = FakeClock(), iter([0.5, 0.05, 0.5, 0.5, 0.5, 0.5])
+    wide, usual = TimedSession(clock, 1, lambda _n: next(hiccups, 0.05)), TimedSession(clock, 1, lambda _n: 0.1)
+    assert pays_alone(wide, usual, (HEIGHT, WIDTH), clock)
+    lucky = iter([0.01, 0.1, 0.01])
+    wide = TimedSession(clock, 1, lambda _n: next(lucky, 0.1))
+    assert not pays_alone(wide, usual, (HEIGHT, WIDTH), clock)
+
+
+def test_only_a_cpu_whose_lanes_are_open_has_a_candidate_for_a_crop_that_is_alone() -> None:
+    def wide(provider: str, budget: int, **settings: Any) -> Candidate | None:
+        return wide_candidate(candidates(toy_settings(**{"lanes": 0, **settings}), provider, budget, 1), provider)
+
+    assert (wide("cpu", 2), wide("openvino", 6)) == (Candidate(1, 2), Candidate(1, 6))
+    assert wide("cpu", 1) is wide("cpu", 2, lanes=2) is wide("cpu", 2, intra_op_threads=1) is None
+    assert wide("cuda", 8, intra_op_threads=4) is None
 
 
 def test_candidates_stay_within_the_budget() -> None:
@@ -143,6 +225,7 @@ def test_what_is_usual_is_planned_where_nothing_is_measured() -> None:
 def test_what_was_found_survives_the_journey(tmp_path: Path) -> None:
     files = [tmp_path / "model.onnx.tuning.json"]
     found = swept(2, 1, at_1=300, at_4=360)
+    found = replace(found, candidate=Candidate(2, 1, alone_threads=2))
     assert load_tuning(files, KEY) is None
     assert save_tuning(files, KEY, found) == files[0]
     assert load_tuning(files, KEY) == found
@@ -169,10 +252,12 @@ def test_whatever_the_outcome_depends_on_is_in_the_key(tmp_path: Path, changed: 
         lambda _: "[]",
         lambda _: "\0\1",
         lambda text: text[:-20],
-        lambda text: text.replace('"version": 1', '"version": 0'),
+        lambda text: text.replace('"version": 2', '"version": 1'),
         lambda text: text.replace('"lanes": 2', '"lanes": 0'),
         lambda text: text.replace('"lanes": 2', '"lanes": "2"'),
         lambda text: text.replace('"intra_op_threads": 1', '"intra_op_threads": 0'),
+        lambda text: text.replace('"alone_threads": 0', '"alone_threads": -1'),
+        lambda text: text.replace('"alone_threads": 0', '"alone_threads": null'),
         lambda text: text.replace('"1": 0.', '"1": -0.'),
         lambda text: text.replace('"1": 0.', '"0": 0.'),
         lambda text: text.replace('"1": 0.00', '"1": NaN, "2": 0.00'),
@@ -211,14 +296,19 @@ class Starts:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.artifact = write_artifact(folder / "toy.onnx")
         self.swept: list[tuple[Candidate, tuple[int, ...]]] = []
+        self.pays_alone = False
         self.found = {Candidate(2, 1): swept(2, 1, at_1=300, at_4=360), Candidate(1, 2): swept(1, 2, at_1=200, at_2=300)}
         monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         monkeypatch.setattr(opening, "sweep", self._sweep)
+        monkeypatch.setattr(opening, "pays_alone", lambda *_: self.pays_alone)
         monkeypatch.setattr("service.artifact.cpu_budget", lambda: 2)
 
-    def _sweep(self, _session: Any, candidate: Candidate, _shape: Any, sizes: Any, _limit_s: float) -> Sweep:
-        self.swept.append((candidate, tuple(sizes)))
-        return self.found.get(candidate, swept(candidate.lanes, candidate.intra_op_threads, at_1=100, at_2=120))
+    def _sweep(self, sessions: list[tuple[Candidate, Any]], _shape: Any, sizes: Any) -> list[Sweep]:
+        self.swept += [(candidate, tuple(sizes)) for candidate, _ in sessions]
+        return [
+            self.found.get(candidate, swept(candidate.lanes, candidate.intra_op_threads, at_1=100, at_2=120))
+            for candidate, _ in sessions
+        ]
 
     def start(self, **settings: Any) -> LoadedArtifact:
         self.swept.clear()
@@ -244,6 +334,27 @@ def test_the_choice_of_a_start_follows_the_sweep(starts: Starts) -> None:
     starts.found[Candidate(1, 2)] = swept(1, 2, at_1=400, at_2=500)
     topology = starts.start().topology
     assert (topology.lanes, topology.intra_op_threads, topology.max_batch_size) == (1, 2, 2)
+
+
+def test_a_second_session_that_pays_is_opened_and_remembered(starts: Starts) -> None:
+    plain = starts.start(max_batch_size=6)
+    assert (plain.alone, plain.topology.alone_threads) == (None, 0)
+    starts.pays_alone = True
+    for origin in ("measured", "cached"):
+        artifact = starts.start()
+        assert (artifact.topology.lanes, artifact.topology.alone_threads, artifact.topology.origin) == (2, 2, origin)
+        assert artifact.alone is not None
+        assert artifact.alone is not artifact.session
+        assert len(artifact.alone.run(np.stack([pixels_of("a")]))[0]) == 1
+
+
+def test_a_second_session_is_for_several_lanes_that_were_left_open(starts: Starts) -> None:
+    starts.pays_alone = True
+    for settings in ({"lanes": 2}, {"intra_op_threads": 1}, {"tune": False}):
+        assert starts.start(**settings).alone is None
+    starts.found[Candidate(1, 2)] = swept(1, 2, at_1=400, at_2=500)
+    artifact = starts.start()  # a single lane with all cores has nothing to gain
+    assert (artifact.topology.lanes, artifact.topology.alone_threads, artifact.alone) == (1, 0, None)
 
 
 def test_another_artifact_of_the_same_name_is_tuned_anew(starts: Starts) -> None:
@@ -289,3 +400,17 @@ def test_the_engine_starts_from_what_was_found_and_says_so() -> None:
     [sample] = runtime.metrics.model.collect()[0].samples
     assert (sample.labels["lanes"], sample.labels["intra_op_threads"], sample.labels["max_batch_size"]) == ("2", "1", "2")
     assert "2 lanes x 1 threads, batches of up to 2 (cached)" in runtime.describe()
+
+
+def test_the_engine_runs_a_crop_that_is_alone_in_its_session_and_says_so() -> None:
+    topology = replace(plan_topology(toy_settings(lanes=2), "cpu", 2), alone_threads=2, max_batch_size=4)
+    usual, wide = FakeSession(), FakeSession()
+    runtime = Runtime(toy_settings(lanes=2), LoadedArtifact(METADATA, usual, "cpu", topology, wide))
+    answer = request(runtime, "POST", "/v1/recognize", content=png_of("lone"), headers={"content-type": "image/png"})
+    assert answer.json()["text"] == "lone"
+    assert wide.batches == [1, 1, 1]  # warmed up at the one size it will see
+    assert usual.batches == [1, 1, 2, 4]
+    [sample] = runtime.metrics.model.collect()[0].samples
+    assert sample.labels["alone_threads"] == "2"
+    assert b"parseq_batch_size_crops_count 1.0" in runtime.metrics.render()
+    assert "2 lanes x 1 threads (2 for a crop that is alone), " in runtime.describe()

@@ -1,0 +1,188 @@
+"""Refusals by the headers alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from service import errors
+from service.app import App
+from service.errors import Kind
+from service.runtime import Runtime
+from service.timeouts import TIMEOUT_HEADER
+from tests.fakes import FakeSession, serving, toy_runtime
+from tests.toy_artifact import png_of
+
+PATH = "/v1/recognize"
+RUN_S = 2.0
+WAIT_MS = 500.0
+"""Shorter than a run: while one lasts, nothing is let in."""
+FORM, JSON = "multipart/form-data; boundary=x", "application/json"
+
+
+class Request:
+    """A request with a `body`, or one whose body never comes: asking for that is an error."""
+
+    def __init__(self, body: bytes | None = None, **headers: str) -> None:
+        given = {"content-type": "image/png", "content-length": "5000"} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
+        pairs = [(name.encode(), value.encode()) for name, value in given.items() if value]
+        self.scope = {"type": "http", "method": "POST", "path": PATH, "query_string": b"", "headers": pairs}
+        self.sent: list[Any] = []
+        self._body = body
+        self._body_given = False
+
+    async def receive(self) -> Any:
+        assert self._body is not None, "the body was asked for"
+        if self._body_given:
+            await asyncio.Event().wait()  # the client stays
+        self._body_given = True
+        return {"type": "http.request", "body": self._body, "more_body": False}
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    async def to(self, app: App) -> Request:
+        await app(self.scope, self.receive, self.send)
+        return self
+
+    def headers(self) -> dict[bytes, bytes]:
+        return dict(self.sent[0]["headers"])
+
+    def expect(self, kind: Kind) -> dict[str, Any]:
+        start, body = self.sent
+        document = json.loads(body["body"])
+        assert start["status"] == document["status"] == kind.status
+        assert (document["type"], document["title"]) == (kind.type, kind.title)
+        assert int(self.headers()[b"content-length"]) == len(body["body"])
+        assert self.headers()[b"content-type"] == b"application/problem+json"
+        return dict(document)
+
+
+def while_busy(scenario: Callable[[App], Awaitable[Any]], **settings: Any) -> Runtime:
+    """Play a scenario while the only lane is in a run of `RUN_S`, by its own account."""
+    session = FakeSession()
+    budgets = {"max_queue_wait_ms": WAIT_MS, "max_batch_queue_wait_ms": WAIT_MS}
+    runtime = toy_runtime(session, max_batch_size=1, **{**budgets, **settings})
+
+    async def run() -> None:
+        async with serving(runtime) as client:
+            runtime.cost.seed({1: RUN_S})
+            session.entered = threading.Semaphore(0)
+            session.gate.clear()
+            running = asyncio.ensure_future(client.post(PATH, content=png_of("a"), headers={"content-type": "image/png"}))
+            await asyncio.to_thread(session.wait_entered)
+            try:
+                await scenario(App(runtime))
+            finally:
+                session.gate.set()
+                await running
+
+    asyncio.run(run())
+    return runtime
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "application/octet-stream", "", FORM, JSON])
+def test_a_busy_server_says_so_before_the_body_is_read(content_type: str) -> None:
+    async def scenario(app: App) -> None:
+        request = await Request(content_type=content_type, x_request_id="mine").to(app)
+        detail = request.expect(errors.QUEUE_FULL)["detail"]
+        assert re.search(r"wait 2000 ms.* PARSEQ_MAX_(BATCH_)?QUEUE_WAIT_MS .*again in 5 s", detail)
+        assert request.headers()[b"retry-after"] == b"5"
+        assert request.headers()[b"x-request-id"] == b"mine"
+        assert b"connection" not in request.headers()
+
+    text = while_busy(scenario).metrics.render().decode()
+    assert 'parseq_crops_refused_total{reason="predicted_wait"} 1.0' in text
+    assert 'parseq_problems_total{problem="queue-full"} 1.0' in text
+    assert 'parseq_request_duration_seconds_count{status="429"} 1.0' in text
+    assert "parseq_crops_admitted_total 1.0" in text  # the one that keeps the lane busy
+
+
+def test_an_early_refusal_is_the_one_that_admission_would_give() -> None:
+    answers: list[tuple[Any, dict[bytes, bytes]]] = []
+
+    async def scenario(app: App) -> None:
+        for early in (True, False):
+            request = Request(png_of("a"), x_request_id="mine")
+            await (request.to(app) if early else app._serve(request.scope, request.receive, request.send))
+            answers.append((request.expect(errors.QUEUE_FULL), request.headers()))
+
+    while_busy(scenario)
+    assert answers[0] == answers[1]
+
+
+def test_a_full_queue_is_a_reason_too() -> None:
+    async def scenario(app: App) -> None:
+        waiting = asyncio.ensure_future(Request(png_of("b")).to(app))
+        await asyncio.sleep(0)  # it is let in, and takes the only slot
+        assert "PARSEQ_MAX_QUEUE_ITEMS" in (await Request().to(app)).expect(errors.QUEUE_FULL)["detail"]
+        waiting.cancel()
+        await waiting
+
+    budgets = {"max_queue_wait_ms": 60_000.0, "request_timeout_ms": 60_000.0}
+    text = while_busy(scenario, max_queue_items=1, max_crops_per_request=1, **budgets).metrics.render().decode()
+    assert 'parseq_crops_refused_total{reason="queue_full"} 1.0' in text
+
+
+def test_a_client_that_asks_before_it_sends_loses_its_connection() -> None:
+    async def scenario(app: App) -> None:
+        request = await Request(expect="100-continue").to(app)
+        request.expect(errors.QUEUE_FULL)
+        assert request.headers()[b"connection"] == b"close"
+
+    while_busy(scenario)
+
+
+@pytest.mark.parametrize(
+    ("headers", "kind"),
+    [
+        ({"content_type": "text/plain"}, errors.UNSUPPORTED_MEDIA_TYPE),
+        ({"content_length": "99999999999"}, errors.BODY_TOO_LARGE),
+        ({"content_length": "0"}, errors.EMPTY_BODY),
+        ({"content_length": ""}, errors.EMPTY_BODY),
+        ({TIMEOUT_HEADER.lower(): "soon"}, errors.MALFORMED_REQUEST),
+    ],
+)
+def test_wrong_headers_are_told_also_by_a_busy_server(headers: dict[str, str], kind: Kind) -> None:
+    async def scenario(app: App) -> None:
+        (await Request(b"", **headers).to(app)).expect(kind)
+
+    while_busy(scenario)
+
+
+@pytest.mark.parametrize("wait_setting", ["max_queue_wait_ms", "max_batch_queue_wait_ms"])
+@pytest.mark.parametrize("content_type", [FORM, JSON])
+def test_a_body_of_unknown_size_is_read_while_some_size_could_be_let_in(wait_setting: str, content_type: str) -> None:
+    async def scenario(app: App) -> None:
+        (await Request(b"not valid", content_type=content_type).to(app)).expect(errors.MALFORMED_REQUEST)
+
+    while_busy(scenario, **{wait_setting: 60_000.0, "request_timeout_ms": 60_000.0})
+
+
+def test_the_clients_own_time_out_counts() -> None:
+    async def scenario(app: App) -> None:
+        (await Request(x_request_timeout_ms="100").to(app)).expect(errors.QUEUE_FULL)
+        (await Request(b"", x_request_timeout_ms="50000").to(app)).expect(errors.EMPTY_BODY)
+
+    while_busy(scenario, max_queue_wait_ms=60_000.0, request_timeout_ms=60_000.0)
+
+
+def test_a_refusal_is_logged_for_debugging_only(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(app: App) -> None:
+        for level in (logging.INFO, logging.DEBUG):
+            caplog.set_level(level, "service.busy")
+            await Request().to(app)
+
+    while_busy(scenario)
+    [line] = [record for record in caplog.records if record.name == "service.busy"]
+    assert line.levelno == logging.DEBUG
+    assert "/v1/recognize: 429" in line.getMessage()
