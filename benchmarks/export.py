@@ -4,8 +4,8 @@ python benchmarks/export.py --model parseq-tiny [--weights FILE] [--json FILE]
 
 The graphs of a precision take turns with the float32 encoder, one run each and in a new order every round, so that whatever
 else the machine does, and whatever a run leaves behind in caches and threads, falls on all alike. The figures are medians
-of a run, the ratios those to the encoder's runs of the same turns. All precisions in one round would fight for the cache, while
-a service holds one graph.
+of a run, the ratios those to the encoder's runs of the same turns (of PyTorch, which runs last and alone: of the turns before).
+All precisions in one round would fight for the cache, while a service holds one graph.
 
 `ar` and `ar+1` are graphs with an early exit (`parseq-export --early-exit`), as is PyTorch's reading: they end with the longest
 text of a batch. So every round reads other crops: drawn texts of the lengths that the words of ICDAR 2015's training set have.

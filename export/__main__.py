@@ -15,7 +15,7 @@ from export.artifact import ArtifactError, DecodeMode, Precision
 from export.crop_sources import CropSourceError, parity_data
 from export.inspect import describe, inspect_artifact
 from export.parity import ParityError
-from export.to_onnx import ExportError, ExportOptions, ExportSummary, check_writable, export_artifact
+from export.to_onnx import NO_STEPS, ExportError, ExportOptions, ExportSummary, check_writable, export_artifact
 from model.configs import NAMED, ConfigError, read_config
 from model.download import DownloadError, file_sha256
 from model.loading import load, weights_path
@@ -118,6 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_writable(args.output, force=args.force)
         if args.calibration and args.precision != "int8":
             raise ExportError("--calibration is for --precision int8: leave it out, or add that")
+        if args.name == "":
+            raise ExportError("--name is empty: leave it out, or give a name")
+        if args.early_exit and args.decode == "nar":
+            raise ExportError(NO_STEPS)
         model, weights = _load(args)
         summary = _export(args, model, weights)
     except ParityError as error:
@@ -150,8 +154,6 @@ def _load(args: argparse.Namespace) -> tuple[PARSeq, Path]:
 
 def _export(args: argparse.Namespace, model: PARSeq, weights: Path) -> ExportSummary:
     decode: DecodeMode = args.decode or ("ar" if model.config.decode_ar else "nar")
-    if args.early_exit and decode == "nar":
-        raise ExportError("--early-exit is for --decode ar: reading at once has no steps to leave out")
     options = ExportOptions(
         model_name=args.name or args.model or weights.stem,
         decode=decode,

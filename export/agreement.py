@@ -3,6 +3,9 @@
 Half precision and 8-bit integers move every logit a little, so a text may change where the network hardly preferred one
 character to another. A crop with such a step (two best logits closer than the precision's `tie_margin`, in any pass) is counted
 apart; of all others a stated share must read the same, character for character, whatever the batch.
+
+A text that is cut short is easily taken for a near tie. So the way of reading is checked where no rounding excuses anything:
+the same graph in float32 must pass the parity gate, and a loop must read exactly as the steps written out.
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from export.artifact import CONFIDENCES_NAME, TOKEN_IDS_NAME, DecodeMode, Precision
+from export.artifact import CONFIDENCES_NAME, EOS_ID, TOKEN_IDS_NAME, DecodeMode, Precision
 from export.crops import Crop
 from export.parity import (
     BATCH_SIZES,
+    CONFIDENCE_TOLERANCE,
     MAX_REPORTED,
     Failure,
     GateReport,
@@ -57,6 +61,8 @@ class AgreementReport(GateReport):
     """How far an artifact that rounds agrees with PyTorch."""
 
     precision: Precision
+    structure_problem: str | None = None
+    """What rounding cannot excuse: the same graph is wrong in float32, or its loop reads otherwise than steps written out."""
     floor: float
     tie_margin: float
     agreement: float = 0.0
@@ -72,6 +78,8 @@ class AgreementReport(GateReport):
     def problem(self) -> str | None:
         """Why the artifact must not be written, in one sentence; None if it may."""
         demand = DEMANDS[self.precision]
+        if self.structure_problem:
+            return self.structure_problem
         decided = self.crops - self.near_ties
         if decided < MIN_DECIDED * self.crops:
             return (
@@ -109,6 +117,30 @@ def planned_readings(count: int) -> list[tuple[int, NDArray[np.int64]]]:
     rest = np.arange(min(IN_COMPANY, count), count)
     whole = [(largest, rest[start : start + largest]) for start in range(0, len(rest), largest)]
     return [*batches(min(IN_COMPANY, count), BATCH_SIZES), *whole]
+
+
+def loop_difference(
+    artifact: bytes, written_out: bytes, crops: Sequence[Crop], *, progress: Callable[[int], object] = lambda _: None
+) -> Failure | None:
+    """Where a graph with a loop reads otherwise than the same one with every step written out; None when nowhere.
+
+    Both round alike, so near ties excuse nothing: a loop that cut texts short, which are hard to tell from near ties, is found.
+    """
+    pixels = np.stack([crop.pixels for crop in crops])
+    sessions = cpu_session(artifact), cpu_session(written_out)
+    for batch_size, chosen in planned_readings(len(crops)):
+        found, wanted = (run_artifact(session, pixels[chosen]) for session in sessions)
+        for row, crop in enumerate(chosen.tolist()):
+            ids = wanted[TOKEN_IDS_NAME][row].tolist()
+            meaningful = slice(0, ids.index(EOS_ID) + 1 if EOS_ID in ids else len(ids))
+            others = found[TOKEN_IDS_NAME][row][meaningful] != wanted[TOKEN_IDS_NAME][row][meaningful]
+            gaps = np.abs(found[CONFIDENCES_NAME][row] - wanted[CONFIDENCES_NAME][row])[meaningful]
+            # Written so that a NaN differs.
+            differs = others | ~(gaps <= CONFIDENCE_TOLERANCE)
+            if differs.any():
+                return Failure(crops[crop].description, batch_size, int(differs.argmax()), "another token or probability")
+        progress(len(chosen))
+    return None
 
 
 def check_agreement(

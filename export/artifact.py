@@ -63,7 +63,7 @@ class ArtifactMetadata:
     opset: int
     has_logits: bool = False
     early_exit: bool = False
-    """Whether a run ends with the longest text of its batch, by a `Loop` in the graph."""
+    """Whether a run ends with the longest text of its batch."""
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -80,6 +80,9 @@ class ArtifactMetadata:
             raise ArtifactError(f"artifact metadata: refine_iters must be an integer >= 0, not {self.refine_iters!r}")
         if not isinstance(self.charset, str) or not self.charset or len(set(self.charset)) != len(self.charset):
             raise ArtifactError("artifact metadata: charset must be a string of distinct characters, not empty")
+        for name in ("has_logits", "early_exit"):
+            if type(getattr(self, name)) is not bool:
+                raise ArtifactError(f"artifact metadata: {name} must be true or false, not {getattr(self, name)!r}")
         for name, allowed in (("decode_mode", get_args(DecodeMode)), ("precision", get_args(Precision))):
             if getattr(self, name) not in allowed:
                 raise ArtifactError(f"artifact metadata: {name} must be one of {allowed}, not {getattr(self, name)!r}")

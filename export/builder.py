@@ -130,12 +130,11 @@ class GraphBuilder:
         self.nodes.append(node)
         return name
 
-    def loop(self, rounds: int, go_on: str, carried: Sequence[Carried], write: Callable[[str, list[str]], Round]) -> list[str]:
-        """Repeat what `write` writes, at most `rounds` times.
+    def loop(self, rounds: int, carried: Sequence[Carried], write: Callable[[str, list[str]], Round]) -> list[str]:
+        """Repeat what `write` writes, once at least.
 
         Args:
-            rounds: at most; 0 is allowed.
-            go_on: bool, a scalar: whether there is a first round.
+            rounds: at most.
             carried: values that every round replaces.
             write: gets the round's number (int64, a scalar, from 0) and the carried values, and writes the body.
 
@@ -163,6 +162,7 @@ class GraphBuilder:
         )
         outputs = [self._unique(f"{name}/after_{index}") for index in range(len(results))]
         trips = self.constant(np.array(rounds, dtype=np.int64), "rounds")
+        go_on = self.constant(np.array(True), "true")
         before = [value.value for value in carried]
         self.nodes.append(helper.make_node("Loop", [trips, go_on, *before], outputs, name=name, body=body))
         return outputs[len(carried) :]

@@ -7,8 +7,7 @@ Near ties. Two runtimes add the same numbers in different order, so their logits
 best logits are closer than `TIE_MARGIN` either character is a right answer, and in autoregressive reading everything after it
 may differ. A crop with such a step, in any pass, is a near tie: it is counted, and its text may differ. All other crops are
 held to equality. So that this opens no door, a graph is refused too when more than `MAX_DIFFERING` of the crops are near ties
-that did differ, or more than `MAX_NEAR_TIES` are near ties at all (then the comparison would say little; weights that were
-never trained are like that).
+that did differ, or more than `MAX_NEAR_TIES` are near ties at all: then the comparison would say little.
 """
 
 from __future__ import annotations

@@ -92,8 +92,8 @@ def read_until_ended(decoder: DecoderGraph, steps: int, *, with_logits: bool) ->
     cache_shape = ("batch", 2 * config.dec_num_heads, "tokens", width)
     carried = [Carried(first.token, TensorProto.INT64, ("batch",)) for _ in ("token", "smallest")]
     carried += [Carried(cache, g.float_type, cache_shape) for cache in first.caches]
-    # At least one round, even if all texts are empty: of no rounds no stack comes, whose batch size would be known.
-    stacks = g.loop(steps - 1, g.constant(np.array(True), "true"), carried, write)
+    # One round, even if all texts are empty: of no rounds a stack would come whose batch size is not known.
+    stacks = g.loop(steps - 1, carried, write)
     tokens = _pad(g, first.token, g.transpose(stacks[0], (1, 0)), (steps,))
     if not with_logits:
         return Reading(tokens, "")

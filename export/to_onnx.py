@@ -5,31 +5,35 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto
 
-from export.agreement import AgreementReport, check_agreement, planned_readings
+from export.agreement import AgreementReport, check_agreement, loop_difference, planned_readings
 from export.artifact import PARITY_KEY, ArtifactMetadata, DecodeMode, Precision
 from export.builder import OPSET, GraphBuilder, all_nodes
 from export.calibrate import observe_ranges
 from export.crop_sources import calibration_crops
 from export.crops import Crop, parity_crops, word_crops
 from export.graph import write_graph
-from export.int8 import Int8Builder
+from export.int8 import Int8Builder, Range
 from export.parity import BATCH_SIZES, GateReport, ParityError, ParityReport, batches, check_parity
 from model.parseq import PARSeq
 
 MAX_FILE_BYTES = 2**31 - 1
 """What one ONNX file can hold."""
 DISTRIBUTION = "parseq-service"
+NO_STEPS = "--early-exit is for --decode ar: reading at once has no steps to leave out"
 AGREEMENT_CROPS = 256
 """Drawn crops that a graph of another precision reads besides those of the parity gate."""
 AGREEMENT_SEED = 20220703
+
+
+Ranges = Mapping[str, Range]
 
 
 class ExportError(ValueError):
@@ -94,12 +98,13 @@ def export_artifact(
         ParityError: the graph does not read as PyTorch does. Nothing is written.
     """
     check_writable(output, force=force)
-    proto = build_artifact(model, options)
+    ranges = observed_ranges(model, options)
+    proto = build_artifact(model, options, ranges)
     if proto.ByteSize() > MAX_FILE_BYTES:
         raise ExportError(
             f"the graph has {proto.ByteSize()} bytes, an ONNX file holds {MAX_FILE_BYTES}: the network is too large"
         )
-    report = run_parity_gate(proto.SerializeToString(), model, options, more_crops=more_crops, progress=progress)
+    report = run_parity_gate(proto.SerializeToString(), model, options, ranges, more_crops=more_crops, progress=progress)
     entry = proto.metadata_props.add()
     entry.key, entry.value = PARITY_KEY, json.dumps(report.to_dict(), ensure_ascii=False, sort_keys=True)
     content = proto.SerializeToString()
@@ -128,8 +133,25 @@ def artifact_metadata(model: PARSeq, options: ExportOptions) -> ArtifactMetadata
     )
 
 
-def build_artifact(model: PARSeq, options: ExportOptions) -> onnx.ModelProto:
+def observed_ranges(model: PARSeq, options: ExportOptions) -> Ranges:
+    """What an int8 graph takes its scales from; nothing for other precisions.
+
+    Raises:
+        CropSourceError: there are no crops to calibrate on where they should be.
+    """
+    if options.precision != "int8":
+        return {}
+    pixels, _ = calibration_crops(options.calibration, model.config)
+    return observe_ranges(model, pixels, options.decode, options.refine_iters)
+
+
+def build_artifact(model: PARSeq, options: ExportOptions, ranges: Ranges | None = None) -> onnx.ModelProto:
     """Graph and metadata in memory, valid ONNX but not yet compared with PyTorch.
+
+    Args:
+        model: in eval mode.
+        options: what to bake in.
+        ranges: of `observed_ranges`, which is asked if they are not given.
 
     Raises:
         ExportError: the model is in training mode.
@@ -137,7 +159,9 @@ def build_artifact(model: PARSeq, options: ExportOptions) -> onnx.ModelProto:
     """
     if model.training:
         raise ExportError("the model is in training mode: call eval() first")
-    builder = _builder(model, options)
+    if options.early_exit and options.decode == "nar":
+        raise ExportError(NO_STEPS)
+    builder = _builder(options, observed_ranges(model, options) if ranges is None else ranges)
     graph = write_graph(
         model,
         options.decode,
@@ -150,10 +174,9 @@ def build_artifact(model: PARSeq, options: ExportOptions) -> onnx.ModelProto:
     return graph.model(options.model_name, props, exporter_version())
 
 
-def _builder(model: PARSeq, options: ExportOptions) -> GraphBuilder:
+def _builder(options: ExportOptions, ranges: Ranges) -> GraphBuilder:
     if options.precision == "int8":
-        pixels, _ = calibration_crops(options.calibration, model.config)
-        return Int8Builder(observe_ranges(model, pixels, options.decode, options.refine_iters))
+        return Int8Builder(ranges)
     return GraphBuilder(TensorProto.FLOAT16 if options.precision == "fp16" else TensorProto.FLOAT)
 
 
@@ -161,6 +184,7 @@ def run_parity_gate(
     artifact: bytes,
     model: PARSeq,
     options: ExportOptions,
+    ranges: Ranges | None = None,
     *,
     more_crops: Sequence[Crop] = (),
     progress: Callable[[int, int], object] = lambda _done, _total: None,
@@ -175,7 +199,9 @@ def run_parity_gate(
     if options.precision != "fp32":
         limits = (config.img_size, config.charset_train, config.max_label_length)
         crops += word_crops(*limits, AGREEMENT_CROPS, AGREEMENT_SEED)
-    plan = batches(len(crops), BATCH_SIZES) if options.precision == "fp32" else planned_readings(len(crops))
+    plan = list(batches(len(crops), BATCH_SIZES))
+    if options.precision != "fp32":
+        plan = [*plan, *planned_readings(len(crops)) * (2 if options.loops else 1)]
     total = sum(len(chosen) for _, chosen in plan)
     done = 0
 
@@ -184,14 +210,19 @@ def run_parity_gate(
         done += crops_read
         progress(done, total)
 
-    report = _compare(artifact, model, crops, options, count)
+    report = _compare(artifact, model, crops, options, ranges, count)
     if report.problem:
         raise ParityError(report)
     return report
 
 
 def _compare(
-    artifact: bytes, model: PARSeq, crops: Sequence[Crop], options: ExportOptions, progress: Callable[[int], object]
+    artifact: bytes,
+    model: PARSeq,
+    crops: Sequence[Crop],
+    options: ExportOptions,
+    ranges: Ranges | None,
+    progress: Callable[[int], object],
 ) -> ParityReport | AgreementReport:
     modes = (options.decode, options.refine_iters)
     if options.precision == "fp32":
@@ -199,6 +230,13 @@ def _compare(
     report = check_agreement(artifact, model, crops, *modes, options.precision, progress=progress)
     if options.precision == "int8":
         report.calibration = calibration_crops(options.calibration, model.config)[1]
+    unrounded = build_artifact(model, replace(options, precision="fp32", calibration=None, early_exit=options.loops or None))
+    if problem := check_parity(unrounded.SerializeToString(), model, crops, *modes, progress=progress).problem:
+        report.structure_problem = f"without any rounding {problem}"
+    elif options.loops:
+        written_out = build_artifact(model, replace(options, early_exit=False), ranges).SerializeToString()
+        if failure := loop_difference(artifact, written_out, crops, progress=progress):
+            report.structure_problem = f"the early exit reads otherwise than every step written out: {failure}"
     return report
 
 

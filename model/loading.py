@@ -15,6 +15,8 @@ from model.configs import ConfigError, PARSeqConfig, config_from_mapping, named_
 from model.download import released_file
 from model.parseq import PARSeq
 
+FREE_FIELDS = frozenset({"decode_ar", "refine_iters", "perm_num", "perm_forward", "perm_mirrored", "dropout"})
+"""What weights can be used with otherwise than they were trained with."""
 BUNDLED_FOLDER = Path(__file__).parent / "weights"
 PREFIX = "model."
 """Of the network's keys in checkpoints that hold a whole training system."""
@@ -73,6 +75,8 @@ def load(
         config = named_config(name) if name is not None else inside
     if config is None:
         raise ConfigError("the weights file does not tell its architecture: give the name of a network or a config")
+    if inside is not None:
+        _check_agrees(config, inside, str(weights))
     network = PARSeq(config)
     if state is not None:
         _check_fit(network, state, str(weights))
@@ -137,6 +141,16 @@ def _config_inside(hyper_parameters: Any) -> PARSeqConfig | None:
         return None
 
 
+def _check_agrees(wanted: PARSeqConfig, inside: PARSeqConfig, source: str) -> None:
+    """What no tensor's shape would tell: other heads, or the same number of other characters."""
+    for name, value in inside.to_dict().items():
+        if name not in FREE_FIELDS and wanted.to_dict()[name] != value:
+            raise WeightsError(
+                f"{source} says that it was trained with {name} {value!r}, not {wanted.to_dict()[name]!r}: "
+                "leave the model's name and config out, or give those it was trained with"
+            )
+
+
 def _check_fit(network: PARSeq, state: dict[str, Tensor], source: str) -> None:
     wanted = network.state_dict()
     classes = state.get("head.weight")
@@ -153,6 +167,8 @@ def _check_fit(network: PARSeq, state: dict[str, Tensor], source: str) -> None:
             "check the model's name or config"
         )
     for key, tensor in wanted.items():
+        if not torch.isfinite(state[key]).all():
+            raise WeightsError(f"{source} is damaged: {key} holds numbers that are none (nan or inf); fetch or train it again")
         if state[key].shape != tensor.shape:
             raise WeightsError(
                 f"{source} belongs to a network of another size: {key} is {tuple(state[key].shape)}, "

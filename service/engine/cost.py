@@ -24,12 +24,14 @@ class CostModel:
 
     Args:
         max_batch_size: The largest n ever asked for.
+        capped_at_knee: Whether `cap` becomes the knee when seeded; else it stays the largest n.
     """
 
-    def __init__(self, max_batch_size: int) -> None:
+    def __init__(self, max_batch_size: int, *, capped_at_knee: bool = True) -> None:
         self.max_batch_size = max_batch_size
         self.cap = max_batch_size
-        """The knee of T(n)/n as measured at warm-up: the largest batch worth running."""
+        """The largest batch worth running: the knee of T(n)/n as measured at warm-up."""
+        self._capped_at_knee = capped_at_knee
         self._pace = 1.0
         self._sizes: list[int] = []
         self._durations_s: list[float] = []
@@ -49,7 +51,8 @@ class CostModel:
         self._durations_s = [max(MIN_DURATION_S, durations_s[size]) for size in self._sizes]
         self._pace = 1.0
         self._raise_from(0)
-        self.cap = self._knee()
+        if self._capped_at_knee:
+            self.cap = self._knee()
 
     def duration_s(self, n_items: int) -> float:
         """T(n): seconds of a run of `n_items`; 0 before it is seeded."""

@@ -101,6 +101,12 @@ def test_wrong_arguments_are_one_line(arguments: list[str], said: str, capsys: p
     assert said in error_of(capsys)
 
 
+def test_an_empty_name(weights: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--config", str(config), "--weights", str(weights), "--output", str(tmp_path / "out.onnx"), "--name", ""]
+    assert cli.main(arguments) == 2
+    assert "--name is empty" in error_of(capsys)
+
+
 def test_early_exit(weights: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out.onnx"
     arguments = ["--config", str(config), "--weights", str(weights), "--output", str(output), "--early-exit"]

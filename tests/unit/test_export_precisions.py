@@ -20,9 +20,11 @@ from export.builder import GraphBuilder
 from export.calibrate import observe_ranges
 from export.crop_sources import CropSourceError, calibration_crops, parity_data
 from export.crops import word_crops
+from export.decoder_graph import DecoderGraph
 from export.graph import write_graph
 from export.int8 import CalibrationBuilder, Int8Builder, round_weight, scale_and_zero
-from export.parity import BATCH_SIZES, Failure, read_with_torch
+from export.parity import BATCH_SIZES, Failure, ParityError, read_with_torch
+from export.to_onnx import ExportOptions, Ranges, build_artifact, observed_ranges, run_parity_gate
 from model.parseq import PARSeq
 from tests.export_models import RESIDUAL, run, serialised, small_model
 
@@ -199,6 +201,47 @@ def test_the_gate_refuses_another_network(precision: Precision, monkeypatch: pyt
     assert report.failures
 
 
+def cut_short(artifact: bytes, rounds: int) -> bytes:
+    """The artifact with a loop that ends after `rounds` rounds, whatever the texts say."""
+    proto = onnx.load_from_string(artifact)
+    (loop,) = (node for node in proto.graph.node if node.op_type == "Loop")
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(rounds), "fewer"))
+    loop.input[0] = "fewer"
+    return bytes(proto.SerializeToString())
+
+
+@pytest.mark.parametrize("refine_iters", [0, 1])
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_gate_refuses_a_loop_that_cuts_long_texts(precision: Precision, refine_iters: int) -> None:
+    model = small_model(eos_bias=1.0)
+    options = ExportOptions("mine", "ar", refine_iters, "", precision=precision, early_exit=True)
+    ranges = observed_ranges(model, options)
+    artifact = build_artifact(model, options, ranges).SerializeToString()
+    faithful = gate(artifact, model, options, ranges)
+    assert faithful is None or "reads otherwise" not in faithful
+    refused = gate(cut_short(artifact, 7), model, options, ranges)
+    assert refused is not None
+    assert "the early exit reads otherwise than every step written out: crop" in refused
+
+
+def gate(artifact: bytes, model: PARSeq, options: ExportOptions, ranges: Ranges) -> str | None:
+    """What the gate says against an artifact."""
+    try:
+        return run_parity_gate(artifact, model, options, ranges).problem
+    except ParityError as error:
+        return str(error)
+
+
+def test_rounding_excuses_no_wrong_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Steps that forget the last token: PyTorch and the float32 graph differ, and near ties must not hide it.
+    monkeypatch.setattr(DecoderGraph, "_token_key_value", lambda self, *_: self.begin().caches[0])
+    model = small_model()
+    options = ExportOptions("mine", "ar", 0, "", precision="fp16")
+    said = gate(build_artifact(model, options).SerializeToString(), model, options, {})
+    assert said is not None
+    assert said.startswith("without any rounding")
+
+
 def report_with(**values: Any) -> AgreementReport:
     base: dict[str, Any] = {
         "precision": "int8",
@@ -221,6 +264,7 @@ def report_with(**values: Any) -> AgreementReport:
         ({"agreement": float("nan")}, "agrees with PyTorch on"),
         ({"mean_confidence_difference": 0.06}, "confidences differ from PyTorch's by 0.06"),
         ({"mean_confidence_difference": float("nan")}, "confidences differ"),
+        ({"structure_problem": "cut short"}, "cut short"),
         ({"near_ties": 80}, None),
         ({"near_ties": 81}, "are the weights trained?"),
     ],

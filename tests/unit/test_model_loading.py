@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,26 @@ def test_lightning_checkpoint_tells_its_architecture(network: PARSeq, tmp_path: 
     state["glyph_head.weight"] = torch.zeros(2)
     torch.save({"state_dict": state, "hyper_parameters": hyper_parameters}, tmp_path / "w.ckpt")
     assert same(load(weights=tmp_path / "w.ckpt"), network)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"charset_train": SMALL.charset_train[::-1]}, {"dec_num_heads": 4}, {"stem": "residual"}],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_checkpoint_and_a_config_that_contradict_each_other(network: PARSeq, tmp_path: Path, other: dict[str, Any]) -> None:
+    torch.save({"state_dict": network.state_dict(), "hyper_parameters": {"config": SMALL.to_dict()}}, tmp_path / "w.ckpt")
+    with pytest.raises(WeightsError, match=f"was trained with {next(iter(other))} "):
+        load(config=replace(SMALL, **other), weights=tmp_path / "w.ckpt")
+    assert load(config=replace(SMALL, decode_ar=False, refine_iters=2), weights=tmp_path / "w.ckpt").config.refine_iters == 2
+
+
+def test_weights_that_are_no_numbers(network: PARSeq, tmp_path: Path) -> None:
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    state["head.bias"][3] = torch.nan
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=r"is damaged: head\.bias holds"):
+        load(config=SMALL, weights=tmp_path / "w.pt")
 
 
 class Evil:
