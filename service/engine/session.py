@@ -116,8 +116,8 @@ def _first_line(error: Exception) -> str:
 def word_crops(height: int, width: int, n_crops: int) -> list[NDArray[np.uint8]]:
     """Crops with a word on them, uint8 `[height, width, 3]` each.
 
-    A graph with an early exit ends a run once every text has ended. A blank crop is an empty text, so its run would end after
-    one step, and take less time than those of clients.
+    A graph with an early exit ends a run once every text has ended, so what is on a crop decides how long its run takes; and
+    what a model makes of a blank one, nothing or anything, says little about the crops of clients.
     """
     return [_word_crop(height, width)] * n_crops
 
