@@ -13,7 +13,7 @@ from typing import Final
 from service.engine.cost import CostModel
 from service.engine.queue import BULK_EVERY
 
-PESSIMISM: Final = 1.2
+PESSIMISM: Final = 1.35
 """A wait is planned to be this much longer than predicted: runs vary, and answers have a way to go after the last run."""
 DECODE_WEIGHT: Final = 0.1
 """Share of a crop's deviation that moves the expected time to decode one."""

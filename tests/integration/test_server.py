@@ -175,7 +175,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def test_two_hundred_at_once_all_answer_and_share_batches(slow_artifact: Path, tmp_path: Path) -> None:
-    with running(slow_artifact, tmp_path / "log", **ONE_LANE) as server:
+    with running(slow_artifact, tmp_path / "log", **ONE_LANE, max_batch_size=8) as server:
         texts = [f"word{index}" for index in range(200)]
         answers = post_all(server, texts)
         assert [answer.json().get("text") for answer in answers] == texts

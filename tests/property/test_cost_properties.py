@@ -104,3 +104,9 @@ def test_the_cap_stays_what_the_warm_up_found(table: dict[int, float], observed:
     for n_items, duration_s in observed:
         model.observe(n_items, duration_s)
     assert model.cap == cap
+
+
+def test_a_cap_that_was_set_is_not_moved_to_the_knee() -> None:
+    cost = CostModel(8, capped_at_knee=False)
+    cost.seed({size: float(size) for size in (1, 2, 4, 8)})
+    assert cost.cap == 8

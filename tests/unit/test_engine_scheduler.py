@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.engine.admission import Budgets
+from service.engine.admission import PESSIMISM, Budgets
 from service.engine.cost import CostModel
 from service.engine.scheduler import BULK_YIELDS_S, Limits, Scheduler
 from service.engine.types import Item, Outcome, QueueFullError, Refusal
@@ -72,12 +72,12 @@ def test_a_full_batch_does_not_wait_for_company() -> None:
 
 def test_refuses_what_would_be_read_too_late_and_says_when_to_come_again() -> None:
     scheduler = scheduler_of(per_run_s=0.0, cap=1, budgets=Budgets(single_s=5.0, bulk_s=50.0))
-    for _ in range(4):  # the first has a free lane; 1 s each, and a fifth more in case
+    for _ in range(3):  # the first has a free lane; 1 s each, and a third more in case
         scheduler.admit([new_item()], now_s=0.0)
     with pytest.raises(QueueFullError) as refused:
         scheduler.admit([new_item()], now_s=0.0)
-    assert (refused.value.refusal, refused.value.wait_s) == (Refusal.PREDICTED_WAIT, 4.0)
-    assert refused.value.retry_after_s == pytest.approx(1.0)
+    assert (refused.value.refusal, refused.value.wait_s) == (Refusal.PREDICTED_WAIT, 3.0)
+    assert refused.value.retry_after_s == pytest.approx(4 * PESSIMISM - 5.0)
     scheduler.admit([new_item(1e3, bulk=True) for _ in range(8)], now_s=0.0)  # bulk may wait longer
     with pytest.raises(QueueFullError):
         scheduler.admit([new_item(10.0, bulk=True) for _ in range(8)], now_s=0.0)  # but not beyond its deadline

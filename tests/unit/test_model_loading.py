@@ -56,7 +56,7 @@ def test_lightning_checkpoint_tells_its_architecture(network: PARSeq, tmp_path: 
 
 @pytest.mark.parametrize(
     "other",
-    [{"charset_train": SMALL.charset_train[::-1]}, {"dec_num_heads": 4}, {"stem": "residual"}],
+    [{"charset_train": SMALL.charset_train[::-1]}, {"dec_num_heads": 4}, {"patch_size": (8, 4)}],
     ids=lambda other: next(iter(other)),
 )
 def test_a_checkpoint_and_a_config_that_contradict_each_other(network: PARSeq, tmp_path: Path, other: dict[str, Any]) -> None:
