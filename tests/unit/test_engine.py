@@ -415,8 +415,10 @@ def test_a_run_with_all_cores_teaches_nothing_about_the_lanes_and_is_counted(wid
     bench.post("0")
     bench.mailbox.wait_for(1)
     assert bench.cost.duration_s(1) == 1.0
+    bench.engine.admit([decoding := new_item()])  # beside it nobody is alone
     bench.post(*"12")
     bench.mailbox.wait_for(3)
+    bench.engine.fail(decoding, ValueError("not an image"))
     assert bench.engine.stop(PATIENCE_S)
     assert bench.cost.duration_s(1) < 1.0
     assert (wide.batches, sum(bench.session.batches)) == ([1], 2)
