@@ -50,7 +50,8 @@ class Runtime:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._warm_up: asyncio.Task[None] | None = None
         self._decode_pool = DecodePool(self.topology.decode_threads)
-        self.cost = CostModel(self.topology.max_batch_size, capped_at_knee=not settings.max_batch_size)
+        tuned = settings.tune and not settings.max_batch_size
+        self.cost = CostModel(self.topology.max_batch_size, capped_at_knee=tuned)
         limits = Limits(
             lanes=self.topology.lanes,
             max_queue_items=settings.max_queue_items,
