@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -28,7 +29,9 @@ def lower_priority(niceness: int) -> None:
     """
     if niceness and sys.platform == "linux":
         thread_id = threading.get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread_id, os.getpriority(os.PRIO_PROCESS, thread_id) + niceness)
+        # A sandbox may forbid it; then nothing is lost but a little grace under load.
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread_id, os.getpriority(os.PRIO_PROCESS, thread_id) + niceness)
 
 
 def _quota_v2(root: Path) -> float | None:

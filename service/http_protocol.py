@@ -12,6 +12,11 @@ class HttpProtocol(HttpToolsProtocol):
     that comes later would leave its connection open for as long as the client likes.
     """
 
+    def on_message_begin(self) -> None:
+        """A request begins; it may be in the same piece of data as the end of the one before."""
+        self._unset_keepalive_if_required()
+        super().on_message_begin()
+
     def on_message_complete(self) -> None:
         """The request is here; if its answer has gone already, the connection is idle from now on."""
         super().on_message_complete()

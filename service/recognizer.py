@@ -162,8 +162,11 @@ class Recognizer:
         """On the event loop: decode a crop that takes less time than handing it to a thread; `False` for any other."""
         if isinstance(source.content, str) or not may_be_quick(source.content):
             return False
-        item.decode_rank = 1  # it waits for none of the others
-        return self._decode(item, source, admitted_s, None, min(QUICK_PIXELS, self._max_image_pixels))
+        rank, item.decode_rank = item.decode_rank, 1  # it waits for none of the others
+        if self._decode(item, source, admitted_s, None, min(QUICK_PIXELS, self._max_image_pixels)):
+            return True
+        item.decode_rank = rank
+        return False
 
     def _decode(self, item: Item, source: Source, admitted_s: float, context: RequestContext | None, max_pixels: int) -> bool:
         """From bytes to a queued crop, or a failed item; `False`, and nothing done, when the image must go to a thread."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from service.artifact import LoadedArtifact
 from service.config import Settings
@@ -50,7 +50,7 @@ class Runtime:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._warm_up: asyncio.Task[None] | None = None
         self._decode_pool = DecodePool(self.topology.decode_threads)
-        tuned = settings.tune and not settings.max_batch_size
+        tuned = bool(self.topology.durations_s) and not settings.max_batch_size
         self.cost = CostModel(self.topology.max_batch_size, capped_at_knee=tuned)
         limits = Limits(
             lanes=self.topology.lanes,
@@ -121,15 +121,22 @@ class Runtime:
         started_s = time.monotonic()
         try:
             durations_s = await asyncio.to_thread(self._run_all_sizes)
+            self.cost.seed(self._run_times(durations_s))
         except Exception as error:
             self._on_failure(f"the artifact failed its warm-up: {type(error).__name__}: {str(error)[:300]}")
             return
-        self.cost.seed(self.topology.padded(self.topology.durations_s or durations_s))
         self.metrics.model.info(self._model_labels())  # now with the largest batch worth running
         self._decode_pool.start()
         self.engine.start()
         self._warm = True
         logger.info("ready after %.1f s of warm-up: %s", time.monotonic() - started_s, self.describe())
+
+    def _run_times(self, warm_up_s: dict[int, float]) -> Mapping[int, float]:
+        """Seconds of a run by batch size: those of the sweep, which saw the lanes at work, or of the warm-up."""
+        known = self.topology.durations_s or warm_up_s
+        if self.topology.buckets:
+            known = {**warm_up_s, **known}  # a sweep that ended early has not seen all buckets
+        return self.topology.padded(known)
 
     def _run_all_sizes(self) -> dict[int, float]:
         """Warm up every session; seconds of the lanes' runs by batch size."""

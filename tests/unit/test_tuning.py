@@ -402,6 +402,14 @@ def test_the_engine_starts_from_what_was_found_and_says_so() -> None:
     assert "2 lanes x 1 threads, batches of up to 2 (cached)" in runtime.describe()
 
 
+def test_a_sweep_that_ended_before_the_largest_bucket_still_starts() -> None:
+    settings = toy_settings(lanes=1, max_batch_size=8)
+    topology = replace(plan_topology(settings, "cuda", 1, found=swept(1, 1, at_1=100, at_2=190)), buckets=(1, 2, 4, 8))
+    runtime = Runtime(settings, LoadedArtifact(METADATA, FakeSession(), "cuda", topology))
+    assert request(runtime, "GET", "/readyz").status_code == 200
+    assert runtime.cost.cap == 8
+
+
 def test_the_engine_runs_a_crop_that_is_alone_in_its_session_and_says_so() -> None:
     topology = replace(plan_topology(toy_settings(lanes=2), "cpu", 2), alone_threads=2, max_batch_size=4)
     usual, wide = FakeSession(), FakeSession()
