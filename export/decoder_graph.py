@@ -77,6 +77,8 @@ class DecoderGraph:
             LayerGraph(g, layer, depth, memory, config.grid[0] * config.grid[1])
             for depth, layer in enumerate(model.decoder.typed_layers())
         ]
+        self._places = torch.cat([torch.zeros_like(self.pos_queries[:1]), self.pos_queries[: self.length]])
+        """What is added to the content of the token before each position; the begin token has none. `(S, E)`."""
         self._table = ""
         self._use_table = 4 * self.length * self.classes * 2 * config.embed_dim <= max_table_bytes
 
@@ -228,9 +230,8 @@ class DecoderGraph:
     def _embed(self, place: Place, token: str) -> str:
         """Content of the last token, `(B, E)`, or `(B, 1, E)` where the builder wants it so."""
         g = self.g
-        before = torch.cat([torch.zeros_like(self.pos_queries[:1]), self.pos_queries[: self.length]])
         embedded = g.node("Gather", [g.constant(self.embedding[: self.classes], "embedding"), token], axis=0)
-        content = g.add(embedded, place.row(before, "places"))
+        content = g.add(embedded, place.row(self._places, "places"))
         return content if g.flat_rows else g.reshape(content, (0, 1, self.model.config.embed_dim))
 
     def _embed_text(self, tokens: str) -> str:
@@ -238,8 +239,7 @@ class DecoderGraph:
         g = self.g
         ids = self._begin_with(tokens, self.model.tokenizer.bos_id)
         embedded = g.node("Gather", [g.constant(self.embedding[:-1], "embedding_with_begin"), ids], axis=0)
-        places = torch.cat([torch.zeros_like(self.pos_queries[:1]), self.pos_queries[: self.length]])
-        return g.add(embedded, g.constant(places, "places"))
+        return g.add(embedded, g.constant(self._places, "places"))
 
     def _begin_with(self, rows: str, first: int) -> str:
         """int64 `(B, T)` to `(B, S)`: with a column of `first` in front; no other number is as large."""
