@@ -141,14 +141,16 @@ class Scheduler:
     def hold_s(self, now_s: float, max_delay_s: float | None = None) -> float | None:
         """How long a free lane should hold out for company: 0 to take a batch now, `None` when nothing waits.
 
-        The delay is measured by the age of the oldest item; a full batch never waits.
+        The delay is measured by the age of the oldest item; a full batch never waits, nor does an item that would be late.
         """
-        if not self.waiting:
+        lead = self._queue.first(bulk_may_lead=False)
+        if lead is None:
             return None
         max_delay_s = self._limits.max_queue_delay_s if max_delay_s is None else max_delay_s
         if max_delay_s == 0.0 or self.waiting >= self.cost.cap:
             return 0.0
-        return max(0.0, max_delay_s - self.oldest_age_s(now_s))
+        spare_s = lead.deadline_s - now_s - self.cost.duration_s(self.waiting)
+        return max(0.0, min(max_delay_s - self.oldest_age_s(now_s), spare_s))
 
     def take(self, now_s: float, idle_lanes: int) -> tuple[list[Item], list[Item]]:
         """Form the batch of a free lane.

@@ -63,6 +63,7 @@ MUTATIONS = (
     ("scheduler.py", "self._busy_lanes -= 1", "pass", "a lane never becomes free"),
     ("scheduler.py", "item.outcome = Outcome.EXPIRED", "pass", "an expired item has no outcome"),
     ("scheduler.py", "self.waiting >= self.cost.cap", "False", "a full batch waits for company"),
+    ("scheduler.py", "self.oldest_age_s(now_s), spare_s)", "self.oldest_age_s(now_s))", "an item is held till it is late"),
     ("scheduler.py", "if others and queue.bulk_precedes(deadline_s)", "if False", "urgent bulk does not count"),
     ("scheduler.py", "self._running == self.in_flight == 1", "self._running == 1", "alone beside crops that wait"),
     ("scheduler.py", "self._running == self.in_flight == 1", "self.waiting == 0", "alone beside other runs"),

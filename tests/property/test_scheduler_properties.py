@@ -17,6 +17,8 @@ from service.engine.types import Item, Outcome, QueueFullError, Refusal, Stage
 from tests.fakes import new_item
 
 CAPACITY, MAX_BATCH = 40, 6
+ROUNDING = 1e-9
+"""Durations that differ by less are equal but for rounding: either decision is right."""
 CROP = np.zeros((1, 1, 3), np.uint8)
 
 
@@ -119,8 +121,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert hold_s is None
             return
         age_s = self.now_s - min(item.enqueued_s for item in waiting)
-        held = len(waiting) < self.cost.cap and age_s < self.max_delay_s
-        assert hold_s == (self.max_delay_s - age_s if held else 0.0)
+        spare_s = waiting[0].deadline_s - self.now_s - self.cost.duration_s(len(waiting))
+        held = len(waiting) < self.cost.cap and age_s < self.max_delay_s and spare_s > 0
+        assert hold_s == (min(self.max_delay_s - age_s, spare_s) if held else 0.0)
         if not held:
             self.take(waiting)
 
@@ -200,18 +203,19 @@ class SchedulerMachine(RuleBasedStateMachine):
         n_singles = sum(not item.bulk for item in batch)
         left = [item for item in live if item not in batch]
         if size < most and left:  # as large as can be: whoever comes next would make someone late, or the run too long
-            unwelcome = left[0].bulk and not self.bulk_may_join(size + 1, n_singles)
+            unwelcome = left[0].bulk and not self.bulk_may_join(size + 1, n_singles, tolerance=-ROUNDING)
             firsts = [next((item for item in left if item.bulk is bulk), left[0]) for bulk in (False, True)]
             late = any(not self.in_time(item, size + 1) for item in [*batch, live[0], *firsts])
             assert unwelcome or late
         n_due = 1  # at most one of so few places is bulk's whatever comes of it
         if sum(item.bulk for item in batch[1:]) > n_due and batch[-1].bulk:
-            assert self.bulk_may_join(size, n_singles)
+            assert self.bulk_may_join(size, n_singles, tolerance=ROUNDING)
 
-    def bulk_may_join(self, n_items: int, n_singles: int) -> bool:
+    def bulk_may_join(self, n_items: int, n_singles: int, tolerance: float) -> bool:
         if self.now_s - self.single_seen_s > BULK_YIELDS_S:
             return True
-        return self.cost.duration_s(n_items) <= BULK_STRETCH * self.cost.duration_s(max(1, n_singles)) * (1 + 1e-9)
+        longest_s = BULK_STRETCH * self.cost.duration_s(max(1, n_singles))
+        return self.cost.duration_s(n_items) <= longest_s * (1 + tolerance)
 
     # -- What always holds --------------------------------------------------------------------------------------------
 

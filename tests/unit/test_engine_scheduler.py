@@ -70,6 +70,12 @@ def test_a_full_batch_does_not_wait_for_company() -> None:
     assert scheduler.hold_s(1.0) == 0.0
 
 
+def test_nobody_waits_for_company_until_it_is_too_late() -> None:
+    scheduler = scheduler_of(new_item(deadline_s=3.0), per_run_s=1.0, cap=8, max_queue_delay_s=5.0)
+    assert scheduler.hold_s(0.0) == pytest.approx(3.0 - scheduler.cost.duration_s(1))
+    assert scheduler.hold_s(2.5) == 0.0
+
+
 def test_refuses_what_would_be_read_too_late_and_says_when_to_come_again() -> None:
     scheduler = scheduler_of(per_run_s=0.0, cap=1, budgets=Budgets(single_s=5.0, bulk_s=50.0))
     for _ in range(3):  # the first has a free lane; 1 s each, and a third more in case
