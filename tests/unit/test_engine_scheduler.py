@@ -89,6 +89,18 @@ def test_refuses_what_would_be_read_too_late_and_says_when_to_come_again() -> No
         scheduler.admit([new_item(10.0, bulk=True) for _ in range(8)], now_s=0.0)  # but not beyond its deadline
 
 
+def test_a_lane_whose_run_has_ended_is_free_for_the_next_request() -> None:
+    scheduler = scheduler_of(cap=1, lanes=2, budgets=Budgets(single_s=0.5, bulk_s=0.5))  # no run ends within that
+    scheduler.began(1)
+    scheduler.began(1)
+    scheduler.ran(1)
+    scheduler.ran(1)
+    scheduler.admit([new_item()], now_s=0.0)
+    scheduler.admit([new_item()], now_s=0.0)  # one lane for each
+    with pytest.raises(QueueFullError):
+        scheduler.admit([new_item()], now_s=0.0)
+
+
 def test_bulk_with_an_earlier_deadline_is_ahead_of_a_single_crop() -> None:
     bulk = [new_item(20.0, bulk=True) for _ in range(6)]
     scheduler = scheduler_of(*bulk, per_run_s=0.0, cap=1, budgets=Budgets(single_s=5.0, bulk_s=50.0))
