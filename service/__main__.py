@@ -17,7 +17,7 @@ from service.app import App
 from service.artifact import load_artifact
 from service.config import Settings, load_settings
 from service.errors import StartupError
-from service.http_protocol import HttpProtocol
+from service.http_protocol import protocol_for
 from service.logs import configure_logging
 from service.runtime import Runtime
 
@@ -118,7 +118,7 @@ def _uvicorn_config(settings: Settings, runtime: Runtime) -> uvicorn.Config:
     return uvicorn.Config(
         App(runtime),
         loop="auto" if sys.platform == "win32" else "uvloop",  # which does not exist there
-        http=HttpProtocol,
+        http=protocol_for(runtime.metrics, settings.receive_timeout_s),
         log_config=None,
         log_level="warning",
         access_log=False,

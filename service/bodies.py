@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, Final
 
 from pydantic import ValidationError
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from service.errors import (
     EMPTY_BODY,
@@ -26,6 +26,8 @@ from service.errors import (
 from service.multipart import parse_files
 from service.schemas import MAX_CROPS_KEY, MAX_ID_LENGTH, RecognizeRequest
 
+ARRIVAL_PROBLEM: Final = "parseq.arrival_problem"
+"""Where the HTTP server puts a `Problem` into the scope of a request whose body cannot arrive any more, before it wakes us."""
 MAX_ERRORS_TOLD: Final = 10
 MAX_JSON_COMMAS: Final = 1000
 """Beside those of the images, for members we do not know."""
@@ -68,22 +70,32 @@ def form_of(headers: Mapping[bytes, bytes], max_body_bytes: int) -> BodyForm | N
     return _form_of(_media_type(headers))
 
 
-async def read_crops(headers: Mapping[bytes, bytes], receive: Receive, max_body_bytes: int, max_crops: int) -> Crops:
+async def read_crops(
+    scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, max_body_bytes: int, max_crops: int
+) -> Crops:
     """Read and parse the body according to its content type.
 
+    Args:
+        scope: Of the request.
+        headers: Of the request, by name in lower case.
+        receive: Of the request.
+        max_body_bytes: Of the body.
+        max_crops: In the body.
+
     Raises:
-        Problem: the content type is not supported, the body is too large or cannot be parsed, or it has too many crops.
+        Problem: the content type is not supported, the body is too large, takes too long or cannot be parsed, or it has too
+            many crops.
         ClientLeftError: the client left before the body was complete.
     """
     content_type = headers.get(b"content-type", b"").decode("latin-1")
     parse = _parser_of(_media_type(headers))
-    body = await _read_body(headers, receive, max_body_bytes)
+    body = await _read_body(scope, headers, receive, max_body_bytes)
     if not body:
         raise Problem(EMPTY_BODY, "Send an image as the body, as a form file, or as base64 in JSON.")
     return parse(content_type, body, max_crops)
 
 
-async def _read_body(headers: Mapping[bytes, bytes], receive: Receive, max_body_bytes: int) -> bytes:
+async def _read_body(scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, max_body_bytes: int) -> bytes:
     """The whole body; one above the limit is refused by its announced length before it is read, else while it arrives."""
     announced = headers.get(b"content-length", b"0")
     # Before the first `receive`, so that a client that asks first (100-continue) sends nothing.
@@ -102,6 +114,8 @@ async def _read_body(headers: Mapping[bytes, bytes], receive: Receive, max_body_
         chunks.append(chunk)
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if ARRIVAL_PROBLEM in scope:
+            raise scope[ARRIVAL_PROBLEM]
 
 
 def _media_type(headers: Mapping[bytes, bytes]) -> str:

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     keep_alive_s: int = Field(
         75, ge=1, le=3600, description="How long an idle connection is kept; longer than the gateway's own time-out."
     )
+    receive_timeout_s: float = Field(
+        30, gt=0, le=3600, description="How long a request may take to arrive, from its first byte to its last; then 408."
+    )
     drain_timeout_s: int = Field(30, ge=0, le=3600, description="How long requests in flight may take to finish after SIGTERM.")
     log_level: LogLevel = Field(
         "info", description="Least severe log level shown; `debug` has a line for each recognition request."

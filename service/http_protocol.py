@@ -1,25 +1,178 @@
-"""uvicorn's HTTP protocol, with a time-out also for connections whose body came after the answer."""
+"""uvicorn's HTTP protocol, with patience that ends, upgrades that are ignored and problem documents also for what is no HTTP.
+
+What the app sees of it: `scope[ARRIVAL_PROBLEM]` says why the rest of a body will not come; whoever waits for it is woken.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import http
+import logging
+from typing import Final
+
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.bodies import ARRIVAL_PROBLEM
+from service.errors import MALFORMED_REQUEST, PROBLEM_MEDIA_TYPE, REQUEST_TIMEOUT, Problem
+from service.logs import CONTEXT_KEY
+from service.metrics import Metrics
+from service.request_context import REQUEST_ID_HEADER, context_of
+
+_UPGRADE_TOKENS: Final = (b"upgrade", b"http2-settings")
+
+logger = logging.getLogger(__name__)
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """A request may be answered by its headers alone; what comes of its body afterwards is thrown away.
+    """One connection. It is idle, or a request arrives, or one is being answered; only the last has no time-out here.
 
-    uvicorn stops the keep-alive timer whenever something arrives, and starts it when it has answered: without this, a body
-    that comes later would leave its connection open for as long as the client likes.
+    An idle connection is closed after the keep-alive time, also before its first request. A request has `receive_timeout_s`
+    to arrive in, from its first byte to its last; that includes a body which comes after its answer and is thrown away.
+    A request that is there all at once, as most are, costs no timer.
     """
+
+    metrics: Metrics
+    receive_timeout_s: float
+    _receive_timer: asyncio.TimerHandle | None = None
+    _arriving = False
+    """Whether a request has begun and is not complete."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Somebody is there, and has not said anything yet."""
+        super().connection_made(transport)
+        self._be_idle()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is there any more."""
+        self._end_receive_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes of one or several requests."""
+        pieces: list[bytes | memoryview] = [data]
+        while pieces:
+            piece = pieces.pop()
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._should_upgrade():
+                    # The body follows, and perhaps further requests. A view, since copies of them all would add up.
+                    pieces += [memoryview(piece)[upgrade.args[0] :], self._head_without_upgrade()]
+            except httptools.HttpParserError:
+                self._refuse(Problem(MALFORMED_REQUEST, "This is not valid HTTP/1.1."))
+                return
+        if self._arriving:
+            self._limit_arrival()
+
+    def _should_upgrade(self) -> bool:
+        """Whether the app shall not see this request yet; asked by uvicorn when the client proposes another protocol.
+
+        The parser takes that for agreed, and looks for no body. So it gets the same head again, with nothing proposed.
+        """
+        return self.scope["method"] != "CONNECT"  # which proposes no protocol, and has no body
+
+    def _head_without_upgrade(self) -> bytes:
+        # The parser of that head may have come to its end, with `Connection: close`.
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        lines = [b"%b %b HTTP/%b" % (self.scope["method"].encode(), self.url, self.scope["http_version"].encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                kept = [token for token in value.split(b",") if token.strip().lower() not in _UPGRADE_TOKENS]
+                lines.append(b"connection: " + b",".join(kept))
+            elif name != b"upgrade":
+                lines.append(b"%b: %b" % (name, value))
+        return b"\r\n".join([*lines, b"", b""])
 
     def on_message_begin(self) -> None:
         """A request begins; it may be in the same piece of data as the end of the one before."""
         self._unset_keepalive_if_required()
+        self._arriving = True
         super().on_message_begin()
 
     def on_message_complete(self) -> None:
         """The request is here; if its answer has gone already, the connection is idle from now on."""
+        self._arriving = False
+        if self._receive_timer is not None:
+            self._end_receive_timer()
         super().on_message_complete()
-        if self.cycle.response_complete and not self.transport.is_closing():
+        if self.cycle is not None and self.cycle.response_complete:  # `None`: it has to begin again without its upgrade
+            self._be_idle()
+
+    def on_response_complete(self) -> None:
+        """A request is answered; part of it, or of the next one, may still be on its way."""
+        super().on_response_complete()
+        if self._arriving:
             self._unset_keepalive_if_required()
+            self._limit_arrival()
+
+    def _be_idle(self) -> None:
+        self._unset_keepalive_if_required()
+        if not self.transport.is_closing():
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _limit_arrival(self) -> None:
+        """See to it that what arrives is given up in time, unless it is the server that lets it wait."""
+        if self.pipeline:
+            self._end_receive_timer()
+        elif self._receive_timer is None and not self.transport.is_closing():
+            self._receive_timer = self.loop.call_later(self.receive_timeout_s, self._give_up)
+
+    def _end_receive_timer(self) -> None:
+        if self._receive_timer is not None:
+            self._receive_timer.cancel()
+            self._receive_timer = None
+
+    def _give_up(self) -> None:
+        self._receive_timer = None
+        detail = f"The request did not arrive within {self.receive_timeout_s:g} s (PARSEQ_RECEIVE_TIMEOUT_S). Send it at once."
+        self._refuse(Problem(REQUEST_TIMEOUT, detail))
+
+    def _refuse(self, problem: Problem) -> None:
+        """End what arrives and then the connection, but no answer to what came before."""
+        if self.transport.is_closing():
+            return
+        cycle = self.cycle
+        known = cycle is not None and cycle.scope is self.scope  # to the app
+        if cycle is not None and not cycle.response_complete:
+            cycle.keep_alive = False
+            if known:
+                cycle.scope[ARRIVAL_PROBLEM] = problem  # type: ignore[typeddict-unknown-key]  # apps may have keys there
+                cycle.message_event.set()
+        elif known:
+            self.transport.close()
+        else:
+            self._answer(problem)
+
+    def _answer(self, problem: Problem) -> None:
+        """Answer without the app."""
+        context, body = context_of(self.headers or []), problem.body()
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", PROBLEM_MEDIA_TYPE.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+            (REQUEST_ID_HEADER, context.request_id.encode("ascii")),
+        ]
+        status = b"HTTP/1.1 %d %b" % (problem.status, http.HTTPStatus(problem.status).phrase.encode())
+        lines = [status, *(b"%b: %b" % header for header in headers), b"", body]
+        self.transport.write(b"\r\n".join(lines))
+        self.transport.close()
+        self.metrics.problem_told(problem.kind.slug)
+        logger.debug("%d without the app: %s", problem.status, problem.detail, extra={CONTEXT_KEY: context})
+
+
+def protocol_for(metrics: Metrics, receive_timeout_s: float) -> type[HttpProtocol]:
+    """The protocol of one server.
+
+    Args:
+        metrics: Told of refusals the app knows nothing of.
+        receive_timeout_s: What a request has to arrive in.
+    """
+
+    class Protocol(HttpProtocol):
+        pass
+
+    Protocol.metrics, Protocol.receive_timeout_s = metrics, receive_timeout_s
+    return Protocol

@@ -77,7 +77,7 @@ class RecognizeEndpoint:
         headers = dict(scope["headers"])
         characters = _wants_characters(scope["query_string"])
         wanted_ms = wanted_timeout_ms(headers)
-        crops = await read_crops(headers, receive, settings.max_body_bytes, settings.max_crops_per_request)
+        crops = await read_crops(scope, headers, receive, settings.max_body_bytes, settings.max_crops_per_request)
         started_s = time.monotonic()
         configured_ms = settings.request_timeout_ms if len(crops.sources) == 1 else settings.batch_timeout_ms
         results = await self._runtime.recognizer.recognize(

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-import uvicorn
 
-from service.__main__ import _listen, _uvicorn_config
 from tests.fakes import PATIENCE_S, FakeSession, toy_runtime
+from tests.integration.in_process import listening, read_answer
 from tests.toy_artifact import png_of
 
 PNG = {"content-type": "image/png"}
@@ -39,15 +38,16 @@ class BusyServer:
 @pytest.fixture
 def server() -> Iterator[BusyServer]:
     session = FakeSession()
-    runtime = toy_runtime(session, max_batch_size=1, max_queue_wait_ms=500.0, max_batch_queue_wait_ms=500.0, keep_alive_s=1)
-    listener = _listen("127.0.0.1", 0)
-    service = uvicorn.Server(_uvicorn_config(runtime.settings, runtime))
-    thread = threading.Thread(target=service.run, args=([listener],))
-    busy = BusyServer(listener.getsockname(), session.gate)
-    with ThreadPoolExecutor(1) as pool:
-        thread.start()
-        session.wait_entered()  # the warm-up
-        wait_until_ready(busy)
+    runtime = toy_runtime(
+        session,
+        max_batch_size=1,
+        max_queue_wait_ms=500.0,
+        max_batch_queue_wait_ms=500.0,
+        keep_alive_s=1,
+        receive_timeout_s=PATIENCE_S,
+    )
+    with ThreadPoolExecutor(1) as pool, listening(runtime, session.wait_entered) as address:  # that is the warm-up
+        busy = BusyServer(address, session.gate)
         runtime.cost.seed({1: 2.0})
         session.entered = threading.Semaphore(0)
         session.gate.clear()
@@ -56,35 +56,6 @@ def server() -> Iterator[BusyServer]:
         yield busy
         session.gate.set()
         assert first.result().json()["text"] == "a"
-        service.should_exit = True
-        thread.join(PATIENCE_S)
-
-
-def wait_until_ready(server: BusyServer) -> None:
-    for _ in range(10_000):
-        if httpx.get(f"{server.url}/readyz").status_code == 200:
-            return
-    raise AssertionError("the server did not become ready")
-
-
-def read_answer(connection: socket.socket) -> tuple[int, str]:
-    """Status and lower-case head of one answer."""
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += _some(connection)
-    head, _, body = received.partition(b"\r\n\r\n")
-    text = head.decode().lower()
-    length = int(text.partition("content-length: ")[2].partition("\r\n")[0])
-    while len(body) < length:
-        body += _some(connection)
-    assert len(body) == length
-    return int(text.split()[1]), text
-
-
-def _some(connection: socket.socket) -> bytes:
-    data = connection.recv(1)  # never more than one answer
-    assert data, "the server hung up"
-    return data
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
@@ -130,7 +101,7 @@ def test_requests_in_one_packet_are_answered_in_order(server: BusyServer) -> Non
 def test_a_client_that_asks_first_is_told_no_and_sends_nothing(server: BusyServer) -> None:
     with server.connection() as connection:
         connection.sendall(HEAD.format(LARGE, "Expect: 100-continue\r\n").encode())
-        status, head = read_answer(connection)
+        status, head, _ = read_answer(connection)
         assert status == 429
         assert "connection: close" in head
         assert connection.recv(1) == b""

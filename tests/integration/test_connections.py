@@ -1,0 +1,277 @@
+"""Connections of clients that are slow, silent, or speak something else, over real sockets."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from service.errors import MALFORMED_REQUEST, METHOD_NOT_ALLOWED, REQUEST_TIMEOUT
+from service.runtime import Runtime
+from tests.fakes import PATIENCE_S, FakeSession, toy_runtime
+from tests.integration.in_process import Address, listening, read_answer
+from tests.toy_artifact import png_of
+
+BODY = png_of("word")
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+PROBE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+PATIENT: dict[str, float] = {"receive_timeout_s": PATIENCE_S, "keep_alive_s": PATIENCE_S}
+HASTY: dict[str, float] = {"receive_timeout_s": 0.2, "keep_alive_s": PATIENCE_S}
+
+
+def head(*lines: str, body: bytes = BODY, version: str = "1.1") -> bytes:
+    told = [f"POST /v1/recognize HTTP/{version}", "Host: x", "Content-Type: image/png", f"Content-Length: {len(body)}", *lines]
+    return "\r\n".join([*told, "", ""]).encode()
+
+
+class Server:
+    """A server, and what it counted."""
+
+    def __init__(self, address: Address, runtime: Runtime) -> None:
+        self.address, self.runtime = address, runtime
+
+    @contextmanager
+    def connection(self) -> Iterator[socket.socket]:
+        with socket.create_connection(self.address, PATIENCE_S) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            yield connection
+
+    def told(self, slug: str) -> float:
+        return self.runtime.metrics.problems.labels(slug)._value.get()
+
+
+@contextmanager
+def serving(session: FakeSession | None = None, **settings: float) -> Iterator[Server]:
+    runtime = toy_runtime(session, **settings)
+    with listening(runtime) as address:
+        yield Server(address, runtime)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving(**PATIENT) as patient:
+        yield patient
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Server]:
+    with serving(**HASTY) as server:
+        yield server
+
+
+UPGRADES = {
+    "h2c": ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA"),
+    "websocket": ("Connection: keep-alive, Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"),
+    "both": ("Upgrade: h2c", "Upgrade: websocket", "Connection: keep-alive", "Connection: upgrade"),
+}
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 1000])
+@pytest.mark.parametrize("upgrade", UPGRADES)
+def test_a_proposed_upgrade_is_ignored_and_the_body_read(server: Server, upgrade: str, pieces: int) -> None:
+    request = head(*UPGRADES[upgrade]) + BODY
+    with server.connection() as connection:
+        for _ in range(3):
+            if pieces == 2:
+                connection.sendall(request[: -len(BODY)])
+                connection.sendall(BODY)
+            else:
+                step = -(-len(request) // pieces)
+                for start in range(0, len(request), step):
+                    connection.sendall(request[start : start + step])
+            status, answered, body = read_answer(connection)
+            assert (status, json.loads(body)["text"]) == (200, "word")
+            assert "connection: close" not in answered
+        connection.sendall(PROBE)
+        assert read_answer(connection)[0] == 200
+
+
+def test_a_proposed_upgrade_leaves_the_rest_of_the_head_as_it_is(server: Server) -> None:
+    with server.connection() as connection:
+        connection.sendall(head(*UPGRADES["h2c"], "X-Request-Id: mine", "Expect: 100-continue"))
+        assert connection.recv(100) == CONTINUE
+        connection.sendall(BODY)
+        status, answered, _ = read_answer(connection)
+        assert status == 200
+        assert "x-request-id: mine" in answered
+
+
+def test_a_client_that_proposes_an_upgrade_and_its_last_request_gets_its_answer(server: Server) -> None:
+    with server.connection() as connection:
+        connection.sendall(head("Connection: close, Upgrade", "Upgrade: h2c") + BODY + PROBE)
+        status, answered, _ = read_answer(connection)
+        assert status == 200
+        assert "connection: close" in answered
+        assert connection.recv(1) == b""
+
+
+def test_a_body_in_chunks_survives_a_proposed_upgrade(server: Server) -> None:
+    lines = (
+        "POST /v1/recognize HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    )
+    with server.connection() as connection:
+        connection.sendall(lines.encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY) + PROBE)
+        assert [read_answer(connection)[0] for _ in range(2)] == [200, 200]
+
+
+def test_many_proposals_in_one_packet_are_answered_in_order(server: Server) -> None:
+    upgrade = head(*UPGRADES["h2c"]) + BODY
+    with server.connection() as connection:
+        connection.sendall((upgrade + PROBE) * 100)
+        bodies = [json.loads(read_answer(connection)[2]) for _ in range(200)]
+        assert [body.get("text") for body in bodies] == ["word", None] * 100
+
+
+def test_a_tunnel_is_refused(server: Server) -> None:
+    with server.connection() as connection:
+        connection.sendall(b"CONNECT /v1/recognize HTTP/1.1\r\nHost: x\r\n\r\n")
+        status, _, body = read_answer(connection)
+        assert status in (MALFORMED_REQUEST.status, METHOD_NOT_ALLOWED.status)
+        assert json.loads(body)["type"] in (MALFORMED_REQUEST.type, METHOD_NOT_ALLOWED.type)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"hello\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET http://[ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost x\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_a_problem_document(server: Server, request_: bytes) -> None:
+    before = server.told(MALFORMED_REQUEST.slug)
+    with server.connection() as connection:
+        connection.sendall(request_)
+        status, answered, body = read_answer(connection)
+        assert connection.recv(1) == b""
+    assert (status, json.loads(body)["type"]) == (400, MALFORMED_REQUEST.type)
+    assert "content-type: application/problem+json" in answered
+    assert "x-request-id: " in answered
+    assert "connection: close" in answered
+    assert server.told(MALFORMED_REQUEST.slug) == before + 1
+
+
+def test_a_body_that_is_no_http_is_a_problem_with_the_id_of_its_request(server: Server) -> None:
+    lines = "POST /v1/recognize HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nX-Request-Id: mine\r\n\r\n"
+    for separate in (False, True):
+        before = server.told(MALFORMED_REQUEST.slug)
+        with server.connection() as connection:
+            if separate:
+                connection.sendall(lines.encode() + b"3\r\nabc\r\n")
+                connection.sendall(b"oops\r\n")
+            else:
+                connection.sendall(lines.encode() + b"oops\r\n")
+            status, answered, body = read_answer(connection)
+            assert connection.recv(1) == b""
+        assert (status, json.loads(body)["type"]) == (400, MALFORMED_REQUEST.type)
+        assert "x-request-id: mine" in answered
+        assert server.told(MALFORMED_REQUEST.slug) == before + 1
+
+
+def test_what_is_no_http_does_not_take_the_answers_before_it_along(server: Server) -> None:
+    with server.connection() as connection:
+        connection.sendall(head() + BODY + head() + BODY + b"hello\r\n\r\n")
+        assert [json.loads(read_answer(connection)[2])["text"] for _ in range(2)] == ["word"] * 2
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize("sent", [b"P", head()[:-2]])
+def test_a_head_that_does_not_end_is_told(hasty: Server, sent: bytes) -> None:
+    before = hasty.told(REQUEST_TIMEOUT.slug)
+    with hasty.connection() as connection:
+        connection.sendall(sent)
+        status, answered, body = read_answer(connection)
+        assert connection.recv(1) == b""
+    assert (status, json.loads(body)["type"]) == (408, REQUEST_TIMEOUT.type)
+    assert "PARSEQ_RECEIVE_TIMEOUT_S" in json.loads(body)["detail"]
+    assert "connection: close" in answered
+    assert hasty.told(REQUEST_TIMEOUT.slug) == before + 1
+
+
+def trickle(connection: socket.socket) -> None:
+    """One byte after the other, for as long as the server is there."""
+    connection.settimeout(0.01)
+    try:
+        while True:
+            connection.sendall(b"x")
+            try:
+                connection.recv(1, socket.MSG_PEEK)
+                break
+            except TimeoutError:
+                continue
+    finally:
+        connection.settimeout(PATIENCE_S)
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "application/json", "multipart/form-data; boundary=x"])
+def test_a_body_that_trickles_or_never_comes_is_told(hasty: Server, content_type: str) -> None:
+    lines = f"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nX-Request-Id: mine\r\n"
+    for trickles in (True, False):
+        before = hasty.told(REQUEST_TIMEOUT.slug)
+        with hasty.connection() as connection:
+            connection.sendall(f"{lines}Content-Length: 1000000\r\n\r\n".encode())
+            if trickles:
+                trickle(connection)
+            status, answered, body = read_answer(connection)
+        assert (status, json.loads(body)["type"]) == (408, REQUEST_TIMEOUT.type)
+        assert "x-request-id: mine" in answered
+        assert "connection: close" in answered
+        assert hasty.told(REQUEST_TIMEOUT.slug) == before + 1
+    text = hasty.runtime.metrics.render().decode()
+    assert 'parseq_request_duration_seconds_count{status="408"}' in text
+    assert "parseq_requests_in_flight 0.0" in text
+
+
+def test_a_body_nobody_waits_for_does_not_keep_the_connection(hasty: Server) -> None:
+    with hasty.connection() as connection:
+        connection.sendall(b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        assert read_answer(connection)[0] == METHOD_NOT_ALLOWED.status
+        assert connection.recv(1) == b""
+
+
+def test_the_next_request_has_its_own_time(hasty: Server) -> None:
+    with hasty.connection() as connection:
+        for _ in range(3):
+            connection.sendall(head())
+            connection.sendall(BODY)
+            assert read_answer(connection)[0] == 200
+        connection.sendall(head()[:20])
+        assert read_answer(connection)[0] == 408
+
+
+def test_time_in_which_the_server_is_at_work_does_not_count() -> None:
+    """Neither for the request that is being read nor for one behind it; that one is given up if it then does not come."""
+    session = FakeSession()
+    with serving(session, **HASTY, max_queue_wait_ms=3.6e6, request_timeout_ms=3.6e6) as server:
+        session.gate.clear()
+        with server.connection() as single, server.connection() as patient, server.connection() as silent:
+            single.sendall(head("Expect: 100-continue"))
+            assert single.recv(100) == CONTINUE
+            single.sendall(BODY)
+            for connection in (patient, silent):
+                connection.sendall(head() + BODY + head())
+            for _ in range(3):  # one time-out after the other passes
+                with server.connection() as clock:
+                    clock.sendall(b"P")
+                    assert read_answer(clock)[0] == 408
+            session.gate.set()
+            status, answered, _ = read_answer(single)
+            assert status == 200
+            assert "connection: close" not in answered
+            assert read_answer(patient)[0] == 200
+            patient.sendall(BODY)
+            assert read_answer(patient)[0] == 200
+            assert [read_answer(silent)[0] for _ in range(2)] == [200, 408]
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n"])
+def test_a_connection_that_says_nothing_is_not_kept_for_ever(sent: bytes) -> None:
+    with serving(receive_timeout_s=PATIENCE_S, keep_alive_s=1) as server, server.connection() as connection:
+        connection.sendall(sent)
+        assert connection.recv(1) == b""
