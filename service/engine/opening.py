@@ -117,7 +117,8 @@ def _open_tuned(settings: Settings, opener: SessionOpener, budget: int) -> Engin
         topology = plan_topology(settings, provider, budget, n_devices=n_devices)
         return EngineSessions(opener.open(options[0]), None, provider, topology)
     key, files = _key(settings, opener, budget), tuning_files(settings.artifact)
-    found = load_tuning(files, key)
+    wide, sizes = wide_candidate(options, provider), sizes_up_to(opener.plan.max_batch_size)
+    found = load_tuning(files, key, options, wide, sizes)
     if found is not None:
         topology = plan_topology(settings, provider, budget, found=found, origin="cached")
         alone = opener.open(Candidate(1, topology.alone_threads)) if topology.alone_threads else None

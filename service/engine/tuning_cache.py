@@ -6,8 +6,10 @@ import json
 import logging
 import math
 import os
+import secrets
+from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -58,17 +60,29 @@ def tuning_files(artifact: Path) -> list[Path]:
     return [folder / f"{artifact.name}.tuning.json" for folder in cache_folders(artifact)]
 
 
-def load_tuning(files: list[Path], key: TuningKey) -> Sweep | None:
-    """What was found for `key`, `None` when it must be measured."""
+def load_tuning(
+    files: list[Path], key: TuningKey, options: Collection[Candidate], wide: Candidate | None, sizes: Collection[int]
+) -> Sweep | None:
+    """What was found for `key`, `None` when it must be measured.
+
+    Args:
+        files: Where to look, the preferred place first.
+        key: Of this start.
+        options: What would be measured now; a file that names anything else is no help.
+        wide: What a crop that is alone may run with, if there is a choice.
+        sizes: Of batches, that would be measured now.
+    """
     for file in files:
         try:
             content = json.loads(file.read_text())
             if content["version"] != VERSION or content["key"] != _plain(key):
                 continue
-            return _parse(content["found"])
+            found = _parse(content["found"])
+            _check_possible(found, options, wide, sizes)
+            return found
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             logger.warning("%s cannot be used (%s), tuning again", file, type(error).__name__)
     return None
 
@@ -86,23 +100,44 @@ def save_tuning(files: list[Path], key: TuningKey, found: Sweep) -> Path | None:
         },
     }
     for file in files:
-        # Written aside and moved into place: a server that starts meanwhile finds all of it or nothing.
-        draft = file.with_name(f"{file.name}.{os.getpid()}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(content, indent=1))
-            draft.replace(file)
+            _write_at_once(file, json.dumps(content, indent=1))
         except OSError:
-            with suppress(OSError):
-                draft.unlink(missing_ok=True)
-        else:
-            return file
+            continue
+        return file
     return None
+
+
+def _write_at_once(file: Path, text: str) -> None:
+    """Written aside and moved into place: a server that starts meanwhile finds all of it or nothing.
+
+    The name of the draft is random, since servers in several containers may share the folder and their process id.
+    """
+    draft = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
+    try:
+        with draft.open("x") as stream:
+            stream.write(text)
+        draft.replace(file)
+    except OSError:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
 
 
 def _plain(key: TuningKey) -> object:
     """The key as it looks after a journey through JSON."""
     return json.loads(json.dumps(asdict(key)))
+
+
+def _check_possible(found: Sweep, options: Collection[Candidate], wide: Candidate | None, sizes: Collection[int]) -> None:
+    """Raise `ValueError` unless a sweep could have found this."""
+    chosen = found.candidate
+    may_be_alone = {0, wide.intra_op_threads} if wide is not None and wide.lanes != chosen.lanes else {0}
+    if replace(chosen, alone_threads=0) not in options or chosen.alone_threads not in may_be_alone:
+        raise ValueError("not one of the options")
+    if not set(found.durations_s) <= set(sizes):
+        raise ValueError("not sizes that are measured")
 
 
 def _parse(found: dict[str, object]) -> Sweep:

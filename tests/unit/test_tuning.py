@@ -22,7 +22,14 @@ from tests.fakes import FakeClock, FakeSession, read_toy, request, toy_settings
 from tests.toy_artifact import HEIGHT, METADATA, WIDTH, pixels_of, png_of, write_artifact
 
 LONG_S = 1000.0
+SIZES = (1, 2, 4, 8)
+OPTIONS = [Candidate(2, 1), Candidate(1, 2)]
+WIDE = Candidate(1, 2)
 KEY = TuningKey(1, 2, "1.0", "cpu", (0,), "some CPU", 2, 0, 0, 0)
+
+
+def load(files: list[Path], key: TuningKey = KEY) -> Sweep | None:
+    return load_tuning(files, key, OPTIONS, WIDE, SIZES)
 
 
 class TimedSession:
@@ -226,9 +233,9 @@ def test_what_was_found_survives_the_journey(tmp_path: Path) -> None:
     files = [tmp_path / "model.onnx.tuning.json"]
     found = swept(2, 1, at_1=300, at_4=360)
     found = replace(found, candidate=Candidate(2, 1, alone_threads=2))
-    assert load_tuning(files, KEY) is None
+    assert load(files) is None
     assert save_tuning(files, KEY, found) == files[0]
-    assert load_tuning(files, KEY) == found
+    assert load(files) == found
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx.tuning.json"]
 
 
@@ -242,7 +249,7 @@ def test_what_was_found_survives_the_journey(tmp_path: Path) -> None:
 def test_whatever_the_outcome_depends_on_is_in_the_key(tmp_path: Path, changed: dict[str, Any]) -> None:
     files = [tmp_path / "tuning.json"]
     save_tuning(files, KEY, swept(2, 1, at_1=300))
-    assert load_tuning(files, replace(KEY, **changed)) is None
+    assert load(files, replace(KEY, **changed)) is None
 
 
 @pytest.mark.parametrize(
@@ -262,6 +269,13 @@ def test_whatever_the_outcome_depends_on_is_in_the_key(tmp_path: Path, changed: 
         lambda text: text.replace('"1": 0.', '"0": 0.'),
         lambda text: text.replace('"1": 0.00', '"1": NaN, "2": 0.00'),
         lambda text: text.replace('"durations_s"', '"durations"'),
+        lambda text: text.replace('"1": 0.', '"1": 1' + "0" * 400 + ', "2": 0.'),  # more than a float can be
+        lambda text: text.replace('"1": 0.', '"1": 1' + "0" * 9999 + ', "2": 0.'),
+        lambda text: text.replace('"found": ', '"found": ' + "[" * 200_000),
+        lambda text: text.replace('"lanes": 2', '"lanes": 64'),
+        lambda text: text.replace('"intra_op_threads": 1', '"intra_op_threads": 2'),
+        lambda text: text.replace('"alone_threads": 0', '"alone_threads": 256'),
+        lambda text: text.replace('"1": 0.', '"1000000000": 0.'),
     ],
 )
 def test_a_damaged_cache_is_no_cache(tmp_path: Path, damage: Callable[[str], str]) -> None:
@@ -270,7 +284,39 @@ def test_a_damaged_cache_is_no_cache(tmp_path: Path, damage: Callable[[str], str
     text = file.read_text()
     assert damage(text) != text
     file.write_text(damage(text))
-    assert load_tuning([file], KEY) is None
+    assert load([file]) is None
+
+
+def test_a_single_lane_needs_no_second_session(tmp_path: Path) -> None:
+    files = [tmp_path / "tuning.json"]
+    for alone_threads, usable in ((0, True), (2, False)):
+        found = replace(swept(1, 2, at_1=300), candidate=Candidate(1, 2, alone_threads))
+        save_tuning(files, KEY, found)
+        assert (load(files) == found) is usable
+    found = replace(swept(2, 1, at_1=300), candidate=Candidate(2, 1, 2))
+    save_tuning(files, KEY, found)
+    assert load(files) == found
+    assert load_tuning(files, KEY, OPTIONS, None, SIZES) is None
+
+
+def test_servers_with_the_same_process_id_do_not_share_a_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drafts: list[str] = []
+    replace_ = Path.replace
+
+    def noting(draft: Path, target: Path) -> Path:
+        drafts.append(draft.name)
+        return replace_(draft, target)
+
+    monkeypatch.setattr(Path, "replace", noting)
+    for _ in range(2):
+        save_tuning([tmp_path / "tuning.json"], KEY, swept(2, 1, at_1=300))
+    assert len(set(drafts)) == 2
+
+
+def test_a_draft_that_cannot_be_moved_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "tuning.json").mkdir()  # no file can take its place
+    assert save_tuning([tmp_path / "tuning.json"], KEY, swept(2, 1, at_1=300)) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["tuning.json"]
 
 
 def test_a_read_only_place_falls_back_to_the_next_and_then_to_none(tmp_path: Path) -> None:
@@ -278,9 +324,9 @@ def test_a_read_only_place_falls_back_to_the_next_and_then_to_none(tmp_path: Pat
     unusable, usable = tmp_path / "file" / "tuning.json", tmp_path / "new" / "tuning.json"
     found = swept(2, 1, at_1=300)
     assert save_tuning([unusable, usable], KEY, found) == usable
-    assert load_tuning([unusable, usable], KEY) == found
+    assert load([unusable, usable]) == found
     assert save_tuning([unusable], KEY, found) is None
-    assert load_tuning([unusable], KEY) is None
+    assert load([unusable]) is None
 
 
 def test_the_cache_is_beside_the_artifact_or_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
