@@ -24,7 +24,7 @@ from service.errors import (
     too_many_crops,
 )
 from service.multipart import parse_files
-from service.schemas import MAX_CROPS_KEY, MAX_ID_LENGTH, RecognizeRequest
+from service.schemas import ID_RULE, MAX_CROPS_KEY, MAX_ID_LENGTH, RecognizeRequest
 
 ARRIVAL_PROBLEM: Final = "parseq.arrival_problem"
 """Where the HTTP server puts a `Problem` into the scope of a request whose body cannot arrive any more, before it wakes us."""
@@ -185,7 +185,14 @@ def _explain(errors: Sequence[Any], max_crops: int) -> Problem:
         return too_many_crops(max_crops)
     if errors[0]["type"] == "json_invalid":
         return Problem(MALFORMED_REQUEST, "The body is not valid JSON.")
-    return invalid_request(errors)
+    told = []
+    for error in errors:
+        location = error["loc"]
+        if location[2:3] == ("id",):  # below it are the kinds of ids that were tried: all of them together are the rule
+            error = {"loc": location[:3], "msg": ID_RULE}
+        if error not in told:
+            told.append(error)
+    return invalid_request(told)
 
 
 def invalid_request(errors: Sequence[Any]) -> Problem:

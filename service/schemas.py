@@ -21,11 +21,14 @@ StringId = Annotated[str, Field(max_length=MAX_ID_LENGTH)]
 NumberId = Annotated[int, Field(strict=True, ge=-MAX_ID, le=MAX_ID)]
 
 
+ID_RULE: Final = f"An id is a text of up to {MAX_ID_LENGTH} characters or an integer from -(2^53 - 1) to 2^53 - 1."
+
+
 class ImageInput(BaseModel):
     """One image of a JSON request."""
 
     id: StringId | NumberId | None = Field(
-        None, description="Comes back with the result; default: the position in the list, from 0."
+        None, description=f"Comes back with the result; default: the position in the list, from 0. {ID_RULE}"
     )
     content: str = Field(description="The image file in base64; a `data:` prefix is accepted.")
 

@@ -131,6 +131,23 @@ def test_bad_requests_get_the_right_problem(options: dict[str, Any], kind: Kind)
     expect_problem(post(**options), kind)
 
 
+@pytest.mark.parametrize("id_", ["x" * 257, 2**53, -(2**53), 1.5, True, ["x"]])
+def test_the_rule_for_ids_is_told_once(id_: Any) -> None:
+    document = expect_problem(post(json={"images": [{"content": ""}, {"content": 5, "id": id_}]}), errors.INVALID_REQUEST)
+    assert document.model_extra is not None
+    told = {error["location"]: error["message"] for error in document.model_extra["errors"]}
+    assert list(told) == ["images.1.id", "images.1.content"]
+    assert "up to 256 characters" in told["images.1.id"]
+    assert len(document.model_extra["errors"]) == 2
+
+
+@pytest.mark.parametrize("id_", ["x" * 256, 2**53 - 1, -(2**53) + 1])
+def test_the_longest_ids_come_back(id_: str | int) -> None:
+    content = base64.b64encode(png_of("a")).decode()
+    [result] = post(json={"images": [{"content": content, "id": id_}]}).json()["results"]
+    assert (result["id"], result["text"]) == (str(id_), "a")
+
+
 def test_limits_are_named_in_the_refusal() -> None:
     small = {"max_body_bytes": 4096, "max_crops_per_request": 2, "max_image_pixels": 4000}
     document = expect_problem(post(toy_runtime(**small), content=bytes(4097), headers=PNG), errors.BODY_TOO_LARGE)
