@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import socket
 import sys
@@ -15,7 +16,8 @@ import uvicorn
 
 from service.app import App
 from service.artifact import load_artifact
-from service.config import Settings, load_settings
+from service.config import Settings, env_name, load_settings
+from service.environment import doubts
 from service.errors import StartupError
 from service.http_protocol import protocol_for
 from service.logs import configure_logging
@@ -46,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(**_parse(argv))
         configure_logging(settings.log_level)
+        for line in doubts(os.environ, [env_name(name) for name in Settings.model_fields]):
+            logger.warning(line)
         return _serve(settings)
     except StartupError as error:
         print(f"parseq-serve: {' '.join(str(error).split())}", file=sys.stderr)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import StartupError
 
 ENV_PREFIX = "PARSEQ_"
+PORT_VARIABLE = "PARSEQ_PORT"
 BUNDLED_ARTIFACT = Path(__file__).parent / "bundled" / "parseq-nano.onnx"
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
@@ -29,11 +33,7 @@ class Settings(BaseSettings):
         "auto",
         description="Execution provider. A named one that is absent is a start-up error; `auto` takes CUDA when present.",
     )
-    devices: str = Field(
-        "0",
-        pattern=r"^(all|\d{1,3}(,\d{1,3})*)$",
-        description="GPUs to run on: `all`, or numbers such as `0,1`; a CPU has none.",
-    )
+    devices: str = Field("0", description="GPUs to run on: `all`, or numbers such as `0,1`; a CPU has none.")
     tune: bool = Field(
         True,
         description="Measure at the first start which lanes, threads and batch size suit model and machine, and remember it.",
@@ -96,6 +96,13 @@ class Settings(BaseSettings):
         "info", description="Least severe log level shown; `debug` has a line for each recognition request."
     )
 
+    @field_validator("devices")
+    @classmethod
+    def _names_devices(cls, value: str) -> str:
+        if not re.fullmatch(r"all|[0-9]{1,3}(,[0-9]{1,3})*", value):
+            raise ValueError("must be all, or numbers of GPUs with commas between them and no spaces, such as 0 or 0,1")
+        return value
+
     @model_validator(mode="after")
     def _a_full_request_fits_the_queue(self) -> Settings:
         if self.max_queue_items < self.max_crops_per_request:
@@ -111,20 +118,30 @@ def env_name(field_name: str) -> str:
     return ENV_PREFIX + field_name.upper()
 
 
-def load_settings(**overrides: Any) -> Settings:
-    """Read the settings from the environment; `overrides` (from the command line) win.
+def is_service_link(value: str) -> bool:
+    """Whether this is the address of a service as Kubernetes and Docker put it into the environment of others."""
+    return re.match(r"(tcp|udp|sctp)://", value) is not None
+
+
+def load_settings(**options: Any) -> Settings:
+    """Read the settings from the environment; `options` (from the command line) win.
+
+    A Service called `parseq` makes Kubernetes set `PARSEQ_PORT` to its address; that is nobody's wish, and counts as unset.
 
     Raises:
-        StartupError: a value is not acceptable; the message names its environment variable.
+        StartupError: a value is not acceptable; the message names its environment variable or option.
     """
+    unset = {"port": Settings.model_fields["port"].default} if is_service_link(os.environ.get(PORT_VARIABLE, "")) else {}
     try:
-        return Settings(**overrides)
+        return Settings(**{**unset, **options})
     except ValidationError as error:
-        raise StartupError("; ".join(_explain(problem) for problem in error.errors())) from error
+        raise StartupError("; ".join(_explain(problem, options) for problem in error.errors())) from error
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any, options: Mapping[str, Any]) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not problem["loc"]:
         return message
-    return f"{env_name(str(problem['loc'][0]))}={problem['input']!s}: {message}"
+    name = str(problem["loc"][0])
+    given = f"--{name}" if name in options else env_name(name)
+    return f"{given}={problem['input']!s}: {message}"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import pytest
 
 from service.config import BUNDLED_ARTIFACT, Settings, env_name, load_settings
 from service.cpu import cpu_budget, cpu_model, int8_saturates
+from service.environment import doubts
 from service.errors import StartupError
 
+KNOWN = [env_name(name) for name in Settings.model_fields]
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
@@ -30,7 +33,7 @@ def test_the_environment_is_read_and_the_command_line_wins(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("PARSEQ_PORT", "tcp://10.0.0.1:8000"),
+        ("PARSEQ_PORT", "lots"),
         ("PARSEQ_LANES", "-1"),
         ("PARSEQ_PROVIDER", "tpu"),
         ("PARSEQ_DEVICES", "0,"),
@@ -40,6 +43,66 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
     monkeypatch.setenv(name, value)
     with pytest.raises(StartupError, match=re.escape(f"{name}={value}: ")):
         load_settings()
+
+
+@pytest.mark.parametrize("value", ["0,", "", " 0", "0, 1", "gpu0", "1000", "0\n", "\u0661"])
+def test_devices_of_another_form_are_told_the_form(value: str) -> None:
+    with pytest.raises(StartupError, match=r"(?s)^--devices=.*must be all, or numbers of GPUs with commas") as caught:
+        load_settings(devices=value)
+    assert "pattern" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["all", "0", "0,1", "12,345"])
+def test_devices(value: str) -> None:
+    assert load_settings(devices=value).devices == value
+
+
+def test_an_option_that_is_wrong_is_named_and_the_variable_beside_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARSEQ_PORT", "9000")
+    with pytest.raises(StartupError, match=r"^--port=lots: ") as caught:
+        load_settings(port="lots")
+    assert "PARSEQ_PORT" not in str(caught.value)
+
+
+def test_the_address_of_a_service_is_not_taken_for_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARSEQ_PORT", "tcp://10.0.0.1:8000")
+    assert load_settings().port == 8000
+    assert load_settings(port="9001").port == 9001
+    [line] = doubts(os.environ, KNOWN)
+    assert line.startswith("PARSEQ_PORT is ")
+    assert "enableServiceLinks: false" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("PARSEQ_MAX_BATCHSIZE", "PARSEQ_MAX_BATCH_SIZE"),
+        ("parseq_lane", "PARSEQ_LANES"),
+        ("PARSEQ_KEEPALIVE", "PARSEQ_KEEP_ALIVE_S"),
+        ("PARSEQ_COLOUR_OF_THE_SKY", None),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_doubted(name: str, near: str | None) -> None:
+    [line] = doubts({name: "secret", "PATH": "/bin", "PARSEQ_LANES": "1", "parseq_host": "x"}, KNOWN)
+    assert line.startswith(f"{name} is not a setting")
+    assert line.endswith(f"did you mean {near}?" if near else "is ignored")
+    assert "secret" not in line
+
+
+def test_what_kubernetes_adds_for_services_is_not_doubted() -> None:
+    added = {"PARSEQ_CACHE": "/cache"}
+    for service in ("PARSEQ", "PARSEQ_WEB"):
+        added |= {
+            f"{service}_SERVICE_HOST": "10.0.0.1",
+            f"{service}_SERVICE_PORT": "8000",
+            f"{service}_SERVICE_PORT_HTTP": "8000",
+            f"{service}_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+            f"{service}_PORT_8000_TCP_PROTO": "tcp",
+            f"{service}_PORT_8000_TCP_PORT": "8000",
+            f"{service}_PORT_8000_TCP_ADDR": "10.0.0.1",
+        }
+    added["PARSEQ_WEB_PORT"] = "tcp://10.0.0.1:8000"
+    assert list(doubts(added, KNOWN)) == []
 
 
 def test_a_queue_smaller_than_a_request_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,12 +50,20 @@ def test_settings_that_cannot_be_used(
 
 
 def test_ports_that_cannot_be_used(capsys: pytest.CaptureFixture[str], artifact: str) -> None:
-    assert "PARSEQ_PORT=lots" in failure(capsys, "--artifact", artifact, "--port", "lots")
+    assert "--port=lots" in failure(capsys, "--artifact", artifact, "--port", "lots")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         line = failure(capsys, "--artifact", artifact, "--host", "127.0.0.1", "--port", port)
         assert f"cannot listen on 127.0.0.1 port {port}" in line
         assert "--port" in line
+
+
+def test_a_slip_in_a_variable_is_told_at_the_start(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PARSEQ_MAX_BATCHSIZE", "4")
+    main(["--artifact", str(tmp_path / "none.onnx")])
+    assert "did you mean PARSEQ_MAX_BATCH_SIZE?" in caplog.text
 
 
 def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
