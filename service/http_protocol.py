@@ -14,11 +14,13 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.bodies import ARRIVAL_PROBLEM
-from service.errors import MALFORMED_REQUEST, PROBLEM_MEDIA_TYPE, REQUEST_TIMEOUT, Problem
+from service.errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, PROBLEM_MEDIA_TYPE, REQUEST_TIMEOUT, Problem
 from service.logs import CONTEXT_KEY
 from service.metrics import Metrics
 from service.request_context import REQUEST_ID_HEADER, context_of
 
+MAX_HEAD_BYTES: Final = 2**20
+"""Far more than anybody needs; counted by what was received since, which may include a good part of the request before."""
 _UPGRADE_TOKENS: Final = (b"upgrade", b"http2-settings")
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ class HttpProtocol(HttpToolsProtocol):
     _receive_timer: asyncio.TimerHandle | None = None
     _arriving = False
     """Whether a request has begun and is not complete."""
+    _head_bytes = 0
+    """Received since it has begun, while its head is not complete."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Somebody is there, and has not said anything yet."""
@@ -64,6 +68,7 @@ class HttpProtocol(HttpToolsProtocol):
                 return
         if self._arriving:
             self._limit_arrival()
+            self._limit_head(len(data))
 
     def _should_upgrade(self) -> bool:
         """Whether the app shall not see this request yet; asked by uvicorn when the client proposes another protocol.
@@ -89,6 +94,7 @@ class HttpProtocol(HttpToolsProtocol):
         """A request begins; it may be in the same piece of data as the end of the one before."""
         self._unset_keepalive_if_required()
         self._arriving = True
+        self._head_bytes = 0
         super().on_message_begin()
 
     def on_message_complete(self) -> None:
@@ -119,6 +125,17 @@ class HttpProtocol(HttpToolsProtocol):
         elif self._receive_timer is None and not self.transport.is_closing():
             self._receive_timer = self.loop.call_later(self.receive_timeout_s, self._give_up)
 
+    def _limit_head(self, n_bytes: int) -> None:
+        if self._app_knows():
+            return
+        self._head_bytes += n_bytes
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(Problem(HEAD_TOO_LARGE, f"Path and headers may have {MAX_HEAD_BYTES} bytes at most."))
+
+    def _app_knows(self) -> bool:
+        """Whether the request that arrives, or came last, has been handed to the app, as it is when its head is there."""
+        return self.cycle is not None and self.cycle.scope is self.scope
+
     def _end_receive_timer(self) -> None:
         if self._receive_timer is not None:
             self._receive_timer.cancel()
@@ -134,13 +151,12 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         cycle = self.cycle
-        known = cycle is not None and cycle.scope is self.scope  # to the app
         if cycle is not None and not cycle.response_complete:
             cycle.keep_alive = False
-            if known:
+            if self._app_knows():
                 cycle.scope[ARRIVAL_PROBLEM] = problem  # type: ignore[typeddict-unknown-key]  # apps may have keys there
                 cycle.message_event.set()
-        elif known:
+        elif self._app_knows():
             self.transport.close()
         else:
             self._answer(problem)

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from service.errors import MALFORMED_REQUEST, METHOD_NOT_ALLOWED, REQUEST_TIMEOUT
+from service.errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, METHOD_NOT_ALLOWED, REQUEST_TIMEOUT, UNREADABLE_IMAGE
+from service.http_protocol import MAX_HEAD_BYTES
 from service.runtime import Runtime
 from tests.fakes import PATIENCE_S, FakeSession, toy_runtime
 from tests.integration.in_process import Address, listening, read_answer
@@ -192,6 +193,41 @@ def test_a_head_that_does_not_end_is_told(hasty: Server, sent: bytes) -> None:
     assert "PARSEQ_RECEIVE_TIMEOUT_S" in json.loads(body)["detail"]
     assert "connection: close" in answered
     assert hasty.told(REQUEST_TIMEOUT.slug) == before + 1
+
+
+@pytest.mark.parametrize("before", [b"", head() + BODY])
+def test_a_head_without_end_is_told(server: Server, before: bytes) -> None:
+    told = server.told(HEAD_TOO_LARGE.slug)
+    with server.connection() as connection:
+        connection.sendall(before)
+        if before:
+            assert read_answer(connection)[0] == 200
+        connection.sendall(
+            b"GET /livez HTTP/1.1\r\nX: ".ljust(MAX_HEAD_BYTES + 1, b"A")
+        )  # not a byte more: it would not be read
+        status, answered, body = read_answer(connection)
+    assert (status, json.loads(body)["type"]) == (431, HEAD_TOO_LARGE.type)
+    assert "connection: close" in answered
+    assert server.told(HEAD_TOO_LARGE.slug) == told + 1
+
+
+def test_a_large_head_and_a_body_much_larger_are_no_head_without_end(server: Server) -> None:
+    junk = bytes(2 * MAX_HEAD_BYTES)
+    with server.connection() as connection:
+        for _ in range(4):
+            connection.sendall(head("X: " + "A" * (MAX_HEAD_BYTES // 2), body=junk) + junk)
+            assert read_answer(connection)[0] == UNREADABLE_IMAGE.status
+
+
+@pytest.mark.parametrize("garbage", [b"hello\r\n\r\n", b"\x16\x03\x01"])
+def test_what_is_no_http_is_told_also_after_a_request(server: Server, garbage: bytes) -> None:
+    with server.connection() as connection:
+        connection.sendall(head("X-Request-Id: mine") + BODY)
+        assert read_answer(connection)[0] == 200
+        connection.sendall(garbage)
+        status, answered, _ = read_answer(connection)
+        assert status == 400
+        assert "x-request-id: mine" not in answered
 
 
 def trickle(connection: socket.socket) -> None:

@@ -436,7 +436,7 @@ def test_the_openapi_covers_every_body_and_every_status() -> None:
         "multipart/form-data",
         "application/json",
     }
-    assert set(operation["responses"]) == {"200", "400", "408", "413", "415", "422", "429", "500", "503", "504"}
+    assert set(operation["responses"]) == {"200", "400", "408", "413", "415", "422", "429", "431", "500", "503", "504"}
     for status, answer in operation["responses"].items():
         media_type = "application/json" if status == "200" else "application/problem+json"
         assert set(answer["content"]) == {media_type}
