@@ -28,6 +28,10 @@ METADATA_KEY = "parseq_artifact"
 PARITY_KEY = "parseq_parity"
 """Key of the entry that holds the report of the comparison with PyTorch as one JSON object; a server need not read it."""
 
+KNOWN_ANSWER_KEY = "parseq_known_answer"
+"""Key of the entry that holds a crop and its text as one JSON object: `png`, a PNG file of the model's size in base64, and
+`text`, what the exporter saw the graph read on it. A server checks itself with it; not every artifact has one."""
+
 INPUT_NAME = "images"
 TOKEN_IDS_NAME = "token_ids"
 CONFIDENCES_NAME = "confidences"

@@ -14,13 +14,14 @@ import onnx
 from onnx import TensorProto
 
 from export.agreement import AgreementReport, check_agreement, loop_difference, planned_readings
-from export.artifact import PARITY_KEY, ArtifactMetadata, DecodeMode, Precision
+from export.artifact import KNOWN_ANSWER_KEY, PARITY_KEY, ArtifactMetadata, DecodeMode, Precision
 from export.builder import OPSET, GraphBuilder, all_nodes
 from export.calibrate import observe_ranges
 from export.crop_sources import calibration_crops
 from export.crops import Crop, parity_crops, word_crops
 from export.graph import write_graph
 from export.int8 import Int8Builder, Range
+from export.known_answer import known_answer
 from export.parity import BATCH_SIZES, GateReport, ParityError, ParityReport, batches, check_parity
 from model.parseq import PARSeq
 
@@ -105,12 +106,20 @@ def export_artifact(
             f"the graph has {proto.ByteSize()} bytes, an ONNX file holds {MAX_FILE_BYTES}: the network is too large"
         )
     report = run_parity_gate(proto.SerializeToString(), model, options, ranges, more_crops=more_crops, progress=progress)
-    entry = proto.metadata_props.add()
-    entry.key, entry.value = PARITY_KEY, json.dumps(report.to_dict(), ensure_ascii=False, sort_keys=True)
+    described = artifact_metadata(model, options)
+    _note(proto, PARITY_KEY, json.dumps(report.to_dict(), ensure_ascii=False, sort_keys=True))
+    answer = known_answer(proto.SerializeToString(), described)
+    if answer is not None:
+        _note(proto, KNOWN_ANSWER_KEY, answer)
     content = proto.SerializeToString()
     write_atomically(content, output, force=force)
     nodes = sum(1 for _ in all_nodes(proto.graph))
-    return ExportSummary(output, len(content), nodes, artifact_metadata(model, options), report)
+    return ExportSummary(output, len(content), nodes, described, report)
+
+
+def _note(proto: onnx.ModelProto, key: str, value: str) -> None:
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = key, value
 
 
 def artifact_metadata(model: PARSeq, options: ExportOptions) -> ArtifactMetadata:

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from types import FrameType
 from typing import Final
 
@@ -24,30 +25,34 @@ from service.logs import configure_logging
 from service.runtime import Runtime
 
 EXIT_OK: Final = 0
+EXIT_FORCED: Final = 1
 EXIT_STARTUP_FAILED: Final = 3
+EXIT_UNHEALTHY: Final = 4
 BACKLOG: Final = 2048
 
 logger = logging.getLogger("service")
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with readiness turned off the moment a signal asks it to stop."""
+    """uvicorn, with readiness turned off the moment a signal asks it to stop; a second signal ends it at once."""
 
     def __init__(self, config: uvicorn.Config, runtime: Runtime) -> None:
         super().__init__(config)
         self._runtime = runtime
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the drain."""
+        """Begin the drain, or end it."""
         self._runtime.drain()
+        if self.should_exit:
+            self.force_exit = True
         super().handle_exit(sig, frame)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve; the exit code is 0 after a clean stop and 3 when the server could not start."""
+    """Serve; the exit code is 0 after a clean stop, 1 after a forced one, 3 if it could not start, 4 if it broke."""
     try:
         settings = load_settings(**_parse(argv))
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, settings.log_format)
         for line in doubts(os.environ, [env_name(name) for name in Settings.model_fields]):
             logger.warning(line)
         return _serve(settings)
@@ -71,25 +76,30 @@ def _parse(argv: Sequence[str] | None) -> dict[str, str]:
 def _serve(settings: Settings) -> int:
     artifact = load_artifact(settings)
     failures: list[str] = []
+    illnesses: list[str] = []
 
-    def fail(message: str) -> None:
-        failures.append(message)
+    def stop_for(reasons: list[str], reason: str) -> None:
+        reasons.append(reason)
         server.should_exit = True
 
-    runtime = Runtime(settings, artifact, on_failure=fail)
+    runtime = Runtime(settings, artifact, partial(stop_for, failures), partial(stop_for, illnesses))
     listener = _listen(settings.host, settings.port)
     server = Server(_uvicorn_config(settings, runtime), runtime)
     host, port = listener.getsockname()[:2]
     logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
-    _stop_quietly(server)
+    _handle_signals(server, runtime)
     server.run(sockets=[listener])
     if failures:
         raise StartupError(f"{settings.artifact}: {failures[0]}")
-    return EXIT_OK
+    if illnesses:
+        # Whatever hangs would keep an orderly end from ending.
+        print(f"parseq-serve: ended, to be restarted: {illnesses[0]}", file=sys.stderr, flush=True)
+        os._exit(EXIT_UNHEALTHY)
+    return EXIT_FORCED if server.force_exit else EXIT_OK
 
 
-def _stop_quietly(server: Server) -> None:
-    """Exit with 0 on SIGTERM and SIGINT.
+def _handle_signals(server: Server, runtime: Runtime) -> None:
+    """Exit with 0 on SIGTERM and SIGINT, and reload the artifact on SIGHUP.
 
     uvicorn has handlers of its own while it runs, and raises the signal that stopped it once more at the end, under the
     handlers it found: the default ones would turn a clean stop into a kill.
@@ -100,6 +110,8 @@ def _stop_quietly(server: Server) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    if hasattr(signal, "SIGHUP"):  # which Windows has not
+        signal.signal(signal.SIGHUP, lambda _signal, _frame: runtime.ask_to_reload())
 
 
 def _listen(host: str, port: int) -> socket.socket:

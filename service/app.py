@@ -14,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from service import __version__, errors, openapi
+from service.api_keys import ApiKeys
 from service.bodies import invalid_request
 from service.busy import Doorman
 from service.errors import Problem
@@ -32,17 +33,38 @@ class App:
     """
 
     def __init__(self, runtime: Runtime) -> None:
-        self._doorman = Doorman(runtime.engine, runtime.settings, runtime.metrics)
+        self._keys = ApiKeys(runtime.settings.api_keys_file) if runtime.settings.api_keys_file else None
+        self._metrics = runtime.metrics
+        self._doorman = Doorman(lambda: runtime.engine, runtime.settings, runtime.metrics)
         self._recognize = RecognizeEndpoint(runtime)
         self.api = _build_api(runtime, self._recognize)
         self._serve = RequestIds(self._dispatch)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event."""
-        if not _asks_to_recognize(scope) or not await self._doorman.refuses(scope, send):
+        # Who has no key learns nothing here, not even that the server is busy.
+        if not _asks_to_recognize(scope) or not self._is_client(scope) or not await self._doorman.refuses(scope, send):
             await self._serve(scope, receive, send)
 
+    def _is_client(self, scope: Scope) -> bool:
+        try:
+            self._check_key(scope)
+        except Problem:
+            return False
+        return True
+
+    def _check_key(self, scope: Scope) -> None:
+        if self._keys is not None and _wants_key(scope):
+            self._keys.check(dict(scope["headers"]))
+
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._check_key(scope)
+        except Problem as problem:
+            self._metrics.problem_told(problem.kind.slug)
+            self._metrics.request_ended(problem.status, 0.0)
+            await problem.response()(scope, receive, send)
+            return
         if _asks_to_recognize(scope):
             await self._recognize(scope, receive, send)
         else:
@@ -51,6 +73,10 @@ class App:
 
 def _asks_to_recognize(scope: Scope) -> bool:
     return scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in RECOGNIZE_PATHS
+
+
+def _wants_key(scope: Scope) -> bool:
+    return scope["type"] == "http" and (scope["path"].startswith("/v1/") or scope["path"] in RECOGNIZE_PATHS)
 
 
 def _build_api(runtime: Runtime, recognize: RecognizeEndpoint) -> FastAPI:

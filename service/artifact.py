@@ -22,6 +22,7 @@ from service.engine.session import open_for_reading
 from service.engine.topology import Topology
 from service.engine.types import Session
 from service.errors import StartupError
+from service.known_answer import KnownAnswer, stored_answer
 
 Shape = tuple[int | None, ...]
 """`None` for the batch axis, which must be dynamic."""
@@ -39,22 +40,28 @@ class LoadedArtifact:
     """What the session was opened for."""
     alone: Session | None = None
     """For a crop that is the only one in the engine; `None`: no other than the rest."""
+    known_answer: KnownAnswer | None = None
+    """As the exporter wrote it; `None`: the artifact carries none."""
 
 
-def load_artifact(settings: Settings) -> LoadedArtifact:
+def load_artifact(settings: Settings, like: Topology | None = None) -> LoadedArtifact:
     """Open the artifact of the settings, check it, and settle how it is run.
+
+    Args:
+        settings: Of the service.
+        like: How to run it when that is not known: nothing is measured beside a model that serves. Default: measure.
 
     Raises:
         StartupError: there is no such file, it is not an artifact this version can run, or the provider is not there.
     """
     path = settings.artifact
-    metadata = read_artifact(path)
-    opened = open_engine_sessions(settings, metadata, cpu_budget())
-    return LoadedArtifact(metadata, opened.session, opened.provider, opened.topology, opened.alone)
+    metadata, known_answer = read_artifact(path)
+    opened = open_engine_sessions(settings, metadata, cpu_budget(), like)
+    return LoadedArtifact(metadata, opened.session, opened.provider, opened.topology, opened.alone, known_answer)
 
 
-def read_artifact(path: Path) -> ArtifactMetadata:
-    """What an artifact says about itself, compared with its graph.
+def read_artifact(path: Path) -> tuple[ArtifactMetadata, KnownAnswer | None]:
+    """What an artifact says about itself, compared with its graph, and the known answer it carries.
 
     Raises:
         StartupError: there is no such file, or it is not an artifact this version can run.
@@ -65,12 +72,13 @@ def read_artifact(path: Path) -> ArtifactMetadata:
         raise StartupError(f"there is no artifact at {path}: set PARSEQ_ARTIFACT or --artifact to an .onnx file")
     try:
         session = open_for_reading(path)
-        metadata = ArtifactMetadata.from_map(session.get_modelmeta().custom_metadata_map)
+        properties = session.get_modelmeta().custom_metadata_map
+        metadata = ArtifactMetadata.from_map(properties)
         check_interface(metadata, session.get_inputs(), session.get_outputs())
+        return metadata, stored_answer(metadata, properties)
     except ArtifactError as error:
         message = str(error)
         raise StartupError(message if str(path) in message else f"{path}: {message}") from error
-    return metadata
 
 
 def check_interface(metadata: ArtifactMetadata, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:

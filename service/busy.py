@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from starlette.types import Message, Scope, Send
@@ -22,7 +22,7 @@ from service.engine.types import QueueFullError, Refusal
 from service.errors import PROBLEM_MEDIA_TYPE, QUEUE_FULL, Problem
 from service.logs import CONTEXT_KEY
 from service.metrics import Metrics
-from service.request_context import REQUEST_ID_HEADER, context_of
+from service.request_context import GUARDS, REQUEST_ID_HEADER, context_of
 from service.timeouts import wanted_timeout_ms
 
 _DOCUMENT_HEAD: Final = Problem(QUEUE_FULL, "").body()[: -len(b'"}')]
@@ -45,9 +45,15 @@ def busy_detail(error: QueueFullError, n_items: int) -> tuple[str, int]:
 
 
 class Doorman:
-    """Refuses recognition requests by their headers."""
+    """Refuses recognition requests by their headers.
 
-    def __init__(self, engine: Engine, settings: Settings, metrics: Metrics) -> None:
+    Args:
+        engine: The one that would take them now.
+        settings: Of the service.
+        metrics: Told of each refusal.
+    """
+
+    def __init__(self, engine: Callable[[], Engine], settings: Settings, metrics: Metrics) -> None:
         self._engine = engine
         self._settings = settings
         self._metrics = metrics
@@ -85,13 +91,13 @@ class Doorman:
             wanted_ms = wanted_timeout_ms(headers)
         except Problem:
             return None
-        refusal = self._engine.refusal_of(1, False, min(wanted_ms, self._settings.request_timeout_ms) / 1000)
+        refusal = self._engine().refusal_of(1, False, min(wanted_ms, self._settings.request_timeout_ms) / 1000)
         if refusal is None:
             return None
         if form is BodyForm.RAW:
             return refusal, 1
         # How many crops there are is not known yet: no to all requests that it may be, the smallest ones included.
-        as_bulk = self._engine.refusal_of(2, True, min(wanted_ms, self._settings.batch_timeout_ms) / 1000)
+        as_bulk = self._engine().refusal_of(2, True, min(wanted_ms, self._settings.batch_timeout_ms) / 1000)
         if as_bulk is None:
             return None
         return (as_bulk, 2) if form is BodyForm.JSON else (refusal, 1)
@@ -106,6 +112,7 @@ def _answer(error: QueueFullError, n_items: int, request_id: str, asked_first: b
         (b"content-length", b"%d" % len(body)),
         _CONTENT_TYPE,
         (REQUEST_ID_HEADER, request_id.encode("ascii")),
+        *GUARDS,
     ]
     if asked_first:  # (100-continue) It may send its body now or may not: what comes next could not be told apart.
         headers.append(_CLOSE)

@@ -18,6 +18,7 @@ PORT_VARIABLE = "PARSEQ_PORT"
 BUNDLED_ARTIFACT = Path(__file__).parent / "bundled" / "parseq-nano.onnx"
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
+LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -80,6 +81,9 @@ class Settings(BaseSettings):
     batch_timeout_ms: float = Field(
         30_000, gt=0, le=3_600_000, description="Deadline of a request with several crops; then 504 for each unread crop."
     )
+    api_keys_file: Path | None = Field(
+        None, description="File with the API keys that requests must carry, one a line; none: requests need no key."
+    )
     max_body_bytes: int = Field(32 * 2**20, ge=1, description="Request body, at most; beyond it 413.")
     max_crops_per_request: int = Field(128, ge=1, le=10_000, description="Crops in one request, at most; beyond it 413.")
     max_image_pixels: int = Field(
@@ -91,7 +95,14 @@ class Settings(BaseSettings):
     receive_timeout_s: float = Field(
         30, gt=0, le=3600, description="How long a request may take to arrive, from its first byte to its last; then 408."
     )
+    self_check_interval_s: float = Field(
+        10, ge=0, le=3600, description="How often a crop with a known text is read, to notice a model that fails; 0: never."
+    )
+    stuck_after_s: float = Field(
+        60, ge=1, le=3600, description="An inference run that lasts longer than this means that the process must be restarted."
+    )
     drain_timeout_s: int = Field(30, ge=0, le=3600, description="How long requests in flight may take to finish after SIGTERM.")
+    log_format: LogFormat = Field("text", description="Log lines for humans, or one JSON object a line.")
     log_level: LogLevel = Field(
         "info", description="Least severe log level shown; `debug` has a line for each recognition request."
     )

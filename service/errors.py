@@ -44,6 +44,7 @@ class Kind:
 MALFORMED_REQUEST = Kind("malformed-request", 400, "The request cannot be parsed")
 EMPTY_BODY = Kind("empty-body", 400, "The request has no body")
 NO_FILE = Kind("no-file", 400, "The form has no file")
+UNAUTHORIZED = Kind("unauthorized", 401, "The request has no valid API key")
 NOT_FOUND = Kind("not-found", 404, "There is nothing at this path")
 METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "The path does not take this method")
 REQUEST_TIMEOUT = Kind("request-timeout", 408, "The request did not arrive in time")

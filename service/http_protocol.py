@@ -17,7 +17,7 @@ from service.bodies import ARRIVAL_PROBLEM
 from service.errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, PROBLEM_MEDIA_TYPE, REQUEST_TIMEOUT, Problem
 from service.logs import CONTEXT_KEY
 from service.metrics import Metrics
-from service.request_context import REQUEST_ID_HEADER, context_of
+from service.request_context import GUARDS, REQUEST_ID_HEADER, context_of
 
 MAX_HEAD_BYTES: Final = 2**20
 """Far more than anybody needs; counted by what was received since, which may include a good part of the request before."""
@@ -170,6 +170,7 @@ class HttpProtocol(HttpToolsProtocol):
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
             (REQUEST_ID_HEADER, context.request_id.encode("ascii")),
+            *GUARDS,
         ]
         status = b"HTTP/1.1 %d %b" % (problem.status, http.HTTPStatus(problem.status).phrase.encode())
         lines = [status, *(b"%b: %b" % header for header in headers), b"", body]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 import warnings
-from typing import Final
+from typing import Any, Final
 
 from service.request_context import current_request
 
@@ -23,10 +25,32 @@ class RequestFormatter(logging.Formatter):
         return super().format(record)
 
 
-def configure_logging(level: str) -> None:
-    """Send log lines of at least `level` to stderr."""
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, Any] = {
+            "time": f"{seconds}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        context = getattr(record, CONTEXT_KEY, None) or current_request.get()
+        if context is not None:
+            line["request_id"] = context.request_id
+            if context.trace_id is not None:
+                line["trace_id"] = context.trace_id
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def configure_logging(level: str, log_format: str = "text") -> None:
+    """Send log lines of at least `level` to stderr, as text or as JSON."""
     handler = logging.StreamHandler()
-    handler.setFormatter(RequestFormatter(FORMAT))
+    handler.setFormatter(JsonFormatter() if log_format == "json" else RequestFormatter(FORMAT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     # What these two have to say about a client's data is said in the answer to that client.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)

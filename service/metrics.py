@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,7 +19,7 @@ from prometheus_client import (
 
 from service.engine.batcher import Engine
 from service.engine.topology import bucket_of
-from service.engine.types import Outcome, Refusal
+from service.engine.types import Observer, Outcome, Refusal
 
 LATENCY_BUCKETS_S = (
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0,
@@ -32,14 +32,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """All metrics of one app; also the `Observer` of its engine.
+    """All metrics of one app; also the `Observer` of an engine that does not pad its batches."""
 
-    Args:
-        buckets: Sizes that batches are padded to, ascending; none when they are not padded.
-    """
-
-    def __init__(self, buckets: Sequence[int] = ()) -> None:
-        self._buckets = buckets
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -98,6 +93,14 @@ class Metrics:
         self.predicted_wait = self._gauge(
             "parseq_predicted_wait_seconds", "What a request with one crop would wait for a lane if it came now."
         )
+        self.self_checks = Counter(
+            "parseq_self_checks_total", "Readings of the known crop, by how they came out.", ["outcome"], registry=self.registry
+        )
+        self._self_checks = {right: self.self_checks.labels("right" if right else "wrong") for right in (True, False)}
+        self.reloads = Counter(
+            "parseq_model_reloads_total", "Reloads of the artifact, by how they came out.", ["outcome"], registry=self.registry
+        )
+        self._reloads = {done: self.reloads.labels("done" if done else "failed") for done in (True, False)}
         self.ready = self._gauge("parseq_ready", "1 when requests are accepted, else 0.")
         self.model = Info("parseq_model", "The artifact that is served, and how.", registry=self.registry)
 
@@ -107,12 +110,16 @@ class Metrics:
     def _gauge(self, name: str, documentation: str) -> Gauge:
         return Gauge(name, documentation, registry=self.registry)
 
-    def watch_engine(self, engine: Engine) -> None:
-        """Read what is in the engine when the metrics are scraped."""
-        self.queue_depth.set_function(lambda: engine.depth)
-        self.queue_age.set_function(lambda: engine.oldest_age_s)
-        self.crops_in_flight.set_function(lambda: engine.in_flight)
-        self.predicted_wait.set_function(lambda: engine.predicted_wait_s)
+    def watch_engine(self, engine: Callable[[], Engine]) -> None:
+        """Read what is in the present engine when the metrics are scraped."""
+        self.queue_depth.set_function(lambda: engine().depth)
+        self.queue_age.set_function(lambda: engine().oldest_age_s)
+        self.crops_in_flight.set_function(lambda: engine().in_flight)
+        self.predicted_wait.set_function(lambda: engine().predicted_wait_s)
+
+    def observer(self, buckets: Sequence[int]) -> Observer:
+        """For an engine whose batches are padded to `buckets`, ascending; none: they are not padded."""
+        return PaddingObserver(self, buckets) if buckets else self
 
     def render(self) -> bytes:
         """The text exposition."""
@@ -131,6 +138,14 @@ class Metrics:
         if problems is None:
             problems = self._problems[slug] = self.problems.labels(slug)
         problems.inc()
+
+    def self_checked(self, right: bool) -> None:
+        """Count one reading of the known crop."""
+        self._self_checks[right].inc()
+
+    def reloaded(self, succeeded: bool) -> None:
+        """Count one reload."""
+        self._reloads[succeeded].inc()
 
     # -- Observer of the engine --------------------------------------------------------------------------------------
 
@@ -153,6 +168,19 @@ class Metrics:
     def batch_ran(self, n_items: int, duration_s: float) -> None:
         """Observe one run."""
         self.batch_size.observe(n_items)
-        if self._buckets:
-            self.padding.inc(bucket_of(n_items, self._buckets) - n_items)
         self.inference_duration.observe(duration_s)
+
+
+class PaddingObserver:
+    """The `Observer` of an engine whose batches are padded: all that `metrics` observes, and the padding."""
+
+    def __init__(self, metrics: Metrics, buckets: Sequence[int]) -> None:
+        self.admitted, self.refused = metrics.admitted, metrics.refused
+        self.settled, self.queue_waited = metrics.settled, metrics.queue_waited
+        self._metrics = metrics
+        self._buckets = buckets
+
+    def batch_ran(self, n_items: int, duration_s: float) -> None:
+        """Observe one run."""
+        self._metrics.batch_ran(n_items, duration_s)
+        self._metrics.padding.inc(bucket_of(n_items, self._buckets) - n_items)

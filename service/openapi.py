@@ -79,6 +79,13 @@ SERVER_TIMING: Final = {
     }
 }
 
+SECURITY_SCHEMES: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, when the server wants one."},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same."},
+}
+SECURITY: Final[list[dict[str, Any]]] = [{}, {"bearer": []}, {"apiKey": []}]
+"""Whether a key is wanted is a setting of the server."""
+
 RECOGNIZE_KINDS: Final = tuple(
     kind
     for kind in errors.KINDS
@@ -128,6 +135,7 @@ def recognize_operation() -> dict[str, Any]:
         "parameters": RECOGNIZE_PARAMETERS,
         "requestBody": RECOGNIZE_BODY,
         "responses": responses,
+        "security": SECURITY,
     }
 
 
@@ -141,6 +149,7 @@ def install(app: FastAPI) -> None:
             _add_request_ids(schema["paths"])
             _, definitions = models_json_schema([(model, "validation") for model in COMPONENTS], ref_template=REF_TEMPLATE)
             schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+            schema["components"]["securitySchemes"] = SECURITY_SCHEMES
             app.openapi_schema = schema
         return app.openapi_schema
 

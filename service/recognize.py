@@ -37,7 +37,6 @@ class RecognizeEndpoint:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._metrics = runtime.metrics
-        self._model = runtime.artifact.metadata.model_name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -80,14 +79,18 @@ class RecognizeEndpoint:
         crops = await read_crops(scope, headers, receive, settings.max_body_bytes, settings.max_crops_per_request)
         started_s = time.monotonic()
         configured_ms = settings.request_timeout_ms if len(crops.sources) == 1 else settings.batch_timeout_ms
-        results = await self._runtime.recognizer.recognize(
+        model = self._runtime.model  # the one that reads the crops, whatever is loaded meanwhile
+        results = await model.recognizer.recognize(
             crops.sources, min(wanted_ms, configured_ms) / 1000, lambda: _client_left(receive)
         )
         total_s = time.monotonic() - started_s
         self._metrics.recognition_duration.observe(total_s)
-        return self._render(crops, results, characters, answers.timings_of(results, total_s))
+        name = model.artifact.metadata.model_name
+        return self._render(crops, results, characters, name, answers.timings_of(results, total_s))
 
-    def _render(self, crops: Crops, results: list[CropResult], characters: bool, timings: answers.Timings) -> Response:
+    def _render(
+        self, crops: Crops, results: list[CropResult], characters: bool, model: str, timings: answers.Timings
+    ) -> Response:
         timing_header = {"Server-Timing": answers.server_timing(timings)}
         first = results[0].reading
         if not crops.single:
@@ -95,12 +98,12 @@ class RecognizeEndpoint:
                 if isinstance(result.reading, Problem):
                     self._metrics.problem_told(result.reading.kind.slug)
             ids = (source.id for source in crops.sources)
-            body = answers.recognition_list(ids, results, characters, self._model, timings)
+            body = answers.recognition_list(ids, results, characters, model, timings)
         elif isinstance(first, Problem):
             first.headers.update(timing_header)
             raise first
         else:
-            body = answers.recognition(crops.sources[0].id, first, characters, self._model, timings)
+            body = answers.recognition(crops.sources[0].id, first, characters, model, timings)
         return Response(body, media_type="application/json", headers=timing_header)
 
 

@@ -22,6 +22,8 @@ _TRACEPARENT: Final = re.compile(
     rb"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})(?P<trace_id>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?"
 )
 _random: Final = random.Random()
+GUARDS: Final = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+"""On every answer: nobody is to guess at its type, or to keep what was read on an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class RequestIds:
 
         async def marking_send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), header]
+                message["headers"] = [*message.get("headers", ()), header, *GUARDS]
             await send(message)
 
         await self.app(scope, receive, marking_send)

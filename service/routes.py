@@ -30,8 +30,20 @@ def build_router(runtime: Runtime) -> APIRouter:
 
 
 def _add_model_list(router: APIRouter, runtime: Runtime) -> None:
+    @router.get(
+        "/v1/models",
+        summary="The model that is served, and its limits",
+        operation_id="list_models",
+        responses={200: openapi.answer("The models.", ModelList), **openapi.problems([errors.UNAUTHORIZED])},
+        openapi_extra={"security": openapi.SECURITY},
+    )
+    async def list_models() -> Response:
+        return _json({"models": [_described(runtime)]})
+
+
+def _described(runtime: Runtime) -> dict[str, Any]:
     metadata, settings = runtime.artifact.metadata, runtime.settings
-    info = {
+    return {
         "name": metadata.model_name,
         "charset": metadata.charset,
         "image_height": metadata.image_height,
@@ -49,15 +61,6 @@ def _add_model_list(router: APIRouter, runtime: Runtime) -> None:
         },
     }
 
-    @router.get(
-        "/v1/models",
-        summary="The model that is served, and its limits",
-        operation_id="list_models",
-        responses={200: openapi.answer("The models.", ModelList)},
-    )
-    async def list_models() -> Response:
-        return _json({"models": [info]})
-
 
 def _add_probes(router: APIRouter, runtime: Runtime) -> None:
     @router.head("/livez", include_in_schema=False)
@@ -69,7 +72,7 @@ def _add_probes(router: APIRouter, runtime: Runtime) -> None:
     )
     async def livez() -> Response:
         if not runtime.alive:
-            raise Problem(errors.NOT_ALIVE, "An inference lane is dead.")
+            raise Problem(errors.NOT_ALIVE, "Inference hangs, fails or answers wrongly.")
         return _json({"status": "alive"})
 
     @router.head("/readyz", include_in_schema=False)

@@ -90,6 +90,8 @@ class Engine:
         self._stopping = False
         self._idle_lanes = 0
         self._dead_lanes = 0
+        self._run_started_s: dict[int, float] = {}
+        """By lane: when its present run began."""
         self._threads = [
             threading.Thread(target=self._lane, name=f"lane-{index}", daemon=True) for index in range(limits.lanes)
         ]
@@ -139,6 +141,12 @@ class Engine:
         """Age of the item that has waited longest."""
         with self._condition:
             return self._scheduler.oldest_age_s(self._clock())
+
+    @property
+    def longest_run_s(self) -> float:
+        """How long the oldest run that has not ended has lasted; 0 when no lane runs."""
+        started_s = min(tuple(self._run_started_s.values()), default=None)
+        return 0.0 if started_s is None else self._clock() - started_s
 
     @property
     def predicted_wait_s(self) -> float:
@@ -267,6 +275,7 @@ class Engine:
 
     def _attempt(self, batch: list[Item], session: Session) -> None:
         started_s = self._clock()
+        self._run_started_s[threading.get_ident()] = started_s
         try:
             token_ids, confidences = run_checked(session, [item.pixels for item in batch])
         except BaseException:
@@ -274,6 +283,8 @@ class Engine:
                 self._scheduler.ran(len(batch))
             self._observer.batch_ran(len(batch), self._clock() - started_s)
             raise
+        finally:
+            del self._run_started_s[threading.get_ident()]
         duration_s = self._clock() - started_s
         for row, item in enumerate(batch):
             item.token_ids, item.confidences = token_ids[row], confidences[row]

@@ -81,20 +81,28 @@ class SessionOpener:
         return DeviceSession(self._on_device[device], "cuda", device, shape, sizes_up_to(self.plan.max_batch_size))
 
 
-def open_engine_sessions(settings: Settings, metadata: ArtifactMetadata, budget: int) -> EngineSessions:
+def open_engine_sessions(
+    settings: Settings, metadata: ArtifactMetadata, budget: int, like: Topology | None = None
+) -> EngineSessions:
     """Open the artifact of the settings for the engine.
+
+    Args:
+        settings: Of the service.
+        metadata: Of the artifact.
+        budget: Cores this process may use.
+        like: The topology when none is known for this artifact; default: one is measured.
 
     Raises:
         StartupError: the provider cannot be used, or the artifact does not run on it.
     """
     provider = preferred_provider(settings.provider, onnxruntime.get_available_providers())
     try:
-        return _open_tuned(settings, _opener(settings, metadata, provider), budget)
+        return _open_tuned(settings, _opener(settings, metadata, provider), budget, like)
     except StartupError as error:
         if settings.provider != "auto" or provider == "cpu":
             raise
         logger.warning("no GPU can be used, so the CPU is: %s", error)
-        return _open_tuned(settings, _opener(settings, metadata, "cpu"), budget)
+        return _open_tuned(settings, _opener(settings, metadata, "cpu"), budget, like)
 
 
 def _opener(settings: Settings, metadata: ArtifactMetadata, provider: str) -> SessionOpener:
@@ -109,7 +117,7 @@ def _opener(settings: Settings, metadata: ArtifactMetadata, provider: str) -> Se
     return SessionOpener(plan, devices)
 
 
-def _open_tuned(settings: Settings, opener: SessionOpener, budget: int) -> EngineSessions:
+def _open_tuned(settings: Settings, opener: SessionOpener, budget: int, like: Topology | None) -> EngineSessions:
     """Settle the topology (as set, as found before, or by a sweep) and open its sessions."""
     provider, n_devices = opener.plan.provider, len(opener.devices)
     options = candidates(settings, provider, budget, n_devices)
@@ -123,6 +131,10 @@ def _open_tuned(settings: Settings, opener: SessionOpener, budget: int) -> Engin
         topology = plan_topology(settings, provider, budget, found=found, origin="cached")
         alone = opener.open(Candidate(1, topology.alone_threads)) if topology.alone_threads else None
         return EngineSessions(opener.open(found.candidate), alone, provider, topology)
+    if like is not None:
+        alone = opener.open(Candidate(1, like.alone_threads)) if like.alone_threads else None
+        kept = replace(like, durations_s={}, origin="kept")
+        return EngineSessions(opener.open(Candidate(like.lanes, like.intra_op_threads)), alone, provider, kept)
     found, session, alone = _measure(opener, options)
     save_tuning(files, key, found)
     return EngineSessions(session, alone, provider, plan_topology(settings, provider, budget, found=found, origin="measured"))

@@ -260,7 +260,7 @@ def test_a_request_that_would_wait_too_long_is_refused_before_it_is_decoded() ->
     runtime = toy_runtime(session, max_batch_size=1, max_queue_wait_ms=500.0, max_batch_queue_wait_ms=500.0)
 
     async def scenario(client: httpx.AsyncClient) -> None:
-        runtime.cost.seed({1: 2.0})
+        runtime.model.cost.seed({1: 2.0})
         session.entered = threading.Semaphore(0)
         session.gate.clear()
         running = asyncio.ensure_future(client.post(PATH, content=png_of("a"), headers=PNG))  # a lane is free: let in
@@ -423,7 +423,7 @@ def test_requests_share_batches_while_the_lane_is_busy() -> None:
 
     with_client(runtime, scenario)
     assert sum(session.batches) == 60
-    assert session.batches[1:-1] == [runtime.cost.cap] * (len(session.batches) - 2)
+    assert session.batches[1:-1] == [runtime.model.cost.cap] * (len(session.batches) - 2)
 
 
 def test_the_openapi_covers_every_body_and_every_status() -> None:
@@ -436,7 +436,8 @@ def test_the_openapi_covers_every_body_and_every_status() -> None:
         "multipart/form-data",
         "application/json",
     }
-    assert set(operation["responses"]) == {"200", "400", "408", "413", "415", "422", "429", "431", "500", "503", "504"}
+    expected = {"200", "400", "401", "408", "413", "415", "422", "429", "431", "500", "503", "504"}
+    assert set(operation["responses"]) == expected
     for status, answer in operation["responses"].items():
         media_type = "application/json" if status == "200" else "application/problem+json"
         assert set(answer["content"]) == {media_type}
@@ -480,3 +481,13 @@ def test_several_apps_live_side_by_side() -> None:
             assert "parseq_crops_admitted_total 0.0" in (await other.get("/metrics")).text
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", PATH), ("GET", "/v1/models"), ("GET", "/"), ("GET", "/nowhere"), ("GET", PATH)]
+)
+def test_every_answer_is_guarded(method: str, path: str) -> None:
+    answer = request(toy_runtime(), method, path, content=png_of("a") if method == "POST" else None)
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+    assert not [name for name in answer.headers if name.startswith("access-control") or name == "server"]

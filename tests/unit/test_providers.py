@@ -222,10 +222,10 @@ def test_a_batch_is_padded_to_the_next_bucket() -> None:
 
 
 def test_padding_is_counted_where_there_is_any() -> None:
-    gpu, cpu = Metrics((1, 2, 4, 8)), Metrics()
-    for metrics in (gpu, cpu):
+    gpu, cpu = Metrics(), Metrics()
+    for observer in (gpu.observer((1, 2, 4, 8)), cpu.observer(())):
         for n_items in (1, 3, 5, 8):
-            metrics.batch_ran(n_items, 0.1)
+            observer.batch_ran(n_items, 0.1)
     assert b"parseq_padding_crops_total 4.0" in gpu.render()
     assert b"parseq_padding_crops_total 0.0" in cpu.render()
 
@@ -350,13 +350,13 @@ def test_tensorrt_keeps_its_engines_beside_the_artifact(gpus: GpuMachine) -> Non
 
 
 def test_an_engine_of_several_devices_reads(gpus: GpuMachine) -> None:
-    artifact, mailbox, metrics = gpus.start(devices="all"), Mailbox(), Metrics((1, 2, 4))
+    artifact, mailbox, metrics = gpus.start(devices="all"), Mailbox(), Metrics()
     engine = Engine(
         artifact.session,
         CostModel(4),
         Limits(lanes=artifact.topology.lanes, max_queue_items=64),
         deliver=mailbox.deliver,
-        observer=metrics,
+        observer=metrics.observer(artifact.topology.buckets),
     )
     items = [new_item() for _ in range(30)]
     engine.start()

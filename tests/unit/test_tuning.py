@@ -441,8 +441,8 @@ def test_the_engine_starts_from_what_was_found_and_says_so() -> None:
     topology = replace(plan_topology(settings, "cpu", 2, found=found, origin="cached"), max_batch_size=4)
     runtime = Runtime(settings, LoadedArtifact(METADATA, FakeSession(), "cpu", topology))
     request(runtime, "GET", "/readyz")
-    assert runtime.cost.cap == 2
-    assert runtime.cost.duration_s(2) == pytest.approx(found.durations_s[2])
+    assert runtime.model.cost.cap == 2
+    assert runtime.model.cost.duration_s(2) == pytest.approx(found.durations_s[2])
     [sample] = runtime.metrics.model.collect()[0].samples
     assert (sample.labels["lanes"], sample.labels["intra_op_threads"], sample.labels["max_batch_size"]) == ("2", "1", "2")
     assert "2 lanes x 1 threads, batches of up to 2 (cached)" in runtime.describe()
@@ -453,7 +453,7 @@ def test_a_sweep_that_ended_before_the_largest_bucket_still_starts() -> None:
     topology = replace(plan_topology(settings, "cuda", 1, found=swept(1, 1, at_1=100, at_2=190)), buckets=(1, 2, 4, 8))
     runtime = Runtime(settings, LoadedArtifact(METADATA, FakeSession(), "cuda", topology))
     assert request(runtime, "GET", "/readyz").status_code == 200
-    assert runtime.cost.cap == 8
+    assert runtime.model.cost.cap == 8
 
 
 def test_the_engine_runs_a_crop_that_is_alone_in_its_session_and_says_so() -> None:
@@ -462,8 +462,8 @@ def test_the_engine_runs_a_crop_that_is_alone_in_its_session_and_says_so() -> No
     runtime = Runtime(toy_settings(lanes=2), LoadedArtifact(METADATA, usual, "cpu", topology, wide))
     answer = request(runtime, "POST", "/v1/recognize", content=png_of("lone"), headers={"content-type": "image/png"})
     assert answer.json()["text"] == "lone"
-    assert wide.batches == [1, 1, 1]  # warmed up at the one size it will see
-    assert usual.batches == [1, 1, 2, 4]
+    assert wide.batches == [1, 1, 1, 1]  # warmed up at the one size it will see, and asked for the known answer
+    assert usual.batches == [1, 1, 2, 4, 1, 1]
     [sample] = runtime.metrics.model.collect()[0].samples
     assert sample.labels["alone_threads"] == "2"
     assert b"parseq_batch_size_crops_count 1.0" in runtime.metrics.render()

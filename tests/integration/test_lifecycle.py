@@ -1,0 +1,164 @@
+"""Signals, exit codes and reloads of a real process."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import onnx
+import pytest
+
+from export.artifact import KNOWN_ANSWER_KEY
+from tests.integration.server import PATIENCE_S, ROOT, ServerProcess, command, environment, running
+from tests.toy_artifact import METADATA, png_of, write_artifact
+
+PNG = {"content-type": "image/png"}
+ENDLESS = 500
+"""Matrix products a crop: a run lasts so long that a drain of 30 of them can be interrupted."""
+PATIENT: dict[str, object] = {"lanes": 1, "max_batch_size": 1, "request_timeout_ms": 600_000, "max_queue_wait_ms": 600_000}
+BROKEN_AFTER_THE_START = """
+import sys
+from service.__main__ import main
+from service.served_model import ServedModel
+
+def fail(_model):
+    raise RuntimeError("the device answers no more")
+
+ServedModel.check = fail
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def wait_for(server: ServerProcess, line: str) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while line not in server.log.read_text():
+        assert server.process.poll() is None, server.log.read_text()
+        assert time.monotonic() < end_s, server.log.read_text()
+        time.sleep(0.02)
+
+
+def wait_until_refused(server: ServerProcess) -> None:
+    """Until new connections are refused: the drain has begun."""
+    end_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end_s:
+        try:
+            httpx.get(f"{server.url}/livez")
+        except httpx.TransportError:
+            return
+    raise AssertionError("the server goes on")
+
+
+def named(path: Path, name: str) -> Path:
+    """A toy artifact that calls itself so, put in place as a deployment would: whole, at once."""
+    draft = write_artifact(path.with_suffix(".draft"), metadata=replace(METADATA, model_name=name).to_map())
+    draft.replace(path)
+    return path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
+def test_sighup_serves_the_artifact_file_as_it_is_now_without_losing_a_request(tmp_path: Path) -> None:
+    artifact = named(tmp_path / "toy.onnx", "first")
+
+    async def ask(client: httpx.AsyncClient, url: str, told: list[tuple[int, str, bool]], stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            text = f"w{len(told)}"
+            response = await client.post(f"{url}/v1/recognize", content=png_of(text), headers=PNG)
+            told.append((response.status_code, response.json()["model"], response.json()["text"] == text))
+
+    async def some_more(told: list[tuple[int, str, bool]]) -> None:
+        n_told = len(told)
+        while len(told) < n_told + 16:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+    async def scenario(server: ServerProcess) -> list[tuple[int, str, bool]]:
+        told: list[tuple[int, str, bool]] = []
+        stop = asyncio.Event()
+        async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
+            asking = [asyncio.ensure_future(ask(client, server.url, told, stop)) for _ in range(8)]
+            await some_more(told)
+            for name in ("second", "third"):
+                named(artifact, name)
+                server.process.send_signal(signal.SIGHUP)
+                await asyncio.to_thread(wait_for, server, f"reloaded: model {name}")
+            artifact.write_bytes(b"junk")
+            server.process.send_signal(signal.SIGHUP)
+            await asyncio.to_thread(wait_for, server, "the artifact was not reloaded")
+            await some_more(told)
+            stop.set()
+            await asyncio.gather(*asking)
+        return told
+
+    with running(artifact, tmp_path / "log") as server:
+        told = asyncio.run(scenario(server))
+        assert {status for status, _, _ in told} == {200}
+        assert all(right for _, _, right in told)
+        assert told[0][1] == "first"
+        assert told[-1][1] == "third"
+        assert server.metric('parseq_model_reloads_total{outcome="done"}') == 2
+        assert server.metric('parseq_model_reloads_total{outcome="failed"}') == 1
+        assert server.terminate() == 0
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_a_second_signal_ends_the_drain(tmp_path: Path) -> None:
+    artifact = write_artifact(tmp_path / "endless.onnx", work=ENDLESS)
+    with running(artifact, tmp_path / "log", **PATIENT) as server:
+
+        async def scenario() -> int:
+            async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
+                url = f"{server.url}/v1/recognize"
+                posts = [asyncio.ensure_future(client.post(url, content=png_of("a"), headers=PNG)) for _ in range(30)]
+                while await asyncio.to_thread(server.metric, "parseq_crops_admitted_total") < 30:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                server.process.send_signal(signal.SIGTERM)
+                await asyncio.to_thread(wait_until_refused, server)
+                assert server.process.poll() is None  # it drains
+                server.process.send_signal(signal.SIGTERM)
+                code = await asyncio.to_thread(server.process.wait, PATIENCE_S)
+                for post in posts:
+                    post.cancel()
+                return code
+
+        assert asyncio.run(scenario()) == 1
+
+
+def test_a_server_that_breaks_ends_with_exit_code_4_and_one_line(tmp_path: Path) -> None:
+    artifact = write_artifact(tmp_path / "toy.onnx")
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN_AFTER_THE_START, "--port", "0", "--artifact", str(artifact)],
+        cwd=ROOT,
+        env=environment(self_check_interval_s=0.05),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 4, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last == "parseq-serve: ended, to be restarted: the known crop was not read rightly 2 times in a row"
+    assert "Traceback" not in done.stderr
+
+
+def test_an_artifact_that_reads_its_known_crop_wrongly_does_not_start(tmp_path: Path) -> None:
+    artifact = write_artifact(tmp_path / "toy.onnx")
+    proto = onnx.load(artifact)
+    entry = proto.metadata_props.add()
+    entry.key = KNOWN_ANSWER_KEY
+    entry.value = json.dumps({"png": base64.b64encode(png_of("abc")).decode(), "text": "abd"})
+    onnx.save(proto, artifact)
+    done = subprocess.run(
+        command("--port", "0", "--artifact", str(artifact)),
+        cwd=ROOT,
+        env=environment(log_level="error"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3
+    assert "WrongAnswerError: the known crop reads as" in done.stderr

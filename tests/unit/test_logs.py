@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+from service.logs import CONTEXT_KEY, JsonFormatter
+from service.request_context import RequestContext
+
+
+def line_of(message: str, **values: object) -> dict[str, object]:
+    record = logging.makeLogRecord(
+        {"name": "service", "levelname": "WARNING", "msg": message, "created": 0.25, "msecs": 250.0, **values}
+    )
+    text = JsonFormatter().format(record)
+    assert "\n" not in text
+    parsed = json.loads(text)
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+def test_a_line_is_an_object() -> None:
+    assert line_of('a "quoted"\nmessage of %d', args=(3,)) == {
+        "time": "1970-01-01T00:00:00.250Z",
+        "level": "warning",
+        "logger": "service",
+        "message": 'a "quoted"\nmessage of 3',
+    }
+
+
+def test_a_line_about_a_request_carries_its_ids() -> None:
+    line = line_of("late", **{CONTEXT_KEY: RequestContext("abc", "def")})
+    assert (line["request_id"], line["trace_id"]) == ("abc", "def")
+    assert "trace_id" not in line_of("late", **{CONTEXT_KEY: RequestContext("abc")})
+
+
+def test_a_traceback_is_a_member() -> None:
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        line = line_of("failed", exc_info=sys.exc_info())
+    assert "ValueError: broken" in str(line["exception"])
