@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -121,3 +122,10 @@ def test_the_service_starts_with_the_settings_of_the_manifests(target: str, tmp_
             assert httpx.get(server.url + container[probe]["httpGet"]["path"]).status_code == OK
         assert limits.items() <= httpx.get(f"{server.url}/v1/models").json()["models"][0]["limits"].items()
         assert server.terminate() == 0
+
+
+@pytest.mark.parametrize("target", ["overlays/cpu", "overlays/gpu"])
+def test_the_oldest_kubernetes_that_the_page_names_takes_the_objects(target: str) -> None:
+    (oldest,) = re.findall(r"^Kubernetes (1\.\d+) or newer", PAGE.read_text(), re.M)
+    for item in build(target):
+        kubernetes_validate.validate(item, oldest, strict=True)
