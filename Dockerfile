@@ -14,10 +14,9 @@ FROM ${CUDA_IMAGE} AS builder
 WORKDIR /build
 # The distribution's own Python, and that with the latest security fixes of its release: no version is named.
 # hadolint ignore=DL3008
-RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
-    --mount=type=cache,target=/var/lib/apt,sharing=locked \
-    apt-get update && \
-    apt-get install --yes --no-install-recommends python3-pip python3-venv
+RUN apt-get update && \
+    apt-get install --yes --no-install-recommends python3-pip python3-venv && \
+    rm -rf /var/lib/apt/lists/*
 # Wheels only: no package runs code of its own while it is installed.
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ONLY_BINARY=:all:
@@ -39,10 +38,9 @@ RUN /opt/build/bin/python3 -c "from setuptools.build_meta import build_wheel; bu
 
 FROM ${CUDA_IMAGE} AS runtime
 # hadolint ignore=DL3008
-RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
-    --mount=type=cache,target=/var/lib/apt,sharing=locked \
-    apt-get update && \
-    apt-get install --yes --no-install-recommends ca-certificates python3
+RUN apt-get update && \
+    apt-get install --yes --no-install-recommends ca-certificates python3 tini && \
+    rm -rf /var/lib/apt/lists/*
 # A number of its own that no user of the host is likely to have; it owns nothing in here.
 RUN groupadd --gid 10001 parseq && \
     useradd --uid 10001 --gid parseq --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin parseq
@@ -69,5 +67,6 @@ EXPOSE 8000
 # docker stop --time 40.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["python3", "-m", "service.healthcheck"]
-# No init such as tini: the server handles its signals itself and starts no other process that it would have to bury.
-ENTRYPOINT ["parseq-serve"]
+# The server handles its signals itself, and exec form lets them reach it. tini is for the second or two before it can: the kernel drops
+# a SIGTERM to a first process without a handler, and a container stopped as it starts would last until it is killed.
+ENTRYPOINT ["/usr/bin/tini", "--", "parseq-serve"]

@@ -29,6 +29,11 @@ RUN /opt/build/bin/python3 -c "from setuptools.build_meta import build_wheel; bu
     find /opt/venv/bin -name 'parseq-*' ! -name parseq-serve -delete
 
 FROM ${PYTHON_IMAGE} AS runtime
+# The latest security fixes of the distribution's release: no version is named.
+# hadolint ignore=DL3008
+RUN apt-get update && \
+    apt-get install --yes --no-install-recommends tini && \
+    rm -rf /var/lib/apt/lists/*
 # A number of its own that no user of the host is likely to have; it owns nothing in here.
 RUN groupadd --gid 10001 parseq && \
     useradd --uid 10001 --gid parseq --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin parseq
@@ -54,5 +59,6 @@ EXPOSE 8000
 # docker stop --time 40.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python3", "-m", "service.healthcheck"]
-# No init such as tini: the server handles its signals itself and starts no other process that it would have to bury.
-ENTRYPOINT ["parseq-serve"]
+# The server handles its signals itself, and exec form lets them reach it. tini is for the second or two before it can: the kernel drops
+# a SIGTERM to a first process without a handler, and a container stopped as it starts would last until it is killed.
+ENTRYPOINT ["/usr/bin/tini", "--", "parseq-serve"]

@@ -86,7 +86,9 @@ def test_every_setting_in_it_exists(path: Path) -> None:
 @both
 def test_it_starts_the_service_without_a_shell_and_ends_it_in_peace(path: Path) -> None:
     stage = final_stage(path)
-    (command,) = one(stage, "ENTRYPOINT").exec_form
+    *init, command = one(stage, "ENTRYPOINT").exec_form
+    assert init == ["/usr/bin/tini", "--"]
+    assert any("apt-get install" in each.value and " tini" in each.value for each in stage)
     assert PROJECT["scripts"][command] == "service.__main__:main"
     assert one(stage, "STOPSIGNAL").value == "SIGTERM"
     assert not [instruction for instruction in stage if instruction.name == "CMD"], "it would be taken for options"
