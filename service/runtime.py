@@ -76,6 +76,7 @@ class Runtime:
         )
         self.metrics.watch_engine(self.engine)
         self.metrics.ready.set_function(lambda: float(self.ready))
+        self.metrics.alive.set_function(lambda: float(self.alive))
         self.metrics.model.info(self._model_labels())
 
     @property
