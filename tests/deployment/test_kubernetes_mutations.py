@@ -22,7 +22,7 @@ class Cluster:
     def __init__(self, target: str) -> None:
         if target == ALL:
             self.objects = in_cluster("overlays/keda")
-            for overlay, kinds in (("gateway", ["HTTPRoute"]), ("monitoring", ["ServiceMonitor"])):
+            for overlay, kinds in (("gateway", ["HTTPRoute"]), ("monitoring", ["ServiceMonitor", "PrometheusRule"])):
                 self.objects += of_kind(in_cluster(f"overlays/{overlay}"), *kinds)
         else:
             self.objects = in_cluster(target)
@@ -93,6 +93,7 @@ FIELDS: dict[str, Break] = {
     "misspelt field of the ServiceMonitor": lambda c: move(
         c["ServiceMonitor"]["spec"]["endpoints"][0], "interval", "intervall"
     ),
+    "misspelt field of the PrometheusRule": lambda c: move(c["PrometheusRule"]["spec"]["groups"][0]["rules"][0], "expr", "exp"),
     "misspelt field of the ScaledObject": lambda c: move(c["ScaledObject"]["spec"], "maxReplicaCount", "maxReplicas"),
     "misspelt setting of a trigger": lambda c: move(c.trigger["metadata"], "threshold", "treshold"),
     "a number as text": lambda c: put(c["Deployment"]["spec"], "minReadySeconds", "5"),
@@ -142,6 +143,7 @@ REFERENCES: dict[str, Break] = {
     "ServiceAccount by a wrong name": lambda c: put(c.pod, "serviceAccountName", "default-2"),
     "no namespace": lambda c: c.remove("Namespace"),
     "another namespace": lambda c: put(c["Service"]["metadata"], "namespace", "default"),
+    "rules that differ": lambda c: put(c["PrometheusRule"]["spec"]["groups"][0]["rules"][0], "expr", "vector(1)"),
     "a volume that is not there": lambda c: put(c.container["volumeMounts"][0], "name", "temp"),
 }
 
