@@ -6,8 +6,8 @@
 # No GPU has run this image yet. Without one it does not start, rather than read on the CPU and tell nobody; on a CPU use
 # docker/cpu.Dockerfile.
 
-# onnxruntime-gpu 1.31 is built for CUDA 13.0 and cuDNN 9, and so the driver must be 580 or newer. For the same image every time, name the
-# base by its digest: --build-arg CUDA_IMAGE=nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04@sha256:...
+# onnxruntime-gpu 1.31 is built for CUDA 13.0 and cuDNN 9, and so the driver must be 580 or newer. For the same image every time,
+# name the base by its digest: --build-arg CUDA_IMAGE=nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04@sha256:...
 ARG CUDA_IMAGE=nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04
 
 FROM ${CUDA_IMAGE} AS builder
@@ -18,7 +18,8 @@ RUN apt-get update && \
     apt-get install --yes --no-install-recommends python3-pip python3-venv && \
     rm -rf /var/lib/apt/lists/*
 # Wheels only: no package runs code of its own while it is installed.
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+ENV PIP_CACHE_DIR=/root/.cache/pip \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ONLY_BINARY=:all:
 # Without pip, since nothing is installed into them once they are built.
 RUN python3 -m venv --without-pip /opt/venv && \
@@ -45,8 +46,8 @@ RUN apt-get update && \
 RUN groupadd --gid 10001 parseq && \
     useradd --uid 10001 --gid parseq --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin parseq
 COPY --from=builder /opt/venv /opt/venv
-# The root may be read-only: everything is compiled already, and what the first start measures of model and machine is kept in /tmp
-# when that can be written, else it is measured at every start.
+# The root may be read-only: everything is compiled already, and what the first start measures of model and machine is kept in
+# /tmp when that can be written, else it is measured at every start.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
@@ -67,6 +68,6 @@ EXPOSE 8000
 # docker stop --time 40.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["python3", "-m", "service.healthcheck"]
-# The server handles its signals itself, and exec form lets them reach it. tini is for the second or two before it can: the kernel drops
-# a SIGTERM to a first process without a handler, and a container stopped as it starts would last until it is killed.
+# The server handles its signals itself, and exec form lets them reach it. tini is for the second or two before it can: the
+# kernel drops a SIGTERM to a first process without a handler, and a container stopped as it starts would last until it is killed.
 ENTRYPOINT ["/usr/bin/tini", "--", "parseq-serve"]

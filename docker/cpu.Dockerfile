@@ -3,14 +3,15 @@
 #
 #   docker build -f docker/cpu.Dockerfile -t parseq-service:0.1.0-cpu .
 
-# The tag fixes Python's minor version and the distribution, and moves with their security fixes. For the same image every time, name
-# the base by its digest: --build-arg PYTHON_IMAGE=python:3.13-slim-trixie@sha256:...
+# The tag fixes Python's minor version and the distribution, and moves with their security fixes. For the same image every time,
+# name the base by its digest: --build-arg PYTHON_IMAGE=python:3.13-slim-trixie@sha256:...
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS builder
 WORKDIR /build
 # Wheels only: no package runs code of its own while it is installed.
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+ENV PIP_CACHE_DIR=/root/.cache/pip \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ONLY_BINARY=:all:
 # Without pip, since nothing is installed into them once they are built.
 RUN python3 -m venv --without-pip /opt/venv && \
@@ -38,8 +39,8 @@ RUN apt-get update && \
 RUN groupadd --gid 10001 parseq && \
     useradd --uid 10001 --gid parseq --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin parseq
 COPY --from=builder /opt/venv /opt/venv
-# The root may be read-only: everything is compiled already, and what the first start measures of model and machine is kept in /tmp
-# when that can be written, else it is measured at every start.
+# The root may be read-only: everything is compiled already, and what the first start measures of model and machine is kept in
+# /tmp when that can be written, else it is measured at every start.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
@@ -59,6 +60,6 @@ EXPOSE 8000
 # docker stop --time 40.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python3", "-m", "service.healthcheck"]
-# The server handles its signals itself, and exec form lets them reach it. tini is for the second or two before it can: the kernel drops
-# a SIGTERM to a first process without a handler, and a container stopped as it starts would last until it is killed.
+# The server handles its signals itself, and exec form lets them reach it. tini is for the second or two before it can: the
+# kernel drops a SIGTERM to a first process without a handler, and a container stopped as it starts would last until it is killed.
 ENTRYPOINT ["/usr/bin/tini", "--", "parseq-serve"]

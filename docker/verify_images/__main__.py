@@ -6,6 +6,7 @@ It needs root, some minutes, 4 GB of disk and Debian's and Python's package inde
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -25,8 +26,9 @@ def main() -> int:
     try:
         heading("What this needs")
         get_ready()
+        _clear()
         (WORK / "tmp").mkdir(parents=True, exist_ok=True)
-        os.environ["TMPDIR"] = str(WORK / "tmp")  # for buildah's caches, too
+        os.environ["TMPDIR"] = str(WORK / "tmp")  # for the cache of the builds, too
         make_bases()
         verify_cpu_image(f"parseq-service:{version}-cpu")
         verify_gpu_image(f"parseq-service:{version}")
@@ -34,9 +36,21 @@ def main() -> int:
         print(f"\nFAILED: {error}", file=sys.stderr)
         return 1
     finally:
-        attempt(["umount", "--recursive", WORK / "storage" / "overlay"])  # podman leaves it, and `make clean` would stumble
+        _unmount()
     print(f"\nBoth images are as they must be ({time.monotonic() - started_s:.0f} s)")
     return 0
+
+
+def _clear() -> None:
+    """Forget the images of an earlier run, which would only pile up; what was downloaded is kept."""
+    _unmount()
+    shutil.rmtree(WORK / "storage", ignore_errors=True)
+    shutil.rmtree(WORK / "run", ignore_errors=True)
+
+
+def _unmount() -> None:
+    """podman leaves its storage mounted, and `make clean` would stumble over it."""
+    attempt(["umount", "--recursive", WORK / "storage" / "overlay"])
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def make_bases() -> None:
     _add_python(full_name(base_name(CPU_FILE)))
     for dockerfile in (GPU_FILE, CPU_FILE):
         passed(f"{base_name(dockerfile)}: {size_mb(full_name(base_name(dockerfile)))} MB")
-    note("the second has no CUDA and is no Ubuntu: what needs a GPU is not proven here")
+    note("the first has no CUDA and is no Ubuntu: what needs a GPU is not proven here")
 
 
 def _bootstrap(archive: Path) -> None:

@@ -100,3 +100,10 @@ def test_the_build_has_what_pyproject_asks_for() -> None:
 def test_no_path_or_index_of_a_machine_is_in_them(kind: str) -> None:
     text = (ROOT / "docker" / f"requirements-{kind}.txt").read_text()
     assert not re.search(r"://|find-links|index-url| /\w", text)
+
+
+@pytest.mark.parametrize("name", ["requirements-build.txt", "requirements-cpu.txt", "requirements-gpu.txt"])
+def test_the_command_that_makes_them_is_documented(name: str) -> None:
+    command = (ROOT / "docker" / name).read_text().splitlines()[1].removeprefix("#").strip()
+    assert command.endswith(f"-o docker/{name}")
+    assert command in (ROOT / "docs" / "container_images.md").read_text().splitlines()
