@@ -15,7 +15,7 @@ GPU_GRAPHS := build/gpu-graphs
 PIP := -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help serve dev test lint format export train render verify-gpu-placement verify-images clean
+.PHONY: help serve dev test lint format export train render verify-gpu-placement verify-images verify-dashboard clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ verify-gpu-placement: $(DEV_READY) $(GPU_READY) ## Show where CUDA would run exp
 
 verify-images: ## Build both container images and run them; needs root on Debian or Ubuntu, 4 GB of disk and minutes
 	$(PYTHON) docker/verify_images
+
+verify-dashboard: $(DEV_READY) ## Ask every expression of dashboard and rules of a real Prometheus under load; a minute
+	$(DEV_BIN)/python -m tests.deployment.verify_dashboard
 
 clean: ## Remove the environments and caches
 	rm -rf $(SERVE_ENV) $(DEV_ENV) $(GPU_ENV) $(GPU_GRAPHS) build/verify-images .mypy_cache .pytest_cache .ruff_cache .hypothesis

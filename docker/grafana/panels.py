@@ -157,7 +157,7 @@ LATENCY = [
     ),
     Panel(
         "Mean by stage",
-        "Mean of each stage. These add up, but for what is not decoding, waiting or inference.",
+        "Mean of each stage: of an image, of a crop in the queue, of a run. Stacked, they show where the time goes.",
         "s",
         {stage: mean(metric) for stage, metric in STAGES.items()},
         stacked=True,
