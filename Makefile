@@ -15,7 +15,7 @@ GPU_GRAPHS := build/gpu-graphs
 PIP := -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help serve dev test lint format export train render verify-gpu-placement clean
+.PHONY: help serve dev test lint format export train render verify-gpu-placement verify-images verify-dashboard clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,8 +50,14 @@ verify-gpu-placement: $(DEV_READY) $(GPU_READY) ## Show where CUDA would run exp
 	$(DEV_BIN)/python -m export.gpu_graphs $(GPU_GRAPHS)
 	$(GPU_ENV)/bin/python -m export.gpu_placement $(GPU_GRAPHS)/*.onnx
 
+verify-images: ## Build both container images and run them; needs root on Debian or Ubuntu, 4 GB of disk and minutes
+	$(PYTHON) docker/verify_images
+
+verify-dashboard: $(DEV_READY) ## Ask every expression of dashboard and rules of a real Prometheus under load; a minute
+	$(DEV_BIN)/python -m tests.deployment.verify_dashboard
+
 clean: ## Remove the environments and caches
-	rm -rf $(SERVE_ENV) $(DEV_ENV) $(GPU_ENV) $(GPU_GRAPHS) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(SERVE_ENV) $(DEV_ENV) $(GPU_ENV) $(GPU_GRAPHS) build/verify-images .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(SERVE_READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12")'

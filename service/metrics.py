@@ -20,6 +20,8 @@ from prometheus_client import (
 from service.engine.batcher import Engine
 from service.engine.topology import bucket_of
 from service.engine.types import Observer, Outcome, Refusal
+from service.errors import KINDS
+from service.memory import memory_limit_bytes
 
 LATENCY_BUCKETS_S = (
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0,
@@ -43,7 +45,6 @@ class Metrics:
             "parseq_request_duration_seconds", "Recognition requests, from first byte to last.", ["status"]
         )
         self._request_durations: dict[int, Histogram] = {}
-        self._problems: dict[str, Counter] = {}
         self.recognition_duration = self._histogram(
             "parseq_recognition_duration_seconds",
             "From the complete request to its answer, end to end: decoding, queue and inference of all its crops.",
@@ -55,6 +56,8 @@ class Metrics:
             ["problem"],
             registry=self.registry,
         )
+        # Looked up once, and so that each series exists, at 0, from the start: else the first of a kind raises no rate.
+        self._problems = {kind.slug: self.problems.labels(kind.slug) for kind in KINDS}
         self.crops_admitted = Counter(
             "parseq_crops_admitted_total", "Crops let in; each ends in parseq_crops_total.", registry=self.registry
         )
@@ -65,7 +68,6 @@ class Metrics:
             registry=self.registry,
         )
         self.crops = Counter("parseq_crops_total", "Admitted crops by how they ended.", ["outcome"], registry=self.registry)
-        # Looked up once, and so that each series exists, at 0, from the start.
         self._crops_by_outcome = {outcome: self.crops.labels(outcome) for outcome in Outcome}
         self._refused_by_reason = {refusal: self.crops_refused.labels(refusal) for refusal in Refusal}
         self.decode_wait = self._histogram(
@@ -102,6 +104,11 @@ class Metrics:
         )
         self._reloads = {done: self.reloads.labels("done" if done else "failed") for done in (True, False)}
         self.ready = self._gauge("parseq_ready", "1 when requests are accepted, else 0.")
+        self.alive = self._gauge("parseq_alive", "1 while the process can do its work, else 0: restart it.")
+        self.memory_limit = self._gauge(
+            "parseq_memory_limit_bytes", "Memory the container may use before it is killed; +Inf without a limit."
+        )
+        self.memory_limit.set(memory_limit_bytes())
         self.model = Info("parseq_model", "The artifact that is served, and how.", registry=self.registry)
 
     def _histogram(self, name: str, documentation: str, labels: list[str] | None = None) -> Histogram:
@@ -134,10 +141,7 @@ class Metrics:
 
     def problem_told(self, slug: str) -> None:
         """Count one problem told to a client."""
-        problems = self._problems.get(slug)
-        if problems is None:
-            problems = self._problems[slug] = self.problems.labels(slug)
-        problems.inc()
+        self._problems[slug].inc()
 
     def self_checked(self, right: bool) -> None:
         """Count one reading of the known crop."""

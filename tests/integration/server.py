@@ -50,11 +50,11 @@ class ServerProcess:
 
 
 @contextmanager
-def running(artifact: Path, log: Path, **settings: object) -> Iterator[ServerProcess]:
-    """A server that is ready; killed at the end if the test did not stop it."""
+def running(artifact: Path, log: Path, port: int = 0, **settings: object) -> Iterator[ServerProcess]:
+    """A server that is ready, at a free port unless one is given; killed at the end if the test did not stop it."""
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            command("--port", "0", "--artifact", str(artifact)), cwd=ROOT, env=environment(**settings), stderr=stderr
+            command("--port", str(port), "--artifact", str(artifact)), cwd=ROOT, env=environment(**settings), stderr=stderr
         )
     try:
         yield ServerProcess(process, log, _wait_ready(process, log))

@@ -13,7 +13,6 @@ DOCS = Path(__file__).parents[2] / "docs"
 def exposed() -> dict[str, tuple[str, frozenset[str], str]]:
     """Name, type, labels and help of each metric of an app in use."""
     metrics = toy_runtime().metrics
-    metrics.problems.labels("queue-full").inc()
     metrics.request_duration.labels("200").observe(0.1)
     found = {}
     for family in metrics.registry.collect():
@@ -39,6 +38,13 @@ def test_each_app_has_its_own_registry() -> None:
     one.admitted(3)
     assert b"parseq_crops_admitted_total 3.0" in one.render()
     assert b"parseq_crops_admitted_total 0.0" in other.render()
+
+
+def test_every_problem_has_its_series_from_the_start() -> None:
+    """A series that begins at 1 has no rate: an alert would miss the first failures."""
+    text = Metrics().render().decode()
+    for kind in KINDS:
+        assert f'parseq_problems_total{{problem="{kind.slug}"}} 0.0' in text
 
 
 def test_exactly_the_problems_that_exist_are_documented() -> None:

@@ -1,0 +1,257 @@
+"""What the dashboard shows: a line for each query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+WIDTH = 24
+WHERE = 'job=~"$job", instance=~"$instance"'
+STAGES = {
+    "decode wait": "parseq_image_decode_wait_seconds",
+    "decode": "parseq_image_decode_duration_seconds",
+    "queue": "parseq_queue_wait_seconds",
+    "inference": "parseq_inference_duration_seconds",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel.
+
+    Args:
+        title: Of the panel.
+        description: What it shows, and what to read from it.
+        unit: Of Grafana: `s`, `reqps`, `percentunit`, `short`, ...
+        queries: Legend to PromQL.
+        kind: Of Grafana: `timeseries`, `stat`, `heatmap` or `table`.
+        width: Of 24.
+        options: Anything else that the kind takes.
+    """
+
+    title: str
+    description: str
+    unit: str
+    queries: dict[str, str]
+    kind: str = "timeseries"
+    width: int = 8
+    height: int = 8
+    options: dict[str, Any] = field(default_factory=dict)
+    stacked: bool = False
+
+
+def rate(metric: str, *matchers: str) -> str:
+    """Per second, of each series."""
+    return f"rate({metric}{{{', '.join((WHERE, *matchers))}}}[$__rate_interval])"
+
+
+def total(metric: str, *matchers: str, by: str = "") -> str:
+    """Per second, summed over the replicas."""
+    return f"sum{f' by ({by})' if by else ''} ({rate(metric, *matchers)})"
+
+
+def quantile(q: float, histogram: str) -> str:
+    """A quantile over all replicas: of the sum of their buckets, not a mean of theirs."""
+    return f"histogram_quantile({q}, {total(f'{histogram}_bucket', by='le')})"
+
+
+def mean(histogram: str) -> str:
+    """The mean of what a histogram saw."""
+    return f"{total(f'{histogram}_sum')} / {total(f'{histogram}_count')}"
+
+
+def gauge(metric: str, aggregate: str = "") -> str:
+    """A value as it is, or one over all replicas."""
+    return f"{aggregate}({metric}{{{WHERE}}})" if aggregate else f"{metric}{{{WHERE}}}"
+
+
+def heatmap(title: str, description: str, unit: str, histogram: str) -> Panel:
+    """A histogram over time."""
+    increase = f"sum by (le) (increase({histogram}_bucket{{{WHERE}}}[$__rate_interval]))"
+    options = {"calculate": False, "yAxis": {"unit": unit}, "color": {"mode": "scheme", "scheme": "Oranges", "steps": 64}}
+    return Panel(title, description, unit, {"{{le}}": increase}, "heatmap", options=options)
+
+
+def stat(title: str, description: str, unit: str, query: str) -> Panel:
+    """One number."""
+    options = {"reduceOptions": {"calcs": ["lastNotNull"]}, "graphMode": "area", "colorMode": "none"}
+    return Panel(title, description, unit, {title: query}, "stat", 4, 4, options)
+
+
+REQUESTS = total("parseq_request_duration_seconds_count")
+FAILED = total("parseq_request_duration_seconds_count", 'status=~"5.."')
+ERRORS = f"({FAILED} or 0 * {REQUESTS}) / {REQUESTS}"  # without any 5xx there is no such series
+REFUSALS = total("parseq_crops_refused_total")
+REFUSED = f"{REFUSALS} / ({REFUSALS} + {total('parseq_crops_admitted_total')})"
+PADDING = total("parseq_padding_crops_total")
+
+OVERVIEW = [
+    stat("Ready replicas", "Replicas that accept requests.", "short", gauge("parseq_ready", "sum")),
+    stat("Crops read", "Crops read per second, all replicas.", "ops", total("parseq_crops_total", 'outcome="done"')),
+    stat("Errors", "Share of requests answered with 5xx. Alert: ParseqErrors, above 1 %.", "percentunit", ERRORS),
+    stat(
+        "p99 latency",
+        "From the complete request to its answer, requests with many crops included. Objective: 2 s.",
+        "s",
+        quantile(0.99, "parseq_recognition_duration_seconds"),
+    ),
+    stat("Refused", "Share of crops refused with 429. Alert: ParseqRefuses, above 5 %.", "percentunit", REFUSED),
+    stat(
+        "Predicted wait",
+        "What a single crop that comes now would wait for a lane, on average over the replicas: what to scale on. "
+        "Alert: ParseqSaturated, above 0.5 s.",
+        "s",
+        gauge("parseq_predicted_wait_seconds", "avg"),
+    ),
+]
+TRAFFIC = [
+    Panel(
+        "Requests by status",
+        "Recognition requests per second. 499: the client left before its answer.",
+        "reqps",
+        {"{{status}}": total("parseq_request_duration_seconds_count", by="status")},
+        stacked=True,
+    ),
+    Panel(
+        "Crops by outcome",
+        "How admitted crops ended, per second: done, expired (deadline), cancelled (the client left), failed (image or model).",
+        "ops",
+        {"{{outcome}}": total("parseq_crops_total", by="outcome")},
+        stacked=True,
+    ),
+    Panel(
+        "In flight",
+        "Requests being answered, and crops admitted and not ended.",
+        "short",
+        {"requests": gauge("parseq_requests_in_flight", "sum"), "crops": gauge("parseq_crops_in_flight", "sum")},
+    ),
+]
+ERROR_PANELS = [
+    Panel("Error ratio", "Share of requests answered with 5xx.", "percentunit", {"5xx": ERRORS}),
+    Panel(
+        "Problems by type",
+        "Problems told to clients per second, for a whole request or for one crop. docs/api.md lists them.",
+        "ops",
+        {"{{problem}}": f"{total('parseq_problems_total', by='problem')} > 0"},
+    ),
+    Panel(
+        "Refused by reason",
+        "Crops refused with 429 per second. predicted_wait: would be read too late; queue_full: no room.",
+        "ops",
+        {"{{reason}}": total("parseq_crops_refused_total", by="reason")},
+        stacked=True,
+    ),
+]
+LATENCY = [
+    Panel(
+        "End to end",
+        "From the complete request to its answer, all its crops.",
+        "s",
+        {f"p{q * 100:.0f}": quantile(q, "parseq_recognition_duration_seconds") for q in (0.5, 0.95, 0.99)},
+    ),
+    Panel(
+        "p99 by stage",
+        "99th percentile of each stage of a crop. They do not add up to that of the whole.",
+        "s",
+        {stage: quantile(0.99, metric) for stage, metric in STAGES.items()},
+    ),
+    Panel(
+        "Mean by stage",
+        "Mean of each stage: of an image, of a crop in the queue, of a run. Stacked, they show where the time goes.",
+        "s",
+        {stage: mean(metric) for stage, metric in STAGES.items()},
+        stacked=True,
+    ),
+]
+QUEUE = [
+    Panel(
+        "Wait",
+        "Predicted wait of a crop that comes now, and the age of the oldest that waits; the worst replica of each.",
+        "s",
+        {
+            "predicted wait": gauge("parseq_predicted_wait_seconds", "max"),
+            "oldest crop": gauge("parseq_queue_oldest_age_seconds", "max"),
+        },
+    ),
+    Panel("Queue depth", "Decoded crops that wait for a lane.", "short", {"{{instance}}": gauge("parseq_queue_depth_crops")}),
+    heatmap("Queue wait", "Crops by how long they waited for a lane.", "s", "parseq_queue_wait_seconds"),
+    heatmap("Batch sizes", "Runs of the session by the crops in them.", "short", "parseq_batch_size_crops"),
+    Panel(
+        "Mean batch size",
+        "Crops in one run. It grows with load up to max_batch_size (below, under Model).",
+        "short",
+        {"crops": mean("parseq_batch_size_crops")},
+    ),
+    Panel(
+        "Runs in progress",
+        "Inference runs at once, on average: when it nears the lanes (below, under Model) the replica is full.",
+        "short",
+        {"{{instance}}": total("parseq_inference_duration_seconds_sum", by="instance")},
+    ),
+]
+RESOURCES = [
+    Panel(
+        "CPU",
+        "Cores in use.",
+        "short",
+        {"{{instance}}": rate("process_cpu_seconds_total")},
+    ),
+    Panel(
+        "Memory",
+        "Resident memory.",
+        "bytes",
+        {"{{instance}}": gauge("process_resident_memory_bytes")},
+    ),
+    Panel(
+        "Memory of the limit",
+        "Resident memory over what the container may use before it is killed; 0 without a limit. "
+        "Alert: ParseqMemoryNearLimit, above 90 %.",
+        "percentunit",
+        {"{{instance}}": f"{gauge('process_resident_memory_bytes')} / on (job, instance) {gauge('parseq_memory_limit_bytes')}"},
+    ),
+    Panel(
+        "Uptime",
+        "Time since the process started: a fall to 0 is a restart.",
+        "s",
+        {"{{instance}}": f"time() - {gauge('process_start_time_seconds')}"},
+    ),
+    Panel(
+        "Model",
+        "The artifact that is served, and how. Several lines while a new one is rolled out.",
+        "short",
+        {"": gauge("parseq_model_info")},
+        "table",
+        16,
+    ),
+]
+GPU = [
+    Panel(
+        "GPU utilisation",
+        "From NVIDIA's DCGM exporter, once Prometheus scrapes one. No scaling signal: a GPU is busy long before it is full.",
+        "percent",
+        {"{{gpu}} {{Hostname}}": "DCGM_FI_DEV_GPU_UTIL"},
+    ),
+    Panel(
+        "GPU memory",
+        "Framebuffer in use, from the DCGM exporter.",
+        "decmbytes",
+        {"{{gpu}} {{Hostname}}": "DCGM_FI_DEV_FB_USED"},
+    ),
+    Panel("GPU power", "From the DCGM exporter.", "watt", {"{{gpu}} {{Hostname}}": "DCGM_FI_DEV_POWER_USAGE"}),
+    Panel(
+        "Padding",
+        "Share of blank crops in the batches of a GPU, which fill them up to a size it was warmed up for; 0 on a CPU.",
+        "percentunit",
+        {"padding": f"{PADDING} / ({PADDING} + {total('parseq_batch_size_crops_sum')})"},
+    ),
+]
+ROWS = {
+    "Overview": OVERVIEW,
+    "Traffic": TRAFFIC,
+    "Errors": ERROR_PANELS,
+    "Latency": LATENCY,
+    "Queue and batches": QUEUE,
+    "CPU and memory": RESOURCES,
+    "GPU": GPU,
+}
+COLLAPSED = {"GPU"}

