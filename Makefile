@@ -57,7 +57,7 @@ verify-dashboard: $(DEV_READY) ## Ask every expression of dashboard and rules of
 	$(DEV_BIN)/python -m tests.deployment.verify_dashboard
 
 clean: ## Remove the environments and caches
-	rm -rf $(SERVE_ENV) $(DEV_ENV) $(GPU_ENV) $(GPU_GRAPHS) build/verify-images .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(SERVE_ENV) $(DEV_ENV) $(GPU_ENV) $(GPU_GRAPHS) build/verify-images .cache/deployment-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(SERVE_READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12")'
