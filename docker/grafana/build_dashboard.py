@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from panels import COLLAPSED, ROWS, WIDTH, Panel
+from panels import COLLAPSED, ROWS
+from parts import WIDTH, Panel
 
 OUTPUT = Path(__file__).parent / "dashboards" / "parseq-service.json"
 DATA_SOURCE = {"type": "prometheus", "uid": "${datasource}"}

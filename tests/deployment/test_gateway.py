@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def gateway(folder: Path, replica_ports: tuple[int, ...]) -> Iterator[str]:
     directives = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
     command = [*tools.command("nginx"), "-p", str(folder), "-c", str(config), "-g", directives]
     with log.open("wb") as stderr:
-        process = subprocess.Popen(command, stderr=stderr)
+        process = subprocess.Popen(command, stderr=stderr, start_new_session=True)
     try:
         wait_for(lambda: connects(port), lambda: process.poll() is None, log)
         yield f"http://127.0.0.1:{port}"
@@ -70,7 +70,8 @@ def gateway(folder: Path, replica_ports: tuple[int, ...]) -> Iterator[str]:
         assert process.wait(PATIENCE_S) == 0, log.read_text()
         assert not re.search(r"\[(emerg|alert|crit)\]", log.read_text()), log.read_text()
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the workers too
         process.wait(PATIENCE_S)
 
 
