@@ -19,6 +19,9 @@ ROOT = Path(__file__).parents[2]
 RULES = ROOT / "docker" / "prometheus" / "rules.yml"
 JOB = "parseq-service"
 CLUSTER_WIDE = {"Namespace"}
+POD_SECURITY = {(mode, "restricted") for mode in ("enforce", "warn", "audit")}
+MAX_WINDOW_S, MAX_PERIOD_S = 3600, 1800
+"""Of an autoscaler's behaviour; the API server takes no more."""
 QUEUE_WAIT = "parseq_predicted_wait_seconds"
 
 
@@ -65,6 +68,9 @@ def _namespaces(objects: Sequence[Object]) -> Iterator[str]:
     for item in of_kind(objects, "Namespace"):
         if item["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce") != "restricted":
             yield f"{name_of(item)}: does not enforce the profile restricted"
+        for label, profile in item["metadata"].get("labels", {}).items():
+            if label.startswith("pod-security.") and (label.rpartition("/")[2], profile) not in POD_SECURITY:
+                yield f"{name_of(item)}: the label {label}: {profile} means nothing"
 
 
 def _selectors(objects: Sequence[Object]) -> Iterator[str]:
@@ -99,6 +105,8 @@ def _selectors(objects: Sequence[Object]) -> Iterator[str]:
 def _services(objects: Sequence[Object]) -> Iterator[str]:
     for service in of_kind(objects, "Service"):
         for port in service["spec"]["ports"]:
+            if port.get("protocol", "TCP") != "TCP":
+                yield f"{name_of(service)}: HTTP is no {port['protocol']}"
             for workload in workloads(objects):
                 if (
                     selects(service["spec"].get("selector"), workload.labels)
@@ -137,6 +145,8 @@ def _scaling(objects: Sequence[Object]) -> Iterator[str]:
         scaled.append(f"{target.get('kind', 'Deployment')} {target['name']}")
         if scaled[-1] not in map(name_of, objects):
             yield f"{name_of(scaler)}: there is no {scaled[-1]}"
+        if target.get("apiVersion", "apps/v1") != "apps/v1":
+            yield f"{name_of(scaler)}: there is no {scaled[-1]} in {target['apiVersion']}"
     for deployment in of_kind(objects, "Deployment"):
         times = scaled.count(name_of(deployment))
         if times > 1:
@@ -147,8 +157,30 @@ def _scaling(objects: Sequence[Object]) -> Iterator[str]:
         measured = [metric.get("resource", {}).get("name") for metric in scaler["spec"]["metrics"]]
         if measured != ["cpu"]:
             yield f"{name_of(scaler)}: without an adapter there is nothing to scale on but cpu, not {measured}"
+        for metric in scaler["spec"]["metrics"]:
+            if not 0 < metric.get("resource", {}).get("target", {}).get("averageUtilization", 0) < 100:
+                yield f"{name_of(scaler)}: the target must be a utilization below 100 %"
+    for scaler in of_kind(objects, "HorizontalPodAutoscaler", "ScaledObject"):
+        yield from (f"{name_of(scaler)}: {text}" for text in _bounds(scaler["spec"]))
     for scaler in of_kind(objects, "ScaledObject"):
         yield from (f"{name_of(scaler)}: {text}" for text in _keda(scaler))
+
+
+def _bounds(spec: Object) -> Iterator[str]:
+    least, most = (spec.get(f"{bound}Replicas", spec.get(f"{bound}ReplicaCount", 0)) for bound in ("min", "max"))
+    if not 2 <= least < most:
+        yield f"from {least} to {most} replicas: at least two, and room to grow"
+    behavior = spec.get("behavior") or spec.get("advanced", {}).get("horizontalPodAutoscalerConfig", {}).get("behavior", {})
+    if behavior.keys() != {"scaleUp", "scaleDown"}:
+        yield "says nothing about how fast it grows or shrinks"
+    for direction, how in behavior.items():
+        if not 0 <= how.get("stabilizationWindowSeconds", 0) <= MAX_WINDOW_S:
+            yield f"{direction}: stabilizationWindowSeconds may be {MAX_WINDOW_S} at most"
+        if not all(0 < policy["periodSeconds"] <= MAX_PERIOD_S for policy in how.get("policies", [])):
+            yield f"{direction}: periodSeconds may be {MAX_PERIOD_S} at most"
+    fallback = spec.get("fallback", {}).get("replicas", least)
+    if not least <= fallback <= most:
+        yield f"falls back to {fallback} replicas"
 
 
 def _keda(scaler: Object) -> Iterator[str]:
@@ -175,10 +207,15 @@ def _keda(scaler: Object) -> Iterator[str]:
 def _rollouts(objects: Sequence[Object]) -> Iterator[str]:
     for deployment in of_kind(objects, "Deployment"):
         strategy = deployment["spec"].get("strategy", {}).get("rollingUpdate", {})
+        if deployment["spec"].get("strategy", {}).get("type", "RollingUpdate") != "RollingUpdate":
+            yield f"{name_of(deployment)}: takes all pods before it adds any"
         if strategy.get("maxUnavailable") != 0 or not strategy.get("maxSurge"):
             yield f"{name_of(deployment)}: a rollout must add a pod before it takes one"
         if deployment["spec"].get("minReadySeconds", 0) < 1:
             yield f"{name_of(deployment)}: minReadySeconds is missing"
+    for budget in of_kind(objects, "PodDisruptionBudget"):
+        if budget["spec"].get("maxUnavailable") != 1 or "minAvailable" in budget["spec"]:
+            yield f"{name_of(budget)}: nodes must be drained one pod at a time, and can be with a single one"
 
 
 def _network(objects: Sequence[Object]) -> Iterator[str]:
@@ -193,6 +230,8 @@ def _network(objects: Sequence[Object]) -> Iterator[str]:
             ports = [port.get("port") for port in rule.get("ports", [])]
             if ports != ["http"] or not all("http" in workload.port_names() for workload in chosen):
                 yield f"{name_of(policy)}: lets in on {ports}, not on the port called http only"
+            if any(port.get("protocol", "TCP") != "TCP" for port in rule.get("ports", [])):
+                yield f"{name_of(policy)}: HTTP is TCP"
         fetches = any(workload.pod.get("initContainers") for workload in chosen)
         if bool(spec.get("egress")) != fetches or not all(rule.get("ports") for rule in spec.get("egress", [])):
             yield f"{name_of(policy)}: lets out {spec.get('egress')}"

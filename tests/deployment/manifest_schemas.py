@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,16 @@ ALLOWED = {
         "RollingUpdate", "Recreate", "RuntimeDefault", "Localhost", "Resource", "Utilization", "AverageValue", "Percent",
         "Pods", "PathPrefix", "Exact", "prometheus",
     },
+    "appProtocol": {"http"},
+    "matchLabelKeys": {"pod-template-hash"},
+    "scheme": {"HTTP"},
     "pod-security.kubernetes.io/enforce": {"restricted"},
 }  # fmt: skip
 """Values the schemas do not list and the API server checks, by the field's name; of those used here."""
+
+QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|Ki|[MGTPE]i?)?")
+QUANTITIES = {"cpu", "memory", "storage", "ephemeral-storage", "sizeLimit", "nvidia.com/gpu"}
+"""Fields that hold one; schemas take any text for it."""
 
 PROMETHEUS_TRIGGER = {
     "activationThreshold", "authModes", "customHeaders", "ignoreNullValues", "namespace", "query", "queryParameters",
@@ -86,3 +94,5 @@ def _value_complaints(value: Any, where: str) -> Iterator[str]:
             for text in part if isinstance(part, list) else [part]:
                 if key in ALLOWED and isinstance(text, str) and text not in ALLOWED[key]:
                     yield f"{where}.{key}: {text!r} is none of {sorted(ALLOWED[key])}"
+            if key in QUANTITIES and not isinstance(part, dict) and not QUANTITY.fullmatch(str(part)):
+                yield f"{where}.{key}: {part!r} is no quantity"

@@ -104,6 +104,22 @@ def complaints(query: Query, series: Series, recordings: set[str]) -> list[str]:
     return [f"{query.place}: {complaint}" for complaint in found]
 
 
+def output_labels(query: Query, series: Series) -> set[str]:
+    """The labels that the result of an expression may have."""
+    return _output_labels(promql.parse(query.text), series)
+
+
+def _output_labels(node: Any, series: Series) -> set[str]:
+    if isinstance(node, promql.AggregateExpr):
+        return _grouping_labels(node)
+    if isinstance(node, promql.BinaryExpr):
+        return _output_labels(node.lhs, series) | _output_labels(node.rhs, series)
+    if isinstance(node, promql.VectorSelector):
+        return _labels_below(node, series)
+    below = [getattr(node, name, None) for name in ("expr", "vector_selector", "vs")] + list(getattr(node, "args", None) or ())
+    return set().union(*(_output_labels(child, series) for child in below if isinstance(child, promql.Expr)))
+
+
 def _nodes(node: Any) -> Iterator[Any]:
     yield node
     for name in ("expr", "lhs", "rhs", "param", "vector_selector", "vs"):

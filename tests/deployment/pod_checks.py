@@ -25,6 +25,16 @@ RESTRICTED_VOLUMES = {
 }  # fmt: skip
 PROBES = {"startupProbe": "/readyz", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
 DEFAULT_PROGRESS_DEADLINE_S = 600
+MIN_START_S = 60
+MAX_HANG_S = 120
+"""How long a pod that hangs may get requests before the liveness probe ends it."""
+MIN_LIVENESS_TIMEOUT_S = 3
+"""A busy machine must not look like a dead process."""
+MEASURED_LIMITS = {"max_body_bytes": 8 * 2**20, "max_image_pixels": 2**22}
+MEASURED_BYTES = 533 * 2**20
+MEASURED_ARENAS = "2"
+"""What 32 connections needed with these limits and so many arenas of glibc (docs/deployment.md)."""
+UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
 def pod_complaints(workload: Workload, objects: Sequence[Object]) -> Iterator[str]:
@@ -35,6 +45,7 @@ def pod_complaints(workload: Workload, objects: Sequence[Object]) -> Iterator[st
     for container in workload.pod["containers"]:
         for complaint in (
             *_probes(workload, container),
+            *_shares(container),
             *_settings(workload, container, objects),
             *_device(workload, container, objects),
         ):
@@ -125,11 +136,21 @@ def _probes(workload: Workload, container: Object) -> Iterator[str]:
             yield f"{name}: asks {probe.get('path')}, not {path}"
         elif status_of(path) != OK:
             yield f"{name}: the app answers {path} with {status_of(path)}"
+        elif unknown := probe.keys() - {"path", "port", "scheme"}:
+            yield f"{name}: {sorted(unknown)} is not what the kubelet's plain request has"
     startup = container.get("startupProbe", {})
     budget_s = startup.get("failureThreshold", 3) * startup.get("periodSeconds", 10)
     deadline_s = workload.owner["spec"].get("progressDeadlineSeconds", DEFAULT_PROGRESS_DEADLINE_S)
     if budget_s >= deadline_s:
         yield f"a start may take {budget_s} s, but a rollout has failed after {deadline_s} s"
+    if budget_s < MIN_START_S:
+        yield f"a start may take {budget_s} s only"
+    liveness = container.get("livenessProbe", {})
+    misses = liveness.get("failureThreshold", 3)
+    if misses < 2 or liveness.get("timeoutSeconds", 1) < MIN_LIVENESS_TIMEOUT_S:
+        yield "the liveness probe takes a slow answer for a dead process"
+    if misses * liveness.get("periodSeconds", 10) > MAX_HANG_S:
+        yield f"the liveness probe lets a process hang for longer than {MAX_HANG_S} s"
 
 
 @functools.cache
@@ -160,6 +181,8 @@ def _settings(workload: Workload, container: Object, objects: Sequence[Object]) 
     for initial in workload.pod.get("initContainers", []):
         if settings.artifact.as_posix() not in initial.get("args", []):
             yield f"container {initial['name']} does not write PARSEQ_ARTIFACT={settings.artifact}"
+    limit = container.get("resources", {}).get("limits", {}).get("memory", "0")
+    yield from memory_complaints(_bytes(limit), settings, environment(container, objects).get("MALLOC_ARENA_MAX"))
     cache = environment(container, objects).get("XDG_CACHE_HOME", "/tmp")
     if not _mounted(container, f"{cache}/file"):
         yield f"the cache folder {cache} is in no mounted volume, so nothing is remembered"
@@ -188,6 +211,30 @@ def _resources(container: Object) -> Iterator[str]:
     cpus = resources.get("limits", {}).get("cpu", "0")
     if not cpus.isdigit():
         yield f"the CPU limit {cpus} is no whole number: the service would plan for less"
+
+
+def _shares(container: Object) -> Iterator[str]:
+    """Of a container that serves: the API server refuses requests above limits, and less is lent and may be missing."""
+    requests, limits = (container.get("resources", {}).get(kind, {}) for kind in ("requests", "limits"))
+    for name in ("cpu", "memory"):
+        if requests.get(name) != limits.get(name):
+            yield f"requests {requests.get(name)} of {name}, but is limited to {limits.get(name)}"
+
+
+def memory_complaints(limit_bytes: float, settings: Settings, arenas: str | None) -> Iterator[str]:
+    """Why a memory limit is not one that was measured to be enough for these settings and so many arenas of glibc."""
+    if limit_bytes < MEASURED_BYTES:
+        yield f"{limit_bytes:.0f} bytes of memory are less than was measured to be needed, {MEASURED_BYTES}"
+    for field, most in MEASURED_LIMITS.items():
+        if getattr(settings, field) > most:
+            yield f"{env_name(field)}={getattr(settings, field)}: the memory was measured with {most}"
+    if arenas != MEASURED_ARENAS:
+        yield f"the memory was measured with MALLOC_ARENA_MAX={MEASURED_ARENAS}, not {arenas}"
+
+
+def _bytes(quantity: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+)(\w*)", quantity).groups()  # type: ignore[union-attr]
+    return float(number) * UNITS.get(unit, 0)
 
 
 def _image(container: Object) -> Iterator[str]:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from service.config import Settings
+from service.config import ENV_PREFIX, Settings
 from tests.deployment import tools
+from tests.deployment.pod_checks import OK, memory_complaints, status_of
 
 ROOT = Path(__file__).parents[2]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -28,11 +30,24 @@ COPIES = {
     "gpu": f"parseq-service:{VERSION}",
 }
 DRAIN_MARGIN_S = 5
+GATEWAY = (ROOT / "docker" / "gateway" / "nginx.conf").read_text()
+PROMETHEUS = ROOT / "docker" / "prometheus" / "prometheus.yml"
 
 
-def compose(*arguments: str, folder: Path = ROOT) -> str:
+def settings_of(service: dict[str, Any]) -> Settings:
+    given = {name: value for name, value in service["environment"].items() if name.startswith(ENV_PREFIX)}
+    return Settings.model_validate({name.removeprefix(ENV_PREFIX).lower(): value for name, value in given.items()})
+
+
+def writable(service: dict[str, Any]) -> set[str]:
+    """The folders of a container that can be written."""
+    mounted = {mount["target"] for mount in service.get("volumes", ()) if not mount.get("read_only")}
+    return mounted | {place.partition(":")[0] for place in service.get("tmpfs", ())}
+
+
+def compose(*arguments: str, folder: Path = ROOT, **variables: str) -> str:
     """What it prints, without any variable of whoever runs this."""
-    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | variables
     command = [*tools.command("docker-compose"), *arguments]
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
@@ -40,9 +55,9 @@ def compose(*arguments: str, folder: Path = ROOT) -> str:
     return ran.stdout
 
 
-def read(*profiles: str) -> dict[str, Any]:
+def read(*profiles: str, **variables: str) -> dict[str, Any]:
     options = [option for profile in profiles for option in ("--profile", profile)]
-    services: dict[str, Any] = json.loads(compose(*options, "config", "--format", "json"))["services"]
+    services: dict[str, Any] = json.loads(compose(*options, "config", "--format", "json", **variables))["services"]
     return services
 
 
@@ -105,10 +120,8 @@ def test_what_is_mounted_exists(services: dict[str, Any]) -> None:
 
 def test_settings_exist_and_leave_time_to_drain(services: dict[str, Any]) -> None:
     for name in COPIES:
-        given = services[name]["environment"]
-        settings = Settings.model_validate(
-            {variable.removeprefix("PARSEQ_").lower(): value for variable, value in given.items()}
-        )
+        settings = settings_of(services[name])
+        assert {"MALLOC_ARENA_MAX"} == {other for other in services[name]["environment"] if not other.startswith(ENV_PREFIX)}
         grace_s = float(services[name]["stop_grace_period"].removesuffix("s"))
         assert grace_s >= settings.drain_timeout_s + DRAIN_MARGIN_S, name
 
@@ -121,3 +134,94 @@ def test_health_is_known_before_anything_depends_on_it(services: dict[str, Any])
                 assert other in COPIES, f"{name} waits for {other}"
     for path in ("Dockerfile", "docker/cpu.Dockerfile"):
         assert "\nHEALTHCHECK " in (ROOT / path).read_text()
+
+
+def test_the_memory_is_what_was_measured_and_none_of_it_swap(services: dict[str, Any]) -> None:
+    for name in ("service", "replica"):
+        service = services[name]
+        arenas = service["environment"]["MALLOC_ARENA_MAX"]
+        assert list(memory_complaints(int(service["mem_limit"]), settings_of(service), arenas)) == []
+        assert service["memswap_limit"] == service["mem_limit"]
+
+
+def test_the_ports_are_those_at_which_the_programs_listen(services: dict[str, Any]) -> None:
+    [gateway] = re.findall(r"^\s*listen (\d+);", GATEWAY, re.M)
+    listening = {name: settings_of(services[name]).port for name in ("service", "gpu")}
+    listening |= {"gateway": int(gateway), "prometheus": 9090, "grafana": 3000}
+    targets = {name: [port["target"] for port in service["ports"]] for name, service in services.items() if "ports" in service}
+    assert targets == {name: [port] for name, port in listening.items()}
+
+
+def test_the_documented_variables_do_what_they_say() -> None:
+    variables = {"CPUS": "1", "BIND": "0.0.0.0", "SERVICE_PORT": "9000", "GPU_PORT": "9001"}
+    page = (ROOT / "docs" / "monitoring.md").read_text()
+    assert all(f"`{name}" in page for name in variables)
+    services = read("gateway", "gpu", **variables)
+    assert {services[name]["cpus"] for name in COPIES} == {1}
+    assert {port["host_ip"] for service in services.values() for port in service.get("ports", ())} == {"0.0.0.0"}
+    assert services["service"]["ports"][0]["published"] == "9000"
+    assert services["gpu"]["ports"][0]["published"] == "9001"
+
+
+def test_what_programs_write_has_a_place(services: dict[str, Any]) -> None:
+    """All roots are read-only."""
+    assert all("/tmp" in writable(services[name]) for name in COPIES)
+    written = re.findall(r"^\s*(?:\w+_temp_path|pid) (/[^;]+);", GATEWAY, re.M)
+    assert len(written) == 6
+    assert all(str(Path(path).parent) in writable(services["gateway"]) for path in written)
+    [data] = [option.partition("=")[2] for option in services["prometheus"]["command"] if "tsdb.path" in option]
+    assert data in writable(services["prometheus"])
+    assert {"/tmp", "/var/lib/grafana"} <= writable(services["grafana"])
+
+
+def test_files_are_mounted_where_the_programs_look(services: dict[str, Any]) -> None:
+    places = {
+        mount["source"]: Path(mount["target"])
+        for service in services.values()
+        for mount in service.get("volumes", ())
+        if mount["type"] == "bind"
+    }
+    assert places[str(ROOT / "docker" / "gateway" / "nginx.conf")] == Path("/etc/nginx/nginx.conf")
+    assert f"--config.file={places[str(PROMETHEUS)]}" in services["prometheus"]["command"]
+    for rules in yaml.safe_load(PROMETHEUS.read_text())["rule_files"]:
+        assert places[str(PROMETHEUS.parent / rules)] == places[str(PROMETHEUS)].parent / rules
+
+
+def test_prometheus_has_the_options_it_is_given(services: dict[str, Any]) -> None:
+    ran = subprocess.run([*tools.command("prometheus"), "--help"], capture_output=True, text=True, timeout=60)
+    known = set(re.findall(r"--[\w.-]+", ran.stdout + ran.stderr))
+    given = {option.partition("=")[0] for option in services["prometheus"]["command"]}
+    assert given <= known, given - known
+
+
+def test_what_ends_is_started_again(services: dict[str, Any]) -> None:
+    assert {service["restart"] for service in services.values()} == {"unless-stopped"}
+
+
+def test_the_gpu_is_asked_for_as_docker_knows_it(services: dict[str, Any]) -> None:
+    assert services["gpu"]["deploy"]["resources"]["reservations"]["devices"] == [
+        {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    ]
+
+
+def test_the_gateway_starts_after_both_copies_and_asks_them_how_they_are(services: dict[str, Any]) -> None:
+    gateway = services["gateway"]
+    assert {name: each["condition"] for name, each in gateway["depends_on"].items()} == dict.fromkeys(
+        ("service", "replica"), "service_healthy"
+    )
+    assert gateway["user"] == "101:101"
+    [url] = [word for word in gateway["healthcheck"]["test"] if "://" in word]
+    address, _, path = url.removeprefix("http://").partition("/")
+    assert address == f"127.0.0.1:{gateway['ports'][0]['target']}"
+    assert status_of(f"/{path}") == OK
+
+
+def test_grafana_shows_and_nobody_logs_in(services: dict[str, Any]) -> None:
+    wanted = {
+        "GF_AUTH_ANONYMOUS_ENABLED": "true",
+        "GF_AUTH_ANONYMOUS_ORG_ROLE": "Viewer",
+        "GF_AUTH_BASIC_ENABLED": "false",
+        "GF_AUTH_DISABLE_LOGIN_FORM": "true",
+        "GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION": "true",
+    }
+    assert wanted.items() <= services["grafana"]["environment"].items()

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from service import errors
-from service.config import Settings
+from service.config import ENV_PREFIX, Settings
 from tests.deployment import tools
 from tests.integration.server import PATIENCE_S, ServerProcess, running
 from tests.toy_artifact import png_of, write_artifact
@@ -106,7 +106,9 @@ def test_nginx_accepts_it(tmp_path: Path) -> None:
 def test_limits_and_time_outs_fit_those_of_the_service() -> None:
     text = CONFIG.read_text()
     environment = COMPOSE["services"]["service"]["environment"]
-    settings = Settings.model_validate({name.removeprefix("PARSEQ_").lower(): value for name, value in environment.items()})
+    settings = Settings.model_validate(
+        {name.removeprefix(ENV_PREFIX).lower(): value for name, value in environment.items() if name.startswith(ENV_PREFIX)}
+    )
     assert re.findall(r"^\s*client_max_body_size (\d+);", text, re.M) == [str(settings.max_body_bytes)]
     assert f"{settings.max_body_bytes} bytes at most" in text
     assert seconds("proxy_read_timeout") > settings.batch_timeout_ms / 1000
@@ -115,6 +117,11 @@ def test_limits_and_time_outs_fit_those_of_the_service() -> None:
     grace_s = int(COMPOSE["services"]["gateway"]["stop_grace_period"].removesuffix("s"))
     assert seconds("worker_shutdown_timeout") < grace_s
     assert seconds("worker_shutdown_timeout") > seconds("proxy_read_timeout")
+    # Of a client that is slow, not gone; the service itself gives a whole request PARSEQ_RECEIVE_TIMEOUT_S.
+    for directive in ("client_header_timeout", "client_body_timeout", "send_timeout", "proxy_send_timeout"):
+        assert 5 <= seconds(directive) <= settings.receive_timeout_s, directive
+    [again_s] = re.findall(r"^\s*proxy_next_upstream_timeout (\d+)s;", text, re.M)
+    assert int(again_s) < seconds("proxy_read_timeout")
 
 
 def test_it_stands_before_the_services_of_the_compose_file() -> None:
@@ -127,6 +134,9 @@ def test_its_own_errors_are_those_of_the_service() -> None:
     kinds = {kind.type: kind for kind in errors.KINDS}
     documents = [json.loads(body) for body in re.findall(r"return \d+ '(\{.*\})';", CONFIG.read_text())]
     assert len(documents) == 3
+    caught = re.findall(r"^\s*error_page (\d+) = (@\w+);", CONFIG.read_text(), re.M)
+    assert [status for status, _place in caught] == ["413", "502", "504"]
+    assert [place for _status, place in caught] == re.findall(r"^\s*location (@\w+) \{", CONFIG.read_text(), re.M)
     for document in documents:
         kind = kinds[document["type"]]
         assert (document["title"], document["status"]) == (kind.title, kind.status)
@@ -144,6 +154,8 @@ class StandIn(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), StandInHandler)
         self.status = status
         self.asked = 0
+        self.connections = 0
+        self.hosts: set[str] = set()
 
     @property
     def port(self) -> int:
@@ -154,8 +166,13 @@ class StandInHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: StandIn
 
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections += 1
+
     def do_POST(self) -> None:
         self.server.asked += 1
+        self.server.hosts.add(self.headers["host"])
         self.rfile.read(int(self.headers["content-length"]))
         if self.server.status is None:
             self.close_connection = True
@@ -212,6 +229,22 @@ def test_the_other_replica_reads_what_one_could_not(tmp_path: Path, status: int 
             assert {client.post(PATH, content=b"body", headers=PNG).status_code for _ in range(20)} == {200}
         # It is left alone for a while after two failures.
         assert 1 <= servers[0].asked < 20
+
+
+def test_it_keeps_connections_passes_the_host_on_and_writes_a_log_for_programs(tmp_path: Path) -> None:
+    with (
+        stand_ins(200, 200) as servers,
+        gateway(tmp_path / "g", (servers[0].port, servers[1].port)) as url,
+        httpx.Client(base_url=url, timeout=PATIENCE_S) as client,
+    ):
+        for _ in range(20):
+            assert client.post(PATH, content=b"body", headers=PNG | {"host": "words.example"}).status_code == 200
+    assert sum(server.asked for server in servers) == 20
+    # Each of nginx's two workers keeps its own to each replica.
+    assert sum(server.connections for server in servers) <= 4
+    assert {"words.example"} == servers[0].hosts | servers[1].hosts
+    lines = [json.loads(line) for line in (tmp_path / "g" / "access.log").read_text().splitlines()]
+    assert [(line["request"], line["status"]) for line in lines] == [(f"POST {PATH}", 200)] * 20
 
 
 def test_what_the_gateway_refuses_by_itself(tmp_path: Path) -> None:

@@ -102,6 +102,12 @@ FIELDS: dict[str, Break] = {
     ),
     "a duration that is none": lambda c: put(c["HTTPRoute"]["spec"]["rules"][0]["timeouts"], "request", "1 minute"),
     "an API version that is gone": lambda c: put(c["PodDisruptionBudget"], "apiVersion", "policy/v1beta1"),
+    "a quantity that is none": lambda c: put(c.container["resources"]["limits"], "memory", "768Mb"),
+    "a size that is none": lambda c: put(c.pod["volumes"][0]["emptyDir"], "sizeLimit", "64 Mi"),
+    "a label key to match that no pod has": lambda c: put(
+        c.pod["topologySpreadConstraints"][0], "matchLabelKeys", ["pod-template-hsh"]
+    ),
+    "an application protocol that is none": lambda c: put(c["Service"]["spec"]["ports"][0], "appProtocol", "htpp"),
     "a kind that nobody knows": lambda c: put(c["Service"], "kind", "Servce"),
     "a behaviour that KEDA does not know": lambda c: put(c["ScaledObject"]["spec"]["fallback"], "behavior", "keep"),
 }
@@ -144,6 +150,13 @@ REFERENCES: dict[str, Break] = {
     "no namespace": lambda c: c.remove("Namespace"),
     "another namespace": lambda c: put(c["Service"]["metadata"], "namespace", "default"),
     "rules that differ": lambda c: put(c["PrometheusRule"]["spec"]["groups"][0]["rules"][0], "expr", "vector(1)"),
+    "another protocol of the Service": lambda c: put(c["Service"]["spec"]["ports"][0], "protocol", "UDP"),
+    "another protocol of the NetworkPolicy": lambda c: put(
+        c["NetworkPolicy"]["spec"]["ingress"][0]["ports"][0], "protocol", "UDP"
+    ),
+    "a probe by TLS": lambda c: put(c.container["livenessProbe"]["httpGet"], "scheme", "HTTPS"),
+    "a budget that lets no node be drained": lambda c: put(c["PodDisruptionBudget"]["spec"], "maxUnavailable", 0),
+    "a budget that lets all go": lambda c: put(c["PodDisruptionBudget"]["spec"], "maxUnavailable", "100%"),
     "a volume that is not there": lambda c: put(c.container["volumeMounts"][0], "name", "temp"),
 }
 
@@ -167,6 +180,21 @@ SERVICE: dict[str, Break] = {
     "metrics for everybody": lambda c: put(c["HTTPRoute"]["spec"]["rules"][0]["matches"][0]["path"], "value", "/"),
     "a surge that loses a pod": lambda c: put(c["Deployment"]["spec"]["strategy"]["rollingUpdate"], "maxUnavailable", 1),
     "half a core": lambda c: put(c.container["resources"]["limits"], "cpu", "1500m"),
+    "no time to start": lambda c: put(c.container["startupProbe"], "failureThreshold", 1),
+    "a slow answer taken for a dead process": lambda c: put(c.container["livenessProbe"], "failureThreshold", 1),
+    "a liveness time-out of a moment": lambda c: put(c.container["livenessProbe"], "timeoutSeconds", 1),
+    "a liveness probe once in ten minutes": lambda c: put(c.container["livenessProbe"], "periodSeconds", 600),
+    "all pods taken at once": lambda c: put(c["Deployment"]["spec"]["strategy"], "type", "Recreate"),
+    "more requested than allowed": lambda c: put(c.container["resources"]["requests"], "memory", "2Gi"),
+    "fewer cores requested than allowed": lambda c: put(c.container["resources"]["requests"], "cpu", "1"),
+    "milli-bytes": lambda c: c.rename("768Mi", "768m", c.container["resources"]),
+    "less memory than was measured": lambda c: c.rename("768Mi", "256Mi", c.container["resources"]),
+    "larger bodies than were measured": lambda c: put(c["ConfigMap"]["data"], "PARSEQ_MAX_BODY_BYTES", "33554432"),
+    "larger pictures than were measured": lambda c: drop(c["ConfigMap"]["data"], "PARSEQ_MAX_IMAGE_PIXELS"),
+    "a misspelt variable of glibc": lambda c: put(c.container["env"][0], "name", "MALLOC_ARENAS_MAX"),
+    "more replicas at least than at most": lambda c: put(c["ScaledObject"]["spec"], "minReplicaCount", 20),
+    "no replicas at night": lambda c: put(c["ScaledObject"]["spec"], "minReplicaCount", 0),
+    "a fallback to fewer": lambda c: put(c["ScaledObject"]["spec"]["fallback"], "replicas", 1),
     "no memory limit": lambda c: drop(c.container["resources"]["limits"], "memory"),
     "replicas beside a scaler": lambda c: put(c["Deployment"]["spec"], "replicas", 3),
     "two scalers": lambda c: c.objects.append(Cluster("overlays/cpu")["HorizontalPodAutoscaler"]),
@@ -202,6 +230,9 @@ SECURITY: dict[str, Break] = {
     "a namespace that enforces less": lambda c: put(
         c["Namespace"]["metadata"]["labels"], "pod-security.kubernetes.io/enforce", "baseline"
     ),
+    "a misspelt mode of PodSecurity": lambda c: move(
+        c["Namespace"]["metadata"]["labels"], "pod-security.kubernetes.io/warn", "pod-security.kubernetes.io/warning"
+    ),
     "variables for each Service": lambda c: drop(c.pod, "enableServiceLinks"),
 }
 
@@ -222,6 +253,28 @@ GPU: dict[str, Break] = {
 HPA: dict[str, Break] = {
     "target": lambda c: put(c["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"], "name", "parseq"),
     "misspelt field": lambda c: move(c["HorizontalPodAutoscaler"]["spec"], "minReplicas", "minReplica"),
+    "misspelt field of the behaviour": lambda c: move(
+        c["HorizontalPodAutoscaler"]["spec"]["behavior"], "scaleDown", "scaledown"
+    ),
+    "misspelt field of a policy": lambda c: move(
+        c["HorizontalPodAutoscaler"]["spec"]["behavior"]["scaleUp"]["policies"][0], "periodSeconds", "periodSecond"
+    ),
+    "another version of the target": lambda c: put(
+        c["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"], "apiVersion", "apps/v2"
+    ),
+    "a window longer than any": lambda c: put(
+        c["HorizontalPodAutoscaler"]["spec"]["behavior"]["scaleDown"], "stabilizationWindowSeconds", 30_000
+    ),
+    "a period longer than any": lambda c: put(
+        c["HorizontalPodAutoscaler"]["spec"]["behavior"]["scaleUp"]["policies"][0], "periodSeconds", 6000
+    ),
+    "more at least than at most": lambda c: put(c["HorizontalPodAutoscaler"]["spec"], "minReplicas", 20),
+    "a target that is never met": lambda c: put(
+        c["HorizontalPodAutoscaler"]["spec"]["metrics"][0]["resource"]["target"], "averageUtilization", 600
+    ),
+    "a target that is no utilization": lambda c: move(
+        c["HorizontalPodAutoscaler"]["spec"]["metrics"][0]["resource"]["target"], "averageUtilization", "averageValue"
+    ),
     "a resource that is none": lambda c: put(c["HorizontalPodAutoscaler"]["spec"]["metrics"][0]["resource"], "name", "cpus"),
 }
 

@@ -19,6 +19,8 @@ from tests.integration.server import running
 from tests.toy_artifact import write_artifact
 
 SEVERITIES = {"critical", "warning"}
+UNITS = {"bytes", "decmbytes", "ops", "percent", "percentunit", "reqps", "s", "short", "watt"}
+"""Of Grafana's, those in use: it takes any text, and shows one that it does not know behind the number."""
 KINDS = {"heatmap", "stat", "table", "timeseries"}
 
 
@@ -94,6 +96,21 @@ def test_every_threshold_in_the_runbook_is_that_of_the_rule() -> None:
         assert f", for {alert['for']}" in section if "for" in alert else ", for " not in section.partition("\n\n")[0]
 
 
+def test_the_name_of_a_recording_tells_its_window_and_quantile() -> None:
+    for rule in monitoring.rules():
+        if "record" in rule:
+            assert set(re.findall(r"\[(\w+)\]", rule["expr"])) == set(re.findall(r"\d+[mh]$", rule["record"])), rule["record"]
+            assert quantiles(rule["expr"]) == percentiles(rule["record"]), rule["record"]
+
+
+def quantiles(expression: str) -> set[float]:
+    return {float(q) for q in re.findall(r"histogram_quantile\(([\d.]+)", expression)}
+
+
+def percentiles(text: str) -> set[float]:
+    return {int(n) / 100 for n in re.findall(r"(?<![a-z])p(\d\d)(?!\d)", text)}
+
+
 # -- Every expression ----------------------------------------------------------------------------------------------------
 
 
@@ -137,8 +154,18 @@ def test_every_panel_says_what_it_shows_and_in_which_unit() -> None:
     for panel in panels:
         assert panel["type"] in KINDS
         assert panel["description"].endswith("."), panel["title"]
-        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"] in UNITS, panel["title"]
         assert panel["targets"], panel["title"]
+
+
+def test_legends_and_titles_tell_what_the_query_gives(scrape: Series) -> None:
+    for panel in monitoring.panels():
+        for target in panel["targets"]:
+            query = Query(panel["title"], monitoring.substitute(target["expr"], "1m"))
+            if not query.optional:
+                labels = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+                assert labels <= monitoring.output_labels(query, scrape), panel["title"]
+            assert quantiles(query.text) == (percentiles(target["legendFormat"]) or percentiles(panel["title"])), panel["title"]
 
 
 def test_panels_do_not_overlap() -> None:
@@ -167,6 +194,8 @@ def test_grafana_is_told_where_prometheus_and_the_dashboard_are() -> None:
     [source] = yaml.safe_load((monitoring.GRAFANA / "provisioning/datasources/prometheus.yml").read_text())["datasources"]
     [provider] = yaml.safe_load((monitoring.GRAFANA / "provisioning/dashboards/parseq.yml").read_text())["providers"]
     scrape_interval = yaml.safe_load((monitoring.PROMETHEUS / "prometheus.yml").read_text())["global"]["scrape_interval"]
+    assert (source["type"], source["access"], source["isDefault"]) == ("prometheus", "proxy", True)
+    assert provider["type"] == "file"
     assert source["url"] == "http://prometheus:9090"
     assert compose["services"]["prometheus"]["ports"][0].endswith(":9090")
     assert source["jsonData"]["timeInterval"] == scrape_interval
@@ -180,6 +209,7 @@ def test_grafana_is_told_where_prometheus_and_the_dashboard_are() -> None:
 def test_prometheus_asks_where_the_service_listens() -> None:
     [job] = yaml.safe_load((monitoring.PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
     [discovery] = job["dns_sd_configs"]
+    assert discovery["type"] == "A"
     assert discovery["port"] == Settings.model_fields["port"].default
     assert job.get("metrics_path", "/metrics") == "/metrics"
     compose = yaml.safe_load((monitoring.ROOT / "docker-compose.yml").read_text())["services"]
