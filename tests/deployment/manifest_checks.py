@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -20,8 +21,13 @@ RULES = ROOT / "docker" / "prometheus" / "rules.yml"
 JOB = "parseq-service"
 CLUSTER_WIDE = {"Namespace"}
 POD_SECURITY = {(mode, "restricted") for mode in ("enforce", "warn", "audit")}
+MAX_SCRAPE_S = 60
+MAX_BACKEND_S, MAX_REQUEST_S = 60, 120
 MAX_WINDOW_S, MAX_PERIOD_S = 3600, 1800
 """Of an autoscaler's behaviour; the API server takes no more."""
+THRESHOLDS = {"queue-wait": 0.1, "busy-lanes": 1.4}
+"""Of a pod, by trigger; chosen from the measurements in docs/deployment.md."""
+LANES_BUSY = "parseq_inference_duration_seconds_sum"
 QUEUE_WAIT = "parseq_predicted_wait_seconds"
 
 
@@ -33,7 +39,7 @@ def complaints(objects: Sequence[Object]) -> list[str]:
     for workload in workloads(objects):
         found += pod_complaints(workload, objects)
         found += _missing_objects(workload, objects)
-    for check in (_namespaces, _selectors, _services, _routes, _scaling, _rollouts, _network, _monitoring):
+    for check in (_namespaces, _selectors, _services, _routes, _scaling, _rollouts, _network, _monitoring, _kserve):
         found += check(objects)
     return found
 
@@ -119,6 +125,8 @@ def _routes(objects: Sequence[Object]) -> Iterator[str]:
     ports = {item["metadata"]["name"]: {port["port"] for port in item["spec"]["ports"]} for item in of_kind(objects, "Service")}
     batch_s = Settings.model_fields["batch_timeout_ms"].default / 1000
     for route in of_kind(objects, "HTTPRoute"):
+        if not all(parent.get("namespace") for parent in route["spec"]["parentRefs"]):
+            yield f"{name_of(route)}: a Gateway without a namespace is looked for in that of the service"
         for rule in route["spec"]["rules"]:
             for backend in rule["backendRefs"]:
                 if backend.get("port") not in ports.get(backend["name"], set()):
@@ -126,9 +134,16 @@ def _routes(objects: Sequence[Object]) -> Iterator[str]:
             request_s, backend_s = (_seconds(rule.get("timeouts", {}).get(key, "0s")) for key in ("request", "backendRequest"))
             if not batch_s < backend_s <= request_s:
                 yield f"{name_of(route)}: not {batch_s} s < backendRequest {backend_s} s <= request {request_s} s"
+            if backend_s > MAX_BACKEND_S or request_s > MAX_REQUEST_S:
+                yield f"{name_of(route)}: waits {backend_s} s, {request_s} s in all, for what has long failed"
+            weights = [backend.get("weight", 1) for backend in rule["backendRefs"]]
+            if min(weights) < 1:
+                yield f"{name_of(route)}: a backend gets nothing: {weights}"
             if "retry" in rule:
                 yield f"{name_of(route)}: retries are the gateway's policy"
             paths = {match["path"]["value"] for match in rule["matches"]}
+            if ("PathPrefix", "/v1") not in {(match["path"].get("type"), match["path"]["value"]) for match in rule["matches"]}:
+                yield f"{name_of(route)}: /v1 must be a prefix"
             if not {"/v1", "/recognize"} <= paths or paths & {"/", "/metrics"}:
                 yield f"{name_of(route)}: {sorted(paths)} is not the interface and nothing else"
 
@@ -185,6 +200,8 @@ def _bounds(spec: Object) -> Iterator[str]:
 
 def _keda(scaler: Object) -> Iterator[str]:
     spec, namespace = scaler["spec"], scaler["metadata"]["namespace"]
+    if spec.get("fallback", {}).get("failureThreshold", 0) < 1:
+        yield "falls back without any failure"
     if spec.get("fallback", {}).get("behavior") != "currentReplicasIfHigher":
         yield "without Prometheus it would scale down"
     used: set[str] = set()
@@ -196,12 +213,18 @@ def _keda(scaler: Object) -> Iterator[str]:
             yield "scale on a total from Prometheus, divided among the pods"
         if metadata.get("ignoreNullValues") != "false":
             yield "an empty answer would count as 0, and scale down at the peak"
-        if float(metadata["threshold"]) <= 0:
-            yield f"threshold {metadata['threshold']} is not positive"
+        if THRESHOLDS.get(trigger["name"]) != float(metadata["threshold"]):
+            yield f"threshold {metadata['threshold']} of {trigger['name']} is not that of docs/deployment.md"
+        if urlsplit(metadata["serverAddress"]).scheme not in {"http", "https"}:
+            yield f"{metadata['serverAddress']} is no address of a Prometheus"
+        if not metadata["query"].startswith("sum("):
+            yield "the total over all pods is divided among them, and so it must be a sum"
         if metadata["query"].count("parseq_") != metadata["query"].count(f'{{namespace="{namespace}",job="{JOB}"}}'):
             yield f"each metric must be that of namespace {namespace} and job {JOB}"
     if QUEUE_WAIT not in used:
         yield "does not scale on the wait in the queue"
+    if used - {QUEUE_WAIT, LANES_BUSY}:
+        yield f"nothing was measured of {sorted(used - {QUEUE_WAIT, LANES_BUSY})} as a signal"
 
 
 def _rollouts(objects: Sequence[Object]) -> Iterator[str]:
@@ -232,6 +255,9 @@ def _network(objects: Sequence[Object]) -> Iterator[str]:
                 yield f"{name_of(policy)}: lets in on {ports}, not on the port called http only"
             if any(port.get("protocol", "TCP") != "TCP" for port in rule.get("ports", [])):
                 yield f"{name_of(policy)}: HTTP is TCP"
+        out = {port["port"] for rule in spec.get("egress", []) for port in rule.get("ports", [])}
+        if out and out != {53, 443}:
+            yield f"{name_of(policy)}: lets out on {sorted(out)}, not on those of DNS and HTTPS"
         fetches = any(workload.pod.get("initContainers") for workload in chosen)
         if bool(spec.get("egress")) != fetches or not all(rule.get("ports") for rule in spec.get("egress", [])):
             yield f"{name_of(policy)}: lets out {spec.get('egress')}"
@@ -255,6 +281,8 @@ def _monitoring(objects: Sequence[Object]) -> Iterator[str]:
             if service["metadata"]["labels"].get(spec.get("jobLabel", "")) != JOB:
                 yield f"{name_of(monitor)}: the job would not be called {JOB}"
         for endpoint in spec["endpoints"]:
+            if endpoint.get("scheme", "http") != "http" or not 0 < _seconds(endpoint.get("interval", "30s")) <= MAX_SCRAPE_S:
+                yield f"{name_of(monitor)}: must scrape by HTTP, and at least every {MAX_SCRAPE_S} s: rules look back 5 minutes"
             path = endpoint.get("path", "/metrics")
             if path != "/metrics" or status_of(path) != OK:
                 yield f"{name_of(monitor)}: scrapes {path}, where the app has no metrics"
@@ -263,3 +291,18 @@ def _monitoring(objects: Sequence[Object]) -> Iterator[str]:
         yield from (f"{name_of(rule)}: there is no metric {name}" for name in unknown_metrics(expressions))
         if rule["spec"]["groups"] != yaml.safe_load(RULES.read_text())["groups"]:
             yield f"{name_of(rule)}: not the groups of docker/prometheus/rules.yml: run python -m tests.deployment.copy_rules"
+
+
+def _kserve(objects: Sequence[Object]) -> Iterator[str]:
+    for item in of_kind(objects, "InferenceService"):
+        predictor = item["spec"]["predictor"]
+        if [container["name"] for container in predictor["containers"]] != ["kserve-container"]:
+            yield f"{name_of(item)}: KServe looks for kserve-container"
+        if item["metadata"].get("annotations") != {"serving.kserve.io/deploymentMode": "Standard"}:
+            yield f"{name_of(item)}: does not ask for plain Deployments"
+        if predictor.get("scaleMetric") != "cpu" or not 0 < predictor.get("scaleTarget", 0) < 100:
+            yield f"{name_of(item)}: scales on {predictor.get('scaleTarget')} of {predictor.get('scaleMetric')}"
+        if predictor.get("timeout", 0) <= Settings.model_fields["batch_timeout_ms"].default / 1000:
+            yield f"{name_of(item)}: its time-out comes before the service's own"
+        if not 2 <= predictor.get("minReplicas", 1) < predictor.get("maxReplicas", 0):
+            yield f"{name_of(item)}: at least two replicas, and room to grow"

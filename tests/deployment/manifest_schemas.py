@@ -39,7 +39,7 @@ ALLOWED = {
     },
     "appProtocol": {"http"},
     "matchLabelKeys": {"pod-template-hash"},
-    "scheme": {"HTTP"},
+    "scheme": {"HTTP", "http"},
     "pod-security.kubernetes.io/enforce": {"restricted"},
 }  # fmt: skip
 """Values the schemas do not list and the API server checks, by the field's name; of those used here."""

@@ -24,6 +24,7 @@ RESTRICTED_VOLUMES = {
     "name", "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret",
 }  # fmt: skip
 PROBES = {"startupProbe": "/readyz", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
+FETCH = "service.fetch_artifact"
 DEFAULT_PROGRESS_DEADLINE_S = 600
 MIN_START_S = 60
 MAX_HANG_S = 120
@@ -181,6 +182,8 @@ def _settings(workload: Workload, container: Object, objects: Sequence[Object]) 
     for initial in workload.pod.get("initContainers", []):
         if settings.artifact.as_posix() not in initial.get("args", []):
             yield f"container {initial['name']} does not write PARSEQ_ARTIFACT={settings.artifact}"
+        if _volume_at(initial, settings.artifact.as_posix()) != _volume_at(container, settings.artifact.as_posix()):
+            yield f"container {initial['name']} writes to another volume than that of PARSEQ_ARTIFACT={settings.artifact}"
     limit = container.get("resources", {}).get("limits", {}).get("memory", "0")
     yield from memory_complaints(_bytes(limit), settings, environment(container, objects).get("MALLOC_ARENA_MAX"))
     cache = environment(container, objects).get("XDG_CACHE_HOME", "/tmp")
@@ -202,6 +205,14 @@ def _device(workload: Workload, container: Object, objects: Sequence[Object]) ->
     tolerated = {toleration.get("key") for toleration in workload.pod.get("tolerations", [])}
     if tolerated != ({"nvidia.com/gpu"} if on_gpu else set()) or on_gpu != ("runtimeClassName" in workload.pod):
         yield "a toleration and a runtime class belong to a pod with a GPU, and to no other"
+    if any(
+        (each.get("operator"), each.get("effect")) != ("Exists", "NoSchedule") for each in workload.pod.get("tolerations", [])
+    ):
+        yield "GPU nodes are closed to new pods, whatever the value"
+    if on_gpu and workload.pod.get("runtimeClassName") != "nvidia":
+        yield f"{workload.pod.get('runtimeClassName')} is not what the GPU operator calls its runtime class"
+    if not str(limits.get("nvidia.com/gpu", "1")).isdigit():
+        yield "GPUs come whole"
 
 
 def _resources(container: Object) -> Iterator[str]:
@@ -250,6 +261,12 @@ def _command(container: Object, objects: Sequence[Object]) -> Iterator[str]:
             yield f"the variable {name} of its command is not set"
     if "-m" in words and find_spec(words[words.index("-m") + 1]) is None:
         yield f"there is no module {words[words.index('-m') + 1]}"
+    if FETCH in words:
+        given = [re.sub(r"\$\((\w+)\)", lambda name: found.get(name[1], ""), word) for word in container.get("args", [])]
+        if len(given) != 3 or "://" not in given[0] or not re.fullmatch(r"[0-9a-f]{64}", given[1]):
+            yield f"{FETCH} takes URL, SHA256 and destination, not {given}"
+    if words and words[0] != "python3":
+        yield f"the images promise python3, not {words[0]}"
 
 
 def _mounts(workload: Workload, container: Object) -> Iterator[str]:
@@ -260,8 +277,13 @@ def _mounts(workload: Workload, container: Object) -> Iterator[str]:
 
 
 def _mounted(container: Object, path: str) -> bool:
-    mounts = [PurePosixPath(mount["mountPath"]) for mount in container.get("volumeMounts", [])]
-    return any(PurePosixPath(path).is_relative_to(mount) for mount in mounts)
+    return _volume_at(container, path) is not None
+
+
+def _volume_at(container: Object, path: str) -> str | None:
+    """The volume that holds a file; `None` for one in the image."""
+    mounts = {mount["mountPath"]: str(mount["name"]) for mount in container.get("volumeMounts", [])}
+    return next((name for place, name in mounts.items() if PurePosixPath(path).is_relative_to(place)), None)
 
 
 def _value(found: dict[str, str], field: str) -> Any:

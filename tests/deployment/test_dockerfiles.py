@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from service import healthcheck
 from service.config import Settings
 from tests.deployment.dockerfile import DOCKERFILES, ROOT, Instruction, final_stage, is_sent, pairs, read_stages
 
@@ -129,6 +131,39 @@ def test_the_two_differ_only_in_what_they_run_on() -> None:
     assert differing == {"FROM", "ENV", "ARG", "LABEL", "HEALTHCHECK"}
     gpu_settings, cpu_settings = (pairs(final_stage(path), "ENV") for path in DOCKERFILES)
     assert gpu_settings == cpu_settings | {"PARSEQ_PROVIDER": "cuda"}, "a GPU that is not there must not go unnoticed"
+
+
+def test_the_two_are_built_in_the_same_way() -> None:
+    """But for the distribution's packages and the list of requirements."""
+    gpu, cpu = (
+        [(each.name, each.value.replace(f"requirements-{kind}", "requirements")) for each in read_stages(path)[1][1:]]
+        for path, kind in zip(DOCKERFILES, ("gpu", "cpu"), strict=True)
+    )
+    assert [each for each in gpu if "apt-get" not in each[1]] == cpu
+
+
+@both
+def test_packages_are_wheels_with_hashes_and_are_cached(path: Path) -> None:
+    stage = read_stages(path)[1]
+    variables = pairs(stage, "ENV")
+    assert variables["PIP_ONLY_BINARY"] == ":all:"
+    runs = [instruction.value for instruction in stage if instruction.name == "RUN"]
+    [install] = [value for value in runs if "-r " in value]
+    assert f"--mount=type=cache,target={variables['PIP_CACHE_DIR']} " in install
+    used = re.findall(r"install --require-hashes -r (\S+)", install)
+    copied = [word for each in stage if each.name == "COPY" for word in each.words[:-1] if "requirements" in word]
+    assert install.count(" -r ") == len(used) == 2
+    assert [Path(name).name for name in copied] == used
+    folders = [each.words for each in stage if each.name == "COPY" and each.words[-1] != "./"]
+    assert folders == [["export", "export"], ["service", "service"]]
+    assert "! -name parseq-serve -delete" in runs[-1]
+
+
+@both
+def test_the_health_check_waits_longer_than_its_program_and_comes_often(path: Path) -> None:
+    options = dict(re.findall(r"--(\w+)=(\d+)s", one(final_stage(path), "HEALTHCHECK").value))
+    assert int(options["timeout"]) > healthcheck.TIMEOUT_S
+    assert int(options["interval"]) <= 30
 
 
 def test_nothing_gets_into_a_build_but_what_it_needs() -> None:

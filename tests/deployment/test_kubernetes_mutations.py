@@ -58,6 +58,11 @@ class Cluster:
             elif isinstance(value[key], str):
                 value[key] = value[key].replace(old, new)
 
+    def rename_value(self, key: str, new: str, value: Object) -> None:
+        """Change a field wherever it stands, one level down."""
+        for inner in value.values():
+            put(inner, key, new)
+
     def rename_key(self, old: str, new: str, value: Object) -> None:
         """Misspell a field wherever it stands, one level down."""
         for inner in value.values():
@@ -204,6 +209,23 @@ SERVICE: dict[str, Break] = {
     "scaling on something else": lambda c: c["ScaledObject"]["spec"]["triggers"].pop(0),
     "scaling on CPU": lambda c: put(c.trigger, "type", "cpu"),
     "scaling on another namespace": lambda c: c.rename('namespace="parseq"', 'namespace="other"', c.trigger["metadata"]),
+    "a threshold that is never reached": lambda c: put(c.trigger["metadata"], "threshold", "10"),
+    "a mean that is divided once more": lambda c: c.rename("sum(avg_over", "avg(avg_over", c.trigger["metadata"]),
+    "another half of a histogram": lambda c: c.rename(
+        "_seconds_sum", "_seconds_count", c["ScaledObject"]["spec"]["triggers"][1]
+    ),
+    "a Prometheus without a scheme": lambda c: put(c.trigger["metadata"], "serverAddress", "prometheus-operated:9090"),
+    "a fallback at once": lambda c: put(c["ScaledObject"]["spec"]["fallback"], "failureThreshold", 0),
+    "a time-out of 40 minutes": lambda c: c["HTTPRoute"]["spec"]["rules"][0].update(
+        timeouts={"request": "60m", "backendRequest": "40m"}
+    ),
+    "one path instead of all below it": lambda c: put(
+        c["HTTPRoute"]["spec"]["rules"][0]["matches"][0]["path"], "type", "Exact"
+    ),
+    "a Gateway in the wrong namespace": lambda c: drop(c["HTTPRoute"]["spec"]["parentRefs"][0], "namespace"),
+    "a backend that gets nothing": lambda c: put(c["HTTPRoute"]["spec"]["rules"][0]["backendRefs"][0], "weight", 0),
+    "a scrape every quarter of an hour": lambda c: put(c["ServiceMonitor"]["spec"]["endpoints"][0], "interval", "15m"),
+    "a scrape by TLS": lambda c: put(c["ServiceMonitor"]["spec"]["endpoints"][0], "scheme", "https"),
     "an empty answer counts as none": lambda c: drop(c.trigger["metadata"], "ignoreNullValues"),
     "no fallback": lambda c: drop(c["ScaledObject"]["spec"], "fallback"),
 }
@@ -240,6 +262,10 @@ GPU: dict[str, Break] = {
     "no GPU asked for": lambda c: drop(c.container["resources"]["limits"], "nvidia.com/gpu"),
     "a GPU by another name": lambda c: c.rename_key("nvidia.com/gpu", "nvidia.com/gpus", c.container["resources"]),
     "a node that refuses the pod": lambda c: put(c.pod["tolerations"][0], "key", "nvidia.com/gpus"),
+    "a taint tolerated by value": lambda c: put(c.pod["tolerations"][0], "operator", "Equal"),
+    "a taint of another effect": lambda c: put(c.pod["tolerations"][0], "effect", "NoExecute"),
+    "a runtime class by another name": lambda c: put(c.pod, "runtimeClassName", "nvdia"),
+    "half a GPU": lambda c: c.rename_value("nvidia.com/gpu", "0.5", c.container["resources"]),
     "no runtime class": lambda c: drop(c.pod, "runtimeClassName"),
     "a claim by a wrong name": lambda c: put(c["PersistentVolumeClaim"]["metadata"], "name", "cache"),
     "a claim on nothing": lambda c: c.rename_key("storage", "storge", c["PersistentVolumeClaim"]["spec"]["resources"]),
@@ -282,6 +308,12 @@ OTHER_MODEL: dict[str, Break] = {
     "an artifact where none is put": lambda c: c.rename("/artifact/model.onnx", "/artifact/m.onnx", c.pod),
     "an artifact outside the volume": lambda c: c.rename("/artifact/model.onnx", "/model.onnx"),
     "a variable by a wrong name": lambda c: c.rename("ARTIFACT_SHA256", "ARTIFACT_SHA", c.pod),
+    "arguments in another order": lambda c: c.pod["initContainers"][0]["args"].insert(
+        0, c.pod["initContainers"][0]["args"].pop(1)
+    ),
+    "a volume mounted elsewhere": lambda c: put(c.pod["initContainers"][0]["volumeMounts"][0], "mountPath", "/artefact"),
+    "an interpreter that is not in the image": lambda c: put(c.pod["initContainers"][0]["command"], 0, "python"),
+    "a way out on another port": lambda c: put(c["NetworkPolicy"]["spec"]["egress"][0]["ports"][2], "port", 444),
     "a program that is not in the image": lambda c: c.rename("service.fetch_artifact", "service.fetch", c.pod),
     "an init container with rights": lambda c: drop(c.pod["initContainers"][0], "securityContext"),
     "an init container of another version": lambda c: put(c.pod["initContainers"][0], "image", "parseq-service"),
@@ -289,6 +321,13 @@ OTHER_MODEL: dict[str, Break] = {
 }
 
 KSERVE: dict[str, Break] = {
+    "container by another name": lambda c: put(
+        c["InferenceService"]["spec"]["predictor"]["containers"][0], "name", "kserv-container"
+    ),
+    "scaling on nothing": lambda c: put(c["InferenceService"]["spec"]["predictor"], "scaleMetric", "cpus"),
+    "a mode that is none": lambda c: c.rename("Standard", "Standrd", c["InferenceService"]["metadata"]["annotations"]),
+    "a time-out before the service's own": lambda c: put(c["InferenceService"]["spec"]["predictor"], "timeout", 20),
+    "more at least than at most": lambda c: put(c["InferenceService"]["spec"]["predictor"], "minReplicas", 20),
     "misspelt field": lambda c: move(c["InferenceService"]["spec"]["predictor"], "minReplicas", "minReplica"),
     "misspelt field of the container": lambda c: move(
         c["InferenceService"]["spec"]["predictor"]["containers"][0], "livenessProbe", "liveProbe"
