@@ -134,7 +134,7 @@ def _uvicorn_config(settings: Settings, runtime: Runtime) -> uvicorn.Config:
     return uvicorn.Config(
         App(runtime),
         loop="auto" if sys.platform == "win32" else "uvloop",  # which does not exist there
-        http=protocol_for(runtime.metrics, settings.receive_timeout_s),
+        http=protocol_for(runtime.metrics, settings),
         log_config=None,
         log_level="warning",
         access_log=False,
