@@ -45,6 +45,9 @@ class Server(uvicorn.Server):
         self._runtime.drain()
         if self.should_exit:
             self.force_exit = True
+            logger.warning("told to stop a second time: requests in flight are dropped")
+            # It would report the tasks that it leaves behind as errors, each with a traceback.
+            logging.getLogger("uvicorn.error").disabled = True
         super().handle_exit(sig, frame)
 
 
