@@ -16,6 +16,7 @@ PIP := -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
 .PHONY: help serve dev test lint format export train render verify-gpu-placement verify-images verify-dashboard clean
+.PHONY: api-fuzz overload soak rolling-restart
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +46,18 @@ train: $(DEV_READY) ## Train a model: make train ARGS='--synthetic crops --outpu
 
 render: $(DEV_READY) ## Render crops to train on: make render ARGS='--output crops --count 100000 --split train'
 	$(DEV_BIN)/python -m model.synth $(ARGS)
+
+api-fuzz: $(DEV_READY) ## Post thousands of cases to every endpoint, from the OpenAPI description; minutes
+	$(DEV_BIN)/python -m tests.reliability.api_fuzz $(ARGS)
+
+overload: $(DEV_READY) ## Offer four and ten times what the service can do; needs h2load (nghttp2-client)
+	$(DEV_BIN)/python -m tests.reliability.overload $(ARGS)
+
+soak: $(DEV_READY) ## Half an hour of mixed traffic with faults: make soak ARGS='--minutes 10'
+	$(DEV_BIN)/python -m tests.reliability.soak $(ARGS)
+
+rolling-restart: $(DEV_READY) ## Restart and kill two replicas behind the gateway under load; needs nginx
+	$(DEV_BIN)/python -m tests.reliability.restarts $(ARGS)
 
 verify-gpu-placement: $(DEV_READY) $(GPU_READY) ## Show where CUDA would run exported graphs; needs gcc and 2.5 GB, no GPU
 	$(DEV_BIN)/python -m export.gpu_graphs $(GPU_GRAPHS)

@@ -45,6 +45,9 @@ class Server(uvicorn.Server):
         self._runtime.drain()
         if self.should_exit:
             self.force_exit = True
+            logger.warning("told to stop a second time: requests in flight are dropped")
+            # It would report the tasks that it leaves behind as errors, each with a traceback.
+            logging.getLogger("uvicorn.error").disabled = True
         super().handle_exit(sig, frame)
 
 
@@ -134,7 +137,7 @@ def _uvicorn_config(settings: Settings, runtime: Runtime) -> uvicorn.Config:
     return uvicorn.Config(
         App(runtime),
         loop="auto" if sys.platform == "win32" else "uvloop",  # which does not exist there
-        http=protocol_for(runtime.metrics, settings.receive_timeout_s),
+        http=protocol_for(runtime.metrics, settings),
         log_config=None,
         log_level="warning",
         access_log=False,

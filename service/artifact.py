@@ -66,10 +66,7 @@ def read_artifact(path: Path) -> tuple[ArtifactMetadata, KnownAnswer | None]:
     Raises:
         StartupError: there is no such file, or it is not an artifact this version can run.
     """
-    if path.is_dir():
-        raise StartupError(f"{path} is a folder: set PARSEQ_ARTIFACT or --artifact to an .onnx file")
-    if not path.is_file():
-        raise StartupError(f"there is no artifact at {path}: set PARSEQ_ARTIFACT or --artifact to an .onnx file")
+    _check_file(path)
     try:
         session = open_for_reading(path)
         properties = session.get_modelmeta().custom_metadata_map
@@ -79,6 +76,20 @@ def read_artifact(path: Path) -> tuple[ArtifactMetadata, KnownAnswer | None]:
     except ArtifactError as error:
         message = str(error)
         raise StartupError(message if str(path) in message else f"{path}: {message}") from error
+
+
+def _check_file(path: Path) -> None:
+    """A look at the file first: what ONNX Runtime says of one that it may not read is no help."""
+    cure = "set PARSEQ_ARTIFACT or --artifact to an .onnx file"
+    try:
+        if path.is_dir():
+            raise StartupError(f"{path} is a folder: {cure}")
+        if not path.is_file():
+            raise StartupError(f"there is no artifact at {path}: {cure}")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise StartupError(f"{path} cannot be read ({error.strerror}): {cure} that this user may read") from error
 
 
 def check_interface(metadata: ArtifactMetadata, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:

@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
+import math
 from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any, Final
 
 from pydantic import ValidationError
 from starlette.types import Receive, Scope
 
+from service.config import Settings
 from service.errors import (
     EMPTY_BODY,
     INVALID_REQUEST,
+    JSON_TOO_LARGE,
     MALFORMED_REQUEST,
     NO_FILE,
-    TOO_MANY_CROPS,
     UNSUPPORTED_MEDIA_TYPE,
     ClientLeftError,
     Problem,
     body_too_large,
     too_many_crops,
 )
+from service.image_limits import image_file_too_large
+from service.json_outline import check_outline
 from service.multipart import parse_files
 from service.schemas import ID_RULE, MAX_CROPS_KEY, MAX_ID_LENGTH, RecognizeRequest
 
 ARRIVAL_PROBLEM: Final = "parseq.arrival_problem"
 """Where the HTTP server puts a `Problem` into the scope of a request whose body cannot arrive any more, before it wakes us."""
 MAX_ERRORS_TOLD: Final = 10
-MAX_JSON_COMMAS: Final = 1000
-"""Beside those of the images, for members we do not know."""
-MAX_JSON_COMMAS_PER_IMAGE: Final = 300
-"""One before each image and one inside it, and those of an id or a `data:` prefix, which are text and may be all commas."""
+MAX_LENGTH_DIGITS: Final = 18
+"""Of a `Content-Length`: Python refuses to read numbers of thousands of digits."""
+
+
+class BodyForm(Enum):
+    """How a body carries images."""
+
+    RAW = 0
+    """One image, and nothing else."""
+    FORM = 1
+    JSON = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,39 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """What a body may be."""
+
+    max_bytes: int
+    max_crops: int
+    max_image_bytes: int
+    max_json_bytes: int
+    max_json_depth: int
+    max_form_fields: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> BodyLimits:
+        """Those of the settings."""
+        return cls(
+            settings.max_body_bytes,
+            settings.max_crops_per_request,
+            settings.max_image_bytes,
+            settings.max_json_bytes,
+            settings.max_json_depth,
+            settings.max_form_fields,
+        )
+
+    def check_bytes(self, form: BodyForm, n_bytes: float) -> None:
+        """Raise a `Problem` for a body of this form that has, or will have, more bytes than it may."""
+        if n_bytes > self.max_bytes:
+            raise body_too_large(self.max_bytes)
+        if form is BodyForm.RAW and n_bytes > self.max_image_bytes:
+            raise image_file_too_large(self.max_image_bytes)
+        if form is BodyForm.JSON and n_bytes > self.max_json_bytes:
+            raise _json_too_large(self.max_json_bytes)
+
+
+@dataclass(frozen=True, slots=True)
 class Crops:
     """The images of a request."""
 
@@ -53,54 +98,43 @@ class Crops:
     """Whether the answer is one object instead of a list of results."""
 
 
-class BodyForm(Enum):
-    """How a body carries images."""
-
-    RAW = 0
-    """One image, and nothing else."""
-    FORM = 1
-    JSON = 2
-
-
 def form_of(headers: Mapping[bytes, bytes], max_body_bytes: int) -> BodyForm | None:
     """What the headers announce; `None` when `read_crops` would find fault with them or nothing is to come."""
-    announced = headers.get(b"content-length", b"")
-    if b"transfer-encoding" not in headers and not (announced.isdigit() and 0 < int(announced) <= max_body_bytes):
+    if b"transfer-encoding" not in headers and not 0 < _announced_bytes(headers) <= max_body_bytes:
         return None
     return _form_of(_media_type(headers))
 
 
-async def read_crops(
-    scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, max_body_bytes: int, max_crops: int
-) -> Crops:
+async def read_crops(scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, limits: BodyLimits) -> Crops:
     """Read and parse the body according to its content type.
 
     Args:
         scope: Of the request.
         headers: Of the request, by name in lower case.
         receive: Of the request.
-        max_body_bytes: Of the body.
-        max_crops: In the body.
+        limits: Of the body.
 
     Raises:
         Problem: the content type is not supported, the body is too large, takes too long or cannot be parsed, or it has too
             many crops.
         ClientLeftError: the client left before the body was complete.
     """
-    content_type = headers.get(b"content-type", b"").decode("latin-1")
-    parse = _parser_of(_media_type(headers))
-    body = await _read_body(scope, headers, receive, max_body_bytes)
+    form = _known_form(_media_type(headers))
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        detail = "The body has a Content-Encoding, which is not supported. Send it as it is: images are compressed already."
+        raise Problem(UNSUPPORTED_MEDIA_TYPE, detail)
+    body = await _read_body(scope, headers, receive, partial(limits.check_bytes, form))
     if not body:
         raise Problem(EMPTY_BODY, "Send an image as the body, as a form file, or as base64 in JSON.")
-    return parse(content_type, body, max_crops)
+    return _PARSERS[form](headers.get(b"content-type", b"").decode("latin-1"), body, limits)
 
 
-async def _read_body(scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, max_body_bytes: int) -> bytes:
+async def _read_body(
+    scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, check_bytes: Callable[[float], None]
+) -> bytes:
     """The whole body; one above the limit is refused by its announced length before it is read, else while it arrives."""
-    announced = headers.get(b"content-length", b"0")
     # Before the first `receive`, so that a client that asks first (100-continue) sends nothing.
-    if announced.isdigit() and int(announced) > max_body_bytes:
-        raise body_too_large(max_body_bytes)
+    check_bytes(_announced_bytes(headers))
     chunks: list[bytes] = []
     seen_bytes = 0
     while True:
@@ -109,13 +143,20 @@ async def _read_body(scope: Scope, headers: Mapping[bytes, bytes], receive: Rece
             raise ClientLeftError
         chunk = message.get("body", b"")
         seen_bytes += len(chunk)
-        if seen_bytes > max_body_bytes:
-            raise body_too_large(max_body_bytes)
+        check_bytes(seen_bytes)
         chunks.append(chunk)
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
         if ARRIVAL_PROBLEM in scope:
             raise scope[ARRIVAL_PROBLEM]
+
+
+def _announced_bytes(headers: Mapping[bytes, bytes]) -> float:
+    """What `Content-Length` says; 0 when it says nothing."""
+    announced = headers.get(b"content-length", b"")
+    if len(announced) > MAX_LENGTH_DIGITS:
+        return math.inf
+    return int(announced) if announced.isdigit() else 0
 
 
 def _media_type(headers: Mapping[bytes, bytes]) -> str:
@@ -132,10 +173,10 @@ def _form_of(media_type: str) -> BodyForm | None:
     return None
 
 
-def _parser_of(media_type: str) -> Callable[[str, bytes, int], Crops]:
+def _known_form(media_type: str) -> BodyForm:
     form = _form_of(media_type)
     if form is not None:
-        return _PARSERS[form]
+        return form
     hint = ""
     if media_type == "application/x-www-form-urlencoded":
         hint = " (curl sends this type unless told otherwise: add -H 'Content-Type: image/png', or use -F file=@...)"
@@ -145,12 +186,12 @@ def _parser_of(media_type: str) -> Callable[[str, bytes, int], Crops]:
     )
 
 
-def _from_raw(_content_type: str, body: bytes, _max_crops: int) -> Crops:
+def _from_raw(_content_type: str, body: bytes, _limits: BodyLimits) -> Crops:
     return Crops([Source(None, body)], single=True)
 
 
-def _from_form(content_type: str, body: bytes, max_crops: int) -> Crops:
-    files = parse_files(content_type, body, max_crops)
+def _from_form(content_type: str, body: bytes, limits: BodyLimits) -> Crops:
+    files = parse_files(content_type, body, limits.max_crops, limits.max_form_fields)
     if not files:
         raise Problem(NO_FILE, "The form has no file: curl -F file=@word.png sends one.")
     single = len(files) == 1
@@ -161,12 +202,9 @@ def _from_form(content_type: str, body: bytes, max_crops: int) -> Crops:
     return Crops(sources, single)
 
 
-def _from_json(_content_type: str, body: bytes, max_crops: int) -> Crops:
-    # Text is parsed at a gigabyte a second, but millions of tiny values would hold up the event loop for seconds; in a thread
-    # too, since the parser keeps the interpreter's lock. Without commas there cannot be many.
-    if body.count(b",") > MAX_JSON_COMMAS + MAX_JSON_COMMAS_PER_IMAGE * max_crops:
-        detail = f"The JSON has far more values than {max_crops} images need (PARSEQ_MAX_CROPS_PER_REQUEST)."
-        raise Problem(TOO_MANY_CROPS, detail)
+def _from_json(_content_type: str, body: bytes, limits: BodyLimits) -> Crops:
+    max_crops = limits.max_crops
+    check_outline(body, max_crops, limits.max_json_depth)
     try:
         parsed = RecognizeRequest.model_validate_json(body.removeprefix(BOM_UTF8), context={MAX_CROPS_KEY: max_crops})
     except ValidationError as error:
@@ -175,6 +213,10 @@ def _from_json(_content_type: str, body: bytes, max_crops: int) -> Crops:
         Source(str(index) if image.id is None else str(image.id), image.content) for index, image in enumerate(parsed.images)
     ]
     return Crops(sources, single=False)
+
+
+def _json_too_large(limit_bytes: int) -> Problem:
+    return Problem(JSON_TOO_LARGE, f"JSON may have {limit_bytes} bytes at most (PARSEQ_MAX_JSON_BYTES). Forms may be larger.")
 
 
 _PARSERS: Final = {BodyForm.RAW: _from_raw, BodyForm.FORM: _from_form, BodyForm.JSON: _from_json}

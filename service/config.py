@@ -17,7 +17,12 @@ ENV_PREFIX = "PARSEQ_"
 PORT_VARIABLE = "PARSEQ_PORT"
 BUNDLED_ARTIFACT = Path(__file__).parent / "bundled" / "parseq-nano.onnx"
 
+DEFAULT_MAX_IMAGE_PIXELS = 2**22
+DEFAULT_MAX_IMAGE_SIDE_PIXELS = 2**14
+DEFAULT_MAX_IMAGE_BYTES = 2**24
+
 Provider = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
+SeveralFrames = Literal["first", "refuse"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -86,8 +91,29 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(32 * 2**20, ge=1, description="Request body, at most; beyond it 413.")
     max_crops_per_request: int = Field(128, ge=1, le=10_000, description="Crops in one request, at most; beyond it 413.")
+    max_form_fields: int = Field(
+        64, ge=0, le=10_000, description="Fields of a form that are no files, at most; beyond it 400, else they are ignored."
+    )
+    max_json_bytes: int = Field(2**24, ge=1, description="JSON body, at most; beyond it 413.")
+    max_json_depth: int = Field(
+        32, ge=3, le=128, description="Lists and objects within one another in JSON, at most; else 400."
+    )
+    max_head_bytes: int = Field(2**16, ge=1024, le=2**24, description="Path and headers of a request, at most; beyond it 431.")
+    max_headers: int = Field(100, ge=10, le=10_000, description="Headers of a request, at most; beyond it 431.")
+    image_formats: str = Field("jpeg,png,webp,bmp,gif,tiff", description="Formats that are read; of any other 415.")
+    max_image_bytes: int = Field(
+        DEFAULT_MAX_IMAGE_BYTES, ge=1, description="File of one image, at most, also behind base64; beyond it 413."
+    )
     max_image_pixels: int = Field(
-        2**25, ge=1, description="Width times height of an image, at most, read from its header before decoding."
+        DEFAULT_MAX_IMAGE_PIXELS,
+        ge=1,
+        description="Width times height of an image, at most, read from its header before decoding; beyond it 413.",
+    )
+    max_image_side_pixels: int = Field(
+        DEFAULT_MAX_IMAGE_SIDE_PIXELS, ge=1, description="Width and height of an image, each, at most; beyond it 413."
+    )
+    several_frames: SeveralFrames = Field(
+        "first", description="Of an animation, or a file of several pages, read the `first`, or `refuse` it with 422."
     )
     keep_alive_s: int = Field(
         75, ge=1, le=3600, description="How long an idle connection is kept; longer than the gateway's own time-out."
@@ -112,6 +138,15 @@ class Settings(BaseSettings):
     def _names_devices(cls, value: str) -> str:
         if not re.fullmatch(r"all|[0-9]{1,3}(,[0-9]{1,3})*", value):
             raise ValueError("must be all, or numbers of GPUs with commas between them and no spaces, such as 0 or 0,1")
+        return value
+
+    @field_validator("image_formats")
+    @classmethod
+    def _names_formats(cls, value: str) -> str:
+        known = str(cls.model_fields["image_formats"].default).split(",")
+        named = value.split(",")
+        if not set(named) <= set(known) or len(set(named)) < len(named):
+            raise ValueError(f"must be some of {', '.join(known)}, with commas between them and no spaces")
         return value
 
     @model_validator(mode="after")

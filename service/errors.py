@@ -42,6 +42,8 @@ class Kind:
 
 
 MALFORMED_REQUEST = Kind("malformed-request", 400, "The request cannot be parsed")
+JSON_TOO_DEEP = Kind("json-too-deep", 400, "The JSON is nested too deeply")
+TOO_MANY_FIELDS = Kind("too-many-fields", 400, "The form has too many fields")
 EMPTY_BODY = Kind("empty-body", 400, "The request has no body")
 NO_FILE = Kind("no-file", 400, "The form has no file")
 UNAUTHORIZED = Kind("unauthorized", 401, "The request has no valid API key")
@@ -50,10 +52,14 @@ METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "The path does not take thi
 REQUEST_TIMEOUT = Kind("request-timeout", 408, "The request did not arrive in time")
 BODY_TOO_LARGE = Kind("body-too-large", 413, "The request body is too large")
 TOO_MANY_CROPS = Kind("too-many-crops", 413, "The request has too many crops")
+JSON_TOO_LARGE = Kind("json-too-large", 413, "The JSON is too large")
+IMAGE_FILE_TOO_LARGE = Kind("image-file-too-large", 413, "The image file is too large")
 IMAGE_TOO_LARGE = Kind("image-too-large", 413, "The image has too many pixels")
 UNSUPPORTED_MEDIA_TYPE = Kind("unsupported-media-type", 415, "The content type is not supported")
 UNSUPPORTED_IMAGE_FORMAT = Kind("unsupported-image-format", 415, "The image format is not supported")
 UNREADABLE_IMAGE = Kind("unreadable-image", 422, "The image cannot be decoded")
+IMAGE_TOO_COMPLEX = Kind("image-too-complex", 422, "The image file has too many parts")
+SEVERAL_FRAMES = Kind("several-frames", 422, "The image has several frames")
 INVALID_BASE64 = Kind("invalid-base64", 422, "The content is not base64")
 INVALID_REQUEST = Kind("invalid-request", 422, "The request is well-formed but not valid")
 QUEUE_FULL = Kind("queue-full", 429, "The server is busy")

@@ -8,19 +8,21 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-from typing import Final
+from typing import Final, NoReturn
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.bodies import ARRIVAL_PROBLEM
+from service.config import Settings
 from service.errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, PROBLEM_MEDIA_TYPE, REQUEST_TIMEOUT, Problem
 from service.logs import CONTEXT_KEY
 from service.metrics import Metrics
 from service.request_context import GUARDS, REQUEST_ID_HEADER, context_of
 
-MAX_HEAD_BYTES: Final = 2**20
-"""Far more than anybody needs; counted by what was received since, which may include a good part of the request before."""
+READ_BYTES: Final = 2**18
+"""What uvloop receives at once, at most. A head that does not end is counted by what was received since it began, which may
+include so much of the request before."""
 _UPGRADE_TOKENS: Final = (b"upgrade", b"http2-settings")
 
 logger = logging.getLogger(__name__)
@@ -36,11 +38,16 @@ class HttpProtocol(HttpToolsProtocol):
 
     metrics: Metrics
     receive_timeout_s: float
+    max_head_bytes: int
+    max_headers: int
     _receive_timer: asyncio.TimerHandle | None = None
     _arriving = False
     """Whether a request has begun and is not complete."""
     _head_bytes = 0
     """Received since it has begun, while its head is not complete."""
+    _counted_bytes = 0
+    """Of its path and headers, so far."""
+    _head_problem: Problem | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Somebody is there, and has not said anything yet."""
@@ -64,7 +71,7 @@ class HttpProtocol(HttpToolsProtocol):
                     # The body follows, and perhaps further requests. A view, since copies of them all would add up.
                     pieces += [memoryview(piece)[upgrade.args[0] :], self._head_without_upgrade()]
             except httptools.HttpParserError:
-                self._refuse(Problem(MALFORMED_REQUEST, "This is not valid HTTP/1.1."))
+                self._refuse(self._head_problem or Problem(MALFORMED_REQUEST, "This is not valid HTTP/1.1."))
                 return
         if self._arriving:
             self._limit_arrival()
@@ -94,8 +101,32 @@ class HttpProtocol(HttpToolsProtocol):
         """A request begins; it may be in the same piece of data as the end of the one before."""
         self._unset_keepalive_if_required()
         self._arriving = True
-        self._head_bytes = 0
+        self._head_bytes = self._counted_bytes = 0
         super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the path."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header, or a trailer."""
+        self._count(len(name) + len(value) + 4)  # with colon, blank and the end of the line
+        if len(self.headers) >= self.max_headers:
+            self._stop_parsing(f"A request may have {self.max_headers} headers at most (PARSEQ_MAX_HEADERS).")
+        super().on_header(name, value)
+
+    def _count(self, n_bytes: int) -> None:
+        self._counted_bytes += n_bytes
+        if self._counted_bytes > self.max_head_bytes:
+            self._stop_parsing(self._head_limit())
+
+    def _head_limit(self) -> str:
+        return f"Path and headers may have {self.max_head_bytes} bytes at most (PARSEQ_MAX_HEAD_BYTES)."
+
+    def _stop_parsing(self, detail: str) -> NoReturn:
+        self._head_problem = Problem(HEAD_TOO_LARGE, detail)
+        raise self._head_problem
 
     def on_message_complete(self) -> None:
         """The request is here; if its answer has gone already, the connection is idle from now on."""
@@ -129,8 +160,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._app_knows():
             return
         self._head_bytes += n_bytes
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(Problem(HEAD_TOO_LARGE, f"Path and headers may have {MAX_HEAD_BYTES} bytes at most."))
+        if self._head_bytes > self.max_head_bytes + READ_BYTES:
+            self._refuse(Problem(HEAD_TOO_LARGE, self._head_limit()))
 
     def _app_knows(self) -> bool:
         """Whether the request that arrives, or came last, has been handed to the app, as it is when its head is there."""
@@ -180,16 +211,17 @@ class HttpProtocol(HttpToolsProtocol):
         logger.debug("%d without the app: %s", problem.status, problem.detail, extra={CONTEXT_KEY: context})
 
 
-def protocol_for(metrics: Metrics, receive_timeout_s: float) -> type[HttpProtocol]:
+def protocol_for(metrics: Metrics, settings: Settings) -> type[HttpProtocol]:
     """The protocol of one server.
 
     Args:
         metrics: Told of refusals the app knows nothing of.
-        receive_timeout_s: What a request has to arrive in.
+        settings: Of the service.
     """
 
     class Protocol(HttpProtocol):
         pass
 
-    Protocol.metrics, Protocol.receive_timeout_s = metrics, receive_timeout_s
+    Protocol.metrics, Protocol.receive_timeout_s = metrics, settings.receive_timeout_s
+    Protocol.max_head_bytes, Protocol.max_headers = settings.max_head_bytes, settings.max_headers
     return Protocol

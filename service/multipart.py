@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Final
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.errors import MALFORMED_REQUEST, Problem, too_many_crops
+from service.errors import MALFORMED_REQUEST, TOO_MANY_FIELDS, Problem, too_many_crops
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-
-MAX_FIELDS: Final = 64
-"""Parts of a form that are not files, at most; they are ignored."""
+MAX_BOUNDARY_BYTES: Final = 70
+"""As RFC 2046 has it."""
+MAX_FALSE_DELIMITERS: Final = 64
+"""The last one of the form among them."""
 
 
 @dataclass(slots=True)
@@ -31,8 +32,9 @@ class _Collector:
     """Callbacks of the parser: keeps parts that have a filename, skips plain fields."""
 
     max_files: int
+    max_fields: int
+    fields: int = 0
     files: list[FilePart] = field(default_factory=list)
-    parts: int = 0
     ended: bool = False
     _header_name: bytearray = field(default_factory=bytearray)
     _header_value: bytearray = field(default_factory=bytearray)
@@ -40,9 +42,6 @@ class _Collector:
     _content: bytearray = field(default_factory=bytearray)
 
     def part_begin(self) -> None:
-        self.parts += 1
-        if self.parts > self.max_files + MAX_FIELDS:
-            raise Problem(MALFORMED_REQUEST, f"The form has more than {MAX_FIELDS} fields that are not files.")
         self._filename = None
         self._content = bytearray()
 
@@ -69,6 +68,10 @@ class _Collector:
             if len(self.files) == self.max_files:
                 raise too_many_crops(self.max_files)
             self.files.append(FilePart(self._filename or "", bytes(self._content)))
+            return
+        self.fields += 1
+        if self.fields > self.max_fields:
+            raise Problem(TOO_MANY_FIELDS, f"A form may have {self.max_fields} other fields at most (PARSEQ_MAX_FORM_FIELDS).")
 
     def end(self) -> None:
         self.ended = True
@@ -85,13 +88,14 @@ class _Collector:
         }
 
 
-def parse_files(content_type: str, body: bytes, max_files: int) -> list[FilePart]:
+def parse_files(content_type: str, body: bytes, max_files: int, max_fields: int) -> list[FilePart]:
     """The parts of a form that have a filename, in order; other fields are ignored.
 
     Args:
         content_type: The header's value, with the boundary.
         body: The whole body.
         max_files: Files in the form, at most.
+        max_fields: Parts that are no files, at most; they are ignored.
 
     Raises:
         Problem: the body is not a complete form, or it has too many files or other fields.
@@ -100,7 +104,13 @@ def parse_files(content_type: str, body: bytes, max_files: int) -> list[FilePart
     boundary = parameters.get(b"boundary")
     if not boundary:
         raise Problem(MALFORMED_REQUEST, "The content type multipart/form-data has no boundary.")
-    collector = _Collector(max_files)
+    if len(boundary) > MAX_BOUNDARY_BYTES:
+        raise Problem(MALFORMED_REQUEST, f"The boundary of the form has more than {MAX_BOUNDARY_BYTES} bytes.")
+    # What only looks like the end of a part costs the parser far more than other bytes, and a body may consist of it.
+    delimiter = b"\r\n--" + boundary
+    if body.count(delimiter) - body.count(delimiter + b"\r\n") > MAX_FALSE_DELIMITERS:
+        raise Problem(MALFORMED_REQUEST, "The boundary of the form occurs far too often in its parts.")
+    collector = _Collector(max_files, max_fields)
     try:
         parser = MultipartParser(boundary, collector.callbacks())
         parser.write(body)

@@ -15,7 +15,7 @@ from service.errors import PROBLEM_MEDIA_TYPE, Kind
 from service.recognize import CHARACTERS_PARAMETER
 from service.request_context import MAX_REQUEST_ID_LENGTH
 from service.schemas import COMPONENTS, ProblemDocument, Recognition, RecognitionList, RecognizeRequest
-from service.timeouts import TIMEOUT_HEADER
+from service.timeouts import MIN_TIMEOUT_MS, TIMEOUT_HEADER
 
 REF_TEMPLATE: Final = "#/components/schemas/{model}"
 BINARY: Final = {"type": "string", "format": "binary"}
@@ -50,7 +50,7 @@ RECOGNIZE_PARAMETERS: Final[list[dict[str, Any]]] = [
         "required": False,
         "description": "Milliseconds this request may take, from the moment it is complete; then 504 for what is not read. "
         "More than the server's own time-out counts as that.",
-        "schema": {"type": "number", "exclusiveMinimum": 0},
+        "schema": {"type": "number", "minimum": MIN_TIMEOUT_MS},
     },
 ]
 REQUEST_ID_PARAMETERS: Final[list[dict[str, Any]]] = [

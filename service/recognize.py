@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service import answers, errors
-from service.bodies import Crops, invalid_request, read_crops
+from service.bodies import BodyLimits, Crops, invalid_request, read_crops
 from service.errors import ClientLeftError, Problem
 from service.recognizer import CropResult
 from service.runtime import Runtime
@@ -37,6 +37,7 @@ class RecognizeEndpoint:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._metrics = runtime.metrics
+        self._limits = BodyLimits.of(runtime.settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -76,7 +77,7 @@ class RecognizeEndpoint:
         headers = dict(scope["headers"])
         characters = _wants_characters(scope["query_string"])
         wanted_ms = wanted_timeout_ms(headers)
-        crops = await read_crops(scope, headers, receive, settings.max_body_bytes, settings.max_crops_per_request)
+        crops = await read_crops(scope, headers, receive, self._limits)
         started_s = time.monotonic()
         configured_ms = settings.request_timeout_ms if len(crops.sources) == 1 else settings.batch_timeout_ms
         model = self._runtime.model  # the one that reads the crops, whatever is loaded meanwhile

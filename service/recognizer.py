@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from export.artifact import ArtifactMetadata
@@ -30,6 +30,7 @@ from service.errors import (
     ClientLeftError,
     Problem,
 )
+from service.image_limits import ImageLimits
 from service.logs import CONTEXT_KEY
 from service.metrics import Metrics
 from service.preprocess import to_crop
@@ -78,7 +79,7 @@ class Recognizer:
         engine: Running, or refusing items.
         metadata: Of the artifact: image size and charset.
         decode_pool: Where images are decoded; its queue is bounded by admission.
-        max_image_pixels: Width times height of an image, at most.
+        image_limits: What an image may be.
         metrics: Told how long decoding takes.
         clock: Monotonic, seconds; the engine's.
     """
@@ -89,14 +90,15 @@ class Recognizer:
         metadata: ArtifactMetadata,
         decode_pool: DecodePool,
         *,
-        max_image_pixels: int,
+        image_limits: ImageLimits,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._metadata = metadata
         self._decode_pool = decode_pool
-        self._max_image_pixels = max_image_pixels
+        self._limits = image_limits
+        self._quick_limits = replace(image_limits, max_pixels=min(QUICK_PIXELS, image_limits.max_pixels))
         self._metrics = metrics
         self._clock = clock
 
@@ -120,9 +122,9 @@ class Recognizer:
         items = [Item(admitted_s + timeout_s, waiter.item_settled, bulk) for _ in sources]
         self._admit(items)
         if bulk or not self._decode_at_once(items[0], sources[0], admitted_s):
-            context, limit = current_request.get(), self._max_image_pixels
+            context, limits = current_request.get(), self._limits
             for item, source in zip(items, sources, strict=True):
-                self._decode_pool.submit(partial(self._decode, item, source, admitted_s, context, limit))
+                self._decode_pool.submit(partial(self._decode, item, source, admitted_s, context, limits))
         await self._wait(items, waiter, timeout_s, disconnected)
         return [self._result(item) for item in items]
 
@@ -163,22 +165,23 @@ class Recognizer:
         if isinstance(source.content, str) or not may_be_quick(source.content):
             return False
         rank, item.decode_rank = item.decode_rank, 1  # it waits for none of the others
-        if self._decode(item, source, admitted_s, None, min(QUICK_PIXELS, self._max_image_pixels)):
+        if self._decode(item, source, admitted_s, None, self._quick_limits):
             return True
         item.decode_rank = rank
         return False
 
-    def _decode(self, item: Item, source: Source, admitted_s: float, context: RequestContext | None, max_pixels: int) -> bool:
+    def _decode(
+        self, item: Item, source: Source, admitted_s: float, context: RequestContext | None, limits: ImageLimits
+    ) -> bool:
         """From bytes to a queued crop, or a failed item; `False`, and nothing done, when the image must go to a thread."""
         if item.outcome is not None:
             return True  # nobody waits for it any more
         started_s = self._clock()
         try:
-            data = decode_base64(source.content) if isinstance(source.content, str) else source.content
-            image = decode_image(data, max_pixels)
+            image = decode_image(self._bytes_of(source), limits)
             crop = to_crop(image, self._metadata.image_height, self._metadata.image_width)
         except Problem as problem:
-            if problem.kind is IMAGE_TOO_LARGE and max_pixels < self._max_image_pixels:
+            if problem.kind is IMAGE_TOO_LARGE and limits.max_pixels < self._limits.max_pixels:
                 return False  # so its header says: no pixel has been decoded
             self._engine.fail(item, problem)
         except Exception as error:
@@ -190,6 +193,12 @@ class Recognizer:
         self._metrics.decode_wait.observe(started_s - admitted_s)
         self._metrics.decode_duration.observe(self._clock() - started_s)
         return True
+
+    def _bytes_of(self, source: Source) -> bytes:
+        if isinstance(source.content, bytes):
+            return source.content
+        self._limits.check_base64(len(source.content))
+        return decode_base64(source.content)
 
     def _result(self, item: Item) -> CropResult:
         return CropResult(self._reading(item), item.decode_s, item.queue_s, item.inference_s)

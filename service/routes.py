@@ -13,7 +13,7 @@ from service import errors, openapi
 from service.answers import encode_json
 from service.errors import Problem
 from service.runtime import Runtime
-from service.schemas import Health, ModelList
+from service.schemas import Health, Limits, ModelList
 
 PAGE = Path(__file__).parent / "bundled" / "index.html"
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
@@ -54,11 +54,7 @@ def _described(runtime: Runtime) -> dict[str, Any]:
         "precision": metadata.precision,
         "weights_sha256": metadata.weights_sha256,
         "provider": runtime.artifact.provider,
-        "limits": {
-            "max_body_bytes": settings.max_body_bytes,
-            "max_crops_per_request": settings.max_crops_per_request,
-            "max_image_pixels": settings.max_image_pixels,
-        },
+        "limits": {name: getattr(settings, name) for name in Limits.model_fields},
     }
 
 

@@ -119,7 +119,13 @@ class Limits(_Answer):
 
     max_body_bytes: int
     max_crops_per_request: int
+    max_json_bytes: int
+    max_json_depth: int
+    max_form_fields: int
+    max_image_bytes: int
     max_image_pixels: int
+    max_image_side_pixels: int
+    image_formats: str = Field(description="With commas between them.")
 
 
 class ModelInfo(_Answer):

@@ -14,6 +14,7 @@ from service.engine.devices import SpreadSession
 from service.engine.scheduler import Limits
 from service.engine.session import warm_up
 from service.engine.types import Item, Session
+from service.image_limits import ImageLimits
 from service.known_answer import KnownAnswer, learned_answer
 from service.metrics import Metrics
 from service.recognizer import Recognizer
@@ -64,7 +65,7 @@ class ServedModel:
             self.engine,
             artifact.metadata,
             decode_pool,
-            max_image_pixels=settings.max_image_pixels,
+            image_limits=ImageLimits.of(settings),
             metrics=metrics,
         )
         self._known_answer: KnownAnswer | None = None

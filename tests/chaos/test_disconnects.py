@@ -17,6 +17,9 @@ import uvloop
 
 from tests.chaos.wild_requests import WildRequests
 from tests.integration.server import PATIENCE_S, ServerProcess, running
+from tests.reliability import faulty_server
+from tests.reliability.faulty_server import Faults
+from tests.reliability.memory import resident_bytes
 from tests.toy_artifact import png_of, write_artifact
 
 REQUESTS = 10_000
@@ -26,6 +29,8 @@ PHASES = 4
 CLIENTS = 48
 MAX_PAUSE_S = 0.03
 """Before a client gives up that has sent everything: its crops are being decoded, wait, are read, or are answered by then."""
+FAULTS = Faults(slow_share=0.002, slow_s=0.15)
+"""Runs that last longer than a hasty client waits."""
 MAX_GROWTH_BYTES = 12 * 2**20
 """A crop kept for each request given up would be 40 MB in each phase."""
 
@@ -117,20 +122,14 @@ def unsettled(server: ServerProcess) -> float:
     return server.metric("parseq_crops_admitted_total") - sum(outcomes(server).values())
 
 
-def resident_bytes(server: ServerProcess) -> int:
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.M)
-    assert found
-    return 1024 * int(found[1])
-
-
 def open_files(server: ServerProcess) -> int:
     return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
 
 
 def test_ten_thousand_requests_and_random_disconnects_leave_nothing_behind(tmp_path: Path) -> None:
     artifact = write_artifact(tmp_path / "toy.onnx", work=1)
-    with running(artifact, tmp_path / "log") as server:
+    with running(artifact, tmp_path / "log", module=faulty_server.MODULE, variables=FAULTS.environment()) as server:
+        server.process.send_signal(faulty_server.ARM)
         host, port = server.url.removeprefix("http://").split(":")
         chaos = Chaos(host, int(port))
         files_before, resident = open_files(server), []
@@ -138,7 +137,7 @@ def test_ten_thousand_requests_and_random_disconnects_leave_nothing_behind(tmp_p
             for _ in range(PHASES):
                 runner.run(chaos.run(REQUESTS // PHASES))
                 come_to_rest(server)
-                resident.append(resident_bytes(server))
+                resident.append(resident_bytes(server.process.pid))
 
         assert unsettled(server) == 0
         assert all(outcomes(server)[name] > 0 for name in ("done", "expired", "cancelled", "failed")), outcomes(server)

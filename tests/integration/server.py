@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "service", *arguments]
+def command(*arguments: str, module: str = "service") -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
 
 
 def environment(**settings: object) -> dict[str, str]:
@@ -50,12 +50,28 @@ class ServerProcess:
 
 
 @contextmanager
-def running(artifact: Path, log: Path, port: int = 0, **settings: object) -> Iterator[ServerProcess]:
-    """A server that is ready, at a free port unless one is given; killed at the end if the test did not stop it."""
+def running(
+    artifact: Path,
+    log: Path,
+    port: int = 0,
+    *,
+    module: str = "service",
+    variables: Mapping[str, str] | None = None,
+    **settings: object,
+) -> Iterator[ServerProcess]:
+    """A server that is ready, at a free port unless one is given; killed at the end if the test did not stop it.
+
+    Args:
+        artifact: To serve.
+        log: Takes what it writes to stderr.
+        port: To listen on.
+        module: To run instead of the service itself.
+        variables: Of the environment, besides the settings.
+        settings: As `environment` takes them.
+    """
+    arguments = command("--port", str(port), "--artifact", str(artifact), module=module)
     with log.open("wb") as stderr:
-        process = subprocess.Popen(
-            command("--port", str(port), "--artifact", str(artifact)), cwd=ROOT, env=environment(**settings), stderr=stderr
-        )
+        process = subprocess.Popen(arguments, cwd=ROOT, env=environment(**settings) | dict(variables or {}), stderr=stderr)
     try:
         yield ServerProcess(process, log, _wait_ready(process, log))
     finally:

@@ -9,14 +9,17 @@ from contextlib import contextmanager
 
 import pytest
 
+from service.config import Settings
 from service.errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, METHOD_NOT_ALLOWED, REQUEST_TIMEOUT, UNREADABLE_IMAGE
-from service.http_protocol import MAX_HEAD_BYTES
+from service.http_protocol import READ_BYTES
 from service.runtime import Runtime
 from tests.fakes import PATIENCE_S, FakeSession, toy_runtime
 from tests.integration.in_process import Address, listening, read_answer
 from tests.toy_artifact import png_of
 
 BODY = png_of("word")
+MAX_HEAD_BYTES: int = Settings.model_fields["max_head_bytes"].default
+MAX_HEADERS: int = Settings.model_fields["max_headers"].default
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 PROBE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 PATIENT: dict[str, float] = {"receive_timeout_s": PATIENCE_S, "keep_alive_s": PATIENCE_S}
@@ -203,7 +206,7 @@ def test_a_head_without_end_is_told(server: Server, before: bytes) -> None:
         if before:
             assert read_answer(connection)[0] == 200
         connection.sendall(
-            b"GET /livez HTTP/1.1\r\nX: ".ljust(MAX_HEAD_BYTES + 1, b"A")
+            b"GET /livez HTTP/1.1\r\nX: ".ljust(MAX_HEAD_BYTES + READ_BYTES + 1, b"A")
         )  # not a byte more: it would not be read
         status, answered, body = read_answer(connection)
     assert (status, json.loads(body)["type"]) == (431, HEAD_TOO_LARGE.type)
@@ -212,11 +215,38 @@ def test_a_head_without_end_is_told(server: Server, before: bytes) -> None:
 
 
 def test_a_large_head_and_a_body_much_larger_are_no_head_without_end(server: Server) -> None:
-    junk = bytes(2 * MAX_HEAD_BYTES)
+    junk = bytes(20 * MAX_HEAD_BYTES)
     with server.connection() as connection:
         for _ in range(4):
             connection.sendall(head("X: " + "A" * (MAX_HEAD_BYTES // 2), body=junk) + junk)
             assert read_answer(connection)[0] == UNREADABLE_IMAGE.status
+
+
+@pytest.mark.parametrize(
+    ("lines", "setting"),
+    [
+        (["X: " + "A" * MAX_HEAD_BYTES], "PARSEQ_MAX_HEAD_BYTES"),
+        (["X: " + "A" * 1000] * 80, "PARSEQ_MAX_HEAD_BYTES"),
+        (["X: y"] * MAX_HEADERS, "PARSEQ_MAX_HEADERS"),
+    ],
+    ids=["one", "several", "many"],
+)
+def test_heads_are_bounded_in_bytes_and_in_headers(server: Server, lines: list[str], setting: str) -> None:
+    told = server.told(HEAD_TOO_LARGE.slug)
+    with server.connection() as connection:
+        connection.sendall(head(*lines))
+        status, answered, body = read_answer(connection)
+        assert (status, json.loads(body)["type"]) == (431, HEAD_TOO_LARGE.type)
+        assert setting in json.loads(body)["detail"]
+        assert "connection: close" in answered
+    assert server.told(HEAD_TOO_LARGE.slug) == told + 1
+
+
+def test_as_many_headers_as_permitted_are_read(server: Server) -> None:
+    with server.connection() as connection:
+        for _ in range(2):
+            connection.sendall(head(*["X: y"] * (MAX_HEADERS - 3)) + BODY)
+            assert read_answer(connection)[0] == 200
 
 
 @pytest.mark.parametrize("garbage", [b"hello\r\n\r\n", b"\x16\x03\x01"])

@@ -128,6 +128,8 @@ def test_a_second_signal_ends_the_drain(tmp_path: Path) -> None:
                 return code
 
         assert asyncio.run(scenario()) == 1
+        assert "told to stop a second time" in server.log.read_text()
+        assert "Traceback" not in server.log.read_text()
 
 
 def test_a_server_that_breaks_ends_with_exit_code_4_and_one_line(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_a_poisoned_crop_fails_alone() -> None:
         ({"content": b"", "headers": {"content-type": "application/json"}}, errors.EMPTY_BODY),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, errors.MALFORMED_REQUEST),
         ({"content": b"\xff\xfe", "headers": {"content-type": "application/json"}}, errors.MALFORMED_REQUEST),
-        ({"content": b"[" * 100_000, "headers": {"content-type": "application/json"}}, errors.MALFORMED_REQUEST),
+        ({"content": b"[" * 100_000, "headers": {"content-type": "application/json"}}, errors.JSON_TOO_DEEP),
         ({"json": []}, errors.INVALID_REQUEST),
         ({"json": {"images": []}}, errors.INVALID_REQUEST),
         ({"json": {"images": [{"id": "x"}]}}, errors.INVALID_REQUEST),
@@ -190,7 +191,68 @@ def test_forms_are_bounded_in_files_and_in_fields() -> None:
     expect_problem(post(runtime, files=files), errors.TOO_MANY_CROPS)
     fields = {f"field{index}": "x" for index in range(100)}
     response = post(files={"file": ("a.png", png_of("a"))}, data=fields | {"more": ["x"] * 100})
-    expect_problem(response, errors.MALFORMED_REQUEST)
+    assert "PARSEQ_MAX_FORM_FIELDS" in expect_problem(response, errors.TOO_MANY_FIELDS).detail
+
+
+FORM = {"content-type": "multipart/form-data; boundary=cut"}
+JSON = {"content-type": "application/json"}
+PART = b'--cut\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\nx\r\n'
+MAX_CPU_S = 2.0
+"""Of one hostile body; unbounded they take ten seconds and more."""
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "kind"),
+    [
+        (PART * 10_000 + b"--cut--", FORM, errors.TOO_MANY_CROPS),
+        (PART.replace(b"; filename", b"; other") * 10_000 + b"--cut--", FORM, errors.TOO_MANY_FIELDS),
+        (PART[:-3] + b"\r\n--cut\r" * 2_000_000 + b"\r\n--cut--", FORM, errors.MALFORMED_REQUEST),
+        (b"--cut\r\n" + b"a" * 2**24, FORM, errors.MALFORMED_REQUEST),
+        (b"--cut\r\n" + b"a:b\r\n" * 2**20, FORM, errors.MALFORMED_REQUEST),
+        (b"x", {"content-type": "multipart/form-data; boundary=" + "c" * 71}, errors.MALFORMED_REQUEST),
+        (b"[" * 2**23 + b"]" * 2**23, JSON, errors.JSON_TOO_DEEP),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, JSON, errors.JSON_TOO_DEEP),
+        (b"[]" * 2**23, JSON, errors.TOO_MANY_CROPS),
+        (b'""' * 2**22 + b"[]" * 100, JSON, errors.TOO_MANY_CROPS),
+        (b'{"images":[{"content":"","id":' + b"9" * 2**23 + b"}]}", JSON, errors.MALFORMED_REQUEST),
+        (b"1" * (2**24 + 1), JSON, errors.JSON_TOO_LARGE),
+        (bytes(2**24 + 1), PNG, errors.IMAGE_FILE_TOO_LARGE),
+        (b"x", PNG | {"content-encoding": "gzip"}, errors.UNSUPPORTED_MEDIA_TYPE),
+    ],
+    ids=[
+        "files", "fields", "near-ends", "header", "headers", "boundary",
+        "lists", "objects", "brackets", "quotes", "digits", "json", "image", "gzip",
+    ],
+)  # fmt: skip
+def test_hostile_bodies_are_refused_for_little(body: bytes, headers: dict[str, str], kind: Kind) -> None:
+    runtime, started_s = toy_runtime(), time.process_time()
+    expect_problem(post(runtime, content=body, headers=headers), kind)
+    assert time.process_time() - started_s < MAX_CPU_S
+
+
+@pytest.mark.parametrize("depth", [32, 33])
+def test_json_is_read_up_to_the_permitted_depth(depth: int) -> None:
+    deep = b"[" * (depth - 3) + b"]" * (depth - 3)
+    members = b'"content":"%b","more":' % base64.b64encode(png_of("ab"))
+    body = b'{"images":[{%b%b}]}' % (members, deep)
+    response = post(content=body, headers=JSON)
+    if depth == 32:
+        assert response.json()["results"][0]["text"] == "ab"
+    else:
+        assert "PARSEQ_MAX_JSON_DEPTH" in expect_problem(response, errors.JSON_TOO_DEEP).detail
+
+
+def test_brackets_within_texts_do_not_count() -> None:
+    image = {"id": '[[{"\\' * 50, "content": base64.b64encode(png_of("ab")).decode()}
+    answer = post(json={"images": [image] * 100}).json()
+    assert [result["text"] for result in answer["results"]] == ["ab"] * 100
+
+
+def test_a_large_base64_text_fails_alone() -> None:
+    whole = png_of("ab")
+    answer = post(toy_runtime(max_image_bytes=len(whole)), json=images(whole, whole + b"x", bytes(3 * len(whole) + 2048)))
+    texts = [result.get("text", result.get("error", {}).get("type")) for result in answer.json()["results"]]
+    assert texts == ["ab", errors.IMAGE_FILE_TOO_LARGE.type, errors.IMAGE_FILE_TOO_LARGE.type]
 
 
 def test_a_file_input_left_empty_is_no_file() -> None:
@@ -408,6 +470,8 @@ def test_the_model_and_its_limits_are_published() -> None:
     assert (model.name, model.charset, model.max_label_length) == ("toy", CHARSET, 25)
     assert (model.image_height, model.image_width, model.provider) == (32, 128, "cpu")
     assert model.limits.max_crops_per_request == 128
+    assert model.limits.max_image_pixels == 2**22
+    assert model.limits.image_formats == "jpeg,png,webp,bmp,gif,tiff"
 
 
 def test_requests_share_batches_while_the_lane_is_busy() -> None:

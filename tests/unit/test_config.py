@@ -10,6 +10,7 @@ from service.config import BUNDLED_ARTIFACT, Settings, env_name, load_settings
 from service.cpu import cpu_budget, cpu_model, int8_saturates
 from service.environment import doubts
 from service.errors import StartupError
+from service.image_limits import ImageLimits
 
 KNOWN = [env_name(name) for name in Settings.model_fields]
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -37,6 +38,10 @@ def test_the_environment_is_read_and_the_command_line_wins(monkeypatch: pytest.M
         ("PARSEQ_LANES", "-1"),
         ("PARSEQ_PROVIDER", "tpu"),
         ("PARSEQ_DEVICES", "0,"),
+        ("PARSEQ_IMAGE_FORMATS", "png,svg"),
+        ("PARSEQ_IMAGE_FORMATS", "png,png"),
+        ("PARSEQ_SEVERAL_FRAMES", "all"),
+        ("PARSEQ_MAX_JSON_DEPTH", "1000"),
     ],
 )
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -50,6 +55,14 @@ def test_devices_of_another_form_are_told_the_form(value: str) -> None:
     with pytest.raises(StartupError, match=r"(?s)^--devices=.*must be all, or numbers of GPUs with commas") as caught:
         load_settings(devices=value)
     assert "pattern" not in str(caught.value)
+
+
+def test_formats_are_taken_from_their_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ImageLimits.of(load_settings()) == ImageLimits()
+    monkeypatch.setenv("PARSEQ_IMAGE_FORMATS", "png,jpeg")
+    monkeypatch.setenv("PARSEQ_SEVERAL_FRAMES", "refuse")
+    limits = ImageLimits.of(load_settings())
+    assert (limits.formats, limits.refuse_several_frames) == (("PNG", "JPEG"), True)
 
 
 @pytest.mark.parametrize("value", ["all", "0", "0,1", "12,345"])

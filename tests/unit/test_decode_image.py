@@ -14,24 +14,25 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from service import errors
-from service.decode_image import FORMATS, QUICK_BYTES, TRANSPOSES, decode_base64, decode_image, may_be_quick
+from service.decode_image import QUICK_BYTES, TRANSPOSES, decode_base64, decode_image, may_be_quick
 from service.errors import Kind, Problem
+from service.image_limits import FORMATS, ImageLimits
 from service.preprocess import to_crop
 from tests.images import encode, gradient
 
-MAX_PIXELS = 10_000
+LIMITS = ImageLimits(max_pixels=10_000)
 LOSSLESS: dict[str, dict[str, Any]] = {"PNG": {}, "WEBP": {"lossless": True}, "BMP": {}, "TIFF": {}}
 
 
 def decoded(data: bytes) -> np.ndarray:
-    image = decode_image(data, MAX_PIXELS)
+    image = decode_image(data, LIMITS)
     assert image.mode == "RGB"
     return np.asarray(image).astype(int)
 
 
-def problem_of(data: bytes, max_pixels: int = MAX_PIXELS) -> Problem:
+def problem_of(data: bytes, limits: ImageLimits = LIMITS) -> Problem:
     with pytest.raises(Problem) as caught:
-        decode_image(data, max_pixels)
+        decode_image(data, limits)
     return caught.value
 
 
@@ -145,7 +146,7 @@ def test_the_first_frame_of_an_animation_is_read() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
 def test_extreme_shapes_become_a_crop(size: tuple[int, int]) -> None:
-    crop = to_crop(decode_image(encode(Image.new("RGB", size), "PNG"), MAX_PIXELS), 32, 128)
+    crop = to_crop(decode_image(encode(Image.new("RGB", size), "PNG"), LIMITS), 32, 128)
     assert crop.shape == (32, 128, 3)
     assert crop.dtype == np.uint8
 
@@ -194,7 +195,7 @@ def test_damaged_files_give_an_image_or_a_problem(format_: str, edits: list[tupl
     for position, value in edits:
         data[int(position * (len(data) - 1))] = value
     with contextlib.suppress(Problem):  # anything else that is raised fails the test
-        assert decode_image(bytes(data), MAX_PIXELS).mode == "RGB"
+        assert decode_image(bytes(data), LIMITS).mode == "RGB"
 
 
 def test_base64_is_read_in_the_forms_people_send() -> None:
@@ -258,4 +259,4 @@ def jpeg_with(*segments: tuple[int, bytes]) -> bytes:
 def test_what_may_take_long_is_not_quick(data: bytes) -> None:
     assert not may_be_quick(data)
     with contextlib.suppress(Problem):
-        decode_image(data, MAX_PIXELS)
+        decode_image(data, LIMITS)

@@ -13,6 +13,7 @@ from service.decode_image import QUICK_PIXELS
 from service.decode_pool import DecodePool
 from service.engine.batcher import Engine
 from service.engine.types import Crop, Item, Outcome
+from service.image_limits import ImageLimits
 from service.metrics import Metrics
 from service.recognizer import Recognizer
 from tests.images import encode, gradient
@@ -47,7 +48,8 @@ def rank_of(image: bytes) -> int:
     async def run() -> list[int]:
         engine, pool = NotingEngine(), DecodePool(1)
         pool.start()
-        recognizer = Recognizer(cast(Engine, engine), METADATA, pool, max_image_pixels=2 * QUICK_PIXELS, metrics=Metrics())
+        limits = ImageLimits(max_pixels=2 * QUICK_PIXELS)
+        recognizer = Recognizer(cast(Engine, engine), METADATA, pool, image_limits=limits, metrics=Metrics())
         await recognizer.recognize([Source(None, image)], 3600.0, stays)
         pool.stop(wait=True)
         return engine.ranks

@@ -1,0 +1,89 @@
+"""What an image may be, and the refusals of one that is more; decided from its size in bytes and its header."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from service.config import DEFAULT_MAX_IMAGE_BYTES, DEFAULT_MAX_IMAGE_PIXELS, DEFAULT_MAX_IMAGE_SIDE_PIXELS, Settings
+from service.errors import (
+    IMAGE_FILE_TOO_LARGE,
+    IMAGE_TOO_COMPLEX,
+    IMAGE_TOO_LARGE,
+    SEVERAL_FRAMES,
+    UNSUPPORTED_IMAGE_FORMAT,
+    Problem,
+)
+
+FORMAT_NAMES: Final = {"JPEG": "JPEG", "PNG": "PNG", "WEBP": "WebP", "BMP": "BMP", "GIF": "GIF", "TIFF": "TIFF"}
+FORMATS: Final = tuple(FORMAT_NAMES)
+"""Pillow's names of the formats that can be read; a list of what is allowed, never of what is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What one image may be."""
+
+    max_pixels: int = DEFAULT_MAX_IMAGE_PIXELS
+    max_side: int = DEFAULT_MAX_IMAGE_SIDE_PIXELS
+    max_bytes: int = DEFAULT_MAX_IMAGE_BYTES
+    formats: tuple[str, ...] = FORMATS
+    refuse_several_frames: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> ImageLimits:
+        """Those of the settings."""
+        return cls(
+            settings.max_image_pixels,
+            settings.max_image_side_pixels,
+            settings.max_image_bytes,
+            tuple(name.upper() for name in settings.image_formats.split(",")),
+            settings.several_frames == "refuse",
+        )
+
+    def check_bytes(self, n_bytes: int) -> None:
+        """Raise a `Problem` for a file that is too large."""
+        if n_bytes > self.max_bytes:
+            raise image_file_too_large(self.max_bytes)
+
+    def check_base64(self, n_characters: int) -> None:
+        """Raise a `Problem` for a base64 text that only a file too large can have; line breaks may be some of it."""
+        if n_characters > 2 * self.max_bytes + 1024:
+            raise image_file_too_large(self.max_bytes)
+
+    def check_format(self, format_: str) -> None:
+        """Raise a `Problem` for a format that could be read and shall not be."""
+        if format_ not in self.formats:
+            detail = f"{FORMAT_NAMES[format_]} is not accepted here (PARSEQ_IMAGE_FORMATS); {self.spoken_formats()}."
+            raise Problem(UNSUPPORTED_IMAGE_FORMAT, detail)
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raise a `Problem` for too many pixels."""
+        if width * height > self.max_pixels:
+            limit = f"it may have {self.max_pixels} at most (PARSEQ_MAX_IMAGE_PIXELS)"
+        elif max(width, height) > self.max_side:
+            limit = f"each side may have {self.max_side} at most (PARSEQ_MAX_IMAGE_SIDE_PIXELS)"
+        else:
+            return
+        raise Problem(IMAGE_TOO_LARGE, f"The image is {width} x {height} pixels; {limit}. Send a crop of the word.")
+
+    def spoken_formats(self) -> str:
+        """The formats that are accepted, as a clause."""
+        *names, last = [FORMAT_NAMES[format_] for format_ in self.formats]
+        return f"{', '.join(names)} and {last} are" if names else f"only {last} is"
+
+
+def image_file_too_large(limit_bytes: int) -> Problem:
+    """The file of one image exceeds the limit; the detail names it and its setting."""
+    detail = f"An image file may have {limit_bytes} bytes at most (PARSEQ_MAX_IMAGE_BYTES). Send a crop of the word."
+    return Problem(IMAGE_FILE_TOO_LARGE, detail)
+
+
+def too_complex(what: str) -> Problem:
+    """A file whose parts would take far more time or memory than its pixels do."""
+    return Problem(IMAGE_TOO_COMPLEX, f"The image file has {what}. Save it again with common settings.")
+
+
+def several_frames() -> Problem:
+    """An animation or a file of several pages, where that is refused."""
+    return Problem(SEVERAL_FRAMES, "The image has several frames, which is not accepted here (PARSEQ_SEVERAL_FRAMES).")

@@ -1,0 +1,205 @@
+"""The structure of an image file, looked at before a decoder sees it.
+
+The number of pixels does not bound what a file costs: a decoder may go through millions of empty chunks, thousands of scans, or
+a tile far larger than the image. Here the parts of a file are counted, at a price that the limits below bound. Whether the file
+is sound is left to the decoder: where these walks lose their way, they end.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from service.errors import UNSUPPORTED_IMAGE_FORMAT, Problem
+from service.image_limits import ImageLimits, several_frames, too_complex
+
+MAX_PNG_CHUNKS: Final = 10_000
+"""A file at the limit of bytes, in pieces of 4 kB, has half as many."""
+MAX_JPEG_SCANS: Final = 50
+"""Encoders write about ten; each takes its time for the whole image again."""
+MAX_JPEG_SEGMENTS: Final = 1000
+MAX_JPEG_FILL_BYTES: Final = 1024
+"""Between segments; Pillow goes over them one by one."""
+MAX_EXIF_BYTES: Final = 2**17
+"""Twice what one segment of a JPEG file can hold."""
+MAX_GIF_BLOCKS: Final = 10_000
+"""Before the first image."""
+MAX_GIF_IMAGE_BLOCKS: Final = 2**17
+MAX_TIFF_TAGS: Final = 512
+MAX_TIFF_VALUES: Final = 2**15
+"""Of one tag: each becomes a Python object, and each strip of an image a dozen."""
+TIFF_NUMBERS: Final = frozenset((3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 16, 17, 18))
+"""Types whose values become objects; texts and bytes do not."""
+TIFF_COMPRESSIONS: Final = frozenset((1, 2, 3, 4, 5, 7, 8, 32773, 32946))
+"""None, CCITT, LZW, JPEG, Deflate, PackBits. Others are rare, and some allot memory by what their data say."""
+TIFF_JPEG: Final = 7
+MAX_RLE_PIXELS: Final = 2**18
+MAX_RLE_BYTES: Final = 2**20
+"""Run lengths of BMP files are decoded in pure Python: about a second for a million."""
+
+JPEG_START_OF_SCAN: Final = b"\xff\xda"
+_JPEG_WITHOUT_LENGTH: Final = frozenset((0x00, 0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)))
+_SIGNATURES: Final = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"BM", "BMP"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+)
+
+
+def format_of(data: bytes) -> str | None:
+    """Pillow's name of the format that the first bytes announce."""
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WEBP"
+    return next((name for signature, name in _SIGNATURES if data.startswith(signature)), None)
+
+
+def check_structure(data: bytes, format_: str, limits: ImageLimits) -> None:
+    """Raise a `Problem` for a file with too many parts or, if so wished, frames."""
+    try:
+        _CHECKS[format_](data, limits)
+    except (struct.error, IndexError):
+        return  # truncated: the decoder will say so
+
+
+def _check_png(data: bytes, limits: ImageLimits) -> None:
+    position = 8
+    for _ in range(MAX_PNG_CHUNKS):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        if kind == b"IHDR":
+            limits.check_size(*struct.unpack_from(">II", data, position + 8))
+        elif kind == b"acTL" and limits.refuse_several_frames and struct.unpack_from(">I", data, position + 8)[0] > 1:
+            raise several_frames()
+        elif kind == b"IEND":
+            return
+        position += 12 + length
+    raise too_complex(f"more than {MAX_PNG_CHUNKS} chunks")
+
+
+def _check_scans(data: bytes) -> None:
+    if data.count(JPEG_START_OF_SCAN) > MAX_JPEG_SCANS:
+        raise too_complex(f"more than {MAX_JPEG_SCANS} scans")
+
+
+def _check_jpeg(data: bytes, _limits: ImageLimits) -> None:
+    _check_scans(data)
+    position, fill_bytes, exif_bytes = 2, 0, 0
+    for _ in range(MAX_JPEG_SEGMENTS):
+        marker_at = data.find(b"\xff", position)
+        if marker_at < 0:
+            return
+        fill_bytes += marker_at - position
+        while data[marker_at + 1] == 0xFF and fill_bytes <= MAX_JPEG_FILL_BYTES:
+            marker_at, fill_bytes = marker_at + 1, fill_bytes + 1
+        if fill_bytes > MAX_JPEG_FILL_BYTES:
+            raise too_complex("padding between its segments")
+        marker, position = data[marker_at + 1], marker_at + 2
+        if marker == JPEG_START_OF_SCAN[1]:
+            return
+        if marker in _JPEG_WITHOUT_LENGTH:
+            continue
+        size = struct.unpack_from(">H", data, position)[0]
+        if marker == 0xE1:
+            exif_bytes += size if data[position + 2 : position + 8] == b"Exif\0\0" else 0
+            if exif_bytes > MAX_EXIF_BYTES:
+                raise too_complex(f"more than {MAX_EXIF_BYTES} bytes of EXIF")
+        position += size
+    raise too_complex(f"more than {MAX_JPEG_SEGMENTS} segments")
+
+
+def _check_webp(data: bytes, limits: ImageLimits) -> None:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width = 1 + int.from_bytes(data[24:27], "little")
+        height = 1 + int.from_bytes(data[27:30], "little")
+        if limits.refuse_several_frames and data[20] & 2:
+            raise several_frames()
+    elif kind == b"VP8L":
+        bits = struct.unpack_from("<I", data, 21)[0]
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    else:
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+    limits.check_size(width, height)
+
+
+def _check_bmp(data: bytes, limits: ImageLimits) -> None:
+    header_bytes = struct.unpack_from("<I", data, 14)[0]
+    if header_bytes < 40:  # an older header, without compression
+        return
+    width, height, _, _, compression = struct.unpack_from("<iiHHI", data, 18)
+    limits.check_size(abs(width), abs(height))
+    if compression in (1, 2) and (width * abs(height) > MAX_RLE_PIXELS or len(data) > MAX_RLE_BYTES):
+        raise too_complex(f"run lengths, with which an image may have {MAX_RLE_PIXELS} pixels and {MAX_RLE_BYTES} bytes")
+
+
+def _check_gif(data: bytes, limits: ImageLimits) -> None:
+    position, blocks, images = 13 + _colour_table_bytes(data[10]), 0, 0
+    while True:
+        kind = data[position]
+        if kind == 0x2C:
+            images += 1
+            if not limits.refuse_several_frames:
+                return
+            if images > 1:
+                raise several_frames()
+            position += 10 + _colour_table_bytes(data[position + 9]) + 1  # the last is the size of LZW codes
+        elif kind == 0x21:
+            position += 2
+        elif kind == 0x3B:
+            return
+        else:
+            position, blocks = position + 1, blocks + 1
+        while kind in (0x2C, 0x21) and data[position]:
+            position, blocks = position + 1 + data[position], blocks + 1
+            if blocks > (MAX_GIF_IMAGE_BLOCKS if images else MAX_GIF_BLOCKS):
+                raise too_complex("too many blocks")
+        position, blocks = position + (kind in (0x2C, 0x21)), blocks + 1
+        if blocks > MAX_GIF_IMAGE_BLOCKS:
+            raise too_complex("too many blocks")
+
+
+def _colour_table_bytes(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _check_tiff(data: bytes, limits: ImageLimits) -> None:
+    order = "<" if data.startswith(b"II") else ">"
+    start = struct.unpack_from(order + "I", data, 4)[0]
+    n_tags = struct.unpack_from(order + "H", data, start)[0]
+    if n_tags > MAX_TIFF_TAGS:
+        raise too_complex(f"more than {MAX_TIFF_TAGS} tags")
+    sides: dict[int, list[int]] = {}
+    for index in range(n_tags):
+        at = start + 2 + 12 * index
+        tag, type_, count = struct.unpack_from(order + "HHI", data, at)
+        if type_ in TIFF_NUMBERS and count > MAX_TIFF_VALUES:
+            raise too_complex(f"a tag with more than {MAX_TIFF_VALUES} values")
+        value = struct.unpack_from(order + ("H" if type_ == 3 else "I"), data, at + 8)[0]
+        if tag == 259:
+            _check_compression(value, data)
+        sides.setdefault(tag, []).append(value)
+    for width_tag, height_tag in ((256, 257), (322, 323)):  # of the image, and of a tile
+        limits.check_size(max(sides.get(width_tag, [0])), max(sides.get(height_tag, [0])))
+    if limits.refuse_several_frames and struct.unpack_from(order + "I", data, start + 2 + 12 * n_tags)[0]:
+        raise several_frames()
+
+
+def _check_compression(compression: int, data: bytes) -> None:
+    if compression not in TIFF_COMPRESSIONS:
+        raise Problem(UNSUPPORTED_IMAGE_FORMAT, "This compression of TIFF files is not supported. Save it as PNG.")
+    if compression == TIFF_JPEG:
+        _check_scans(data)
+
+
+_CHECKS: Final[dict[str, Callable[[bytes, ImageLimits], None]]] = {
+    "JPEG": _check_jpeg,
+    "PNG": _check_png,
+    "WEBP": _check_webp,
+    "BMP": _check_bmp,
+    "GIF": _check_gif,
+    "TIFF": _check_tiff,
+}

@@ -1,0 +1,253 @@
+"""Image files made to hurt, and odd ones that are meant well: bombs are small where they can be, and made when asked for."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from service import errors
+from service.errors import Kind
+from service.image_structure import MAX_EXIF_BYTES, MAX_JPEG_SCANS, MAX_JPEG_SEGMENTS, MAX_PNG_CHUNKS, MAX_TIFF_VALUES
+from tests.images import encode, gradient
+
+MEBI = 2**20
+FULL_SIDE = 2048
+"""Of a square image at the limit of pixels."""
+HUGE_SIDE = 13_000
+"""169 megapixels."""
+
+File = Callable[[], bytes]
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width: int, height: int, *before_pixels: bytes, color: int = 0, depth: int = 8) -> bytes:
+    """A black PNG file of any size, compressed row by row."""
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+    row = bytes(1 + width * depth * {0: 1, 2: 3, 4: 2, 6: 4}[color] // 8)
+    packer = zlib.compressobj(9)
+    pixels = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    chunks = [chunk(b"IHDR", header), *before_pixels, chunk(b"IDAT", pixels), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def jpeg_with(segments: bytes, image: Image.Image | None = None, **options: Any) -> bytes:
+    """A JPEG file with more before its own segments."""
+    data = encode(image or gradient(), "JPEG", **options)
+    return data[:2] + segments + data[2:]
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">HH", marker, len(body) + 2) + body
+
+
+def tiff(tags: list[tuple[int, int, int, int]], body: bytes, next_page: int = 0) -> bytes:
+    """A little-endian TIFF file: `body` at offset 8, then the tags (number, type, count, value or offset)."""
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags))
+    head = b"II*\0" + struct.pack("<I", 8 + len(body)) + body
+    return head + struct.pack("<H", len(tags)) + entries + struct.pack("<I", next_page)
+
+
+def gray_tiff(width: int, height: int, body: bytes, *more: tuple[int, int, int, int], compression: int = 1) -> bytes:
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, compression), (262, 3, 1, 1), (277, 3, 1, 1)]
+    if not more:
+        more = ((273, 4, 1, 8), (278, 4, 1, height), (279, 4, 1, len(body)))
+    return tiff([*tags, *more], body)
+
+
+def tiff_of_strips(rows: int) -> bytes:
+    """A picture of one column, each pixel a strip of its own: Pillow makes a dozen objects of each."""
+    return gray_tiff(1, rows, bytes(4 * rows), (273, 4, rows, 8), (278, 4, 1, 1), (279, 4, rows, 8))
+
+
+def tiff_of_one_tile(side: int) -> bytes:
+    """A picture of 16 x 16 pixels in a tile that is far larger."""
+    packed = zlib.compress(bytes(side * side), 9)
+    tile = ((322, 4, 1, side), (323, 4, 1, side), (324, 4, 1, 8), (325, 4, 1, len(packed)))
+    return gray_tiff(16, 16, packed, *tile, compression=8)
+
+
+def bmp(width: int, height: int, pixels: bytes, compression: int = 0, bits: int = 24) -> bytes:
+    palette = bytes(1024) if bits == 8 else b""
+    start = 54 + len(palette)
+    head = b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start)
+    colors = 256 if palette else 0
+    return (
+        head
+        + struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(pixels), 0, 0, colors, 0)
+        + palette
+        + pixels
+    )
+
+
+def webp_claiming(width: int, height: int) -> bytes:
+    """A lossless WebP file whose header claims another size."""
+    data = bytearray(encode(gradient(), "WEBP", lossless=True))
+    data[21:25] = struct.pack("<I", (width - 1) | (height - 1) << 14)
+    return bytes(data)
+
+
+def gif_claiming(width: int, height: int) -> bytes:
+    data = bytearray(encode(gradient().quantize(16), "GIF"))
+    data[6:10] = struct.pack("<HH", width, height)
+    return bytes(data)
+
+
+def gif_of_blocks(n_blocks: int) -> bytes:
+    """A GIF file with a comment in pieces of one byte."""
+    data = encode(Image.new("L", (8, 8)), "GIF")
+    start = 13 + (3 << (data[10] & 7) + 1)
+    return data[:start] + b"\x21\xfe" + b"\x01a" * n_blocks + b"\0" + data[start:]
+
+
+def animation(format_: str, n_frames: int = 3, **options: Any) -> bytes:
+    frames = [Image.new("RGB", (16, 8), (80 * shade % 256, 9, 9)) for shade in range(n_frames)]
+    return encode(frames[0], format_, save_all=True, append_images=frames[1:], **options)
+
+
+def scan_bomb(n_scans: int, side: int = FULL_SIDE) -> bytes:
+    """A progressive JPEG file that goes over its pixels again and again."""
+    data = encode(Image.new("L", (side, side), 100), "JPEG", progressive=True)
+    last = data[data.rfind(b"\xff\xda") : -2]
+    return data[:-2] + last * n_scans + data[-2:]
+
+
+def ycck_jpeg() -> bytes:
+    data = encode(gradient().convert("CMYK"), "JPEG")
+    adobe = data.index(b"Adobe")
+    return data[: adobe + 11] + b"\x02" + data[adobe + 12 :]
+
+
+def packed_text(kind: bytes, n_texts: int, n_bytes: int) -> list[bytes]:
+    between = b"\0\0" if kind == b"zTXt" else b"\0\1\0\0\0"
+    return [chunk(kind, b"k%d" % index + between + zlib.compress(bytes(n_bytes))) for index in range(n_texts)]
+
+
+def exif_of(n_bytes: int) -> bytes:
+    """EXIF with as many tags as it can hold, each of which points at all of it."""
+    n_tags = min(n_bytes // 12 - 2, 65_000)
+    tags = b"".join(struct.pack(">HHII", 40_000 + index % 20_000, 7, n_bytes - 20, 8) for index in range(n_tags))
+    return (b"MM\0*\0\0\0\x08" + struct.pack(">H", n_tags) + tags).ljust(n_bytes, b"\0")
+
+
+def _transparent() -> Image.Image:
+    return Image.merge("RGBA", [*gradient().split(), Image.linear_gradient("L").resize((24, 10))])
+
+
+READ: dict[str, File] = {
+    "cmyk.jpg": lambda: encode(gradient().convert("CMYK"), "JPEG"),
+    "ycck.jpg": ycck_jpeg,
+    "gray.jpg": lambda: encode(gradient().convert("L"), "JPEG"),
+    "progressive.jpg": lambda: encode(gradient(), "JPEG", progressive=True),
+    "16-bit.png": lambda: encode(Image.fromarray(np.full((10, 24), 40_000, np.uint16)), "PNG"),
+    "16-bit-rgba.png": lambda: png(24, 10, color=6, depth=16),
+    "int32.tiff": lambda: encode(Image.new("I", (24, 10), 7), "TIFF"),
+    "float32.tiff": lambda: encode(Image.linear_gradient("L").convert("F"), "TIFF"),
+    "1-bit.png": lambda: encode(gradient().convert("1"), "PNG"),
+    "1-bit.tiff": lambda: encode(gradient().convert("1"), "TIFF", compression="group4"),
+    "palette.png": lambda: encode(gradient().quantize(16), "PNG", transparency=0),
+    "palette.gif": lambda: encode(gradient().quantize(16), "GIF", transparency=0),
+    "palette.bmp": lambda: encode(gradient().quantize(16), "BMP"),
+    "run-lengths.bmp": lambda: bmp(4, 2, b"\x04\x05\0\0\x04\x06\0\x01", compression=1, bits=8),
+    "la.png": lambda: encode(_transparent().convert("LA"), "PNG"),
+    "rgba.webp": lambda: encode(_transparent(), "WEBP", lossless=True),
+    "animated.gif": lambda: animation("GIF"),
+    "animated.webp": lambda: animation("WEBP"),
+    "animated.png": lambda: animation("PNG"),
+    "pages.tiff": lambda: animation("TIFF"),
+    "many-frames.gif": lambda: animation("GIF", 2000),
+    "broken-icc.png": lambda: encode(gradient(), "PNG", icc_profile=b"junk"),
+    "huge-icc.png": lambda: encode(gradient(), "PNG", icc_profile=bytes(MEBI)),
+    "huge-icc.jpg": lambda: jpeg_with(
+        b"".join(segment(0xFFE2, b"ICC_PROFILE\0" + bytes([i + 1, 200]) + bytes(65_000)) for i in range(200))
+    ),
+    "broken-exif.jpg": lambda: encode(gradient(), "JPEG", exif=b"Exif\0\0garbage"),
+    "huge-exif.jpg": lambda: jpeg_with(segment(0xFFE1, b"Exif\0\0" + exif_of(65_000))),
+    "huge-exif.png": lambda: png(24, 10, chunk(b"eXIf", exif_of(8 * MEBI))),
+    "huge-exif.webp": lambda: encode(gradient(), "WEBP", exif=exif_of(8 * MEBI)),
+    "comment.png": lambda: png(24, 10, *packed_text(b"zTXt", 3, MEBI - 100)),
+    "1x1.png": lambda: png(1, 1),
+    "1x5000.png": lambda: png(1, 5000),
+    "5000x1.png": lambda: png(5000, 1),
+    "5000x1.jpg": lambda: encode(Image.new("RGB", (5000, 1)), "JPEG"),
+    "1x5000.webp": lambda: encode(Image.new("RGB", (1, 5000)), "WEBP"),
+}
+"""Odd files that are read."""
+
+REFUSED: dict[str, tuple[File, Kind]] = {
+    "bomb.png": (lambda: png(HUGE_SIDE, HUGE_SIDE), errors.IMAGE_TOO_LARGE),
+    "bomb.gif": (lambda: gif_claiming(HUGE_SIDE, HUGE_SIDE), errors.IMAGE_TOO_LARGE),
+    "bomb.webp": (lambda: webp_claiming(HUGE_SIDE, HUGE_SIDE), errors.IMAGE_TOO_LARGE),
+    "bomb.bmp": (lambda: bmp(2**31 - 1, 2**31 - 1, bytes(300)), errors.IMAGE_TOO_LARGE),
+    "bomb.tiff": (lambda: gray_tiff(2**31, 2**31, bytes(300)), errors.IMAGE_TOO_LARGE),
+    "long.png": (lambda: png(20_000, 1), errors.IMAGE_TOO_LARGE),
+    "negative.bmp": (lambda: bmp(-10, -10, bytes(300)), errors.IMAGE_TOO_LARGE),
+    "large-tile.tiff": (lambda: tiff_of_one_tile(4 * FULL_SIDE), errors.IMAGE_TOO_LARGE),
+    "large-file.png": (lambda: png(24, 10) + bytes(16 * MEBI), errors.IMAGE_FILE_TOO_LARGE),
+    "scans.jpg": (lambda: scan_bomb(MAX_JPEG_SCANS), errors.IMAGE_TOO_COMPLEX),
+    "scans.tiff": (lambda: gray_tiff(8, 8, b"\xff\xda" * 100, compression=7), errors.IMAGE_TOO_COMPLEX),
+    "segments.jpg": (lambda: jpeg_with(segment(0xFFFE, b"") * MAX_JPEG_SEGMENTS), errors.IMAGE_TOO_COMPLEX),
+    "exif-in-pieces.jpg": (
+        lambda: jpeg_with(segment(0xFFE1, b"Exif\0\0" + bytes(60_000)) * (1 + MAX_EXIF_BYTES // 60_000)),
+        errors.IMAGE_TOO_COMPLEX,
+    ),
+    "padding.jpg": (lambda: jpeg_with(b"\xff" * 5000), errors.IMAGE_TOO_COMPLEX),
+    "junk-between.jpg": (lambda: jpeg_with(segment(0xFFFE, b"") + bytes(5000)), errors.IMAGE_TOO_COMPLEX),
+    "chunks.png": (lambda: png(24, 10, chunk(b"tIME", b"") * MAX_PNG_CHUNKS), errors.IMAGE_TOO_COMPLEX),
+    "empty-pixels.png": (lambda: png(24, 10, chunk(b"IDAT", b"") * MAX_PNG_CHUNKS), errors.IMAGE_TOO_COMPLEX),
+    "blocks.gif": (lambda: gif_of_blocks(20_000), errors.IMAGE_TOO_COMPLEX),
+    "run-lengths.bmp": (lambda: bmp(1024, 1024, b"\x01\x05" * 1000, compression=1, bits=8), errors.IMAGE_TOO_COMPLEX),
+    "strips.tiff": (lambda: tiff_of_strips(MAX_TIFF_VALUES + 1), errors.IMAGE_TOO_COMPLEX),
+    "tags.tiff": (lambda: tiff([(40_000 + index, 7, 1000, 8) for index in range(600)], bytes(1000)), errors.IMAGE_TOO_COMPLEX),
+    "zstd.tiff": (lambda: gray_tiff(8, 8, bytes(64), compression=50_000), errors.UNSUPPORTED_IMAGE_FORMAT),
+    "big.tiff": (lambda: b"II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0" + bytes(100), errors.UNSUPPORTED_IMAGE_FORMAT),
+    "word.zip": (lambda: b"PK\x03\x04" + bytes(100), errors.UNSUPPORTED_IMAGE_FORMAT),
+    "text-bomb.png": (lambda: png(24, 10, *packed_text(b"iTXt", 200, MEBI - 100)), errors.UNREADABLE_IMAGE),
+    "one-text-bomb.png": (lambda: png(24, 10, *packed_text(b"zTXt", 1, 100 * MEBI)), errors.UNREADABLE_IMAGE),
+    "icc-bomb.png": (
+        lambda: png(24, 10, chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(100 * MEBI)))),
+        errors.UNREADABLE_IMAGE,
+    ),
+    "zero.png": (lambda: png(0, 10), errors.UNREADABLE_IMAGE),
+    "zero.gif": (lambda: gif_claiming(0, 0)[:10] + bytes(30), errors.UNREADABLE_IMAGE),
+    "zero.bmp": (lambda: bmp(0, 0, b""), errors.UNREADABLE_IMAGE),
+    "zero.tiff": (lambda: gray_tiff(0, 0, bytes(8)), errors.UNREADABLE_IMAGE),
+    "truncated.jpg": (lambda: encode(gradient(96, 96), "JPEG")[:800], errors.UNREADABLE_IMAGE),
+    "header-only.png": (lambda: png(24, 10)[:33], errors.UNREADABLE_IMAGE),
+    "noise": (lambda: np.random.default_rng(0).bytes(MEBI), errors.UNREADABLE_IMAGE),
+}
+"""Files that are refused, and how."""
+
+LARGEST: dict[str, File] = {
+    "rgb.png": lambda: png(FULL_SIDE, FULL_SIDE, color=2),
+    "rgba.png": lambda: encode(Image.new("RGBA", (FULL_SIDE, FULL_SIDE), (250, 250, 250, 100)), "PNG"),
+    "16-bit.png": lambda: png(FULL_SIDE, FULL_SIDE, depth=16),
+    "palette.gif": lambda: encode(Image.new("P", (FULL_SIDE, FULL_SIDE)), "GIF", transparency=0),
+    "cmyk.jpg": lambda: encode(Image.new("CMYK", (FULL_SIDE, FULL_SIDE)), "JPEG", subsampling=0),
+    "scans.jpg": lambda: scan_bomb(MAX_JPEG_SCANS - 10),
+    "icc.jpg": READ["huge-icc.jpg"],
+    "rgb.webp": lambda: encode(Image.new("RGB", (FULL_SIDE, FULL_SIDE)), "WEBP"),
+    "rgba.webp": lambda: encode(Image.new("RGBA", (FULL_SIDE, FULL_SIDE), (250, 250, 250, 100)), "WEBP", lossless=True),
+    "noise.webp": lambda: encode(
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (FULL_SIDE, FULL_SIDE, 3), np.uint8)),
+        "WEBP",
+        lossless=True,
+        method=0,
+    ),
+    "rgb.bmp": lambda: bmp(FULL_SIDE, FULL_SIDE, bytes(3 * FULL_SIDE**2)),
+    "run-lengths.bmp": lambda: bmp(512, 512, b"\x01\x05" * 512 * 512, compression=1, bits=8),
+    "rgba.tiff": lambda: encode(
+        Image.new("RGBA", (FULL_SIDE, FULL_SIDE), (9, 9, 9, 9)), "TIFF", compression="tiff_adobe_deflate"
+    ),
+    "float32.tiff": lambda: encode(Image.new("F", (FULL_SIDE, FULL_SIDE), 1), "TIFF", compression="tiff_adobe_deflate"),
+    "tile.tiff": lambda: tiff_of_one_tile(FULL_SIDE),
+    "strips.tiff": lambda: tiff_of_strips(16_384),
+}
+"""Per format, the accepted files that take most memory or time."""

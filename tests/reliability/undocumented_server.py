@@ -1,0 +1,19 @@
+"""The service, but for one answer, with the status in the variable `STATUS`: to see that the fuzzer finds it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from service import routes
+from service.__main__ import main
+from service.errors import Kind, Problem
+
+
+def _refuse(_runtime: object) -> dict[str, object]:
+    raise Problem(Kind("teapot", int(os.environ["STATUS"]), "A teapot"), "")
+
+
+if __name__ == "__main__":
+    routes._described = _refuse  # type: ignore[assignment]
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""Every odd or hostile file has the answer that docs/api.md gives, and none costs much."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import GifImagePlugin, Image, ImageFile, PngImagePlugin
+
+from service import decode_image as module
+from service import errors
+from service.decode_image import decode_image
+from service.errors import Problem
+from service.image_limits import FORMATS, ImageLimits
+from service.preprocess import to_crop
+from tests.hostile_images import LARGEST, READ, REFUSED, animation, tiff_of_one_tile
+from tests.images import encode, gradient
+
+# As in the service, where Pillow's remarks about odd files are nobody's; for pytest all warnings are errors.
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
+
+MAX_CPU_S = 2.0
+"""Of one hostile file, on any machine; unbounded they take from seconds to minutes."""
+MAX_GROWTH_KIB = 100 * 1024
+MEASURE = """
+import resource, sys
+from service.decode_image import decode_image
+from service.image_limits import ImageLimits
+from service.preprocess import to_crop
+from tests.images import encode, gradient
+to_crop(decode_image(encode(gradient(), "PNG"), ImageLimits()), 32, 128)
+data = open(sys.argv[1], "rb").read()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+to_crop(decode_image(data, ImageLimits()), 32, 128)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def problem_of(data: bytes, **limits: Any) -> Problem:
+    with pytest.raises(Problem) as caught:
+        decode_image(data, ImageLimits(**limits))
+    return caught.value
+
+
+@pytest.mark.parametrize("name", READ)
+def test_odd_images_are_read(name: str) -> None:
+    data, started_s = READ[name](), time.process_time()
+    crop = to_crop(decode_image(data, ImageLimits()), 32, 128)
+    assert crop.shape == (32, 128, 3)
+    assert time.process_time() - started_s < MAX_CPU_S
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_hostile_images_are_refused_for_little(name: str) -> None:
+    make, kind = REFUSED[name]
+    data, started_s = make(), time.process_time()
+    problem = problem_of(data)
+    assert problem.kind is kind, problem.detail
+    assert time.process_time() - started_s < MAX_CPU_S
+
+
+@pytest.mark.parametrize("name", [name for name, (_, kind) in REFUSED.items() if kind is errors.IMAGE_TOO_COMPLEX])
+def test_no_decoder_sees_a_file_of_too_many_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "open", lambda *_args, **_options: pytest.fail("opened"))
+    assert problem_of(REFUSED[name][0]()).kind is errors.IMAGE_TOO_COMPLEX
+
+
+@pytest.mark.parametrize("name", ["rgba.png", "rgba.webp", "rgba.tiff", "strips.tiff"])
+def test_the_largest_accepted_files_take_bounded_memory(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.write_bytes(LARGEST[name]())
+    done = subprocess.run([sys.executable, "-c", MEASURE, str(file)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < MAX_GROWTH_KIB
+
+
+def test_frames_after_the_first_are_never_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    seek = GifImagePlugin.GifImageFile._seek
+
+    def first_only(self: Any, frame: int, *args: Any) -> None:
+        assert frame == 0
+        seek(self, frame, *args)
+
+    monkeypatch.setattr(GifImagePlugin.GifImageFile, "_seek", first_only)
+    assert decode_image(animation("GIF", 2000), ImageLimits()).size == (16, 8)
+
+
+@pytest.mark.parametrize("format_", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_several_frames_can_be_refused(format_: str) -> None:
+    problem = problem_of(animation(format_), refuse_several_frames=True)
+    assert problem.kind is errors.SEVERAL_FRAMES
+    assert "PARSEQ_SEVERAL_FRAMES" in problem.detail
+    assert decode_image(encode(gradient(), format_), ImageLimits(refuse_several_frames=True)).size == (24, 10)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_format_that_is_not_allowed_is_not_opened(format_: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "open", lambda *_args, **_options: pytest.fail("opened"))
+    others = tuple(other for other in FORMATS if other != format_)
+    problem = problem_of(encode(gradient(), format_), formats=others)
+    assert problem.kind is errors.UNSUPPORTED_IMAGE_FORMAT
+    assert "PARSEQ_IMAGE_FORMATS" in problem.detail
+
+
+def test_every_limit_has_its_setting_in_the_refusal() -> None:
+    data = encode(gradient(), "PNG")
+    for limits, setting in (
+        ({"max_bytes": len(data) - 1}, "PARSEQ_MAX_IMAGE_BYTES"),
+        ({"max_pixels": 239}, "PARSEQ_MAX_IMAGE_PIXELS"),
+        ({"max_side": 23}, "PARSEQ_MAX_IMAGE_SIDE_PIXELS"),
+    ):
+        problem = problem_of(data, **limits)
+        assert (problem.kind.status, setting in problem.detail) == (413, True), problem.detail
+    exact = ImageLimits(max_bytes=len(data), max_pixels=240, max_side=24)
+    assert decode_image(data, exact).size == (24, 10)
+
+
+def test_base64_is_measured_before_it_is_decoded() -> None:
+    limits = ImageLimits(max_bytes=1000)
+    limits.check_base64(1500)
+    with pytest.raises(Problem, match="PARSEQ_MAX_IMAGE_BYTES"):
+        limits.check_base64(4000)
+
+
+def test_a_tile_far_larger_than_its_image_is_measured() -> None:
+    assert problem_of(tiff_of_one_tile(64), max_pixels=64 * 63).kind is errors.IMAGE_TOO_LARGE
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError(), OSError(), SystemError("from C"), ValueError()])
+def test_whatever_a_decoder_raises_is_the_fault_of_its_image(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: Any, **_options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(module.Image, "open", fail)
+    assert problem_of(encode(gradient(), "PNG")).kind is errors.UNREADABLE_IMAGE
+
+
+def test_the_decoder_runs_as_it_is_meant_to() -> None:
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+    assert PngImagePlugin.MAX_TEXT_CHUNK <= 2**20
+    assert PngImagePlugin.MAX_TEXT_MEMORY == 2**22
