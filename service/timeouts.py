@@ -9,7 +9,7 @@ from typing import Final
 from service.errors import MALFORMED_REQUEST, Problem
 
 TIMEOUT_HEADER: Final = "X-Request-Timeout-Ms"
-MIN_TIMEOUT_MS: Final = 100
+MIN_TIMEOUT_MS: Final = 100.0
 """Less is hardly meant: seconds, taken for milliseconds. A deadline that nobody can keep would be answered with 504, as if
 the server had failed."""
 _TIMEOUT_KEY: Final = TIMEOUT_HEADER.lower().encode()
@@ -29,6 +29,6 @@ def wanted_timeout_ms(headers: Mapping[bytes, bytes]) -> float:
     except ValueError:
         timeout_ms = math.nan
     if not MIN_TIMEOUT_MS <= timeout_ms < math.inf:
-        detail = f"The header {TIMEOUT_HEADER} must be a number of milliseconds, at least {MIN_TIMEOUT_MS}, such as 250."
+        detail = f"The header {TIMEOUT_HEADER} must be a number of milliseconds, at least {MIN_TIMEOUT_MS:g}, such as 250."
         raise Problem(MALFORMED_REQUEST, detail)
     return timeout_ms

@@ -32,11 +32,11 @@ class Server:
 
 
 @contextmanager
-def running(artifact: Path, log: Path, settings: Mapping[str, str]) -> Iterator[Server]:
-    """Serve an artifact with the defaults, but for `settings` (names as in docs/configuration.md)."""
+def running(artifact: Path, log: Path, settings: Mapping[str, str], module: str = "service") -> Iterator[Server]:
+    """Serve an artifact with the defaults, but for `settings` (names as in docs/configuration.md); run as `module`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
     environment |= {ENV_PREFIX + name.upper(): value for name, value in settings.items()}
-    command = [sys.executable, "-m", "service", "--port", "0", "--artifact", str(artifact)]
+    command = [sys.executable, "-m", module, "--port", "0", "--artifact", str(artifact)]
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stderr, start_new_session=True)
     try:

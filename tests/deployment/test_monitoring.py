@@ -27,7 +27,8 @@ KINDS = {"heatmap", "stat", "table", "timeseries"}
 @pytest.fixture(scope="module")
 def scrape(tmp_path_factory: pytest.TempPathFactory) -> Series:
     folder = tmp_path_factory.mktemp("scrape")
-    with running(write_artifact(folder / "toy.onnx"), folder / "log") as server:
+    artifact, module = write_artifact(folder / "toy.onnx"), "tests.deployment.impatient_server"
+    with running(artifact, folder / "log", module=module) as server:
         traffic.of_each_kind(server.url)
         return monitoring.series_of(httpx.get(f"{server.url}/metrics").text)
 

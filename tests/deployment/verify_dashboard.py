@@ -178,7 +178,8 @@ def report(answers: list[Answer]) -> None:
 
 
 async def verify(folder: Path) -> list[str]:
-    with running(BUNDLED_ARTIFACT, folder / "service.log", SETTINGS | {"tune": "false"}) as service:
+    settings = SETTINGS | {"tune": "false"}
+    with running(BUNDLED_ARTIFACT, folder / "service.log", settings, "tests.deployment.impatient_server") as service:
         target = "{}:{}".format(*service.address)
         with prometheus(folder, target) as url:
             async with under_load(service.address):

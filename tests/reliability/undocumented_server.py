@@ -7,11 +7,11 @@ import sys
 
 from service import routes
 from service.__main__ import main
-from service.errors import Kind, Problem
+from service.errors import OTHER_HTTP_ERROR, Problem
 
 
 def _refuse(_runtime: object) -> dict[str, object]:
-    raise Problem(Kind("teapot", int(os.environ["STATUS"]), "A teapot"), "")
+    raise Problem(OTHER_HTTP_ERROR, "", status=int(os.environ["STATUS"]))
 
 
 if __name__ == "__main__":
