@@ -104,7 +104,6 @@ class Metrics:
         )
         self._reloads = {done: self.reloads.labels("done" if done else "failed") for done in (True, False)}
         self.ready = self._gauge("parseq_ready", "1 when requests are accepted, else 0.")
-        self.alive = self._gauge("parseq_alive", "1 while the process can do its work, else 0: restart it.")
         self.memory_limit = self._gauge(
             "parseq_memory_limit_bytes", "Memory the container may use before it is killed; +Inf without a limit."
         )

@@ -61,7 +61,6 @@ class Runtime:
         self.model = self._serve(artifact)
         self.metrics.watch_engine(lambda: self.model.engine)
         self.metrics.ready.set_function(lambda: float(self.ready))
-        self.metrics.alive.set_function(lambda: float(self.alive))
         self.metrics.model.info(self.model.labels())
 
     @property

@@ -98,9 +98,11 @@ def _debian_mirror(folder: Path) -> str:
     Raises:
         ToolMissingError: nowhere.
     """
-    found = _run(["apt-get", "indextargets", "--format", "$(COMPONENT) $(REPO_URI)", "Created-By: Packages"], folder)
-    sources = [line.removeprefix("main ") for line in found.splitlines() if line.startswith("main ")]
-    mirrors = [source for source in sources if "security" not in source]
+    found = _run(["apt-get", "indextargets", "--format", "$(COMPONENT) $(LABEL) $(REPO_URI)", "Created-By: Packages"], folder)
+    # The label is known once the lists have been fetched. Debian's own is this; its security updates have another.
+    sources = [line.split() for line in found.splitlines()]
+    mirrors = [uri for component, *label, uri in sources if component == "main" and label in ([], ["Debian"])]
+    mirrors = [uri for uri in mirrors if "security" not in uri]
     if not mirrors:
         raise ToolMissingError("apt has no source of Debian packages")
     return mirrors[0]

@@ -442,11 +442,9 @@ def test_a_dead_lane_fails_liveness_and_readiness() -> None:
         raise LaneKilled
 
     async def scenario(client: httpx.AsyncClient) -> None:
-        assert "\nparseq_alive 1.0\n" in (await client.get("/metrics")).text
         session.answer = die
         expect_problem(await client.post(PATH, content=png_of("a"), headers=PNG), errors.NOT_READY)
         expect_problem(await client.get("/livez"), errors.NOT_ALIVE)
-        assert "\nparseq_alive 0.0\n" in (await client.get("/metrics")).text
         expect_problem(await client.get("/readyz"), errors.NOT_READY)
         expect_problem(await client.post(PATH, content=png_of("a"), headers=PNG), errors.NOT_READY)
 
