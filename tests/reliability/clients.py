@@ -16,6 +16,8 @@ from tests.chaos.wild_requests import WildRequest
 PATIENCE_S = 60
 MAX_PAUSE_S = 0.03
 """Before a client gives up: its crops are being decoded, wait, are read, or are answered by then."""
+MAX_IDLE_S = 30
+"""Less than `PARSEQ_KEEP_ALIVE_S`, or a request would meet a connection that is just being closed."""
 KEPT_COMPLAINTS = 10
 
 
@@ -58,6 +60,7 @@ class Line:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    used_s: float = 0.0
 
 
 class Crowd:
@@ -123,37 +126,54 @@ class Crowd:
             self.record.complain(error)
 
     async def _exchange(self, request: WildRequest, request_id: str) -> None:
-        line = self._free.pop() if self._free else await self._connect()
-        started_s = time.monotonic()
-        line.writer.write(request.encoded(request_id))
-        status, answered_id, body = await read_answer(line.reader)
-        self.record.statuses[status] += 1
-        assert answered_id == request_id, f"the answer to {request_id} is that to {answered_id}"
-        request.check(status, body)
+        line = await self._line()
+        try:
+            started_s = time.monotonic()
+            line.writer.write(request.encoded(request_id))
+            status, answered_id, body = await read_answer(line.reader)
+            line.used_s = time.monotonic()
+            self.record.statuses[status] += 1
+            assert answered_id == request_id, f"the answer to {request_id} is that to {answered_id}"
+            request.check(status, body)
+        except BaseException:
+            line.writer.transport.abort()
+            raise
         if status == 200:
-            self.record.latencies_s.append(time.monotonic() - started_s)
+            self.record.latencies_s.append(line.used_s - started_s)
         self._free.append(line)
 
     async def _leave(self, request: WildRequest) -> None:
-        self.record.left += 1
         content = request.encoded()
         line = await self._connect()
         cut = self._random.randrange(len(content)) if self._random.random() < 0.2 else len(content)
         line.writer.write(content[:cut])
         await asyncio.sleep(self._random.uniform(0, MAX_PAUSE_S))
         line.writer.transport.abort() if self._random.random() < 0.5 else line.writer.close()
+        self.record.left += 1
+
+    async def _line(self) -> Line:
+        """The connection used last, or a new one; those that idled are closed, as the server soon would."""
+        while self._free:
+            line = self._free.pop()
+            if time.monotonic() - line.used_s < MAX_IDLE_S:
+                return line
+            await self._check_silent(line)
+        return await self._connect()
 
     async def _connect(self) -> Line:
         return Line(*await asyncio.open_connection(*self._address))
 
     async def _hang_up(self) -> None:
-        """End the connections that are left. Nothing may have come on them since."""
-        for line in self._free:
-            line.writer.write_eof()
-            if await line.reader.read():
-                self.record.doubled += 1
-            line.writer.close()
-        self._free.clear()
+        """End the connections that are left."""
+        while self._free:
+            await self._check_silent(self._free.pop())
+
+    async def _check_silent(self, line: Line) -> None:
+        """End a connection; nothing may have come on it since its last answer."""
+        line.writer.write_eof()
+        if await line.reader.read():
+            self.record.doubled += 1
+        line.writer.close()
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, str, bytes]:

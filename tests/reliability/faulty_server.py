@@ -40,6 +40,8 @@ class Faults:
     """Of the runs of several crops; one by one, as the service then tries them, they are read."""
     slow_share: float = 0.0
     slow_s: float = 0.0
+    device_s: float = 0.0
+    """Every run lasts so much longer without computing, as if a GPU ran it."""
     gate: str = ""
     """Runs last until there is such a file."""
 
@@ -67,6 +69,7 @@ class FaultySession:
     def _misbehave(self, n_crops: int) -> None:
         while self._faults.gate and not Path(self._faults.gate).exists():
             time.sleep(0.01)
+        time.sleep(self._faults.device_s)
         if self._random.random() < self._faults.slow_share:
             time.sleep(self._faults.slow_s)
         if n_crops > 1 and self._random.random() < self._faults.error_share:

@@ -25,7 +25,7 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.serving.arithmetic import percentile
-from benchmarks.serving.artifacts import crop_files, single_requests
+from benchmarks.serving.artifacts import crop_files, made_up_artifact, single_requests
 from benchmarks.serving.client import Address
 from benchmarks.serving.loads import ClosedLoop, seconds_until_answered
 from service.config import BUNDLED_ARTIFACT
@@ -156,18 +156,27 @@ async def _run(server: ServerProcess, factors: list[float], seconds: float, fold
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--model", default="bundled", help="or an architecture, with made-up weights, such as parseq-tiny")
     parser.add_argument("--factors", type=float, nargs="+", default=[4.0, 10.0])
     arguments = parser.parse_args()
     if shutil.which("h2load") is None:
         print("h2load is missing: apt-get install nghttp2-client", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory() as name, running(BUNDLED_ARTIFACT, Path(name) / "log", tune=1) as server:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            complaints = runner.run(_run(server, arguments.factors, arguments.seconds, Path(name)))
-        if server.terminate() != 0 or "Traceback" in server.log.read_text():
-            complaints.append(server.log.read_text())
+    with tempfile.TemporaryDirectory() as name:
+        complaints = measure(arguments.model, arguments.factors, arguments.seconds, Path(name))
     print("\n".join(complaints) or "every request was answered with 200 or 429")
     return 1 if complaints else 0
+
+
+def measure(model: str, factors: list[float], seconds: float, folder: Path) -> list[str]:
+    """Start a service, overload it, stop it."""
+    artifact = BUNDLED_ARTIFACT if model == "bundled" else made_up_artifact(model, folder)
+    with running(artifact, folder / "log", tune=1) as server:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            complaints = runner.run(_run(server, factors, seconds, folder))
+        if server.terminate() != 0 or "Traceback" in server.log.read_text():
+            complaints.append(server.log.read_text())
+    return complaints
 
 
 if __name__ == "__main__":
