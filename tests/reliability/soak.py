@@ -173,7 +173,7 @@ def draw(outcome: Outcome, path: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--artifact", choices=("bundled", "toy"), default="bundled")
+    parser.add_argument("--artifact", choices=("toy", "bundled"), default="toy")
     parser.add_argument("--picture", type=Path, default=PICTURE)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
