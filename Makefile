@@ -12,10 +12,16 @@ DEV_BIN := $(DEV_ENV)/bin
 GPU_ENV := .venv-gpu
 GPU_READY := $(GPU_ENV)/.ready
 GPU_GRAPHS := build/gpu-graphs
+# Digests and test images are random to the eye; keys and passwords have other signs.
+SECRET_OPTIONS := --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString
+# What the images install, with hashes; where it is written is up to whoever asks.
+REQUIREMENTS ?= docker/requirements-cpu.txt
+SBOM ?= build/sbom.cdx.json
 PIP := -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
 .PHONY: help serve dev test lint format export train render verify-gpu-placement verify-images verify-dashboard clean
+.PHONY: fuzz hostile sbom
 .PHONY: api-fuzz overload soak rolling-restart
 
 help: ## List the targets
@@ -29,10 +35,12 @@ dev: $(DEV_READY) ## Set up the development environment in .venv: parseq-read, p
 test: lint ## Lint, check types and run all tests
 	$(DEV_BIN)/pytest $(ARGS)
 
-lint: $(DEV_READY) ## Check style and types
+lint: $(DEV_READY) ## Check style, types, insecure code and secrets
 	$(DEV_BIN)/ruff check .
 	$(DEV_BIN)/ruff format --check .
 	$(DEV_BIN)/mypy
+	$(DEV_BIN)/bandit --quiet --configfile pyproject.toml --recursive service export model benchmarks
+	git ls-files -z | xargs -0 $(DEV_BIN)/detect-secrets-hook $(SECRET_OPTIONS)
 
 format: $(DEV_READY) ## Format the code
 	$(DEV_BIN)/ruff format .
@@ -68,6 +76,17 @@ verify-images: ## Build both container images and run them; needs root on Debian
 
 verify-dashboard: $(DEV_READY) ## Ask every expression of dashboard and rules of a real Prometheus under load; a minute
 	$(DEV_BIN)/python -m tests.deployment.verify_dashboard
+
+fuzz: $(DEV_READY) ## Read 100,000 broken image files and post 5,000: make fuzz ARGS='--seed 1'
+	$(DEV_BIN)/python -m tests.fuzz $(ARGS)
+
+hostile: $(DEV_READY) ## Post what is made to hurt, beside good traffic; wants a quiet machine
+	$(DEV_BIN)/python -m tests.reliability.hostile
+
+sbom: $(DEV_READY) ## Write a software bill of materials: make sbom REQUIREMENTS=docker/requirements-cpu.txt
+	mkdir -p $(dir $(SBOM))
+	$(DEV_BIN)/cyclonedx-py requirements --output-format JSON --output-file $(SBOM) $(REQUIREMENTS)
+	@echo "$(SBOM) lists what $(REQUIREMENTS) installs (CycloneDX)"
 
 clean: ## Remove the environments and caches
 	rm -rf $(SERVE_ENV) $(DEV_ENV) $(GPU_ENV) $(GPU_GRAPHS) build/verify-images .cache/deployment-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis

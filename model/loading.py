@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import pickle  # nosec B403 - for its exceptions; weights are loaded without code
 import warnings
 from pathlib import Path
 from typing import Any

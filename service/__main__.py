@@ -20,6 +20,7 @@ from service.artifact import load_artifact
 from service.config import Settings, env_name, load_settings
 from service.environment import doubts
 from service.errors import StartupError
+from service.heap import return_large_blocks
 from service.http_protocol import protocol_for
 from service.logs import configure_logging
 from service.runtime import Runtime
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_logging(settings.log_level, settings.log_format)
         for line in doubts(os.environ, [env_name(name) for name in Settings.model_fields]):
             logger.warning(line)
+        return_large_blocks()
         return _serve(settings)
     except StartupError as error:
         print(f"parseq-serve: {' '.join(str(error).split())}", file=sys.stderr)

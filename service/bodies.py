@@ -135,18 +135,19 @@ async def _read_body(
     """The whole body; one above the limit is refused by its announced length before it is read, else while it arrives."""
     # Before the first `receive`, so that a client that asks first (100-continue) sends nothing.
     check_bytes(_announced_bytes(headers))
-    chunks: list[bytes] = []
-    seen_bytes = 0
+    body = bytearray()  # a list of pieces would leave large holes in the heap
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientLeftError
-        chunk = message.get("body", b"")
-        seen_bytes += len(chunk)
-        check_bytes(seen_bytes)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        piece: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
+        check_bytes(len(body) + len(piece))
+        if not body and not more:
+            return piece
+        body += piece
+        if not more:
+            return bytes(body)
         if ARRIVAL_PROBLEM in scope:
             raise scope[ARRIVAL_PROBLEM]
 

@@ -100,6 +100,12 @@ class Problem(Exception):  # noqa: N818 - the RFC's word for it
         self.extra = dict(extra or {})
         self.status = status or kind.status
 
+    def bare(self) -> Problem:
+        """The same without its traceback and cause: their frames hold the body of the request, and often this problem too, so
+        that both would stay in memory until the garbage collector finds the cycle."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
+
     def document(self) -> dict[str, Any]:
         """The problem as a JSON object: `type`, `title`, `status`, `detail` and extras."""
         return {

@@ -39,11 +39,11 @@ class _Collector:
     _header_name: bytearray = field(default_factory=bytearray)
     _header_value: bytearray = field(default_factory=bytearray)
     _filename: str | None = None
-    _content: bytearray = field(default_factory=bytearray)
+    _content: list[bytes] = field(default_factory=list)
 
     def part_begin(self) -> None:
         self._filename = None
-        self._content = bytearray()
+        self._content = []
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
         self._header_name += data[start:end]
@@ -60,14 +60,14 @@ class _Collector:
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
         if self._filename is not None:
-            self._content += data[start:end]
+            self._content.append(data[start:end])
 
     def part_end(self) -> None:
         # A browser sends a file input that was left empty as a file without name and content.
         if self._filename or self._content:
             if len(self.files) == self.max_files:
                 raise too_many_crops(self.max_files)
-            self.files.append(FilePart(self._filename or "", bytes(self._content)))
+            self.files.append(FilePart(self._filename or "", b"".join(self._content)))
             return
         self.fields += 1
         if self.fields > self.max_fields:
@@ -106,10 +106,7 @@ def parse_files(content_type: str, body: bytes, max_files: int, max_fields: int)
         raise Problem(MALFORMED_REQUEST, "The content type multipart/form-data has no boundary.")
     if len(boundary) > MAX_BOUNDARY_BYTES:
         raise Problem(MALFORMED_REQUEST, f"The boundary of the form has more than {MAX_BOUNDARY_BYTES} bytes.")
-    # What only looks like the end of a part costs the parser far more than other bytes, and a body may consist of it.
-    delimiter = b"\r\n--" + boundary
-    if body.count(delimiter) - body.count(delimiter + b"\r\n") > MAX_FALSE_DELIMITERS:
-        raise Problem(MALFORMED_REQUEST, "The boundary of the form occurs far too often in its parts.")
+    _check_delimiters(body, b"\r\n--" + boundary, max_files + max_fields)
     collector = _Collector(max_files, max_fields)
     try:
         parser = MultipartParser(boundary, collector.callbacks())
@@ -120,3 +117,17 @@ def parse_files(content_type: str, body: bytes, max_files: int, max_fields: int)
     if not collector.ended:
         raise Problem(MALFORMED_REQUEST, "The multipart/form-data body ends before its closing boundary.")
     return collector.files
+
+
+def _check_delimiters(body: bytes, delimiter: bytes, max_parts: int) -> None:
+    """Refuse what looks like the end of a part again and again: it costs the parser far more than other bytes."""
+    true, false, position = 0, 0, body.find(delimiter)
+    while position >= 0 and true <= max_parts:  # beyond it the parser refuses the form
+        position += len(delimiter)
+        if body.startswith(b"\r\n", position):
+            true += 1
+        else:
+            false += 1
+        if false > MAX_FALSE_DELIMITERS:
+            raise Problem(MALFORMED_REQUEST, "The boundary of the form occurs far too often in its parts.")
+        position = body.find(delimiter, position)

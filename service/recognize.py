@@ -60,7 +60,7 @@ class RecognizeEndpoint:
         try:
             return await self._recognize(scope, receive)
         except Problem as error:
-            problem = error
+            problem = error.bare()
         except ClientLeftError:
             return Response(status_code=errors.CLIENT_CLOSED_REQUEST)
         except asyncio.CancelledError:

@@ -183,7 +183,7 @@ class Recognizer:
         except Problem as problem:
             if problem.kind is IMAGE_TOO_LARGE and limits.max_pixels < self._limits.max_pixels:
                 return False  # so its header says: no pixel has been decoded
-            self._engine.fail(item, problem)
+            self._engine.fail(item, problem.bare())
         except Exception as error:
             logger.exception("preprocessing failed", extra={CONTEXT_KEY: context})
             self._engine.fail(item, error)

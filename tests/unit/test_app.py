@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import threading
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from service import bodies, errors
 from service.bodies import Source
-from service.errors import KINDS, ClientLeftError, Kind
+from service.errors import KINDS, ClientLeftError, Kind, Problem
 from service.schemas import ModelList, ProblemDocument, Recognition, RecognitionList
 from service.timeouts import TIMEOUT_HEADER
 from tests.fakes import FakeSession, LaneKilled, request, serving, toy_runtime, until, with_client
@@ -213,7 +214,7 @@ MAX_CPU_S = 2.0
         (b"[" * 2**23 + b"]" * 2**23, JSON, errors.JSON_TOO_DEEP),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, JSON, errors.JSON_TOO_DEEP),
         (b"[]" * 2**23, JSON, errors.TOO_MANY_CROPS),
-        (b'""' * 2**22 + b"[]" * 100, JSON, errors.TOO_MANY_CROPS),
+        (b"[" + b'""' * 2**22 + b"[]" * 100, JSON, errors.TOO_MANY_CROPS),
         (b'{"images":[{"content":"","id":' + b"9" * 2**23 + b"}]}", JSON, errors.MALFORMED_REQUEST),
         (b"1" * (2**24 + 1), JSON, errors.JSON_TOO_LARGE),
         (bytes(2**24 + 1), PNG, errors.IMAGE_FILE_TOO_LARGE),
@@ -253,6 +254,27 @@ def test_a_large_base64_text_fails_alone() -> None:
     answer = post(toy_runtime(max_image_bytes=len(whole)), json=images(whole, whole + b"x", bytes(3 * len(whole) + 2048)))
     texts = [result.get("text", result.get("error", {}).get("type")) for result in answer.json()["results"]]
     assert texts == ["ab", errors.IMAGE_FILE_TOO_LARGE.type, errors.IMAGE_FILE_TOO_LARGE.type]
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "application/json", "multipart/form-data; boundary=cut"])
+def test_a_refused_body_is_not_kept(content_type: str) -> None:
+    """Not even until the garbage collector runs: many at once would be many times the limit."""
+    runtime, body = toy_runtime(), b"[[[" + bytes(1000)
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        gc.collect()
+        gc.disable()
+        try:
+            before = sum(type(thing) is Problem for thing in gc.get_objects())
+            for _ in range(20):
+                response = await client.post(PATH, content=body, headers={"content-type": content_type})
+                assert 400 <= response.status_code < 500
+            after = sum(type(thing) is Problem for thing in gc.get_objects())
+        finally:
+            gc.enable()
+        assert after - before <= 1
+
+    with_client(runtime, scenario)
 
 
 def test_a_file_input_left_empty_is_no_file() -> None:

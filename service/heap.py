@@ -1,0 +1,25 @@
+"""Memory that large requests took is given back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Final
+
+M_MMAP_THRESHOLD: Final = -3
+"""Of `mallopt`, in malloc.h."""
+LARGE_BYTES: Final = 2**22
+
+
+def return_large_blocks() -> bool:
+    """Have the C library give blocks of 4 MiB and more back as soon as they are freed; whether it will.
+
+    Left to itself, glibc raises this threshold to 32 MiB once such a block was freed, and keeps what lies below it: after a few
+    large bodies or images tens of megabytes in each thread's heap, for ever.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        return bool(ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES))
+    except (OSError, AttributeError):  # another C library, which needs no telling
+        return False

@@ -1,0 +1,44 @@
+"""The resident memory of a process, looked at now and then: does it grow?"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+KIB_PER_MIB = 1024
+
+
+def resident_kib(pid: int, field: str = "VmRSS") -> int:
+    found = re.search(rf"^{field}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.M)
+    assert found
+    return int(found[1])
+
+
+class Memory:
+    """Looks at one process.
+
+    Args:
+        pid: Of the process; none: this one.
+    """
+
+    def __init__(self, pid: int | None = None) -> None:
+        self._pid = pid or os.getpid()
+        self._looks: list[tuple[int, int]] = []
+
+    def look(self, done: int) -> None:
+        """Note the memory after so many pieces of work."""
+        self._looks.append((done, resident_kib(self._pid)))
+
+    def slope_bytes(self) -> float:
+        """Growth for each piece of work in the second half, when all that is kept for ever has been loaded."""
+        half = np.array(self._looks[len(self._looks) // 2 :], float)
+        return float(np.polyfit(half[:, 0], half[:, 1], 1)[0]) * 1024 if len(half) > 2 else 0.0
+
+    def __str__(self) -> str:
+        if not self._looks:
+            return "memory not looked at"
+        first, last = self._looks[len(self._looks) // 2][1], self._looks[-1][1]
+        return f"RSS {first / KIB_PER_MIB:.0f} -> {last / KIB_PER_MIB:.0f} MiB, slope {self.slope_bytes():+.0f} bytes a file"
