@@ -64,7 +64,7 @@ overload: $(DEV_READY) ## Offer four and ten times what the service can do; need
 soak: $(DEV_READY) ## Half an hour of mixed traffic with faults: make soak ARGS='--minutes 10'
 	$(DEV_BIN)/python -m tests.reliability.soak $(ARGS)
 
-rolling-restart: $(DEV_READY) ## Restart and kill two replicas behind the gateway under load; needs nginx
+rolling-restart: $(DEV_READY) ## Restart and kill two replicas behind the gateway under load
 	$(DEV_BIN)/python -m tests.reliability.restarts $(ARGS)
 
 verify-gpu-placement: $(DEV_READY) $(GPU_READY) ## Show where CUDA would run exported graphs; needs gcc and 2.5 GB, no GPU

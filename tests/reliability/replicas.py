@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from tests.deployment import tools
 from tests.integration.server import PATIENCE_S, ROOT, ServerProcess, running
 
 GATEWAY = ROOT / "docker" / "gateway" / "nginx.conf"
@@ -69,11 +69,6 @@ class Replica:
         self._stack.close()
 
 
-def nginx_program() -> str | None:
-    """Where Debian has it is not on everybody's path."""
-    return shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
-
-
 @contextmanager
 def gateway(folder: Path, replicas: tuple[Address, Address]) -> Iterator[Address]:
     """nginx with the project's configuration, but for the addresses."""
@@ -88,9 +83,7 @@ def gateway(folder: Path, replicas: tuple[Address, Address]) -> Iterator[Address
         text = text.replace(old, new)
     config = folder / "nginx.conf"
     config.write_text(text)
-    program = nginx_program()
-    assert program
-    command = [program, "-p", str(folder), "-c", str(config), "-g", "daemon off;"]
+    command = [*tools.command("nginx"), "-p", str(folder), "-c", str(config), "-g", "daemon off;"]
     with (folder / "stderr").open("wb") as stderr:
         process = subprocess.Popen(command, stderr=stderr)
     try:
