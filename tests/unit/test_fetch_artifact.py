@@ -124,9 +124,8 @@ def test_a_place_that_cannot_be_written_is_told(store: str, tmp_path: Path) -> N
 
 
 def test_nobody_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(["http://user:secret@127.0.0.1:1/model.onnx?token=secret", SHA256, str(tmp_path / "mine.onnx")]) == EXIT_FAILED
-    )  # pragma: allowlist secret
+    url = "http://user:secret@127.0.0.1:1/model.onnx?token=secret"  # pragma: allowlist secret
+    assert main([url, SHA256, str(tmp_path / "mine.onnx")]) == EXIT_FAILED
     message = capsys.readouterr().err
     assert "http://127.0.0.1:1/model.onnx cannot be reached" in message
     assert "secret" not in message
