@@ -40,3 +40,8 @@ def evaluate() -> int:
 def train() -> int:
     """`parseq-train`."""
     return run("parseq-train", "model.train")
+
+
+def tune() -> int:
+    """`parseq-tune`."""
+    return run("parseq-tune", "model.tune")
