@@ -27,14 +27,9 @@ def run(script: str, module: str) -> int:
     return int(entry.main())
 
 
-def read() -> int:
-    """`parseq-read`."""
-    return run("parseq-read", "model.read")
-
-
-def evaluate() -> int:
-    """`parseq-evaluate`."""
-    return run("parseq-evaluate", "model.evaluate")
+def convert() -> int:
+    """`parseq-convert`."""
+    return run("parseq-convert", "model.convert")
 
 
 def train() -> int:
