@@ -84,7 +84,7 @@ def test_flops_by_hand() -> None:
 def test_parameters_of_the_reference() -> None:
     from model.loading import load
 
-    # Its README says 23.8 and 6.0 million.
+    # Its paper says 23.8 and 6.0 million.
     assert round(parameters(load("parseq")) / 1e6, 1) == 23.8
     assert round(parameters(load("parseq-tiny")) / 1e6, 1) == 6.0
 
