@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,22 @@ def largest(value: int, device: torch.device) -> int:
     return int(both)
 
 
-def _sum(value: Tensor) -> Tensor:
+class _Sum(torch.autograd.Function):
     """The sum over all processes, through which gradients flow back to all of them."""
-    summed: Tensor = all_reduce(value)  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ARG004 (PyTorch passes it)
+        """Add up the values."""
+        return total(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
+        """Every process's value is part of every process's sum."""
+        return total(gradient)
+
+
+def _sum(value: Tensor) -> Tensor:
+    summed: Tensor = _Sum.apply(value)  # type: ignore[no-untyped-call]
     return summed
 
 

@@ -16,6 +16,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from model.averaging import CHECKPOINT_KEY, AveragedWeights
 from model.charsets import CHARSETS
@@ -247,11 +248,24 @@ def loggers(output: Path) -> list[Any]:
     return [CSVLogger(output, name="", version=version), TensorBoardLogger(output, name="", version=version)]
 
 
+class LastStep(Callback):
+    """Makes `last.ckpt` the state after the last step, also where that is no multiple of the steps between checkpoints."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Save, once all steps are done."""
+        if trainer.global_step >= trainer.max_steps:
+            trainer.save_checkpoint(self.path)
+
+
 def job_callbacks(args: argparse.Namespace, *, validates: bool) -> list[Callback]:
     """Checkpoints `last` and, when there is something to choose by, `best`; averages; the learning rate in the logs."""
     found: list[Callback] = [LearningRateMonitor("step")]
     if args.average != "none":
         found.append(AveragedWeights(args.average, args.ema_decay, 0))
+    found.append(LastStep(args.output / "last.ckpt"))
     found.append(
         ModelCheckpoint(
             dirpath=args.output, filename="last", every_n_train_steps=args.checkpoint_every, enable_version_counter=False
@@ -275,7 +289,7 @@ def main(argv: list[str] | None = None) -> int:
     except DivergedError as error:
         print(f"parseq-train: {error}", file=sys.stderr)
         return EXIT_DIVERGED
-    print(weights)
+    rank_zero_only(print)(weights)
     return 0
 
 

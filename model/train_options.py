@@ -224,7 +224,7 @@ def trainer_options(words: list[str]) -> dict[str, Any]:
     parser.add_class_arguments(lightning.Trainer, TRAINER, instantiate=False)
     try:
         given = parser.parse_args(words, defaults=False)
-        built = parser.instantiate_classes(given)
+        built = parser.instantiate(given)
     except (jsonargparse.ArgumentError, ValueError, TypeError) as error:
         raise ConfigError(str(error).strip().replace("\n", " ")) from None
     options = dict(vars(built[TRAINER])) if TRAINER in built else {}
