@@ -134,7 +134,8 @@ class Follow(lightning.Callback):
 @pytest.mark.parametrize("variant", ["ema", "swa"])
 def test_the_average_is_what_is_left(options: dict[str, Any], variant: str, tmp_path: Path) -> None:
     output, follow = tmp_path / "run", Follow()
-    train(*parse_args(words({**options, **VARIANTS[variant], "--output": output})), [follow])
+    averages = {"ema": {"--ema-decay": 0.9}, "swa": {"--average-from": 0.5}}
+    train(*parse_args(words({**options, "--average": variant, **averages[variant], "--output": output})), [follow])
     if variant == "swa":
         # Half of six steps are over: what follows counts in equal parts, from the state then.
         expected = torch.stack(follow.seen[2:]).mean(0)
