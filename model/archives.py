@@ -95,14 +95,19 @@ def iterate_lmdb(folder: Path) -> Iterator[tuple[bytes, str]]:
         yield archive.image(index), archive.label(index)
 
 
+def find_archives(folder: Path) -> list[Path]:
+    """All LMDB archives at or below `folder`, sorted."""
+    # Unlike `Path.rglob`, this follows links to folders: that is how data sets are often put together.
+    return sorted(Path(path) for path, _, files in os.walk(folder, followlinks=True) if "data.mdb" in files)
+
+
 def find_lmdb(folder: Path) -> list[Path]:
     """All LMDB archives at or below `folder`, sorted.
 
     Raises:
         DataError: there is none.
     """
-    # Unlike `Path.rglob`, this follows links to folders: that is how data sets are often put together.
-    found = sorted(Path(path) for path, _, files in os.walk(folder, followlinks=True) if "data.mdb" in files)
+    found = find_archives(folder)
     if not found:
         raise DataError(f"no LMDB archive (data.mdb) in {folder} or below it")
     return found

@@ -6,8 +6,6 @@ What is read here is held in memory at the network's size (12 kB each at 32x128)
 
 from __future__ import annotations
 
-import io
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +14,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from model.archives import find_lmdb as find_lmdb
 from model.archives import iterate_lmdb as iterate_lmdb
 from model.errors import DataError as DataError
-from model.folders import read_labels
+from model.label_files import read_labels
 from model.labels import LabelRules
+from model.pictures import BrokenImageError, as_stored, decode_image, read_file
 from model.preprocess import resize
 from model.synth.dataset import load_shards
 
 MAX_CENTERS = 25
-BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises for pictures that are none, or are cut short, or are too large to be crops."""
 
 
 class Batch(NamedTuple):
@@ -144,25 +140,17 @@ def read_lmdb(
     return read_crops(iterate_lmdb(folder), img_size, rules, folder)
 
 
-def read_folder(folder: Path, img_size: tuple[int, int], rules: LabelRules) -> tuple[Crops, int]:
-    """Read a folder with a `labels.tsv`, as `read_lmdb` reads an archive.
+def read_label_file(path: Path, img_size: tuple[int, int], rules: LabelRules) -> tuple[Crops, int]:
+    """Read image files and their file of labels, as `read_lmdb` reads an archive.
 
     Raises:
-        DataError: there is no such file, or no usable crop.
+        DataError: the file cannot be read, or there is no usable crop.
     """
-    return read_crops(((_read_bytes(path), label) for path, label in read_labels(folder)), img_size, rules, folder)
-
-
-def _read_bytes(path: Path) -> bytes:
-    """The content of a picture file; nothing, which is no picture, of one that cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
+    return read_crops(((file.path, file.label) for file in read_labels(path)), img_size, rules, path)
 
 
 def read_crops(
-    samples: Iterable[tuple[bytes, str]], img_size: tuple[int, int], rules: LabelRules, source: Path
+    samples: Iterable[tuple[bytes | Path, str]], img_size: tuple[int, int], rules: LabelRules, source: Path
 ) -> tuple[Crops, int]:
     """Decode encoded images whose labels the rules allow; also how many were left out."""
     images, labels, left_out = [], [], 0
@@ -179,10 +167,9 @@ def read_crops(
     return Crops(np.stack(images), labels, unknown_centers(len(labels))), left_out
 
 
-def decode_pixels(encoded: bytes, img_size: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """An encoded image at the network's size; None if it is broken."""
+def decode_pixels(encoded: bytes | Path, img_size: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """An image file, or its content, at the network's size; None if it is broken."""
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            return resize(image, img_size)
-    except BROKEN_IMAGE:
+        return resize(as_stored(decode_image(read_file(encoded) if isinstance(encoded, Path) else encoded)), img_size)
+    except BrokenImageError:
         return None

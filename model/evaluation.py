@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from model.calibration import Reliability
 from model.charsets import CharsetAdapter
 from model.crop_sets import CropSet, Stored, picture_of
 from model.error_sheet import WorstMistakes
+from model.labels import clean_label
 from model.pictures import BrokenImageError, as_stored, is_plain, rotated
 from model.reader import Picture, Reader
 from model.scores import Score, Tally, combine, kind_of, length_group
@@ -92,18 +92,6 @@ class Scoring:
         for tally in self.sets.values():
             every.merge(tally.reliability)
         return every
-
-
-def clean_label(label: str, charset: str, *, normalise_unicode: bool) -> str:
-    """A label without whitespace (with single spaces where the charset has the space), and in ASCII what the charset lacks."""
-    text = (" " if " " in charset else "").join(label.split())
-    if not normalise_unicode or text.isascii():
-        return text
-    kept = {form for character in charset for form in (character, character.lower(), character.upper())}
-    return "".join(
-        character if character in kept else unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-        for character in unicodedata.normalize("NFC", text)
-    )
 
 
 Labels = list[tuple[str, str] | None]

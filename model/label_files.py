@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from model.data import DataError
+from model.errors import DataError
 
 NAMES = ("labels.tsv", "labels.csv", "gt.txt")
 """What a file of labels is called, so that it is found in a folder."""

@@ -8,6 +8,20 @@ from dataclasses import dataclass
 from model.charsets import CharsetAdapter
 
 
+def clean_label(label: str, charset: str, *, normalise_unicode: bool, keep_whitespace: bool | None = None) -> str:
+    """A label without whitespace (with single spaces where the charset has the space), and in ASCII what the charset lacks."""
+    keeps = " " in charset if keep_whitespace is None else keep_whitespace
+    text = (" " if keeps else "").join(label.split())
+    if not normalise_unicode or text.isascii():
+        return text
+    kept = {form for character in charset for form in (character, character.lower(), character.upper())}
+    # Composed first, so that a letter with its accent is one character, which the charset has or has not.
+    return "".join(
+        character if character in kept else unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+        for character in unicodedata.normalize("NFC", text)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class LabelRules:
     """Which labels are used, and how they are spelt."""
@@ -25,20 +39,8 @@ class LabelRules:
 
     def spell(self, label: str) -> str:
         """`label` in the charset: spelt in ASCII, in the charset's case, without what the charset lacks."""
-        keeps = " " in self.charset if self.keep_whitespace is None else self.keep_whitespace
-        text = (" " if keeps else "").join(label.split())
-        return CharsetAdapter(self.charset)(self._normalise(text) if self.normalise_unicode else text)
-
-    def _normalise(self, text: str) -> str:
-        if text.isascii():
-            return text
-        kept = {form for character in self.charset for form in (character, character.lower(), character.upper())}
-        # Composed first, so that a letter with its accent is one character, which the charset has or has not.
-        composed = unicodedata.normalize("NFC", text)
-        return "".join(
-            character if character in kept else unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-            for character in composed
-        )
+        text = clean_label(label, self.charset, normalise_unicode=self.normalise_unicode, keep_whitespace=self.keep_whitespace)
+        return CharsetAdapter(self.charset)(text)
 
     def __call__(self, label: str) -> str | None:
         """`label` as it is to be read; None if nothing is left of it, or more than the network can read."""

@@ -1,4 +1,4 @@
-"""Where the crops of a training batch come from: memory, archives and folders read as they are needed, and the renderer.
+"""Where the crops of a training batch come from: memory, archives and image files read as they are needed, and the renderer.
 
 A source is asked for crops by number and answers with a `Crops`. It does so in the processes that load data, where crops are
 also augmented one by one.
@@ -6,7 +6,6 @@ also augmented one by one.
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,10 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.archives import Archive
-from model.data import BROKEN_IMAGE, MAX_CENTERS, Crops, concatenate, spelt_centers, unknown_centers
+from model.data import MAX_CENTERS, Crops, concatenate, spelt_centers, unknown_centers
 from model.errors import DataError
-from model.folders import read_labels
+from model.label_files import read_labels
 from model.labels import LabelRules
+from model.pictures import BrokenImageError, as_stored, decode_image, read_file
 from model.preprocess import resize
 from model.synth.dataset import CropSource as CropRenderer
 from model.synth.dataset import Recipe
@@ -127,30 +127,31 @@ class Stored(Protocol):
         ...
 
 
-class LabelledFolder:
-    """A folder with a `labels.tsv`, read by index."""
+class LabelledFiles:
+    """Image files with a file of labels, read by index."""
 
-    def __init__(self, folder: Path) -> None:
-        self._samples = read_labels(folder)
+    def __init__(self, path: Path) -> None:
+        self._files = list(read_labels(path))
 
     def __len__(self) -> int:
         """Number of crops."""
-        return len(self._samples)
+        return len(self._files)
 
     def image(self, index: int) -> bytes:
-        """The encoded image; nothing, which is no image, if its file cannot be read."""
-        try:
-            return self._samples[index][0].read_bytes()
-        except OSError:
-            return b""
+        """The encoded image.
+
+        Raises:
+            BrokenImageError: its file cannot be read.
+        """
+        return read_file(self._files[index].path)
 
     def label(self, index: int) -> str:
         """The label as it is stored."""
-        return self._samples[index][1]
+        return self._files[index].label
 
 
 class StoredSource:
-    """Crops that stay in their archive or folder until they are needed: decoded each time, never all in memory.
+    """Crops that stay in their archive or files until they are needed: decoded each time, never all in memory.
 
     What is held is four bytes a crop: which ones the rules allow. Broken images are found when they are first asked for; the
     next crop that is whole stands in for them, and they are counted across all processes.
@@ -207,18 +208,17 @@ class StoredSource:
             at = (number + step) % len(self)
             if not self._broken[at]:
                 index = int(self.allowed[at])
-                image = self._decode(self.stored.image(index), shrink)
+                image = self._decode(index, shrink)
                 label = self.rules(self.stored.label(index))
                 if image is not None and label is not None:
                     return image, label
                 self._broken[at] = 1
         raise DataError(f"no image in {self.name} can be decoded")
 
-    def _decode(self, encoded: bytes, shrink: bool) -> Image.Image | None:
+    def _decode(self, index: int, shrink: bool) -> Image.Image | None:
         try:
-            with Image.open(io.BytesIO(encoded)) as image:
-                rgb = image.convert("RGB")
-        except BROKEN_IMAGE:
+            rgb = as_stored(decode_image(self.stored.image(index)))
+        except BrokenImageError:
             return None
         if shrink:
             height, width = self.img_size
@@ -276,6 +276,8 @@ _STRIDE = 1 << 40
 """Far beyond the crops of any run."""
 
 
-def open_stored(folder: Path, img_size: tuple[int, int], rules: LabelRules, *, archive: bool) -> StoredSource:
-    """An LMDB archive, or a folder with a `labels.tsv`, as a source that is read as needed."""
-    return StoredSource(folder.name, Archive(folder) if archive else LabelledFolder(folder), img_size, rules)
+def open_stored(path: Path, img_size: tuple[int, int], rules: LabelRules) -> StoredSource:
+    """An LMDB archive (a folder) or a file of labels as a source that is read as needed."""
+    if path.is_dir():
+        return StoredSource(path.name, Archive(path), img_size, rules)
+    return StoredSource(path.parent.name, LabelledFiles(path), img_size, rules)

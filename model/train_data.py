@@ -13,11 +13,11 @@ import lightning
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from model.archives import Archive, find_lmdb, iterate_lmdb
+from model.archives import Archive, find_archives, find_lmdb, iterate_lmdb
 from model.configs import PARSeqConfig
-from model.data import Batch, Crops, read_crops, read_folder, read_synthetic
+from model.data import Batch, Crops, read_crops, read_label_file, read_synthetic
 from model.errors import DataError
-from model.folders import has_labels, read_labels
+from model.label_files import NAMES, find_label_files, read_labels
 from model.labels import LabelRules
 from model.rand_augment import RandAugment
 from model.sources import MemorySource, RenderedSource, Source, StoredSource, join, open_stored
@@ -150,7 +150,7 @@ class DataBuilder:
         if self.args.synthetic_validation:
             self._validate_on("synthetic", self._rendered(self.args.synthetic_validation))
         for folder in self.validation_folders:
-            for source in self._open(folder, self.rules):
+            for source in self._open(folder):
                 self._validate_on("validation", source)
         # In the order that runs have always had.
         order: tuple[str, ...] = ("synthetic", "real", "validation")
@@ -175,7 +175,7 @@ class DataBuilder:
             if name == RENDER:
                 mixed.append(Weighted(self._renderer(), weight))
                 continue
-            parts = self._open(Path(name), self.rules)
+            parts = self._open(Path(name))
             if not self.validation_folders and not args.synthetic_validation:
                 parts = self._hold_out(parts)
             mixed.append(Weighted(join(name, parts), weight))
@@ -213,22 +213,18 @@ class DataBuilder:
                 rest.append(MemorySource(part.name, part.held.take(used)))
         return rest
 
-    def _open(self, folder: Path, rules: LabelRules) -> list[Source]:
-        """All crops at or below a folder, of whichever kind."""
-        if any(folder.glob("shard-*.npz")):
-            return [self._rendered(folder)]
-        if has_labels(folder) or folder.is_file():
-            return self._stored([folder], rules)
-        try:
-            return self._stored(find_lmdb(folder), rules)
-        except DataError:
-            labelled = sorted(path.parent for path in folder.rglob("labels.tsv"))
-            if not labelled:
-                raise DataError(
-                    f"{folder} holds no crops: neither an LMDB archive (data.mdb) nor a labels.tsv, here or below, nor "
-                    "rendered crops (shard-*.npz)"
-                ) from None
-            return self._stored(labelled, rules)
+    def _open(self, path: Path) -> list[Source]:
+        """All crops of a file of labels, or at and below a folder, of whichever kind."""
+        if path.is_file():
+            return self._stored([path], self.rules)
+        shards = sorted({found.parent for found in path.rglob("shard-*.npz")})
+        stored = find_archives(path) + find_label_files(path)
+        if not shards and not stored:
+            raise DataError(
+                f"{path} holds no crops: no LMDB archive (data.mdb), rendered crops (shard-*.npz) or file of labels "
+                f"({', '.join(NAMES)}), here or below"
+            )
+        return [self._rendered(folder) for folder in shards] + self._stored(stored, self.rules)
 
     def _rendered(self, folder: Path) -> Source:
         crops = read_synthetic(folder, self.rules)
@@ -245,23 +241,23 @@ class DataBuilder:
         except (FontsNotFoundError, DictionaryNotFoundError, ValueError) as error:
             raise DataError(str(error)) from None
 
-    def _stored(self, folders: Sequence[Path], rules: LabelRules) -> list[Source]:
-        counts = [len(read_labels(path)) if is_labelled(path) else len(Archive(path)) for path in folders]
+    def _stored(self, paths: Sequence[Path], rules: LabelRules) -> list[Source]:
+        """LMDB archives and files of labels, in memory or not."""
+        counts = [len(Archive(path)) if path.is_dir() else sum(1 for _ in read_labels(path)) for path in paths]
         lazy = self._lazy(sum(counts))
         found: list[Source] = []
-        for folder, count in zip(folders, counts, strict=True):
-            source: Source
-            if lazy:
-                source = open_stored(folder, self.config.img_size, rules, archive=not is_labelled(folder))
-            elif is_labelled(folder):
-                source = MemorySource(folder.name, read_folder(folder, self.config.img_size, rules)[0])
-            else:
-                source = MemorySource(folder.name, read_crops(iterate_lmdb(folder), self.config.img_size, rules, folder)[0])
-            left_out = count - len(source)
+        for path, count in zip(paths, counts, strict=True):
+            source = open_stored(path, self.config.img_size, rules) if lazy else self._read(path, rules)
             how = ", decoded when needed" if lazy else ""
-            print(f"{folder.name}: {len(source)} crops, {left_out} left out{how}", file=sys.stderr)
+            print(f"{source.name}: {len(source)} crops, {count - len(source)} left out{how}", file=sys.stderr)
             found.append(source)
         return found
+
+    def _read(self, path: Path, rules: LabelRules) -> Source:
+        size = self.config.img_size
+        if path.is_dir():
+            return MemorySource(path.name, read_crops(iterate_lmdb(path), size, rules, path)[0])
+        return MemorySource(path.parent.name, read_label_file(path, size, rules)[0])
 
     def _lazy(self, crops: int) -> bool:
         if self.args.lazy is not None:
@@ -269,11 +265,6 @@ class DataBuilder:
         height, width = self.config.img_size
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return self.args.augment == "reference" or crops * height * width * 3 > MEMORY_SHARE * memory
-
-
-def is_labelled(path: Path) -> bool:
-    """Whether it is a folder with a labels file, or such a file."""
-    return path.is_file() or has_labels(path)
 
 
 def split_weight(word: str) -> tuple[str, float]:

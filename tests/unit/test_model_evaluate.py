@@ -19,7 +19,8 @@ from model.charsets import CHARSETS
 from model.crop_sets import CropSet, Stored, crop_sets
 from model.data import DataError
 from model.error_sheet import WorstMistakes
-from model.evaluation import Rules, Scoring, clean_label, run
+from model.evaluation import Rules, Scoring, run
+from model.labels import clean_label
 from model.reader import Picture, Reading
 from model.synth.dataset import ShardError
 from tests.unit.test_model_data import png, write_lmdb

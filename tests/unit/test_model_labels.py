@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from model.charsets import DIGITS_AND_LOWERCASE, PRINTABLE
-from model.errors import DataError
-from model.folders import has_labels, read_labels
 from model.labels import LabelRules
 
 
@@ -43,20 +39,3 @@ def test_labels_that_cannot_be_read_are_refused() -> None:
 
 def test_where_the_kept_characters_stood() -> None:
     assert LabelRules(DIGITS_AND_LOWERCASE, 25).positions("It's!") == [0, 1, 3]
-
-
-def test_a_folder_with_labels(tmp_path: Path) -> None:
-    assert not has_labels(tmp_path)
-    with pytest.raises(DataError, match=r"cannot read .*labels\.tsv"):
-        read_labels(tmp_path)
-    file = tmp_path / "labels.tsv"
-    file.write_bytes("\ufeffa b.png\tTwo words\n\nsub/c.jpg\té\n".encode())
-    assert has_labels(tmp_path)
-    expected = [(tmp_path / "a b.png", "Two words"), (tmp_path / "sub" / "c.jpg", "é")]
-    assert read_labels(tmp_path) == read_labels(file) == expected
-    file.write_text("a.png\tone\nb.png two\n")
-    with pytest.raises(DataError, match=r"line 2: expected a path, a tab and a text, found 'b.png two'"):
-        read_labels(tmp_path)
-    file.write_bytes(b"a.png\t\xff\n")
-    with pytest.raises(DataError, match="not UTF-8"):
-        read_labels(tmp_path)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from model.archives import Archive, find_lmdb
 from model.charsets import DIGITS_AND_LOWERCASE, PRINTABLE
-from model.data import Batch, Crops, read_folder, read_lmdb, read_synthetic
+from model.data import Batch, Crops, read_label_file, read_lmdb, read_synthetic
 from model.errors import DataError
 from model.labels import LabelRules
 from model.rand_augment import RandAugment
@@ -65,8 +65,8 @@ def test_stored_crops_are_the_same_in_memory_and_on_demand(tmp_path: Path) -> No
     assert (held.labels, left_out) == (["w0", "w1", "w2", "w3", "!!"], 1)
     numbers = np.array([3, 0, 4])
     expected = held.take(numbers)
-    assert np.array_equal(read_folder(folder, SIZE, RULES)[0].images, held.images)
-    for source in (open_stored(archive, SIZE, RULES, archive=True), open_stored(folder, SIZE, RULES, archive=False)):
+    assert np.array_equal(read_label_file(folder / "labels.tsv", SIZE, RULES)[0].images, held.images)
+    for source in (open_stored(archive, SIZE, RULES), open_stored(folder / "labels.tsv", SIZE, RULES)):
         assert len(source) == 5
         found = source.crops(numbers, None, [()] * 3)
         assert found.labels == expected.labels
@@ -78,24 +78,24 @@ def test_broken_crops_are_skipped_and_counted_once(tmp_path: Path) -> None:
     content = samples(5)
     content[1] = (b"no picture", "w1")
     content[2] = (picture(2)[:-40], "w2")
-    source = open_stored(write_lmdb(tmp_path / "lmdb", content), SIZE, RULES, archive=True)
+    source = open_stored(write_lmdb(tmp_path / "lmdb", content), SIZE, RULES)
     for _ in range(2):
         assert source.crops(np.array([0, 1, 2, 4]), None, [()] * 4).labels == ["w0", "w3", "w3", "w4"]
     assert source.broken == 2
     missing = write_folder(tmp_path / "folder", samples(2))
     (missing / "1.png").unlink()
-    assert read_folder(missing, SIZE, RULES)[1] == 1
+    assert read_label_file(missing / "labels.tsv", SIZE, RULES)[1] == 1
     bad = write_lmdb(tmp_path / "bad", [(b"", "a"), (b"", "b")])
     with pytest.raises(DataError, match="no image in bad can be decoded"):
-        open_stored(bad, SIZE, RULES, archive=True).crops(np.array([1]), None, [()])
+        open_stored(bad, SIZE, RULES).crops(np.array([1]), None, [()])
     with pytest.raises(DataError, match="no usable crop in bad"):
-        open_stored(bad, SIZE, LabelRules("x", 25), archive=True)
+        open_stored(bad, SIZE, LabelRules("x", 25))
 
 
 def test_broken_crops_are_counted_across_processes(tmp_path: Path) -> None:
     content = samples(6)
     content[3] = (b"no picture", "w3")
-    source = open_stored(write_lmdb(tmp_path / "lmdb", content), SIZE, RULES, archive=True)
+    source = open_stored(write_lmdb(tmp_path / "lmdb", content), SIZE, RULES)
     list(islice(DataLoader(BatchStream([(source, 6)], seed=0), batch_size=None, num_workers=2), 2))
     assert source.broken == 1
 
@@ -151,7 +151,7 @@ def mixture(tmp_path: Path, recipe: Recipe) -> list[tuple[Crops | Source, int]]:
     if not archive.exists():
         write_lmdb(archive, samples(5))
     memory, _ = read_lmdb(archive, SIZE, PRINTABLE, 25)
-    return [(memory, 2), (open_stored(archive, SIZE, RULES, archive=True), 3), (RenderedSource(recipe, SIZE, RULES), 3)]
+    return [(memory, 2), (open_stored(archive, SIZE, RULES), 3), (RenderedSource(recipe, SIZE, RULES), 3)]
 
 
 def same(left: Batch, right: Batch) -> bool:

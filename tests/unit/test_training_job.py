@@ -187,7 +187,7 @@ def test_data_that_cannot_be_used(options: dict[str, Any], tmp_path: Path, capsy
     (tmp_path / "empty").mkdir()
     (tmp_path / "fonts").mkdir()
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"--source": tmp_path / "empty"}, "holds no crops: neither an LMDB archive"),
+        ({"--source": tmp_path / "empty"}, "holds no crops: no LMDB archive"),
         ({"--real": tmp_path / "real"}, "not both"),
         ({"--source": [], "--train-dir": "real"}, "give that too"),
         ({"--source": [], "--render": True, "--render-fonts": tmp_path / "fonts"}, "no usable font face"),
