@@ -22,7 +22,7 @@ from model.labels import LabelRules
 from model.rand_augment import RandAugment
 from model.sources import MemorySource, RenderedSource, Source, StoredSource, join, open_stored
 from model.stream import BatchStream, shares_of
-from model.synth.corpus import DictionaryNotFoundError
+from model.synth.corpus import DictionaryNotFoundError, NoWordsError
 from model.synth.dataset import Recipe
 from model.synth.fonts import FONT_FOLDERS, FontsNotFoundError
 
@@ -238,7 +238,7 @@ class DataBuilder:
         recipe = Recipe("train", args.seed, tuple(args.render_fonts) or FONT_FOLDERS, words=args.render_words)
         try:
             return RenderedSource(recipe, self.config.img_size, self.rules)
-        except (FontsNotFoundError, DictionaryNotFoundError, ValueError) as error:
+        except (FontsNotFoundError, DictionaryNotFoundError, NoWordsError) as error:
             raise DataError(str(error)) from None
 
     def _stored(self, paths: Sequence[Path], rules: LabelRules) -> list[Source]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning
 import numpy as np
 
 from tests.unit.test_model_data import write_lmdb
@@ -73,3 +75,22 @@ def run_module(module: str, arguments: Sequence[str], folder: Path, **options: A
 def environment() -> dict[str, str]:
     """Of a job: this project first on the path, and no colours or bars for a terminal."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "dumb"}
+
+
+class KillAfter(lightning.Callback):
+    """Ends the process as a power cut would, once a step is done. Given by `--trainer.callbacks`."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
+        """Checkpoints are saved after this is called: the step after next tells."""
+        if trainer.global_step == self.step + 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fonts_at_hand() -> Path:
+    """A folder of fonts that every development environment has."""
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from model.synth.corpus import DictionaryNotFoundError
+from model.synth.corpus import DictionaryNotFoundError, NoWordsError
 from model.synth.dataset import CropSource, Recipe, ShardError, ShardFormat, write_shards
 from model.synth.fonts import DEFAULT_CACHE, FONT_FOLDERS, FontsNotFoundError
 from model.synth.sheet import draw_sheet
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             draw_sheet(crops, dots=options.dots).save(options.sheet)
         if options.output is not None:
             _write(options, recipe, source)
-    except (FontsNotFoundError, DictionaryNotFoundError, ShardError) as error:
+    except (FontsNotFoundError, DictionaryNotFoundError, NoWordsError, ShardError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
