@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,8 +26,15 @@ SERVER_ERROR = 500
 class ServiceReader:
     """Reads by posting crops as they are stored, and as PNG files what is not stored as it shall be seen."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, url: str, *, transport: httpx.BaseTransport | None = None, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
         """Ask the service what it serves.
+
+        Args:
+            url: where it is.
+            transport: instead of the network.
+            sleep: waits for so many seconds while the service is busy.
 
         Raises:
             ServiceError: there is no such service.
@@ -38,7 +45,8 @@ class ServiceReader:
             address = httpx.URL()
         if address.scheme not in ("http", "https") or not address.host:
             raise ServiceError(f"{url!r} is no address of a service: http://HOST:PORT or https://HOST:PORT is one")
-        self._client = httpx.Client(base_url=address, timeout=TIMEOUT_S)
+        self._client = httpx.Client(base_url=address, timeout=TIMEOUT_S, transport=transport)
+        self._sleep = sleep
         try:
             model = self._model()
         except ServiceError:
@@ -111,7 +119,7 @@ class ServiceReader:
             wait_s = _retry_after_s(answer)
             if answer.status_code not in BUSY or time.monotonic() + wait_s > end_s:
                 break
-            time.sleep(wait_s)
+            self._sleep(wait_s)
         if not answer.is_success:
             raise ServiceError(f"{self._client.base_url} answered {answer.status_code}: {_detail(answer)}")
         return answer

@@ -17,7 +17,7 @@ from pathlib import Path
 import lmdb
 from tqdm import tqdm
 
-from model.data import DataError
+from model.errors import DataError
 from model.label_files import NAMES, LabelledFile, count_labels, label_files, read_labels
 from model.pictures import BrokenImageError, decode_image, read_file
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 
-import lmdb
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.data import DataError, iterate_lmdb
-from model.label_files import NAMES, count_labels, find_label_files, read_labels
+from model.archives import Archive, iterate_lmdb
+from model.errors import DataError
+from model.label_files import NAMES, count_labels, read_labels
 from model.pictures import decode_image, read_file
 from model.synth.dataset import ShardError
+from model.walk import files_below
+
+SHARDS = "shard-*.npz"
 
 Stored = bytes | Path | NDArray[np.uint8]
 """A crop as it is kept: an image file's bytes, its path, or pixels."""
@@ -29,6 +34,8 @@ class CropSet:
     """Crops, for a progress bar; of a file of labels an estimate."""
     iterate: Callable[[], Iterator[tuple[Stored, str]]]
     """Crops and their labels, in order."""
+    kind: str = ""
+    """`LMDB`, `shards` or the name of the file of labels."""
 
 
 def crop_sets(source: Path) -> list[CropSet]:
@@ -38,19 +45,26 @@ def crop_sets(source: Path) -> list[CropSet]:
     of these in it. Their names are their paths below `source`.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or an archive is damaged.
     """
     if source.is_file():
         return [_labelled(source, source.parent.resolve().name)]
-    found = {path.parent: _archive for path in source.rglob("data.mdb")}
-    found |= {path.parent: _shards for path in source.rglob("shard-*.npz")}
-    sets = [make(folder, _name(folder, source)) for folder, make in found.items()]
-    sets += [_labelled(path, _name(path.parent, source)) for path in find_label_files(source)]
+    files = list(files_below(source))
+    sets = [_archive(path.parent, _name(path.parent, source)) for path in files if path.name == "data.mdb"]
+    rendered = {path.parent for path in files if fnmatch(path.name, SHARDS)}
+    sets += [_shards(folder, _name(folder, source)) for folder in rendered]
+    sets += [_labelled(path, _name(path.parent, source)) for path in files if path.name in NAMES]
     if not sets:
         raise DataError(
             f"no LMDB archive (data.mdb), rendered shards or file of labels ({', '.join(NAMES)}) in {source} or below it"
         )
-    return sorted(sets, key=lambda found: found.name)
+    return sorted(_told_apart(sets), key=lambda found: found.name)
+
+
+def _told_apart(sets: list[CropSet]) -> list[CropSet]:
+    """One folder may hold several data sets."""
+    names = Counter(crops.name for crops in sets)
+    return [replace(crops, name=f"{crops.name} ({crops.kind})") if names[crops.name] > 1 else crops for crops in sets]
 
 
 def _name(folder: Path, root: Path) -> str:
@@ -59,32 +73,22 @@ def _name(folder: Path, root: Path) -> str:
 
 
 def _archive(folder: Path, name: str) -> CropSet:
-    return CropSet(name, count_lmdb(folder), lambda: iterate_lmdb(folder))
-
-
-def count_lmdb(folder: Path) -> int:
-    """Crops that an LMDB archive says it holds; 0 when it does not say (reading it tells what is wrong)."""
-    try:
-        with lmdb.open(str(folder), readonly=True, lock=False) as archive, archive.begin() as transaction:
-            count = transaction.get(b"num-samples", b"")
-    except lmdb.Error:
-        return 0
-    return int(count) if count.isdigit() else 0
+    return CropSet(name, len(Archive(folder)), lambda: iterate_lmdb(folder), "LMDB")
 
 
 def _labelled(path: Path, name: str) -> CropSet:
-    return CropSet(name, count_labels(path), lambda: ((file.path, file.label) for file in read_labels(path)))
+    return CropSet(name, count_labels(path), lambda: ((file.path, file.label) for file in read_labels(path)), path.name)
 
 
 def _shards(folder: Path, name: str) -> CropSet:
-    paths = sorted(folder.glob("shard-*.npz"))
+    paths = sorted(folder.glob(SHARDS))
 
     def iterate() -> Iterator[tuple[Stored, str]]:
         for path in paths:
             images = _array(path, "images")
             yield from zip(images, map(str, _array(path, "labels")), strict=True)
 
-    return CropSet(name, sum(len(_array(path, "labels")) for path in paths), iterate)
+    return CropSet(name, sum(len(_array(path, "labels")) for path in paths), iterate, "shards")
 
 
 def _array(path: Path, key: str) -> NDArray[np.uint8]:

@@ -11,15 +11,16 @@ import argparse
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from model.calibration import draw_reliability
 from model.charsets import CHARSETS
 from model.configs import ConfigError
 from model.crop_sets import CropSet, crop_sets
-from model.data import DataError
 from model.download import DownloadError
 from model.error_sheet import WorstMistakes
+from model.errors import DataError
 from model.evaluation import Rules, Scoring, run
 from model.loading import WeightsError
 from model.options import add_network_options, network_reader
@@ -66,7 +67,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="count labels longer than the model can say as errors, not leave them out",
     )
     parser.add_argument(
-        "--no-normalise-unicode", action="store_true", help="do not spell in ASCII (NFKD) what the test charset lacks"
+        "--normalise-unicode",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="spell characters that the test charset lacks in ASCII, é as e (default: yes)",
+    )
+    parser.add_argument(
+        "--keep-whitespace",
+        action=argparse.BooleanOptionalAction,
+        help="keep spaces in labels (default: if the test charset has the space)",
     )
     add_network_options(parser)
     return parser
@@ -84,12 +93,12 @@ def data_sets(folders: list[Path]) -> list[CropSet]:
     names = [crops.name for _, crops in found]
     if len(set(names)) == len(names):
         return [crops for _, crops in found]
-    return [CropSet(f"{folder}:{crops.name}", crops.count, crops.iterate) for folder, crops in found]
+    return [replace(crops, name=f"{folder}:{crops.name}") for folder, crops in found]
 
 
 def evaluate(args: argparse.Namespace, reader: Reader) -> list[Scoring]:
     """Score a reader on all data sets that `args` names, under all its test charsets."""
-    rules = Rules(args.rotation, not args.no_normalise_unicode, args.keep_long_labels)
+    rules = Rules(args.rotation, args.normalise_unicode, args.keep_whitespace, args.keep_long_labels)
     scorings = []
     for index, name in enumerate(dict.fromkeys(args.charset)):
         charset = reader.charset if name == OF_MODEL else CHARSETS[name]

@@ -29,7 +29,8 @@ class Rules:
     rotation: float = 0.0
     """Degrees counter-clockwise."""
     normalise_unicode: bool = True
-    """Spell in ASCII (NFKD) what the charset lacks."""
+    keep_whitespace: bool | None = None
+    """Both as for `clean_label`."""
     keep_long_labels: bool = False
     """Count crops as errors whose label is longer than the model can say; the reference leaves them out."""
 
@@ -58,7 +59,10 @@ class Scoring:
 
     def label(self, dataset: str, stored: str) -> tuple[str, str] | None:
         """The label before and after it is mapped onto the charset; None, and counted, if the crop is left out."""
-        whole = clean_label(stored, self.charset, normalise_unicode=self.rules.normalise_unicode)
+        rules = self.rules
+        whole = clean_label(
+            stored, self.charset, normalise_unicode=rules.normalise_unicode, keep_whitespace=rules.keep_whitespace
+        )
         mapped = self.adapt(whole)
         # As in the reference the length is that before mapping: what cannot be read whole is no fair crop.
         if len(whole) > self.max_label_length and not self.rules.keep_long_labels:

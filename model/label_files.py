@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from model.errors import DataError
+from model.walk import files_below
 
 NAMES = ("labels.tsv", "labels.csv", "gt.txt")
 """What a file of labels is called, so that it is found in a folder."""
@@ -39,7 +40,7 @@ def label_files(folder: Path) -> list[Path]:
 
 def find_label_files(folder: Path) -> list[Path]:
     """The files of labels in `folder` and below it, sorted."""
-    return sorted(path for name in NAMES for path in folder.rglob(name) if path.is_file())
+    return sorted(path for path in files_below(folder) if path.name in NAMES)
 
 
 def count_labels(path: Path) -> int:
@@ -65,7 +66,7 @@ def read_labels(path: Path, images: Path | None = None) -> Iterator[LabelledFile
             for number, (name, label) in enumerate(rows):
                 if number == 0 and name.strip().lower() in PATH_HEADERS and label.strip().lower() in TEXT_HEADERS:
                     continue
-                yield LabelledFile(folder / name, label)
+                yield LabelledFile(folder / name.strip(), label)
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8: save it as UTF-8") from None
     except csv.Error as error:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from model.walk import files_below
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """Of what is looked for in folders; a file that is named may have any."""
 STANDARD_INPUT = "-"
@@ -27,7 +29,7 @@ def expand(name: str) -> list[Path]:
     """
     path = Path(name)
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        found = sorted(file for file in files_below(path) if file.suffix.lower() in SUFFIXES)
         if not found:
             raise NothingFoundError("no image in this folder or below it")
         return found

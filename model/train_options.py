@@ -74,7 +74,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         help="train on this, in a share of each batch that follows from the weights (1): an LMDB or a folder of such, a folder "
-        "with a labels.tsv, a folder of rendered crops, or the word `render`; repeat",
+        "with a file of labels, a folder of rendered crops, or the word `render`; repeat",
     )
     group.add_argument("--data-root", type=Path, metavar="FOLDER", help="holds train/, val/ and test/")
     group.add_argument("--train-dir", metavar="NAME", help="train on all below train/NAME of --data-root: real, synth, ...")

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from model import convert
+from model.archives import iterate_lmdb
 from model.charsets import PRINTABLE
-from model.data import DataError, iterate_lmdb, read_lmdb
+from model.data import read_lmdb
+from model.errors import DataError
 from model.label_files import find_label_files, read_labels
 from tests.unit.test_model_data import png
 
@@ -40,7 +42,7 @@ def test_labels_are_read_as_they_stand(tmp_path: Path, name: str, lines: str) ->
 
 def test_text_files_may_have_the_forms_of_others(tmp_path: Path) -> None:
     path = tmp_path / "gt.txt"
-    path.write_text('word_1.png, "Say ""cheese, please"\nsub/2.png two words\nx y.png\ttab wins, "ha"\nlone.png\n')
+    path.write_text('word_1.png, "Say ""cheese, please"\nsub/2.png   two words\nx y.png\ttab wins, "ha"\nlone.png\n')
     found = [(file.path.as_posix(), file.label) for file in read_labels(path, Path("/images"))]
     assert found == [
         ("/images/word_1.png", 'Say ""cheese, please'),

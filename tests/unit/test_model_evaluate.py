@@ -17,8 +17,8 @@ from PIL import Image
 from model import evaluate
 from model.charsets import CHARSETS
 from model.crop_sets import CropSet, Stored, crop_sets
-from model.data import DataError
 from model.error_sheet import WorstMistakes
+from model.errors import DataError
 from model.evaluation import Rules, Scoring, run
 from model.labels import clean_label
 from model.reader import Picture, Reading
@@ -62,7 +62,7 @@ def distance(one: str, other: str) -> int:
     return row[-1]
 
 
-LABELS = ["Don't", "STOP!", "42", "b7", "a-b", "...", "über", "elevenchars"]
+LABELS = ["Don't", "STOP!", "42", "b7", "a-b", "...", "über", "eleven-char"]
 TEXTS = [("dont", 0.9), ("SToP!", 0.8), ("4Z", 0.95), ("b7", 0.3), ("ab", 0.5), ("..", 0.6), ("uber", 0.7), ("eleven", 0.2)]
 
 
@@ -117,16 +117,23 @@ def test_crops_are_shown_as_stored_or_rotated(tmp_path: Path) -> None:
     glass.save(clear, "PNG")
     plain = io.BytesIO()
     image.save(plain, "PNG")
-    files = [plain.getvalue(), encoded.getvalue(), clear.getvalue()]
+    # One colour of a palette is transparent.
+    palette, few = io.BytesIO(), image.quantize(8)
+    few.save(palette, "PNG", transparency=few.getpixel((1, 1)))
+    files = [plain.getvalue(), encoded.getvalue(), clear.getvalue(), palette.getvalue()]
     write_lmdb(tmp_path / "set", [(file, "a") for file in files])
     upright, turned = FakeReader([("a", 1.0)]), FakeReader([("a", 1.0)])
+    # The corner of the palette's picture may have another shade of black.
+    upright.texts = turned.texts = [("a", 1.0)] * 256
     evaluated(tmp_path, upright)
     evaluated(tmp_path, turned, "--rotation", "30")
     # Orientation and transparency do not count in data sets; who would heed them must not be given the file.
-    assert [picture.file for picture in upright.shown[0]] == [files[0], None, None]
-    assert all(np.array_equal(picture.image, image) for picture in upright.shown[0])
-    assert all(np.array_equal(picture.image, image.rotate(30, expand=True)) for picture in turned.shown[0])
-    assert [picture.file for picture in turned.shown[0]] == [None, None, None]
+    assert [picture.file for picture in upright.shown[0]] == [files[0], None, None, None]
+    wanted = [image, image, image, few.convert("RGB")]
+    for picture, rotated, stored in zip(upright.shown[0], turned.shown[0], wanted, strict=True):
+        assert np.array_equal(picture.image, stored)
+        assert np.array_equal(rotated.image, stored.rotate(30, expand=True))
+        assert rotated.file is None
 
 
 def test_every_kind_of_data_is_found_below_a_folder(tmp_path: Path) -> None:
@@ -137,6 +144,7 @@ def test_every_kind_of_data_is_found_below_a_folder(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "x.png").write_bytes(png(3))
     (tmp_path / "plain" / "gt.txt").write_text("x.png\te\nmissing.png\tf\n")
+    (tmp_path / "plain" / "again").symlink_to(tmp_path / "plain")
     found = crop_sets(tmp_path)
     assert [(crops.name, crops.count) for crops in found] == [("plain", 2), ("rendered", 2), ("test/lmdb", 2)]
     texts = [("", 0.0), ("a", 1.0), ("c", 1.0), ("e", 1.0)]
@@ -152,6 +160,19 @@ def test_every_kind_of_data_is_found_below_a_folder(tmp_path: Path) -> None:
         crop_sets(tmp_path)
     with pytest.raises(DataError, match="no LMDB archive"):
         crop_sets(tmp_path / "nowhere")
+
+
+def test_one_folder_may_hold_several_data_sets(tmp_path: Path) -> None:
+    folder = write_lmdb(tmp_path / "set", [(png(0), "a")])
+    (folder / "x.png").write_bytes(png(0))
+    (folder / "gt.txt").write_text("x.png\tb\n")
+    (folder / "labels.tsv").write_text("x.png\ta\nx.png\ta\n")
+    _, [scoring] = evaluated(tmp_path, FakeReader([("a", 1.0)]))
+    assert [(score.dataset, score.crops, score.accuracy) for score in scoring.scores()] == [
+        ("set (LMDB)", 1, 100.0),
+        ("set (gt.txt)", 1, 0.0),
+        ("set (labels.tsv)", 2, 100.0),
+    ]
 
 
 def test_sets_of_one_name_are_told_apart(tmp_path: Path) -> None:
