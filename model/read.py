@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -135,7 +136,12 @@ def conduct(
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         print(f"parseq-read: cannot read the list {args.from_file}: {reason}", file=sys.stderr)
         return EXIT_USAGE
-    run.read(list(run.names(arguments)))
+    try:
+        run.read(list(run.names(arguments)))
+    except BrokenPipeError:
+        # Whoever reads our output has seen enough, as `head` does. Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_SOME_FAILED
     return EXIT_SOME_FAILED if run.failed else 0
 
 

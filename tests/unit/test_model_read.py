@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from model.parseq import PARSeq
 from model.picture_paths import NothingFoundError, expand
 from model.pictures import as_seen
 from tests.unit.test_model_training import TINY
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +140,14 @@ def test_wrong_calls_are_one_line(options: list[str], told: str, capsys: pytest.
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
+
+
+def test_output_that_nobody_wants_ends_quietly(images: Path, network: list[str]) -> None:
+    command = [sys.executable, "-m", "export.read", str(images / "b.png"), *network]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process, process.stdout, process.stderr:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(100) == 1
