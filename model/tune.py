@@ -91,6 +91,8 @@ def search_with_ray(args: argparse.Namespace, words: list[str]) -> list[TrialRes
     Raises:
         DataError: a trial failed, or the search cannot be resumed.
     """
+    if (args.output / SEARCH_FOLDER).exists() and not args.resume:
+        raise DataError(f"{args.output} already holds a search: add --resume to go on, or choose another --output")
     # Trials read the paths of the command line, which may be relative; and nothing is told to anybody.
     os.environ.update(RAY_CHDIR_TO_TRIAL_DIR="0", RAY_USAGE_STATS_ENABLED="0")
     import ray
@@ -127,8 +129,6 @@ def _tuner(args: argparse.Namespace, words: list[str], output: Path, tune: Any) 
     trainable = tune.with_resources(trial, {"cpu": args.cpus_per_trial, "gpu": args.gpus_per_trial})
     record = str(output / SEARCH_FOLDER)
     if tune.Tuner.can_restore(record):
-        if not args.resume:
-            raise DataError(f"{output} already holds a search: add --resume to go on, or choose another --output")
         return tune.Tuner.restore(record, trainable, resume_unfinished=True, restart_errored=True)
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search import BasicVariantGenerator

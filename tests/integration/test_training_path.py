@@ -1,4 +1,4 @@
-"""From pictures to an artifact, by the documented commands: render, convert, train, stop, resume, fine-tune, export, score."""
+"""From pictures to an artifact by the documented commands: rendering, training, a kill, fine-tuning, export, scores."""
 
 from __future__ import annotations
 
