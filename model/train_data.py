@@ -20,7 +20,8 @@ from model.errors import DataError
 from model.label_files import NAMES, find_label_files, read_labels
 from model.labels import LabelRules
 from model.rand_augment import RandAugment
-from model.sources import MemorySource, RenderedSource, Source, StoredSource, join, open_stored
+from model.sources import MemorySource, RenderedSource, Source, join
+from model.stored import StoredSource, open_stored
 from model.stream import BatchStream, shares_of
 from model.synth.corpus import DictionaryNotFoundError, NoWordsError
 from model.synth.dataset import Recipe

@@ -95,8 +95,11 @@ def search_with_ray(args: argparse.Namespace, words: list[str]) -> list[TrialRes
         raise DataError(f"{args.output} already holds a search: add --resume to go on, or choose another --output")
     # Trials read the paths of the command line, which may be relative; and nothing is told to anybody.
     os.environ.update(RAY_CHDIR_TO_TRIAL_DIR="0", RAY_USAGE_STATS_ENABLED="0")
-    import ray
-    from ray import tune
+    try:
+        import ray
+        from ray import tune
+    except ModuleNotFoundError:
+        raise DataError("Ray is not installed: it is the extra `tune`, pip install -c constraints.txt -e '.[tune]'") from None
 
     output = args.output.absolute()
     local = {"_node_ip_address": "127.0.0.1", "include_dashboard": False} if args.address == "local" else {}

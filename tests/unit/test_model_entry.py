@@ -16,6 +16,7 @@ from model import entry
         (export_entry.benchmark, "export.benchmark", "matplotlib"),
         (entry.convert, "model.convert", "lmdb"),
         (entry.train, "model.train", "lightning"),
+        (entry.tune, "model.tune", "lightning"),
         (export_entry.export, "export.__main__", "onnx"),
     ],
 )

@@ -18,7 +18,8 @@ from model.data import Batch, Crops, read_label_file, read_lmdb, read_synthetic
 from model.errors import DataError
 from model.labels import LabelRules
 from model.rand_augment import RandAugment
-from model.sources import JoinedSource, MemorySource, RenderedSource, Source, open_stored
+from model.sources import JoinedSource, MemorySource, RenderedSource, Source
+from model.stored import open_stored
 from model.stream import BatchStream, shares_of
 from model.synth.corpus import Corpus
 from model.synth.dataset import Recipe, render_indexed
