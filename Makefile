@@ -20,7 +20,8 @@ SBOM ?= build/sbom.cdx.json
 PIP := -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help serve dev test lint format export train render verify-gpu-placement verify-images verify-dashboard clean
+.PHONY: help serve dev test lint format export train evaluate benchmark convert render clean
+.PHONY: verify-gpu-placement verify-images verify-dashboard
 .PHONY: fuzz hostile sbom
 .PHONY: api-fuzz overload soak rolling-restart
 
@@ -51,6 +52,15 @@ export: $(DEV_READY) ## Export a model: make export ARGS='--model parseq-nano --
 
 train: $(DEV_READY) ## Train a model: make train ARGS='--synthetic crops --output runs/mine'
 	$(DEV_BIN)/parseq-train $(ARGS)
+
+evaluate: $(DEV_READY) ## Score a model: make evaluate ARGS='--data data/test --charset 36 94'
+	$(DEV_BIN)/parseq-evaluate $(ARGS)
+
+benchmark: $(DEV_READY) ## Measure a model: make benchmark ARGS='--model parseq-nano --plot latency.png'
+	$(DEV_BIN)/parseq-benchmark $(ARGS)
+
+convert: $(DEV_READY) ## Build an LMDB from image files: make convert ARGS='photos data/train/real/mine'
+	$(DEV_BIN)/parseq-convert $(ARGS)
 
 render: $(DEV_READY) ## Render crops to train on: make render ARGS='--output crops --count 100000 --split train'
 	$(DEV_BIN)/python -m model.synth $(ARGS)

@@ -27,16 +27,16 @@ def run(script: str, module: str) -> int:
     return int(entry.main())
 
 
-def read() -> int:
-    """`parseq-read`."""
-    return run("parseq-read", "model.read")
-
-
-def evaluate() -> int:
-    """`parseq-evaluate`."""
-    return run("parseq-evaluate", "model.evaluate")
+def convert() -> int:
+    """`parseq-convert`."""
+    return run("parseq-convert", "model.convert")
 
 
 def train() -> int:
     """`parseq-train`."""
     return run("parseq-train", "model.train")
+
+
+def tune() -> int:
+    """`parseq-tune`."""
+    return run("parseq-tune", "model.tune")

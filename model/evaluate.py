@@ -1,139 +1,157 @@
-"""`parseq-evaluate`: accuracy, 1 - NED and confidence on archives of word crops.
+"""`parseq-evaluate`: accuracy, 1 - NED, confidence and calibration on data sets of labelled word crops.
 
-Definitions are the reference implementation's: text and label are mapped onto the test charset; accuracy is the share of exact
-matches; NED is the edit distance over the length of the longer; confidence is the product of the token probabilities.
+Definitions are the reference implementation's (docs/evaluation.md): text and label are mapped onto the test charset; accuracy
+is the share of exact matches; NED is the edit distance over the length of the longer; confidence is the product of the token
+probabilities; label length is that of what was read.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
-from rapidfuzz.distance import Levenshtein
-from tqdm import tqdm
-
-from model.charsets import CHARSETS, CharsetAdapter
+from model.calibration import draw_reliability
+from model.charsets import CHARSETS
 from model.configs import ConfigError
-from model.data import Crops, DataError, find_lmdb, read_lmdb, read_synthetic
+from model.crop_sets import CropSet, crop_sets
 from model.download import DownloadError
+from model.error_sheet import WorstMistakes
+from model.errors import DataError
+from model.evaluation import Rules, Scoring, run
 from model.loading import WeightsError
-from model.options import add_network_options, load_network
-from model.parseq import PARSeq
-from model.reader import Reading, read_batches
+from model.options import add_network_options, network_reader
+from model.reader import Reader
+from model.report import tables, write_csv, write_json
+from model.scores import Score, combine, score, table
+from model.synth.dataset import ShardError
+
+__all__ = ["Score", "combine", "score", "table"]
+INPUT_ERRORS = (ConfigError, DataError, ShardError, WeightsError, DownloadError)
+OF_MODEL = "model"
+"""In place of a test charset's name: all characters that the model can give."""
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """The score of one data set. All but `crops` in per cent, `label_length` in characters."""
-
-    dataset: str
-    crops: int
-    accuracy: float
-    one_minus_ned: float
-    confidence: float
-    label_length: float
-
-
-def score(dataset: str, readings: list[Reading], labels: list[str], charset: str) -> Score:
-    """Score readings against labels, both mapped onto `charset`."""
-    adapt = CharsetAdapter(charset)
-    pairs = [(adapt(reading.text), adapt(label)) for reading, label in zip(readings, labels, strict=True)]
-    count = len(pairs)
-    return Score(
-        dataset,
-        count,
-        accuracy=100 * sum(text == label for text, label in pairs) / count,
-        one_minus_ned=100 * sum(Levenshtein.normalized_similarity(text, label) for text, label in pairs) / count,
-        confidence=100 * sum(reading.confidence for reading in readings) / count,
-        label_length=sum(len(label) for _, label in pairs) / count,
+def build_parser() -> argparse.ArgumentParser:
+    """The command line, for checkpoints."""
+    parser = argparse.ArgumentParser(
+        prog="parseq-evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-
-
-def combine(scores: list[Score]) -> Score:
-    """All data sets as one, weighted by their crops."""
-    count = sum(score.crops for score in scores)
-
-    def mean(name: str) -> float:
-        return float(sum(getattr(score, name) * score.crops for score in scores) / count)
-
-    names = ("accuracy", "one_minus_ned", "confidence", "label_length")
-    return Score("combined", count, **{name: mean(name) for name in names})
-
-
-def table(scores: list[Score]) -> str:
-    """The scores as a text table."""
-    width = max(len("dataset"), *(len(score.dataset) for score in scores))
-    lines = [f"| {'dataset':<{width}} | crops | accuracy | 1 - NED | confidence | label length |"]
-    lines.append(f"|:{'-' * width}-|------:|---------:|--------:|-----------:|-------------:|")
-    lines += [
-        f"| {s.dataset:<{width}} | {s.crops:5d} | {s.accuracy:8.2f} | {s.one_minus_ned:7.2f} | {s.confidence:10.2f} "
-        f"| {s.label_length:12.2f} |"
-        for s in scores
-    ]
-    return "\n".join(lines)
-
-
-def tell(scores: list[Score], json_file: Path | None) -> None:
-    """Print the table, and write the scores to `json_file` if there is one."""
-    print(table(scores))
-    if json_file:
-        json_file.write_text(json.dumps([asdict(entry) for entry in scores], indent=1) + "\n", encoding="utf-8")
-
-
-def data_sets(folder: Path, network: PARSeq, charset: str) -> list[tuple[str, Crops]]:
-    """The LMDB archives at or below `folder`, or the shards of rendered crops in it."""
-    if any(folder.glob("shard-*.npz")):
-        return [(folder.name, read_synthetic(folder))]
-    config = network.config
-    found = []
-    for archive in find_lmdb(folder):
-        # The label length is no reason to leave a test crop out: a text too long for the network counts as an error.
-        crops, left_out = read_lmdb(archive, config.img_size, charset, max_label_length=sys.maxsize)
-        if left_out:
-            print(f"{archive.name}: {left_out} crops left out (no character of the test charset, or broken)", file=sys.stderr)
-        found.append((archive.name, crops))
-    return found
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="parseq-evaluate", description=__doc__)
-    parser.add_argument("--data", type=Path, action="append", required=True, help="LMDB, folder of LMDBs or of shards; repeat")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        help="LMDB archive, rendered shards, file of labels, or a folder with any of them in it; repeat (default: data/test)",
+    )
+    parser.add_argument(
+        "--charset",
+        choices=[*CHARSETS, OF_MODEL],
+        nargs="+",
+        default=["36"],
+        help="test charsets, a table for each; `model`: all characters the model can give (default: 36)",
+    )
+    parser.add_argument("--rotation", type=float, default=0.0, metavar="DEGREES", help="turn crops counter-clockwise")
+    parser.add_argument("--batch-size", type=_positive, default=64, help="crops at a time (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="also write everything to this file")
+    parser.add_argument("--csv", type=Path, help="also write the tables' rows to this file")
+    parser.add_argument("--error-sheet", type=Path, metavar="FILE.png", help="draw the most confident mistakes (first charset)")
+    parser.add_argument("--errors", type=_positive, default=48, help="mistakes on that sheet, at most (default: %(default)s)")
+    parser.add_argument("--reliability", type=Path, metavar="FILE.png", help="draw accuracy over confidence")
+    parser.add_argument("--by-kind", action="store_true", help="also tables by kind of text and by length of the label")
+    parser.add_argument(
+        "--keep-long-labels",
+        action="store_true",
+        help="count labels longer than the model can say as errors, not leave them out",
+    )
+    parser.add_argument(
+        "--normalise-unicode",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="spell characters that the test charset lacks in ASCII, é as e (default: yes)",
+    )
+    parser.add_argument(
+        "--keep-whitespace",
+        action=argparse.BooleanOptionalAction,
+        help="keep spaces in labels (default: if the test charset has the space)",
+    )
     add_network_options(parser)
-    parser.add_argument("--charset", choices=list(CHARSETS), default="36", help="test charset (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--json", type=Path, help="also write the scores to this file")
-    return parser.parse_args(argv)
+    return parser
 
 
-def evaluate(args: argparse.Namespace) -> list[Score]:
-    """Score the network that `args` asks for on all data sets."""
-    network = load_network(args)
-    charset = CHARSETS[args.charset]
-    scores = []
-    for name, crops in (found for folder in args.data for found in data_sets(folder, network, charset)):
-        readings: list[Reading] = []
-        with tqdm(total=len(crops), desc=name, unit="crop") as bar:
-            for batch in read_batches(network, crops.images, args.batch_size):
-                readings += batch
-                bar.update(len(batch))
-        scores.append(score(name, readings, crops.labels, charset))
-    return [*scores, combine(scores)] if len(scores) > 1 else scores
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
+
+
+def data_sets(folders: list[Path]) -> list[CropSet]:
+    """The data sets of all folders; those of the same name are told apart by their folders'."""
+    found = [(folder, crops) for folder in folders for crops in crop_sets(folder)]
+    names = [crops.name for _, crops in found]
+    if len(set(names)) == len(names):
+        return [crops for _, crops in found]
+    return [replace(crops, name=f"{folder}:{crops.name}") for folder, crops in found]
+
+
+def evaluate(args: argparse.Namespace, reader: Reader) -> list[Scoring]:
+    """Score a reader on all data sets that `args` names, under all its test charsets."""
+    rules = Rules(args.rotation, args.normalise_unicode, args.keep_whitespace, args.keep_long_labels)
+    scorings = []
+    for index, name in enumerate(dict.fromkeys(args.charset)):
+        charset = reader.charset if name == OF_MODEL else CHARSETS[name]
+        worst = WorstMistakes(args.errors if args.error_sheet and index == 0 else 0)
+        scorings.append(Scoring(name, charset, reader.max_label_length, rules, worst))
+    run(reader, data_sets(args.data or [Path("data/test")]), scorings, rules, args.batch_size)
+    if reader.refused:
+        print(f"{reader.refused} crops were refused by {reader.description}; they count as read empty", file=sys.stderr)
+    for scoring in scorings:
+        for dataset, reasons in scoring.left_out.items():
+            told = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
+            if told:
+                print(f"{dataset}, charset {scoring.name}: left out {told}", file=sys.stderr)
+        if not scoring.scores():
+            raise DataError(f"no crop could be scored under charset {scoring.name}: see what was left out above")
+    return scorings
+
+
+def report(args: argparse.Namespace, reader: Reader, scorings: list[Scoring]) -> None:
+    """Print the tables and write the files asked for."""
+    print(tables(scorings, by_kind=args.by_kind))
+    if args.json:
+        write_json(args.json, scorings, model=reader.description, rotation=args.rotation)
+    if args.csv:
+        write_csv(args.csv, scorings)
+    if args.error_sheet:
+        scorings[0].worst.draw(args.error_sheet)
+    if args.reliability:
+        draw_reliability({scoring.name: scoring.reliability() for scoring in scorings}, args.reliability)
+
+
+def conduct(
+    args: argparse.Namespace,
+    open_reader: Callable[[argparse.Namespace], Reader] = network_reader,
+    more_errors: tuple[type[Exception], ...] = (),
+) -> int:
+    """Evaluate what `open_reader` opens; the exit code."""
+    wrong_input: tuple[type[Exception], ...] = (*INPUT_ERRORS, *more_errors)
+    try:
+        with closing(open_reader(args)) as reader:
+            report(args, reader, evaluate(args, reader))
+    except wrong_input as error:
+        print(f"parseq-evaluate: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"parseq-evaluate: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; the exit code."""
-    args = parse_args(argv)
-    try:
-        scores = evaluate(args)
-    except (ConfigError, DataError, WeightsError, DownloadError) as error:
-        print(f"parseq-evaluate: {error}", file=sys.stderr)
-        return 2
-    tell(scores, args.json)
-    return 0
+    """Entry point for checkpoints: 0, or 2 for a wrong call or data that cannot be used."""
+    return conduct(build_parser().parse_args(argv))
 
 
 if __name__ == "__main__":

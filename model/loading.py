@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import pickle  # nosec B403 - for its exceptions; weights are loaded without code
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.configs import ConfigError, PARSeqConfig, config_from_mapping, named_config
@@ -18,6 +20,8 @@ from model.parseq import PARSeq
 FREE_FIELDS = frozenset({"decode_ar", "refine_iters", "perm_num", "perm_forward", "perm_mirrored", "dropout"})
 """What weights can be used with otherwise than they were trained with."""
 BUNDLED_FOLDER = Path(__file__).parent / "weights"
+CONFIG_KEY = "parseq_config"
+"""Of the architecture in the metadata of safetensors files."""
 PREFIX = "model."
 """Of the network's keys in checkpoints that hold a whole training system."""
 
@@ -76,10 +80,10 @@ def load(
     if config is None:
         raise ConfigError("the weights file does not tell its architecture: give the name of a network or a config")
     if inside is not None:
-        _check_agrees(config, inside, str(weights))
+        check_agrees(config, inside, str(weights))
     network = PARSeq(config)
     if state is not None:
-        _check_fit(network, state, str(weights))
+        check_fit(network, state, str(weights))
         network.load_state_dict(state)
     return network.eval()
 
@@ -103,15 +107,33 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], PARSeqConfig | None]:
         ) from None
     except Exception:  # readers of pickles and archives fail on foreign bytes in every way there is
         raise WeightsError(f"{path} is damaged or is no weights file: fetch or export it again") from None
-    inside = None
+    inside = _config_beside(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        inside = _config_inside(content.get("hyper_parameters"))
+        inside = config_inside(content.get("hyper_parameters"))
         content = content["state_dict"]
     if not isinstance(content, dict) or not content or not _is_state_dict(content):
         raise WeightsError(f"{path} does not hold a state dict (names to tensors)")
     if any(key.startswith(PREFIX) for key in content):
         content = {key.removeprefix(PREFIX): value for key, value in content.items() if key.startswith(PREFIX)}
     return content, inside
+
+
+def save_weights(network: PARSeq, path: Path) -> None:
+    """Write the network's weights as safetensors; the file tells its architecture."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(state, path, {CONFIG_KEY: json.dumps(network.config.to_dict())})
+
+
+def _config_beside(path: Path) -> PARSeqConfig | None:
+    """The architecture in the metadata of a safetensors file that `save_weights` has written."""
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(path, "pt") as file:
+        told = (file.metadata() or {}).get(CONFIG_KEY)
+    try:
+        return config_inside(json.loads(told)) if told else None
+    except ValueError:
+        return None
 
 
 def _is_state_dict(content: dict[Any, Any]) -> bool:
@@ -127,7 +149,7 @@ def _read_file(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _config_inside(hyper_parameters: Any) -> PARSeqConfig | None:
+def config_inside(hyper_parameters: Any) -> PARSeqConfig | None:
     """The architecture that a training checkpoint tells, ours (`config`) or the reference's (flat names)."""
     if not isinstance(hyper_parameters, dict):
         return None
@@ -141,17 +163,26 @@ def _config_inside(hyper_parameters: Any) -> PARSeqConfig | None:
         return None
 
 
-def _check_agrees(wanted: PARSeqConfig, inside: PARSeqConfig, source: str) -> None:
-    """What no tensor's shape would tell: other heads, or the same number of other characters."""
+def check_agrees(wanted: PARSeqConfig, inside: PARSeqConfig, source: str, but: frozenset[str] = frozenset()) -> None:
+    """What no tensor's shape would tell: other heads, or the same number of other characters. Fields of `but` may differ.
+
+    Raises:
+        WeightsError: they contradict each other.
+    """
     for name, value in inside.to_dict().items():
-        if name not in FREE_FIELDS and wanted.to_dict()[name] != value:
+        if name not in FREE_FIELDS | but and wanted.to_dict()[name] != value:
             raise WeightsError(
                 f"{source} says that it was trained with {name} {value!r}, not {wanted.to_dict()[name]!r}: "
                 "leave the model's name and config out, or give those it was trained with"
             )
 
 
-def _check_fit(network: PARSeq, state: dict[str, Tensor], source: str) -> None:
+def check_fit(network: PARSeq, state: dict[str, Tensor], source: str) -> None:
+    """Whether `state` has all of the network's tensors, in their shapes, and no others.
+
+    Raises:
+        WeightsError: it has not.
+    """
     wanted = network.state_dict()
     classes = state.get("head.weight")
     if classes is not None and classes.dim() == 2 and classes.shape[0] != wanted["head.weight"].shape[0]:

@@ -6,9 +6,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from model.configs import read_config
+import torch
+
+from model.configs import ConfigError, read_config
 from model.loading import load
 from model.parseq import PARSeq
+from model.reader import NetworkReader, Reader
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +23,8 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "--decode", choices=["ar", "nar"], help="autoregressive or all characters at once (default: the config's)"
     )
     parser.add_argument("--refine-iters", type=int, help="refinement passes (default: the config's)")
+    parser.add_argument("--device", help="where PyTorch computes, such as cpu or cuda (default: cuda where there is one)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: the library's choice)")
 
 
 def load_network(args: argparse.Namespace) -> PARSeq:
@@ -40,3 +45,19 @@ def load_network(args: argparse.Namespace) -> PARSeq:
         changes["refine_iters"] = args.refine_iters
     network.config = replace(network.config, **changes)
     return network
+
+
+def network_reader(args: argparse.Namespace) -> Reader:
+    """The network the options ask for, as a reader.
+
+    Raises:
+        ConfigError, WeightsError, DownloadError: see `model.loading.load`.
+    """
+    network = load_network(args)
+    if args.threads > 0:
+        torch.set_num_threads(args.threads)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return NetworkReader(network, str(args.weights or args.model or args.config or "parseq-nano"), device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there, or none at all
+        raise ConfigError(f"cannot compute on {device}: {str(error).splitlines()[0]}") from None

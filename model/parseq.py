@@ -162,7 +162,7 @@ class PARSeq(nn.Module):
         refined: Tensor = self.head(self.decoder(query, self.embed_tokens(ids), memory, blocked, content_blocked))
         return refined
 
-    def permutation_loss(self, memory: Tensor, targets: Tensor, orders: Tensor) -> Tensor:
+    def permutation_loss(self, memory: Tensor, targets: Tensor, orders: Tensor, count: Tensor | None = None) -> Tensor:
         """The permuted language-modelling loss over all orders, in one pass.
 
         The mean negative log likelihood of every predicted token under every order. From the third order on the end token does
@@ -172,6 +172,7 @@ class PARSeq(nn.Module):
             memory: float `(B, N, E)`, from `encode`.
             targets: int64 `(B, L + 2)`, from `Tokenizer.encode`.
             orders: int64 `(P, L + 2)`, from `draw_permutations`.
+            count: divide the sum by this instead of by the number of predicted tokens.
 
         Returns:
             The loss, a scalar.
@@ -181,9 +182,20 @@ class PARSeq(nn.Module):
         content_blocked, query_blocked = attention_masks(orders.to(targets.device))
         padding = ((inputs == pad_id) | (inputs == eos_id))[:, None, None, :]
         logits = self._answer_orders(memory, inputs, padding, query_blocked, content_blocked)
-        wanted = outputs.unsqueeze(0).repeat(len(orders), 1, 1)
-        wanted[2:][wanted[2:] == eos_id] = pad_id
-        return F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), ignore_index=pad_id)
+        wanted = self._wanted(outputs, len(orders))
+        reduction = "mean" if count is None else "sum"
+        loss = F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), ignore_index=pad_id, reduction=reduction)
+        return loss if count is None else loss / count
+
+    def count_predicted(self, targets: Tensor, orders: Tensor) -> Tensor:
+        """How many tokens `permutation_loss` is the mean of."""
+        return (self._wanted(targets[:, 1:], len(orders)) != self.tokenizer.pad_id).sum()
+
+    def _wanted(self, outputs: Tensor, orders: int) -> Tensor:
+        """What is to be predicted under each order, int64 `(P, B, L + 1)`."""
+        wanted = outputs.unsqueeze(0).repeat(orders, 1, 1)
+        wanted[2:][wanted[2:] == self.tokenizer.eos_id] = self.tokenizer.pad_id
+        return wanted
 
     def _answer_orders(
         self, memory: Tensor, inputs: Tensor, padding: Tensor, query_blocked: Tensor, content_blocked: Tensor

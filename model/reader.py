@@ -1,16 +1,18 @@
-"""Reading crops with a network, in batches."""
+"""Reading crops, in batches: with a network here, with anything else that gives readings elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from model.parseq import PARSeq
-from model.preprocess import normalise
+from model.preprocess import normalise, resize
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,61 @@ class Reading:
     """Product of the probabilities of the text's tokens, the end token's included."""
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A crop to be read."""
+
+    image: Image.Image
+    """RGB, as it shall be seen."""
+    file: bytes | None = None
+    """The image file, where decoding it plainly gives `image`."""
+
+
+class Reader(Protocol):
+    """What reads crops: a network, an artifact, a service."""
+
+    description: str
+    """What it is, for reports."""
+    charset: str
+    """All characters that it can give."""
+    max_label_length: int
+    """The longest text that it can give, in characters."""
+    refused: int
+    """Crops so far that it would not take; they count as read empty."""
+
+    def read(self, pictures: Sequence[Picture]) -> list[Reading]:
+        """A reading for each picture."""
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+class NetworkReader:
+    """Reads with a network in PyTorch."""
+
+    def __init__(self, network: PARSeq, description: str, device: str = "cpu") -> None:
+        """Prepare reading.
+
+        Args:
+            network: in evaluation mode.
+            description: for reports.
+            device: where to compute, by PyTorch's name.
+        """
+        self.description = description
+        self.charset = network.config.charset_train
+        self.max_label_length = network.config.max_label_length
+        self.refused = 0
+        self._network = network.to(device)
+
+    def read(self, pictures: Sequence[Picture]) -> list[Reading]:
+        """A reading for each picture, all of them as one batch."""
+        pixels = np.stack([resize(picture.image, self._network.config.img_size) for picture in pictures])
+        return next(read_batches(self._network, pixels, len(pixels)))
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
 def read_batches(network: PARSeq, images: NDArray[np.uint8], batch_size: int = 64) -> Iterator[list[Reading]]:
     """Read crops batch by batch.
 
@@ -30,8 +87,9 @@ def read_batches(network: PARSeq, images: NDArray[np.uint8], batch_size: int = 6
         images: uint8 `(n, height, width, 3)` of the network's size.
         batch_size: crops at a time.
     """
+    device = network.pos_queries.device
     for start in range(0, len(images), batch_size):
         with torch.inference_mode():
-            logits = network(normalise(torch.from_numpy(images[start : start + batch_size])))
+            logits = network(normalise(torch.from_numpy(images[start : start + batch_size]).to(device)))
             texts, probabilities = network.tokenizer.decode(logits.softmax(-1))
         yield [Reading(text, float(p.prod())) for text, p in zip(texts, probabilities, strict=True)]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from model.synth.corpus import DictionaryNotFoundError
+from model.synth.corpus import DictionaryNotFoundError, NoWordsError
 from model.synth.dataset import CropSource, Recipe, ShardError, ShardFormat, write_shards
 from model.synth.fonts import DEFAULT_CACHE, FONT_FOLDERS, FontsNotFoundError
 from model.synth.sheet import draw_sheet
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.output is None and options.sheet is None:
         parser.error("nothing to do: give --output FOLDER, --sheet FILE.png or both")
     folders = tuple(options.fonts) or FONT_FOLDERS
-    recipe = Recipe(options.split, options.seed, folders, options.cache)
+    recipe = Recipe(options.split, options.seed, folders, options.cache, options.words)
     try:
         # Scans the fonts once, here, before several workers would all do it; and fails early.
         source = recipe.source()
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             draw_sheet(crops, dots=options.dots).save(options.sheet)
         if options.output is not None:
             _write(options, recipe, source)
-    except (FontsNotFoundError, DictionaryNotFoundError, ShardError) as error:
+    except (FontsNotFoundError, DictionaryNotFoundError, NoWordsError, ShardError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fonts", type=Path, action="append", default=[], metavar="FOLDER", help="look here instead (repeatable)"
     )
+    parser.add_argument("--words", type=Path, metavar="FILE", help="words to draw, one a line (default: the dictionaries)")
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="where the scan of the fonts is kept")
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw a contact sheet")
     parser.add_argument("--sheet-crops", type=_positive, default=80, help="crops on it (default: %(default)s)")

@@ -43,6 +43,16 @@ class DictionaryNotFoundError(RuntimeError):
         )
 
 
+class NoWordsError(ValueError):
+    """A list of words has none that can be drawn, or none for the split."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no words to draw from: one word in twenty is for validation and the others are for training, and only those of "
+            "1 to 22 letters from A to Z are drawn"
+        )
+
+
 def read_dictionary(path: Path) -> list[str]:
     """The words of a file with one a line. Raises DictionaryNotFoundError when there is none."""
     if not path.exists():
@@ -109,7 +119,7 @@ class _WordPool:
 
     def __init__(self, words: Sequence[str]) -> None:
         if not words:
-            raise ValueError("no words to draw from")
+            raise NoWordsError
         by_length: dict[int, list[str]] = {}
         for word in sorted(set(words)):
             if len(word) < len(_LENGTH_WEIGHTS):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from model.synth.corpus import MAX_LENGTH, Corpus
+from model.synth.corpus import MAX_LENGTH, Corpus, read_dictionary
 from model.synth.fonts import DEFAULT_CACHE, FONT_FOLDERS, FontsNotFoundError, Split, load_faces, split_faces
 from model.synth.render import Crop, CropRenderer
 
@@ -41,13 +41,16 @@ class Recipe:
     seed: int
     font_folders: Sequence[Path] = FONT_FOLDERS
     cache: Path | None = DEFAULT_CACHE
+    words: Path | None = None
+    """A file of words to draw from, one a line, instead of the dictionaries."""
 
     def source(self) -> CropSource:
         """A function from an index to its crop. Raises FontsNotFoundError or DictionaryNotFoundError."""
         faces = split_faces(load_faces(self.font_folders, self.cache), self.split)
         if not faces:
             raise FontsNotFoundError(self.font_folders, self.split)
-        return partial(render_indexed, Corpus(self.split), CropRenderer(faces), self)
+        words = None if self.words is None else read_dictionary(self.words)
+        return partial(render_indexed, Corpus(self.split, words, words), CropRenderer(faces), self)
 
 
 class Shards(NamedTuple):

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from model.charsets import DIGITS_AND_LOWERCASE, PRINTABLE
-from model.data import BatchStream, Crops, DataError, concatenate, find_lmdb, iterate_lmdb, read_lmdb, read_synthetic
+from model.data import Crops, DataError, concatenate, find_lmdb, iterate_lmdb, read_lmdb, read_synthetic
 from model.preprocess import resize
+from model.stream import BatchStream
 
 
 def png(colour: int) -> bytes:
@@ -57,7 +58,7 @@ def test_lmdb_errors_name_the_cause(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="damaged or no LMDB"):
         next(iterate_lmdb(tmp_path / "junk"))
     with pytest.raises(DataError, match="no usable crop"):
-        read_lmdb(write_lmdb(tmp_path / "odd", [(png(1), "é")]), (32, 128), PRINTABLE, 25)
+        read_lmdb(write_lmdb(tmp_path / "odd", [(png(1), "ж")]), (32, 128), PRINTABLE, 25)
     with pytest.raises(DataError, match="no rendered crops"):
         read_synthetic(tmp_path)
 

@@ -11,9 +11,12 @@ from model import entry
 @pytest.mark.parametrize(
     ("script", "module", "missing"),
     [
-        (entry.read, "model.read", "torch"),
-        (entry.evaluate, "model.evaluate", "rapidfuzz"),
+        (export_entry.read, "export.read", "torch"),
+        (export_entry.evaluate, "export.evaluate", "rapidfuzz"),
+        (export_entry.benchmark, "export.benchmark", "matplotlib"),
+        (entry.convert, "model.convert", "lmdb"),
         (entry.train, "model.train", "lightning"),
+        (entry.tune, "model.tune", "lightning"),
         (export_entry.export, "export.__main__", "onnx"),
     ],
 )
@@ -35,5 +38,5 @@ def test_a_missing_extra_is_one_line(
 
 def test_an_installed_job_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["parseq-read", "no-such-file.png"])
-    assert entry.read() == 1
+    assert export_entry.read() == 1
     assert "there is no such file" in capsys.readouterr().err

@@ -1,85 +1,82 @@
-"""Scores by hand, and the reading and scoring commands in the small."""
+"""Scores, groups and calibration by hand."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
-from model import evaluate, read
+from model.calibration import BINS, Reliability
 from model.charsets import CHARSETS
-from model.configs import config_from_mapping
-from model.evaluate import Score, combine, score, table
-from model.parseq import PARSeq
+from model.error_sheet import WorstMistakes
 from model.reader import Reading
-from tests.unit.test_model_data import png, write_lmdb
-from tests.unit.test_model_training import TINY
-
-
-@pytest.fixture
-def network_options(tmp_path: Path) -> list[str]:
-    torch.manual_seed(0)
-    network = PARSeq(config_from_mapping(TINY))
-    save_file(network.state_dict(), tmp_path / "w.safetensors")
-    (tmp_path / "c.json").write_text(json.dumps(TINY))
-    return ["--config", str(tmp_path / "c.json"), "--weights", str(tmp_path / "w.safetensors")]
+from model.scores import Score, combine, kind_of, length_group, score, table
 
 
 def test_scores_by_hand() -> None:
     readings = [Reading("Word", 0.5), Reading("it's", 0.9), Reading("cat", 0.4), Reading("", 0.2)]
     labels = ["WORD", "its", "cart", "ab"]
     insensitive = score("set", readings, labels, CHARSETS["36"])
-    assert insensitive == Score("set", 4, 50.0, pytest.approx(100 * (1 + 1 + 0.75 + 0) / 4), pytest.approx(50.0), 3.25)
+    # Of "word", "its", "cat" and "": the length is that of what was read.
+    assert insensitive == Score("set", 4, 50.0, pytest.approx(100 * (1 + 1 + 0.75 + 0) / 4), pytest.approx(50.0), 2.5)
     assert score("set", readings, labels, CHARSETS["94"]).accuracy == 0.0
 
 
 def test_data_sets_are_combined_by_their_crops() -> None:
     combined = combine([Score("a", 1, 100.0, 100.0, 90.0, 4.0), Score("b", 3, 0.0, 40.0, 10.0, 8.0)])
-    assert combined == Score("combined", 4, 25.0, 55.0, 30.0, 7.0)
-    assert "| combined |     4 |    25.00 |" in table([combined])
+    assert combined == Score("Combined", 4, 25.0, 55.0, 30.0, 7.0)
 
 
-def test_evaluate_command(tmp_path: Path, network_options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    write_lmdb(tmp_path / "data" / "one", [(png(1), "a"), (png(2), "!"), (png(3), "longer than the network can say")])
-    write_lmdb(tmp_path / "data" / "two", [(png(1), "a")])
-    output = tmp_path / "scores.json"
-    assert evaluate.main(["--data", str(tmp_path / "data"), "--json", str(output), *network_options]) == 0
-    scores = json.loads(output.read_text())
-    # A label too long for the network stays and counts as an error; one without a scored character cannot be scored.
-    assert [(entry["dataset"], entry["crops"]) for entry in scores] == [("one", 2), ("two", 1), ("combined", 3)]
-    captured = capsys.readouterr()
-    assert "one: 1 crops left out" in captured.err
-    assert captured.out.startswith("| dataset ")
+def test_the_table_has_the_form_of_the_reference() -> None:
+    scores = [Score("IIIT5k", 3000, 99.1, 99.65, 98.2, 5.14), Score("CUTE80", 288, 98.26, 99.2, 97.1, 5.5)]
+    assert table(scores, combined=combine(scores)).splitlines() == [
+        "| Dataset  | # samples | Accuracy | 1 - NED | Confidence | Label Length |",
+        "|:--------:|----------:|---------:|--------:|-----------:|-------------:|",
+        "| IIIT5k   |      3000 |    99.10 |   99.65 |      98.20 |         5.14 |",
+        "| CUTE80   |       288 |    98.26 |   99.20 |      97.10 |         5.50 |",
+        "|----------|-----------|----------|---------|------------|--------------|",
+        "| Combined |      3288 |    99.03 |   99.61 |      98.10 |         5.17 |",
+    ]
 
 
-def test_evaluate_errors_are_one_line(tmp_path: Path, network_options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate.main(["--data", str(tmp_path / "none"), *network_options]) == 2
-    assert capsys.readouterr().err.startswith("parseq-evaluate: no LMDB archive")
-    assert evaluate.main(["--data", str(tmp_path), "--model", "nope"]) == 2
-    assert "unknown model 'nope'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("label", "kind"),
+    [
+        ("Word", "words"),
+        ("two words", "words"),
+        ("été", "words"),
+        ("26", "numbers"),
+        ("A4", "mixed"),
+        ("it's", "punctuation"),
+    ],
+)
+def test_kinds_of_text(label: str, kind: str) -> None:
+    assert kind_of(label) == kind
 
 
-def test_pictures_are_read_as_a_viewer_shows_them() -> None:
-    image = Image.new("RGBA", (4, 2), (0, 0, 0, 0))
-    assert read.as_seen(image).convert("RGB").getpixel((0, 0)) == (255, 255, 255)
-    photo = Image.new("RGB", (4, 2), "red")
-    photo.getexif()[0x0112] = 6
-    assert read.as_seen(photo).size == (2, 4)
+def test_groups_of_lengths() -> None:
+    assert [length_group(length) for length in (1, 3, 4, 8, 9, 14, 15, 25, 26, 99)] == [
+        "1-3", "1-3", "4-8", "4-8", "9-14", "9-14", "15-25", "15-25", "26 or more", "26 or more",
+    ]  # fmt: skip
 
 
-def test_read_command(tmp_path: Path, network_options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
-    Image.new("RGB", (60, 20), "white").save(good)
-    bad.write_bytes(b"no image")
-    assert read.main([str(bad), str(good), "--json", *network_options]) == 1
-    captured = capsys.readouterr()
-    assert json.loads(captured.out)["file"] == str(good)
-    assert captured.err == f"parseq-read: {bad}: not a readable image\n"
-    assert read.main([str(good), "--decode", "nar", "--refine-iters", "2", *network_options]) == 0
-    assert capsys.readouterr().out.startswith(f"{good}: ")
-    assert read.main([str(good), "--weights", str(bad)]) == 2
-    assert "bad.png" in capsys.readouterr().err
+def test_calibration_by_hand() -> None:
+    reliability = Reliability()
+    for confidence, right in ((0.96, True), (0.98, False), (0.50, True), (0.50, True), (0.0, False), (1.0, True)):
+        reliability.add(confidence, right)
+    # The last bin: 2 of 3 right at a mean of 0.98; that of 0.5: 2 of 2; the first: right about being wrong.
+    assert reliability.expected_calibration_error() == pytest.approx((abs(2 - 2.94) + abs(2 - 1.0) + 0) / 6)
+    assert [(found.crops, found.accuracy) for found in reliability.bins()] == [(1, 0.0), (2, 1.0), (3, pytest.approx(2 / 3))]
+
+
+def test_the_edges_of_bins_belong_to_the_bin_below() -> None:
+    reliability = Reliability()
+    reliability.add(1 / BINS, True)
+    reliability.add(1 / BINS + 1e-9, True)
+    assert reliability.crops[:2] == [1, 1]
+
+
+def test_only_the_most_confident_mistakes_are_kept() -> None:
+    worst = WorstMistakes(2)
+    for confidence in (0.1, 0.9, 0.5, 0.9, 0.3):
+        worst.add(confidence, Image.new("RGB", (4, 4)), "label", f"read {confidence}", "set")
+    assert [row[0] for row in worst.rows()] == [0.9, 0.9]

@@ -15,7 +15,8 @@ from model.data import Batch, Crops
 from model.loading import load
 from model.parseq import PARSeq
 from model.system import RecognitionSystem
-from model.train import VALIDATION_BATCH, main, validation_loader
+from model.train import main
+from model.train_data import VALIDATION_BATCH, validation_loader
 from tests.unit.test_model_data import png, write_lmdb
 
 TINY = {

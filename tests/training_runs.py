@@ -1,0 +1,96 @@
+"""Tiny data and networks to run the training job on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+
+from tests.unit.test_model_data import write_lmdb
+from tests.unit.test_model_sources import picture
+
+ROOT = Path(__file__).parents[1]
+TINY: dict[str, Any] = {
+    "stem": "residual",
+    "patch_size": [8, 4],
+    "embed_dim": 16,
+    "enc_num_heads": 2,
+    "dec_num_heads": 2,
+    "enc_depth": 1,
+    "dropout": 0.1,
+    "max_label_length": 6,
+}
+
+
+def write_shards(folder: Path, count: int = 24) -> Path:
+    """Rendered crops, of noise."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    labels = (["one", "Two", "3", "four!", "#5", "six"] * count)[:count]
+    centers = np.full((count, 25, 2), np.nan, np.float16)
+    for row, label in zip(centers, labels, strict=True):
+        row[: len(label)] = rng.random((len(label), 2))
+    images = rng.integers(0, 255, (count, 32, 128, 3), np.uint8)
+    np.savez(folder / "shard-00000.npz", images=images, labels=np.array(labels), glyph_centers=centers)
+    return folder
+
+
+def write_archive(folder: Path, count: int = 12) -> Path:
+    """An LMDB archive of noise."""
+    return write_lmdb(folder, [(picture(i), f"w{i}") for i in range(count)])
+
+
+def write_config(path: Path, **changes: Any) -> Path:
+    """The tiny network."""
+    path.write_text(json.dumps({**TINY, **changes}))
+    return path
+
+
+def words(options: Mapping[str, Any]) -> list[str]:
+    """Options as words of a command line: `True` is a flag, a list repeats."""
+    found: list[str] = []
+    for name, value in options.items():
+        if value is True:
+            found.append(name)
+        else:
+            values: Sequence[Any] = value if isinstance(value, list) else [value]
+            found += [word for item in values for word in (name, str(item))]
+    return found
+
+
+def run_module(module: str, arguments: Sequence[str], folder: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a job in a process of its own, as its command does."""
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False, **options)
+
+
+def environment() -> dict[str, str]:
+    """Of a job: this project first on the path, and no colours or bars for a terminal."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "dumb"}
+
+
+class KillAfter(lightning.Callback):
+    """Ends the process as a power cut would, once a step is done. Given by `--trainer.callbacks`."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
+        """Checkpoints are saved after this is called: the step after next tells."""
+        if trainer.global_step == self.step + 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fonts_at_hand() -> Path:
+    """A folder of fonts that every development environment has."""
+    import matplotlib
+
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf"

@@ -1,0 +1,143 @@
+"""Options of the training job: files, the Trainer's, and what they make of the network and the schedule."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.charsets import CHARSETS, PRINTABLE
+from model.configs import NAMED, ConfigError, PARSeqConfig
+from model.parseq import PARSeq
+from model.schedule import rate_factor, scaled_rate
+from model.train import network_config, parse_args, weights_name
+from model.train_data import split_weight
+from model.train_options import RECIPES, recipe_names
+
+
+def test_the_trainers_options_are_checked_and_built() -> None:
+    timer = '{"class_path": "lightning.pytorch.callbacks.Timer", "init_args": {"duration": "00:01:00:00"}}'
+    words = ["--trainer.precision", "bf16-mixed", "--trainer.accumulate_grad_batches=4", "--trainer.callbacks", timer]
+    _, options = parse_args(["--output", "x", *words])
+    assert (options["precision"], options["accumulate_grad_batches"]) == ("bf16-mixed", 4)
+    assert type(options["callbacks"]).__name__ == "Timer"
+    assert parse_args(["--output", "x"])[1] == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trainer.precisoin", "32"], "unrecognized arguments: --trainer.precisoin"),
+        (["--trainer.accumulate_grad_batches", "four"], "accumulate_grad_batches"),
+        (["--trainer.max_steps", "4"], "--trainer.max_steps is set by the job: use --steps"),
+        (["--nonsense", "4"], "unrecognized arguments: --nonsense"),
+        (["--steps", "four"], "--steps: invalid int value"),
+        (["--run", "nope.yaml"], "cannot read the run file nope.yaml .*nano, reference"),
+    ],
+)
+def test_wrong_options_are_one_message(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse_args(["--output", "x", *words])
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) <= 2
+    assert re.search(message, error)
+
+
+def test_a_file_of_options(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "steps: 7\nsource: [a=2, render]\nlazy: false\nrender_fonts: fonts\ntrainer:\n  precision: bf16-mixed\n"
+        "  callbacks: {class_path: lightning.pytorch.callbacks.Timer}\n"
+    )
+    args, options = parse_args(["--run", str(file), "--output", "x", "--source", "b", "--trainer.precision", "32-true"])
+    assert (args.steps, args.source, args.lazy, args.render_fonts) == (7, ["a=2", "render", "b"], False, [Path("fonts")])
+    assert options["precision"] == "32-true"
+    assert type(options["callbacks"]).__name__ == "Timer"
+    assert parse_args(["--run", str(file), "--output", "x", "--steps", "8"])[0].steps == 8
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- a", "must hold a mapping"),
+        ("trainer: 3", "must hold a mapping"),
+        ("a: [", "not valid YAML"),
+        ("run: b", "another run file"),
+    ],
+)
+def test_files_that_are_no_options(tmp_path: Path, content: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.yaml").write_text(content)
+    with pytest.raises(SystemExit):
+        parse_args(["--run", str(tmp_path / "run.yaml"), "--output", "x"])
+    assert message in capsys.readouterr().err
+
+
+def test_the_recipe_of_the_bundled_model_is_the_default() -> None:
+    chosen, options = parse_args(["--run", "nano", "--output", "x"])
+    default, none = parse_args(["--output", "x"])
+    told = {"run": ["nano"], "model": "parseq-nano", "charset": "94"}
+    assert vars(chosen) == {**vars(default), **told}
+    assert (options, none) == ({"gradient_clip_val": 1.0}, {})
+
+
+@pytest.mark.parametrize(("model", "charset"), list(product(NAMED, CHARSETS)))
+def test_every_model_has_every_charset(model: str, charset: str) -> None:
+    args, _ = parse_args(["--run", "reference", "--output", "x", "--model", model, "--charset", charset])
+    config = network_config(args, None)
+    assert config == replace(NAMED[model], charset_train=CHARSETS[charset])
+    with torch.device("meta"):
+        assert PARSeq(config).head.out_features == int(charset) + 1
+    assert (args.batch_size, args.lr, args.scale_lr) == (384, 7e-4, True)
+
+
+def test_recipes_are_packaged() -> None:
+    assert recipe_names() == ["nano", "reference"]
+    assert "recipes/*.yaml" in (RECIPES.parents[1] / "pyproject.toml").read_text()
+
+
+def test_charsets_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").write_text("abc\nжщэ\na\n", encoding="utf-8")
+    config = network_config(parse_args(["--output", "x", "--charset", str(tmp_path / "letters.txt")])[0], None)
+    assert config.charset_train == "abcжщэ"
+    args, _ = parse_args(["--output", "x", "--add-characters", "äöa ", "--max-label-length", "40"])
+    config = network_config(args, None)
+    assert (config.charset_train, config.max_label_length) == (PRINTABLE + "äö ", 40)
+    assert weights_name(args, config) == "parseq-nano"
+    with pytest.raises(ConfigError, match="the charset '35' is none of 36, 62, 94, nor a UTF-8 text file"):
+        network_config(parse_args(["--output", "x", "--charset", "35"])[0], None)
+
+
+def test_a_resumed_run_keeps_its_network() -> None:
+    mine = PARSeqConfig(charset_train="abc", embed_dim=24, enc_num_heads=2, dec_num_heads=2)
+    checkpoint = {"hyper_parameters": {"config": mine.to_dict()}}
+    assert network_config(parse_args(["--output", "x"])[0], checkpoint) == mine
+    with pytest.raises(ConfigError, match="the run in x has charset_train 'abc', not 'abcd'"):
+        network_config(parse_args(["--output", "x", "--add-characters", "d"])[0], checkpoint)
+
+
+def test_weights_of_sources() -> None:
+    assert split_weight("a/b") == ("a/b", 1.0)
+    assert split_weight("a/b=0.25") == ("a/b", 0.25)
+    assert split_weight("a=b/c") == ("a=b/c", 1.0)
+    assert split_weight("a=b=2") == ("a=b", 2.0)
+
+
+@pytest.mark.parametrize(("steps", "fraction"), [(100, 0.075), (1000, 0.3), (7, 0.5)])
+def test_one_cycle_is_pytorchs(steps: int, fraction: float) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2.0, steps, pct_start=fraction, cycle_momentum=False)
+    for step in range(steps):
+        factor = rate_factor("onecycle", step, steps, warmup_steps=0, decay_fraction=0, warmup_fraction=fraction)
+        assert 2 * factor == pytest.approx(schedule.get_last_lr()[0], rel=1e-6)
+        optimizer.step()
+        if step + 1 < steps:
+            schedule.step()
+
+
+def test_the_rate_is_scaled_as_the_reference_does() -> None:
+    assert scaled_rate(7e-4, 384, 2, 1) == pytest.approx(7e-4 * 1.5 * 2**0.5)
+    assert scaled_rate(1.0, 64, 1, 4) == 1.0

@@ -1,0 +1,228 @@
+"""The training job with its options, on tiny networks: repeatable, resumable, averaged, and stopped where it must stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from torch import Tensor
+
+from model.augment import jitter_colours, warp
+from model.averaging import EMA
+from model.distributed import Shard
+from model.loading import load
+from model.train import main, parse_args, train
+from tests.training_runs import words, write_archive, write_config, write_shards
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> dict[str, Any]:
+    return {
+        "--config": write_config(tmp_path / "tiny.json"),
+        "--source": [f"{write_shards(tmp_path / 'rendered')}=2", f"{write_archive(tmp_path / 'real')}=1"],
+        "--validation": tmp_path / "rendered",
+        "--batch-size": 6,
+        "--steps": 6,
+        "--validate-every": 3,
+        "--checkpoint-every": 2,
+        "--warmup-steps": 2,
+        "--threads": 1,
+        "--trainer.enable_progress_bar": "false",
+    }
+
+
+class StopAt(lightning.Callback):
+    """The power goes out before a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError("the power went out")
+
+
+class Poison(lightning.Callback):
+    """A weight, or a gradient, that is no number, from a step on."""
+
+    def __init__(self, step: int, what: str) -> None:
+        self.step, self.what = step, what
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: object) -> None:
+        if self.what == "loss" and trainer.global_step == self.step:
+            pl_module.get_parameter("model.head.bias").data.fill_(float("nan"))
+
+    def on_after_backward(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        gradient = pl_module.get_parameter("model.head.bias").grad
+        if self.what == "gradient" and trainer.global_step == self.step and gradient is not None:
+            gradient[0] = float("inf")
+
+
+def state(run: Path, name: str = "last.ckpt") -> dict[str, Tensor]:
+    return load(weights=run / name).state_dict()
+
+
+def equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(value, right[name]) for name, value in left.items())
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "ema": {
+        "--average": "ema",
+        "--ema-decay": 0.9,
+        "--augment": "reference",
+        "--workers": 2,
+        "--schedule": "onecycle",
+    },
+    "swa": {
+        "--average": "swa",
+        "--average-from": 0.5,
+        "--trainer.accumulate_grad_batches": 2,
+        "--trainer.precision": "bf16-mixed",
+        "--lazy": True,
+        "--workers": 0,
+    },
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_can_be_repeated_and_resumed_exactly(options: dict[str, Any], variant: str, tmp_path: Path) -> None:
+    options |= VARIANTS[variant]
+    whole, again, parts = (tmp_path / name for name in ("whole", "again", "parts"))
+    for output in (whole, again):
+        assert main(words({**options, "--output": output})) == 0
+    assert equal(state(whole), state(again))
+    with pytest.raises(RuntimeError, match="the power went out"):
+        train(*parse_args(words({**options, "--output": parts})), [StopAt(5)])
+    assert int(torch.load(parts / "last.ckpt", weights_only=True)["global_step"]) == 4
+    assert main(words({**options, "--output": parts, "--resume": True})) == 0
+    assert equal(state(whole), state(parts))
+    assert equal(state(whole), state(parts, "tiny.safetensors"))
+
+
+def test_another_seed_is_another_run(options: dict[str, Any], tmp_path: Path) -> None:
+    for seed in (0, 1):
+        assert main(words({**options, "--output": tmp_path / str(seed), "--seed": seed})) == 0
+    assert not equal(state(tmp_path / "0"), state(tmp_path / "1"))
+
+
+def test_what_a_run_leaves(options: dict[str, Any], tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    # No multiple of the steps between checkpoints.
+    assert main(words({**options, "--output": output, "--steps": 5})) == 0
+    names = {path.name for path in output.iterdir()}
+    assert {"last.ckpt", "best.ckpt", "curve.png", "log-0", "tiny.safetensors"} == names
+    assert equal(state(output), state(output, "tiny.safetensors"))
+    assert int(torch.load(output / "best.ckpt", weights_only=True)["global_step"]) == 3
+    assert list((output / "log-0").glob("events.out.tfevents.*"))
+    assert "accuracy" in (output / "log-0" / "metrics.csv").read_text()
+
+
+class Follow(lightning.Callback):
+    """The network's weights after each step."""
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: object) -> None:
+        self.seen.append(pl_module.get_parameter("model.head.bias").detach().clone())
+
+
+@pytest.mark.parametrize("variant", ["ema", "swa"])
+def test_the_average_is_what_is_left(options: dict[str, Any], variant: str, tmp_path: Path) -> None:
+    output, follow = tmp_path / "run", Follow()
+    averages = {"ema": {"--ema-decay": 0.9}, "swa": {"--average-from": 0.5}}
+    train(*parse_args(words({**options, "--average": variant, **averages[variant], "--output": output})), [follow])
+    if variant == "swa":
+        # Half of six steps are over: what follows counts in equal parts, from the state then.
+        expected = torch.stack(follow.seen[2:]).mean(0)
+    else:
+        expected, rule = follow.seen[0], EMA(0.9)
+        for count, current in enumerate(follow.seen[1:], start=1):
+            expected = rule(expected, current, count)
+    for name in ("last.ckpt", "tiny.safetensors"):
+        torch.testing.assert_close(state(output, name)["head.bias"], expected)
+    assert not torch.equal(expected, follow.seen[-1])
+
+
+def test_before_averaging_begins_the_weights_are_the_runs_own(options: dict[str, Any], tmp_path: Path) -> None:
+    output, follow = tmp_path / "run", Follow()
+    late = {"--average": "swa", "--average-from": 1.0}
+    train(*parse_args(words({**options, **late, "--output": output})), [follow])
+    assert torch.equal(state(output)["head.bias"], follow.seen[-1])
+
+
+def test_a_run_that_averages_is_not_resumed_without(
+    options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = {**options, "--output": tmp_path / "run"}
+    assert main(words({**run, "--average": "ema"})) == 0
+    assert main(words({**run, "--resume": True})) == 2
+    assert "averages its weights: resume it with the same --average" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_run_that_leaves_the_numbers_is_stopped(
+    options: dict[str, Any], what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def poisoned(args: Any, trainer_options: dict[str, Any]) -> Path:
+        return train(args, trainer_options, [Poison(4, what)])
+
+    monkeypatch.setattr("model.train.train", poisoned)
+    assert main(words({**options, "--output": tmp_path / "run"})) == 3
+    assert f"the {what} of step 5 is not a number (learning rate" in capsys.readouterr().err
+    assert all(value.isfinite().all() for value in state(tmp_path / "run").values())
+
+
+def test_epochs_are_passes_over_the_crops(options: dict[str, Any], tmp_path: Path) -> None:
+    # 24 rendered crops and 12 real ones, six a step.
+    assert main(words({**options, "--output": tmp_path / "run", "--epochs": 0.5})) == 0
+    assert int(torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"]) == 3
+
+
+def test_data_that_cannot_be_used(options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "fonts").mkdir()
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"--source": tmp_path / "empty"}, "holds no crops: no LMDB archive"),
+        ({"--real": tmp_path / "real"}, "not both"),
+        ({"--source": [], "--train-dir": "real"}, "give that too"),
+        ({"--source": [], "--render": True, "--render-fonts": tmp_path / "fonts"}, "no usable font face"),
+        ({"--source": []}, "nothing to train on"),
+        ({"--weights": tmp_path / "none.pt"}, "there is no weights file"),
+    ]
+    for index, (changes, message) in enumerate(cases):
+        assert main(words({**options, "--output": tmp_path / f"run{index}", **changes})) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_the_references_folders(options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "data"
+    for place in ("train/real/A/one", "train/real/B", "train/synth/C", "val/D"):
+        write_archive(root / place)
+    del options["--source"], options["--validation"]
+    run = {**options, "--data-root": root, "--train-dir": "real", "--output": tmp_path / "run", "--steps": 1}
+    assert main(words({**run, "--validate-every": 1})) == 0
+    told = capsys.readouterr().err
+    assert [name for name in ("one", "B", "C", "D") if f"{name}: 12 crops, 0 left out" in told] == ["one", "B", "D"]
+    assert "accuracy_validation" in (tmp_path / "run" / "log-0" / "metrics.csv").read_text()
+
+
+def test_augmentation_of_batches_works_on_any_device() -> None:
+    images = torch.empty(4, 3, 32, 128, device="meta")
+    warped, centers = warp(jitter_colours(images), torch.empty(4, 25, 2, device="meta"))
+    assert (warped.device.type, centers.device.type) == ("meta", "meta")
+
+
+def test_each_process_alters_its_part_of_the_batch_as_one_would() -> None:
+    images, centers = torch.rand(6, 3, 32, 128), torch.rand(6, 25, 2)
+    torch.manual_seed(1)
+    whole = warp(jitter_colours(images), centers)
+    for rank in range(2):
+        shard = Shard(rank, 2)
+        torch.manual_seed(1)
+        part = warp(jitter_colours(images[rank::2], shard), centers[rank::2], shard)
+        torch.testing.assert_close(part, (whole[0][rank::2], whole[1][rank::2]))
