@@ -18,7 +18,7 @@ RUN apt-get update && \
     apt-get install --yes --no-install-recommends python3-pip python3-venv && \
     rm -rf /var/lib/apt/lists/*
 # Wheels only: no package runs code of its own while it is installed.
-ENV PIP_CACHE_DIR=/root/.cache/pip \
+ENV PIP_CACHE_DIR=/var/cache/pip \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ONLY_BINARY=:all:
 # Without pip, since nothing is installed into them once they are built.
@@ -26,7 +26,7 @@ RUN python3 -m venv --without-pip /opt/venv && \
     python3 -m venv --without-pip /opt/build
 # What changes seldom comes first: a change of the service's code reuses these layers.
 COPY docker/requirements-build.txt docker/requirements-gpu.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python3 -m pip --python /opt/build/bin/python3 install --require-hashes -r requirements-build.txt && \
     python3 -m pip --python /opt/venv/bin/python3 install --require-hashes -r requirements-gpu.txt
 COPY pyproject.toml README.md LICENSE ./

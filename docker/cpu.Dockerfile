@@ -10,7 +10,7 @@ ARG PYTHON_IMAGE=python:3.13-slim-trixie
 FROM ${PYTHON_IMAGE} AS builder
 WORKDIR /build
 # Wheels only: no package runs code of its own while it is installed.
-ENV PIP_CACHE_DIR=/root/.cache/pip \
+ENV PIP_CACHE_DIR=/var/cache/pip \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ONLY_BINARY=:all:
 # Without pip, since nothing is installed into them once they are built.
@@ -18,7 +18,7 @@ RUN python3 -m venv --without-pip /opt/venv && \
     python3 -m venv --without-pip /opt/build
 # What changes seldom comes first: a change of the service's code reuses these layers.
 COPY docker/requirements-build.txt docker/requirements-cpu.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python3 -m pip --python /opt/build/bin/python3 install --require-hashes -r requirements-build.txt && \
     python3 -m pip --python /opt/venv/bin/python3 install --require-hashes -r requirements-cpu.txt
 COPY pyproject.toml README.md LICENSE ./
