@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__, errors, openapi
 from service.api_keys import ApiKeys
@@ -42,29 +42,22 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event."""
-        # Who has no key learns nothing here, not even that the server is busy.
-        if not _asks_to_recognize(scope) or not self._is_client(scope) or not await self._doorman.refuses(scope, send):
+        # Before the doorman: who has no key learns nothing, not even that the server is busy.
+        if self._keys is not None and _wants_key(scope):
+            try:
+                self._keys.check(dict(scope["headers"]))
+            except Problem as problem:
+                await RequestIds(self._turn_away(problem))(scope, receive, send)
+                return
+        if not _asks_to_recognize(scope) or not await self._doorman.refuses(scope, send):
             await self._serve(scope, receive, send)
 
-    def _is_client(self, scope: Scope) -> bool:
-        try:
-            self._check_key(scope)
-        except Problem:
-            return False
-        return True
-
-    def _check_key(self, scope: Scope) -> None:
-        if self._keys is not None and _wants_key(scope):
-            self._keys.check(dict(scope["headers"]))
+    def _turn_away(self, problem: Problem) -> ASGIApp:
+        self._metrics.problem_told(problem.kind.slug)
+        self._metrics.request_ended(problem.status, 0.0)
+        return problem.response()
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            self._check_key(scope)
-        except Problem as problem:
-            self._metrics.problem_told(problem.kind.slug)
-            self._metrics.request_ended(problem.status, 0.0)
-            await problem.response()(scope, receive, send)
-            return
         if _asks_to_recognize(scope):
             await self._recognize(scope, receive, send)
         else:

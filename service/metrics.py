@@ -41,6 +41,12 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+        self._add_requests()
+        self._add_crops()
+        self._add_engine()
+        self._add_process()
+
+    def _add_requests(self) -> None:
         self.request_duration = self._histogram(
             "parseq_request_duration_seconds", "Recognition requests, from first byte to last.", ["status"]
         )
@@ -58,6 +64,8 @@ class Metrics:
         )
         # Looked up once, and so that each series exists, at 0, from the start: else the first of a kind raises no rate.
         self._problems = {kind.slug: self.problems.labels(kind.slug) for kind in KINDS}
+
+    def _add_crops(self) -> None:
         self.crops_admitted = Counter(
             "parseq_crops_admitted_total", "Crops let in; each ends in parseq_crops_total.", registry=self.registry
         )
@@ -74,6 +82,8 @@ class Metrics:
             "parseq_image_decode_wait_seconds", "Wait of one image for a decode thread; 0 for one decoded at once."
         )
         self.decode_duration = self._histogram("parseq_image_decode_duration_seconds", "Decoding and resizing of one image.")
+
+    def _add_engine(self) -> None:
         self.queue_wait = self._histogram("parseq_queue_wait_seconds", "Wait of one decoded crop for a lane.")
         self.inference_duration = self._histogram("parseq_inference_duration_seconds", "One run of the session.")
         self.batch_size = Histogram(
@@ -95,6 +105,8 @@ class Metrics:
         self.predicted_wait = self._gauge(
             "parseq_predicted_wait_seconds", "What a request with one crop would wait for a lane if it came now."
         )
+
+    def _add_process(self) -> None:
         self.self_checks = Counter(
             "parseq_self_checks_total", "Readings of the known crop, by how they came out.", ["outcome"], registry=self.registry
         )
