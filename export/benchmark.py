@@ -22,7 +22,7 @@ from model.configs import ConfigError, read_config
 from model.cost import Cost, costs, parameters
 from model.download import DownloadError
 from model.loading import WeightsError, bundled_weights, load
-from model.options import add_network_options
+from model.options import add_network_options, positive
 from model.parseq import PARSeq
 
 BATCHES = [1, 2, 4, 8, 16, 32]
@@ -34,20 +34,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="parseq-benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=_positive, nargs="+", default=BATCHES, help="batch sizes (default: 1 2 4 8 16 32)")
-    parser.add_argument("--length", type=_positive, nargs="+", default=LENGTHS, help="label lengths (default: 1 5 ... 25)")
-    parser.add_argument("--repeats", type=_positive, default=20, help="runs of each, of which the median counts (%(default)s)")
+    parser.add_argument("--batch", type=positive, nargs="+", default=BATCHES, help="batch sizes (default: 1 2 4 8 16 32)")
+    parser.add_argument("--length", type=positive, nargs="+", default=LENGTHS, help="label lengths (default: 1 5 ... 25)")
+    parser.add_argument("--repeats", type=positive, default=20, help="runs of each, of which the median counts (%(default)s)")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw latencies")
     add_network_options(parser)
     add_artifact_option(parser)
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
-    return int(text)
 
 
 def load_any(args: argparse.Namespace) -> tuple[PARSeq, str]:

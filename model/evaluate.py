@@ -23,7 +23,7 @@ from model.error_sheet import WorstMistakes
 from model.errors import DataError
 from model.evaluation import Rules, Scoring, run
 from model.loading import WeightsError
-from model.options import add_network_options, network_reader
+from model.options import add_label_options, add_network_options, network_reader, positive
 from model.reader import Reader
 from model.report import tables, write_csv, write_json
 from model.scores import Score, combine, score, table
@@ -54,11 +54,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="test charsets, a table for each; `model`: all characters the model can give (default: 36)",
     )
     parser.add_argument("--rotation", type=float, default=0.0, metavar="DEGREES", help="turn crops counter-clockwise")
-    parser.add_argument("--batch-size", type=_positive, default=64, help="crops at a time (default: %(default)s)")
+    parser.add_argument("--batch-size", type=positive, default=64, help="crops at a time (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
     parser.add_argument("--csv", type=Path, help="also write the tables' rows to this file")
     parser.add_argument("--error-sheet", type=Path, metavar="FILE.png", help="draw the most confident mistakes (first charset)")
-    parser.add_argument("--errors", type=_positive, default=48, help="mistakes on that sheet, at most (default: %(default)s)")
+    parser.add_argument("--errors", type=positive, default=48, help="mistakes on that sheet, at most (default: %(default)s)")
     parser.add_argument("--reliability", type=Path, metavar="FILE.png", help="draw accuracy over confidence")
     parser.add_argument("--by-kind", action="store_true", help="also tables by kind of text and by length of the label")
     parser.add_argument(
@@ -66,25 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="count labels longer than the model can say as errors, not leave them out",
     )
-    parser.add_argument(
-        "--normalise-unicode",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="spell characters that the test charset lacks in ASCII, é as e (default: yes)",
-    )
-    parser.add_argument(
-        "--keep-whitespace",
-        action=argparse.BooleanOptionalAction,
-        help="keep spaces in labels (default: if the test charset has the space)",
-    )
+    add_label_options(parser)
     add_network_options(parser)
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
-    return int(text)
 
 
 def data_sets(folders: list[Path]) -> list[CropSet]:

@@ -1,4 +1,4 @@
-"""Command-line options that several jobs share: which network to use."""
+"""Command-line options that several jobs share: which network to use, how to spell labels."""
 
 from __future__ import annotations
 
@@ -25,6 +25,32 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--refine-iters", type=int, help="refinement passes (default: the config's)")
     parser.add_argument("--device", help="where PyTorch computes, such as cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: the library's choice)")
+
+
+def add_label_options(parser: argparse._ActionsContainer) -> None:
+    """Add the options that say how labels are spelt."""
+    parser.add_argument(
+        "--normalise-unicode",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="spell characters that the charset lacks in ASCII, é as e (default: yes)",
+    )
+    parser.add_argument(
+        "--keep-whitespace",
+        action=argparse.BooleanOptionalAction,
+        help="keep spaces in labels (default: if the charset has the space)",
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, for `type` of an option.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
 
 
 def load_network(args: argparse.Namespace) -> PARSeq:

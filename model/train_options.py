@@ -12,6 +12,7 @@ import lightning
 import yaml
 
 from model.configs import NAMED, ConfigError
+from model.options import add_label_options
 
 RECIPES = Path(__file__).parent / "recipes"
 TRAINER = "trainer"
@@ -91,17 +92,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--render-words", type=Path, metavar="FILE", help="words to render, one a line (default: the dictionaries)"
     )
-    group.add_argument(
-        "--normalise-unicode",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="spell characters that the charset lacks in ASCII, é as e (default: yes)",
-    )
-    group.add_argument(
-        "--keep-whitespace",
-        action=argparse.BooleanOptionalAction,
-        help="keep spaces in labels (default: if the charset has the space)",
-    )
+    add_label_options(group)
     group.add_argument(
         "--lazy",
         action=argparse.BooleanOptionalAction,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +11,7 @@ import httpx
 import yaml
 
 from service.config import BUNDLED_ARTIFACT
-from tests.deployment import tools
+from tests.deployment import prometheus_process
 from tests.deployment.manifests import build, of_kind
 from tests.integration.server import PATIENCE_S, running
 
@@ -45,18 +43,9 @@ def _prometheus(service_url: str, folder: Path) -> Iterator[str]:
     """One that scrapes the service every second, with the labels of a pod in the namespace of the manifests."""
     target = {"targets": [service_url.removeprefix("http://")], "labels": {"namespace": "parseq"}}
     scrape = {"job_name": "parseq-service", "scrape_interval": "1s", "scrape_timeout": "1s", "static_configs": [target]}
-    configuration = folder / "prometheus.yml"
-    configuration.write_text(yaml.safe_dump({"scrape_configs": [scrape]}))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    arguments = [f"--config.file={configuration}", f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}"]
-    with (folder / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen([*tools.command("prometheus"), *arguments], stdout=log, stderr=log)
-    try:
-        yield f"http://{address}"
-    finally:
-        process.kill()
-        process.wait(PATIENCE_S)
+    (folder / "prometheus.yml").write_text(yaml.safe_dump({"scrape_configs": [scrape]}))
+    with prometheus_process.serving(folder) as url:
+        yield url
 
 
 def _ask(prometheus: str, query: str) -> float | None:

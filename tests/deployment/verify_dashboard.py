@@ -15,8 +15,6 @@ import json
 import math
 import re
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,7 +31,7 @@ from benchmarks.serving.client import post
 from benchmarks.serving.loads import ClosedLoop
 from benchmarks.serving.server import running
 from service.config import BUNDLED_ARTIFACT
-from tests.deployment import monitoring, tools
+from tests.deployment import monitoring, prometheus_process
 from tests.deployment.monitoring import Query
 
 SAMPLES = monitoring.ROOT / "docs" / "samples"
@@ -96,20 +94,8 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
         job["static_configs"] = [{"targets": [target]}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     shutil.copy(monitoring.RULES, folder)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-    options = (
-        f"--config.file={folder}/prometheus.yml",
-        f"--storage.tsdb.path={folder}/data",
-        f"--web.listen-address={address}",
-    )
-    with (folder / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen([*tools.command("prometheus"), *options], stdout=log, stderr=log)
-    try:
-        yield f"http://{address}"
-    finally:
-        process.terminate()
-        process.wait(PATIENCE_S)
+    with prometheus_process.serving(folder) as url:
+        yield url
 
 
 def ask(client: httpx.Client, query: Query) -> Answer:

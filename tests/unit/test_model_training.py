@@ -17,18 +17,8 @@ from model.parseq import PARSeq
 from model.system import RecognitionSystem
 from model.train import main
 from model.train_data import VALIDATION_BATCH, validation_loader
+from tests.training_runs import TINY
 from tests.unit.test_model_data import png, write_lmdb
-
-TINY = {
-    "stem": "residual",
-    "patch_size": [8, 4],
-    "embed_dim": 16,
-    "enc_num_heads": 2,
-    "dec_num_heads": 2,
-    "enc_depth": 1,
-    "dropout": 0.1,
-    "max_label_length": 6,
-}
 
 
 @pytest.fixture
