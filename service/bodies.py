@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from io import BytesIO
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -126,7 +127,11 @@ async def read_crops(scope: Scope, headers: Mapping[bytes, bytes], receive: Rece
     body = await _read_body(scope, headers, receive, partial(limits.check_bytes, form))
     if not body:
         raise Problem(EMPTY_BODY, "Send an image as the body, as a form file, or as base64 in JSON.")
-    return _PARSERS[form](headers.get(b"content-type", b"").decode("latin-1"), body, limits)
+    if form is BodyForm.RAW:
+        return Crops([Source(None, body)], single=True)
+    if form is BodyForm.JSON:
+        return _from_json(body, limits)
+    return await _from_form(headers[b"content-type"].decode("latin-1"), body, limits)
 
 
 async def _read_body(
@@ -135,19 +140,19 @@ async def _read_body(
     """The whole body; one above the limit is refused by its announced length before it is read, else while it arrives."""
     # Before the first `receive`, so that a client that asks first (100-continue) sends nothing.
     check_bytes(_announced_bytes(headers))
-    body = bytearray()  # a list of pieces would leave large holes in the heap
+    body = BytesIO()  # a list of pieces would leave large holes in the heap, and a bytearray is copied in the end
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientLeftError
         piece: bytes = message.get("body", b"")
         more = message.get("more_body", False)
-        check_bytes(len(body) + len(piece))
-        if not body and not more:
+        check_bytes(body.tell() + len(piece))
+        if not body.tell() and not more:
             return piece
-        body += piece
+        body.write(piece)
         if not more:
-            return bytes(body)
+            return body.getvalue()
         if ARRIVAL_PROBLEM in scope:
             raise scope[ARRIVAL_PROBLEM]
 
@@ -187,12 +192,8 @@ def _known_form(media_type: str) -> BodyForm:
     )
 
 
-def _from_raw(_content_type: str, body: bytes, _limits: BodyLimits) -> Crops:
-    return Crops([Source(None, body)], single=True)
-
-
-def _from_form(content_type: str, body: bytes, limits: BodyLimits) -> Crops:
-    files = parse_files(content_type, body, limits.max_crops, limits.max_form_fields)
+async def _from_form(content_type: str, body: bytes, limits: BodyLimits) -> Crops:
+    files = await parse_files(content_type, body, limits.max_crops, limits.max_form_fields)
     if not files:
         raise Problem(NO_FILE, "The form has no file: curl -F file=@word.png sends one.")
     single = len(files) == 1
@@ -203,7 +204,7 @@ def _from_form(content_type: str, body: bytes, limits: BodyLimits) -> Crops:
     return Crops(sources, single)
 
 
-def _from_json(_content_type: str, body: bytes, limits: BodyLimits) -> Crops:
+def _from_json(body: bytes, limits: BodyLimits) -> Crops:
     max_crops = limits.max_crops
     check_outline(body, max_crops, limits.max_json_depth)
     try:
@@ -218,9 +219,6 @@ def _from_json(_content_type: str, body: bytes, limits: BodyLimits) -> Crops:
 
 def _json_too_large(limit_bytes: int) -> Problem:
     return Problem(JSON_TOO_LARGE, f"JSON may have {limit_bytes} bytes at most (PARSEQ_MAX_JSON_BYTES). Forms may be larger.")
-
-
-_PARSERS: Final = {BodyForm.RAW: _from_raw, BodyForm.FORM: _from_form, BodyForm.JSON: _from_json}
 
 
 def _explain(errors: Sequence[Any], max_crops: int) -> Problem:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
 from python_multipart.exceptions import FormParserError
@@ -17,6 +19,8 @@ MAX_BOUNDARY_BYTES: Final = 70
 """As RFC 2046 has it."""
 MAX_FALSE_DELIMITERS: Final = 64
 """The last one of the form among them."""
+PIECE_BYTES: Final = 2**20
+"""Parsed at once, in about a millisecond; then whatever else the event loop has to do gets its turn."""
 
 
 @dataclass(slots=True)
@@ -39,11 +43,11 @@ class _Collector:
     _header_name: bytearray = field(default_factory=bytearray)
     _header_value: bytearray = field(default_factory=bytearray)
     _filename: str | None = None
-    _content: list[bytes] = field(default_factory=list)
+    _content: BytesIO = field(default_factory=BytesIO)
 
     def part_begin(self) -> None:
         self._filename = None
-        self._content = []
+        self._content = BytesIO()
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
         self._header_name += data[start:end]
@@ -60,14 +64,14 @@ class _Collector:
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
         if self._filename is not None:
-            self._content.append(data[start:end])
+            self._content.write(memoryview(data)[start:end])
 
     def part_end(self) -> None:
         # A browser sends a file input that was left empty as a file without name and content.
-        if self._filename or self._content:
+        if self._filename or self._content.tell():
             if len(self.files) == self.max_files:
                 raise too_many_crops(self.max_files)
-            self.files.append(FilePart(self._filename or "", b"".join(self._content)))
+            self.files.append(FilePart(self._filename or "", self._content.getvalue()))
             return
         self.fields += 1
         if self.fields > self.max_fields:
@@ -88,7 +92,7 @@ class _Collector:
         }
 
 
-def parse_files(content_type: str, body: bytes, max_files: int, max_fields: int) -> list[FilePart]:
+async def parse_files(content_type: str, body: bytes, max_files: int, max_fields: int) -> list[FilePart]:
     """The parts of a form that have a filename, in order; other fields are ignored.
 
     Args:
@@ -106,11 +110,14 @@ def parse_files(content_type: str, body: bytes, max_files: int, max_fields: int)
         raise Problem(MALFORMED_REQUEST, "The content type multipart/form-data has no boundary.")
     if len(boundary) > MAX_BOUNDARY_BYTES:
         raise Problem(MALFORMED_REQUEST, f"The boundary of the form has more than {MAX_BOUNDARY_BYTES} bytes.")
-    _check_delimiters(body, b"\r\n--" + boundary, max_files + max_fields)
-    collector = _Collector(max_files, max_fields)
+    collector, delimiters = _Collector(max_files, max_fields), _Delimiters(b"\r\n--" + boundary, max_files + max_fields)
     try:
         parser = MultipartParser(boundary, collector.callbacks())
-        parser.write(body)
+        for start in range(0, len(body), PIECE_BYTES):
+            if start:
+                await asyncio.sleep(0)
+            delimiters.check(body, start, start + PIECE_BYTES)
+            parser.write(body[start : start + PIECE_BYTES])
         parser.finalize()
     except (FormParserError, ValueError) as error:
         raise Problem(MALFORMED_REQUEST, "The body is not valid multipart/form-data.") from error
@@ -119,15 +126,25 @@ def parse_files(content_type: str, body: bytes, max_files: int, max_fields: int)
     return collector.files
 
 
-def _check_delimiters(body: bytes, delimiter: bytes, max_parts: int) -> None:
-    """Refuse what looks like the end of a part again and again: it costs the parser far more than other bytes."""
-    true, false, position = 0, 0, body.find(delimiter)
-    while position >= 0 and true <= max_parts:  # beyond it the parser refuses the form
-        position += len(delimiter)
-        if body.startswith(b"\r\n", position):
-            true += 1
-        else:
-            false += 1
-        if false > MAX_FALSE_DELIMITERS:
-            raise Problem(MALFORMED_REQUEST, "The boundary of the form occurs far too often in its parts.")
-        position = body.find(delimiter, position)
+@dataclass(slots=True)
+class _Delimiters:
+    """Refuses what looks like the end of a part again and again: it costs the parser far more than other bytes."""
+
+    delimiter: bytes
+    max_parts: int
+    true: int = 0
+    false: int = 0
+
+    def check(self, body: bytes, start: int, end: int) -> None:
+        """Count those that begin in `body[start:end]`."""
+        end += len(self.delimiter) - 1
+        position = body.find(self.delimiter, start, end)
+        while position >= 0 and self.true <= self.max_parts:  # beyond it the parser refuses the form
+            position += len(self.delimiter)
+            if body.startswith(b"\r\n", position):
+                self.true += 1
+            else:
+                self.false += 1
+            if self.false > MAX_FALSE_DELIMITERS:
+                raise Problem(MALFORMED_REQUEST, "The boundary of the form occurs far too often in its parts.")
+            position = body.find(self.delimiter, position, end)

@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from functools import cache
 
+import uvloop
+
 from service.errors import REQUEST_TIMEOUT, URN_PREFIX
 from tests.fakes import PATIENCE_S
 from tests.reliability.hostile_requests import HostileRequest, hostile_requests
@@ -36,7 +38,7 @@ class Told:
 
 def attack_for(address: Address, phase_s: float) -> list[Told]:
     """Attack for so long, or with each request once for no time at all."""
-    return asyncio.run(_attack(address, phase_s))
+    return uvloop.run(_attack(address, phase_s))
 
 
 @cache

@@ -86,7 +86,6 @@ class Attack:
 
     async def run(self, phase_s: float, rounds: int) -> Findings:
         """Calm and disturbed phases in turn: the machine's other work falls on both."""
-        self._good = [await connect(self._address, Connection(Traffic())) for _ in range(CONNECTIONS)]
         await self._serve_good(min(phase_s, 3.0))  # warms up
         self._attacker.submit(attack_for, self._address, phase_s=0.0).result()
         self.findings = Findings()
@@ -101,21 +100,23 @@ class Attack:
 
     async def _serve_good(self, duration_s: float) -> list[float]:
         """An open loop of single crops; latencies from the moment each was due."""
+        # New connections in each phase: the server would close those that were idle for long.
+        connections = [await connect(self._address, Connection(Traffic())) for _ in range(CONNECTIONS)]
+        traffics = [connection._traffic for connection in connections]
         request = post((ROOT / "docs" / "samples" / "harbour.png").read_bytes(), "image/png")
-        traffics = [connection._traffic for connection in self._good]
-        for traffic in traffics:
-            traffic.answers.clear()
         begin_s = time.monotonic()
         for number in range(int(duration_s * GOOD_PER_S)):
             due_s = begin_s + number / GOOD_PER_S
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-            idle = next((good for good in self._good if not good._traffic.in_flight), None)
+            idle = next((good for good in connections if not good._traffic.in_flight), None)
             if idle is None:
                 self.findings.lost += 1
                 continue
             idle.send(request, due_s)
             self.findings.resident_kib.append(resident_kib(self._pid))
         await asyncio.gather(*(traffic.settle() for traffic in traffics))
+        for connection in connections:
+            connection.close()
         answers = [answer for traffic in traffics for answer in traffic.answers]
         self.findings.lost += sum(answer.status != OK for answer in answers)
         return [1000 * answer.latency_s for answer in answers]
