@@ -23,6 +23,7 @@ from service.errors import StartupError
 from service.heap import return_large_blocks
 from service.http_protocol import protocol_for
 from service.logs import configure_logging
+from service.open_files import allow_connections
 from service.runtime import Runtime
 
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_logging(settings.log_level, settings.log_format)
         for line in doubts(os.environ, [env_name(name) for name in Settings.model_fields]):
             logger.warning(line)
+        if too_few_files := allow_connections(settings.max_connections):
+            logger.warning(too_few_files)
         return_large_blocks()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         return _serve(settings)

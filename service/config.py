@@ -115,6 +115,12 @@ class Settings(BaseSettings):
     several_frames: SeveralFrames = Field(
         "first", description="Of an animation, or a file of several pages, read the `first`, or `refuse` it with 422."
     )
+    max_connections: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="Connections at once, at most; beyond it one that is idle is closed, or the new one is told 429.",
+    )
     keep_alive_s: int = Field(
         75, ge=1, le=3600, description="How long an idle connection is kept; longer than the gateway's own time-out."
     )

@@ -15,7 +15,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.bodies import ARRIVAL_PROBLEM
 from service.config import Settings
-from service.errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, PROBLEM_MEDIA_TYPE, REQUEST_TIMEOUT, Problem
+from service.connection_limit import ConnectionLimit
+from service.errors import (
+    HEAD_TOO_LARGE,
+    MALFORMED_REQUEST,
+    PROBLEM_MEDIA_TYPE,
+    REQUEST_TIMEOUT,
+    TOO_MANY_CONNECTIONS,
+    Problem,
+)
 from service.logs import CONTEXT_KEY
 from service.metrics import Metrics
 from service.request_context import GUARDS, REQUEST_ID_HEADER, context_of
@@ -23,6 +31,10 @@ from service.request_context import GUARDS, REQUEST_ID_HEADER, context_of
 READ_BYTES: Final = 2**18
 """What uvloop receives at once, at most. A head that does not end is counted by what was received since it began, which may
 include so much of the request before."""
+SURPLUS_PATIENCE_S: Final = 1.0
+"""How long a connection too many may take to ask."""
+PROBES: Final = (b"/livez", b"/readyz", b"/metrics")
+"""Answered on any connection: who floods the server must not get it restarted too."""
 _UPGRADE_TOKENS: Final = (b"upgrade", b"http2-settings")
 
 logger = logging.getLogger(__name__)
@@ -34,12 +46,17 @@ class HttpProtocol(HttpToolsProtocol):
     An idle connection is closed after the keep-alive time, also before its first request. A request has `receive_timeout_s`
     to arrive in, from its first byte to its last; that includes a body which comes after its answer and is thrown away.
     A request that is there all at once, as most are, costs no timer.
+
+    Of too many connections one that is idle is closed. When none is, the new one may only ask the probes, once.
     """
 
     metrics: Metrics
     receive_timeout_s: float
     max_head_bytes: int
     max_headers: int
+    limit: ConnectionLimit
+    _surplus = False
+    """Whether there was no room for this connection."""
     _receive_timer: asyncio.TimerHandle | None = None
     _arriving = False
     """Whether a request has begun and is not complete."""
@@ -52,11 +69,17 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Somebody is there, and has not said anything yet."""
         super().connection_made(transport)
+        self._surplus = not self.limit.make_room(len(self.connections))
         self._be_idle()
+
+    def hang_up(self) -> None:
+        """Close this connection, which is idle."""
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is there any more."""
         self._end_receive_timer()
+        self.limit.is_busy(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -128,6 +151,18 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_problem = Problem(HEAD_TOO_LARGE, detail)
         raise self._head_problem
 
+    def on_headers_complete(self) -> None:
+        """The head is here; the app is called."""
+        self._surplus = self._surplus and len(self.connections) > self.limit.max_connections
+        if self._surplus and self.url.partition(b"?")[0] not in PROBES:
+            most = self.limit.max_connections
+            detail = f"The server has {most} connections already (PARSEQ_MAX_CONNECTIONS). Keep those you have, or try again."
+            self._head_problem = Problem(TOO_MANY_CONNECTIONS, detail, headers={"Retry-After": "1"})
+            raise self._head_problem
+        super().on_headers_complete()
+        if self._surplus and self.cycle is not None:
+            self.cycle.keep_alive = False
+
     def on_message_complete(self) -> None:
         """The request is here; if its answer has gone already, the connection is idle from now on."""
         self._arriving = False
@@ -143,18 +178,27 @@ class HttpProtocol(HttpToolsProtocol):
         if self._arriving:
             self._unset_keepalive_if_required()
             self._limit_arrival()
+        elif self.timeout_keep_alive_task is not None:
+            self.limit.is_idle(self)
 
     def _be_idle(self) -> None:
         self._unset_keepalive_if_required()
         if not self.transport.is_closing():
-            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+            patience_s = SURPLUS_PATIENCE_S if self._surplus else self.timeout_keep_alive
+            self.timeout_keep_alive_task = self.loop.call_later(patience_s, self.timeout_keep_alive_handler)
+            self.limit.is_idle(self)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self.limit.is_busy(self)
+        super()._unset_keepalive_if_required()
 
     def _limit_arrival(self) -> None:
         """See to it that what arrives is given up in time, unless it is the server that lets it wait."""
         if self.pipeline:
             self._end_receive_timer()
         elif self._receive_timer is None and not self.transport.is_closing():
-            self._receive_timer = self.loop.call_later(self.receive_timeout_s, self._give_up)
+            patience_s = min(self.receive_timeout_s, SURPLUS_PATIENCE_S) if self._surplus else self.receive_timeout_s
+            self._receive_timer = self.loop.call_later(patience_s, self._give_up)
 
     def _limit_head(self, n_bytes: int) -> None:
         if self._app_knows():
@@ -201,6 +245,7 @@ class HttpProtocol(HttpToolsProtocol):
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
             (REQUEST_ID_HEADER, context.request_id.encode("ascii")),
+            *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
             *GUARDS,
         ]
         status = b"HTTP/1.1 %d %b" % (problem.status, http.HTTPStatus(problem.status).phrase.encode())
@@ -222,6 +267,7 @@ def protocol_for(metrics: Metrics, settings: Settings) -> type[HttpProtocol]:
     class Protocol(HttpProtocol):
         pass
 
+    Protocol.limit = ConnectionLimit(settings.max_connections)
     Protocol.metrics, Protocol.receive_timeout_s = metrics, settings.receive_timeout_s
     Protocol.max_head_bytes, Protocol.max_headers = settings.max_head_bytes, settings.max_headers
     return Protocol

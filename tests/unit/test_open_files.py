@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from service import open_files
+from service.open_files import FILES_BESIDE_CONNECTIONS, allow_connections
+
+resource = pytest.importorskip("resource", reason="Windows has no such limit")
+ENOUGH = 1000 + FILES_BESIDE_CONNECTIONS
+
+
+@pytest.mark.parametrize(
+    ("limits", "raised", "warns"),
+    [
+        ((1024, 4096), (ENOUGH, 4096), False),
+        ((1024, 1050), (1050, 1050), True),
+        ((1024, resource.RLIM_INFINITY), (ENOUGH, resource.RLIM_INFINITY), False),
+        ((ENOUGH, ENOUGH), None, False),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None, False),
+    ],
+)
+def test_the_limit_is_raised_as_far_as_needed_and_allowed(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], raised: tuple[int, int] | None, warns: bool
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: asked.append(new))
+    warning = allow_connections(1000)
+    assert asked == ([raised] if raised else [])
+    assert (warning is not None) == warns
+    if warning:
+        assert "1050" in warning
+        assert "PARSEQ_MAX_CONNECTIONS" in warning
+
+
+def test_where_there_is_no_such_limit_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_files.sys, "platform", "win32")
+    monkeypatch.setattr(resource, "getrlimit", None)
+    assert allow_connections(1000) is None
