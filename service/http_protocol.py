@@ -136,20 +136,22 @@ class HttpProtocol(HttpToolsProtocol):
         """One header, or a trailer."""
         self._count(len(name) + len(value) + 4)  # with colon, blank and the end of the line
         if len(self.headers) >= self.max_headers:
-            self._stop_parsing(f"A request may have {self.max_headers} headers at most (PARSEQ_MAX_HEADERS).")
+            detail = f"A request may have {self.max_headers} headers at most (PARSEQ_MAX_HEADERS)."
+            self._stop_parsing(Problem(HEAD_TOO_LARGE, detail))
         super().on_header(name, value)
 
     def _count(self, n_bytes: int) -> None:
         self._counted_bytes += n_bytes
         if self._counted_bytes > self.max_head_bytes:
-            self._stop_parsing(self._head_limit())
+            self._stop_parsing(self._head_too_large())
 
-    def _head_limit(self) -> str:
-        return f"Path and headers may have {self.max_head_bytes} bytes at most (PARSEQ_MAX_HEAD_BYTES)."
+    def _head_too_large(self) -> Problem:
+        detail = f"Path and headers may have {self.max_head_bytes} bytes at most (PARSEQ_MAX_HEAD_BYTES)."
+        return Problem(HEAD_TOO_LARGE, detail)
 
-    def _stop_parsing(self, detail: str) -> NoReturn:
-        self._head_problem = Problem(HEAD_TOO_LARGE, detail)
-        raise self._head_problem
+    def _stop_parsing(self, problem: Problem) -> NoReturn:
+        self._head_problem = problem
+        raise problem
 
     def on_headers_complete(self) -> None:
         """The head is here; the app is called."""
@@ -157,8 +159,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._surplus and self.url.partition(b"?")[0] not in PROBES:
             most = self.limit.max_connections
             detail = f"The server has {most} connections already (PARSEQ_MAX_CONNECTIONS). Keep those you have, or try again."
-            self._head_problem = Problem(TOO_MANY_CONNECTIONS, detail, headers={"Retry-After": "1"})
-            raise self._head_problem
+            self._stop_parsing(Problem(TOO_MANY_CONNECTIONS, detail, headers={"Retry-After": "1"}))
         super().on_headers_complete()
         if self._surplus and self.cycle is not None:
             self.cycle.keep_alive = False
@@ -184,7 +185,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _be_idle(self) -> None:
         self._unset_keepalive_if_required()
         if not self.transport.is_closing():
-            patience_s = SURPLUS_PATIENCE_S if self._surplus else self.timeout_keep_alive
+            patience_s = self._patience_s(self.timeout_keep_alive)
             self.timeout_keep_alive_task = self.loop.call_later(patience_s, self.timeout_keep_alive_handler)
             self.limit.is_idle(self)
 
@@ -192,20 +193,22 @@ class HttpProtocol(HttpToolsProtocol):
         self.limit.is_busy(self)
         super()._unset_keepalive_if_required()
 
+    def _patience_s(self, usual_s: float) -> float:
+        return min(usual_s, SURPLUS_PATIENCE_S) if self._surplus else usual_s
+
     def _limit_arrival(self) -> None:
         """See to it that what arrives is given up in time, unless it is the server that lets it wait."""
         if self.pipeline:
             self._end_receive_timer()
         elif self._receive_timer is None and not self.transport.is_closing():
-            patience_s = min(self.receive_timeout_s, SURPLUS_PATIENCE_S) if self._surplus else self.receive_timeout_s
-            self._receive_timer = self.loop.call_later(patience_s, self._give_up)
+            self._receive_timer = self.loop.call_later(self._patience_s(self.receive_timeout_s), self._give_up)
 
     def _limit_head(self, n_bytes: int) -> None:
         if self._app_knows():
             return
         self._head_bytes += n_bytes
         if self._head_bytes > self.max_head_bytes + READ_BYTES:
-            self._refuse(Problem(HEAD_TOO_LARGE, self._head_limit()))
+            self._refuse(self._head_too_large())
 
     def _app_knows(self) -> bool:
         """Whether the request that arrives, or came last, has been handed to the app, as it is when its head is there."""
