@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.attention import attention
 from model.configs import PARSeqConfig
 
 NORM_EPS = 1e-6
@@ -86,7 +87,7 @@ class SelfAttention(nn.Module):
         batch, positions, embed_dim = x.shape
         qkv = self.qkv(x).view(batch, positions, 3, self.num_heads, embed_dim // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = attention(q, k, v)
         out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out
 
