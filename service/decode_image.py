@@ -14,6 +14,7 @@ from typing import Final
 
 from PIL import Image, ImageFile, PngImagePlugin
 
+from service.config import DEFAULT_MAX_IMAGE_PIXELS
 from service.errors import INVALID_BASE64, UNREADABLE_IMAGE, UNSUPPORTED_IMAGE_FORMAT, Problem
 from service.image_limits import ImageLimits
 from service.image_structure import JPEG_START_OF_SCAN, MAX_EXIF_BYTES, check_structure, format_of
@@ -64,8 +65,10 @@ PNG_QUICK_CHUNKS: Final = frozenset(
 
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
-# The limit on pixels is a setting, checked on the header below; Pillow's own, global one would only add warnings.
-Image.MAX_IMAGE_PIXELS = None
+# The limit on pixels is a setting, checked on the header below. Pillow's own, of the whole process, stands behind it: the frame
+# of a GIF file may be far larger than its header says, and while Pillow opens it, it already allots a picture of that size. It
+# warns above the limit, and raises above twice as much.
+Image.MAX_IMAGE_PIXELS = DEFAULT_MAX_IMAGE_PIXELS
 # What is missing of a truncated file shall not be made up.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Texts in a PNG file are of no use here, and a small file may hold many that unpack to 64 MiB, Pillow's own limit.
@@ -158,6 +161,7 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
     limits.check_format(format_)
     try:
         check_structure(data, format_, limits)
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, limits.max_pixels)
         with Image.open(io.BytesIO(data), formats=(format_,)) as image:
             limits.check_size(*image.size)
             # In full: JPEG's own scaling (Pillow's draft mode) would decode a photo of 12 megapixels in 30 instead of 155 ms,
@@ -166,6 +170,8 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
             return to_rgb(_upright(image))
     except Problem:
         raise
+    except Image.DecompressionBombError as error:
+        raise limits.far_too_many_pixels() from error
     except Exception as error:
         # Decoders fail on broken files in every way there is (OSError, SyntaxError, ValueError, struct.error,
         # MemoryError, ...): each of them is the fault of this one image.

@@ -157,9 +157,7 @@ class HttpProtocol(HttpToolsProtocol):
         """The head is here; the app is called."""
         self._surplus = self._surplus and len(self.connections) > self.limit.max_connections
         if self._surplus and self.url.partition(b"?")[0] not in PROBES:
-            most = self.limit.max_connections
-            detail = f"The server has {most} connections already (PARSEQ_MAX_CONNECTIONS). Keep those you have, or try again."
-            self._stop_parsing(Problem(TOO_MANY_CONNECTIONS, detail, headers={"Retry-After": "1"}))
+            self._stop_parsing(self._too_many_connections())
         super().on_headers_complete()
         if self._surplus and self.cycle is not None:
             self.cycle.keep_alive = False
@@ -221,8 +219,16 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._receive_timer = None
+        self._refuse(self._too_many_connections() if self._surplus else self._too_slow())
+
+    def _too_slow(self) -> Problem:
         detail = f"The request did not arrive within {self.receive_timeout_s:g} s (PARSEQ_RECEIVE_TIMEOUT_S). Send it at once."
-        self._refuse(Problem(REQUEST_TIMEOUT, detail))
+        return Problem(REQUEST_TIMEOUT, detail)
+
+    def _too_many_connections(self) -> Problem:
+        most = self.limit.max_connections
+        detail = f"The server has {most} connections already (PARSEQ_MAX_CONNECTIONS). Keep those you have, or try again."
+        return Problem(TOO_MANY_CONNECTIONS, detail, headers={"Retry-After": "1"})
 
     def _refuse(self, problem: Problem) -> None:
         """End what arrives and then the connection, but no answer to what came before."""

@@ -67,6 +67,11 @@ class ImageLimits:
             return
         raise Problem(IMAGE_TOO_LARGE, f"The image is {width} x {height} pixels; {limit}. Send a crop of the word.")
 
+    def far_too_many_pixels(self) -> Problem:
+        """What Pillow refused to open, without a word on width and height."""
+        limit = f"it may have {self.max_pixels} at most (PARSEQ_MAX_IMAGE_PIXELS)"
+        return Problem(IMAGE_TOO_LARGE, f"The image has far too many pixels; {limit}. Send a crop of the word.")
+
     def spoken_formats(self) -> str:
         """The formats that are accepted, as a clause."""
         *names, last = [FORMAT_NAMES[format_] for format_ in self.formats]

@@ -100,6 +100,14 @@ def gif_claiming(width: int, height: int) -> bytes:
     return bytes(data)
 
 
+def gif_of_a_large_frame(width: int, height: int) -> bytes:
+    """A GIF file of 24x10 pixels whose only frame is larger, and is to be wiped before the next."""
+    data = bytearray(encode(gradient().quantize(16), "GIF", transparency=0, disposal=2))
+    frame = data.index(b",", data.index(b"!\xf9\x04"))
+    data[frame + 5 : frame + 9] = struct.pack("<HH", width, height)
+    return bytes(data)
+
+
 def gif_of_blocks(n_blocks: int) -> bytes:
     """A GIF file with a comment in pieces of one byte."""
     data = encode(Image.new("L", (8, 8)), "GIF")
@@ -185,6 +193,8 @@ READ: dict[str, File] = {
 REFUSED: dict[str, tuple[File, Kind]] = {
     "bomb.png": (lambda: png(HUGE_SIDE, HUGE_SIDE, depth=1), errors.IMAGE_TOO_LARGE),
     "bomb.gif": (lambda: gif_claiming(HUGE_SIDE, HUGE_SIDE), errors.IMAGE_TOO_LARGE),
+    "frame-bomb.gif": (lambda: gif_of_a_large_frame(65_535, 65_535), errors.IMAGE_TOO_LARGE),
+    "large-frame.gif": (lambda: gif_of_a_large_frame(2**11, 2**11 + 1), errors.IMAGE_TOO_LARGE),
     "bomb.webp": (lambda: webp_claiming(HUGE_SIDE, HUGE_SIDE), errors.IMAGE_TOO_LARGE),
     "bomb.bmp": (lambda: bmp(2**31 - 1, 2**31 - 1, bytes(300)), errors.IMAGE_TOO_LARGE),
     "bomb.tiff": (lambda: gray_tiff(2**31, 2**31, bytes(300)), errors.IMAGE_TOO_LARGE),

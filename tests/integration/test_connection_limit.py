@@ -12,7 +12,7 @@ import pytest
 from service.errors import REQUEST_TIMEOUT, TOO_MANY_CONNECTIONS
 from tests.fakes import PATIENCE_S
 from tests.integration.in_process import read_answer
-from tests.integration.test_connections import BODY, PATIENT, PROBE, Server, head, serving
+from tests.integration.test_connections import BODY, HASTY, PATIENT, PROBE, Server, head, serving
 
 MOST = 4
 POST = head() + BODY
@@ -42,8 +42,10 @@ def busy(server: Server, stack: ExitStack) -> list[socket.socket]:
 def refused(connection: socket.socket) -> bool:
     connection.sendall(POST)
     status, answered, body = read_answer(connection)
-    if status == 200:
-        return False
+    return status != 200 and told_too_many(connection, status, answered, body)
+
+
+def told_too_many(connection: socket.socket, status: int, answered: str, body: bytes) -> bool:
     assert (status, json.loads(body)["type"]) == (429, TOO_MANY_CONNECTIONS.type)
     assert "PARSEQ_MAX_CONNECTIONS" in json.loads(body)["detail"]
     assert "retry-after: 1\r\n" in answered
@@ -83,8 +85,17 @@ def test_one_more_that_asks_nothing_is_closed_soon(small: Server, stack: ExitSta
         surplus.settimeout(PATIENCE_S / 2)  # the others have all of it
         surplus.sendall(sent)
         if sent:
-            assert json.loads(read_answer(surplus)[2])["type"] == REQUEST_TIMEOUT.type
-        assert surplus.recv(1) == b""
+            told_too_many(surplus, *read_answer(surplus))
+        else:
+            assert surplus.recv(1) == b""
+
+
+def test_one_more_that_is_slow_within_the_limit_is_told_its_time() -> None:
+    with serving(**HASTY, max_connections=MOST) as server, server.connection() as slow:
+        slow.sendall(b"POST /v1/reco")
+        document = json.loads(read_answer(slow)[2])
+    assert document["type"] == REQUEST_TIMEOUT.type
+    assert "0.2 s (PARSEQ_RECEIVE_TIMEOUT_S)" in document["detail"]
 
 
 def test_one_more_may_ask_once_there_is_room(small: Server, stack: ExitStack) -> None:

@@ -13,11 +13,12 @@ from PIL import GifImagePlugin, Image, ImageFile, PngImagePlugin
 
 from service import decode_image as module
 from service import errors
+from service.config import DEFAULT_MAX_IMAGE_PIXELS
 from service.decode_image import decode_image
 from service.errors import Problem
 from service.image_limits import FORMATS, ImageLimits
 from service.preprocess import to_crop
-from tests.hostile_images import LARGEST, READ, REFUSED, animation, tiff_of_one_tile
+from tests.hostile_images import LARGEST, READ, REFUSED, animation, gif_of_a_large_frame, tiff_of_one_tile
 from tests.images import encode, gradient
 
 # As in the service, where Pillow's remarks about odd files are nobody's; for pytest all warnings are errors.
@@ -116,6 +117,21 @@ def test_every_limit_has_its_setting_in_the_refusal() -> None:
         assert (problem.kind.status, setting in problem.detail) == (413, True), problem.detail
     exact = ImageLimits(max_bytes=len(data), max_pixels=240, max_side=24)
     assert decode_image(data, exact).size == (24, 10)
+
+
+def test_a_limit_above_the_default_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", DEFAULT_MAX_IMAGE_PIXELS)
+    side = 3 * int(DEFAULT_MAX_IMAGE_PIXELS**0.5)
+    data = encode(Image.new("1", (side, side)), "PNG")
+    assert problem_of(data).kind is errors.IMAGE_TOO_LARGE
+    assert decode_image(data, ImageLimits(max_pixels=side * side)).size == (side, side)
+
+
+def test_no_picture_of_the_size_of_a_large_frame_is_allotted(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = gif_of_a_large_frame(65_535, 65_535)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", DEFAULT_MAX_IMAGE_PIXELS)  # other tests may have raised it
+    monkeypatch.setattr(Image.core, "fill", lambda *_args: pytest.fail("allotted"))
+    assert "PARSEQ_MAX_IMAGE_PIXELS" in problem_of(data).detail
 
 
 def test_base64_is_measured_before_it_is_decoded() -> None:
