@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.output is None and options.sheet is None:
         parser.error("nothing to do: give --output FOLDER, --sheet FILE.png or both")
     folders = tuple(options.fonts) or FONT_FOLDERS
-    recipe = Recipe(options.split, options.seed, folders, options.cache, options.words)
+    recipe = Recipe(options.split, options.seed, folders, options.cache, options.words, options.curved)
     try:
         # Scans the fonts once, here, before several workers would all do it; and fails early.
         source = recipe.source()
@@ -43,7 +43,7 @@ def _write(options: argparse.Namespace, recipe: Recipe, source: CropSource) -> N
         options.count,
         ShardFormat(tuple(options.image_size), options.shard_size),
         workers=options.workers,
-        name=f"{recipe.split}, seed {recipe.seed}",
+        name=f"{recipe.split}, seed {recipe.seed}{', curved' if recipe.curved else ''}",
         progress=True,
     )
     print(f"{new} new shards in {options.output}")
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "--fonts", type=Path, action="append", default=[], metavar="FOLDER", help="look here instead (repeatable)"
     )
     parser.add_argument("--words", type=Path, metavar="FILE", help="words to draw, one a line (default: the dictionaries)")
+    parser.add_argument("--curved", action="store_true", help="bend every word, to see how a model reads such")
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="where the scan of the fonts is kept")
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw a contact sheet")
     parser.add_argument("--sheet-crops", type=_positive, default=80, help="crops on it (default: %(default)s)")

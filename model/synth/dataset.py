@@ -43,6 +43,8 @@ class Recipe:
     cache: Path | None = DEFAULT_CACHE
     words: Path | None = None
     """A file of words to draw from, one a line, instead of the dictionaries."""
+    curved: bool = False
+    """Bend every word, with many effects besides: to see how a model reads such."""
 
     def source(self) -> CropSource:
         """A function from an index to its crop. Raises FontsNotFoundError or DictionaryNotFoundError."""
@@ -50,7 +52,8 @@ class Recipe:
         if not faces:
             raise FontsNotFoundError(self.font_folders, self.split)
         words = None if self.words is None else read_dictionary(self.words)
-        return partial(render_indexed, Corpus(self.split, words, words), CropRenderer(faces), self)
+        renderer = CropRenderer(faces, clean_share=0, curved_share=1) if self.curved else CropRenderer(faces)
+        return partial(render_indexed, Corpus(self.split, words, words), renderer, self)
 
 
 class Shards(NamedTuple):

@@ -21,13 +21,17 @@ from model.synth.lettering import Lettering
 Rng = np.random.Generator
 
 MAX_SIDE = 900
+CURVED_SHARE = 0.1
+"""Of the crops with many effects."""
 
 
-def place(line: Lettering, rng: Rng, *, hard: bool, room: int) -> tuple[Warp, tuple[int, int]]:
+def place(
+    line: Lettering, rng: Rng, *, hard: bool, room: int, curved_share: float = CURVED_SHARE
+) -> tuple[Warp, tuple[int, int]]:
     """The warp from the flat text, its ink at (room, room), to the crop; and the crop's (width, height)."""
     width, height = line.box
     middle = (room + width / 2, room + height / 2)
-    arc = _arc(rng, line, middle) if hard and len(line.text) > 2 and rng.random() < 0.1 else None
+    arc = _arc(rng, line, middle) if hard and len(line.text) > 2 and rng.random() < curved_share else None
     warp = Warp(_matrix(rng, line, hard=hard) @ translation(-middle[0], -middle[1]), arc)
     box = (room, room, room + width, room + height)
     if rng.random() < (0.35 if hard else 0.05):

@@ -15,6 +15,7 @@ from model.synth.fonts import Face, FontsNotFoundError
 from model.synth.layers import ROOM, draw_layers
 from model.synth.lettering import lay_out
 from model.synth.painting import paint
+from model.synth.placement import CURVED_SHARE
 
 Rng = np.random.Generator
 
@@ -34,14 +35,15 @@ class Crop:
 class CropRenderer:
     """Renders crops with the given faces; legible ones are preferred. Raises FontsNotFoundError for no faces.
 
-    ``clean_share`` is the probability that a crop gets few effects.
+    ``clean_share`` is the probability that a crop gets few effects, ``curved_share`` that another one is bent if its text has
+    more than two letters.
     """
 
-    def __init__(self, faces: Sequence[Face], *, clean_share: float = 0.35) -> None:
+    def __init__(self, faces: Sequence[Face], *, clean_share: float = 0.35, curved_share: float = CURVED_SHARE) -> None:
         if not faces:
             raise FontsNotFoundError
         self._faces = list(faces)
-        self._clean_share = clean_share
+        self._clean_share, self._curved_share = clean_share, curved_share
         weights = np.array([0.2 + face.legibility**3 for face in self._faces])
         self._cumulative = np.cumsum(weights / weights.sum())
 
@@ -52,7 +54,7 @@ class CropRenderer:
         face = self._choose_face(text, rng)
         hard = rng.random() >= self._clean_share
         line = lay_out(face.spell(text), face, _font_size(text), _spacing(rng))
-        warp, size = placement.place(line, rng, hard=hard, room=ROOM)
+        warp, size = placement.place(line, rng, hard=hard, room=ROOM, curved_share=self._curved_share)
         layers = draw_layers(line, rng, hard=hard)
         pair = colours.pair(rng)
         image = paint(rng, warp.draw(layers, size), size, pair, hard=hard)

@@ -72,6 +72,19 @@ def test_a_face_is_used_only_for_what_it_can_draw():
     assert {renderer.render("abcd", np.random.default_rng(i)).text for i in range(10)} == {"ABCD"}
 
 
+def test_all_words_can_be_bent_for_a_test_set():
+    def bend(renderer: CropRenderer, seed: int) -> float:
+        """How far the middle of a word lies from the line between its ends, in shares of the word's width."""
+        first, middle, last = renderer.render("xxxxxxxxxxx", np.random.default_rng(seed)).glyph_centers[[0, 5, 10]]
+        along, across = last - first, middle - first
+        return abs(float(along[0] * across[1] - along[1] * across[0])) / float(along @ along)
+
+    face = embedded_face()
+    bent = [bend(CropRenderer([face], clean_share=0, curved_share=1), seed) for seed in range(30)]
+    straight = [bend(CropRenderer([face], clean_share=0, curved_share=0), seed) for seed in range(30)]
+    assert min(bent) > 2 * max(straight)
+
+
 def test_no_text_is_an_error(renderer: CropRenderer):
     with pytest.raises(ValueError, match="empty"):
         renderer.render("", np.random.default_rng(0))
