@@ -17,7 +17,8 @@ from PIL import Image, ImageFile, PngImagePlugin
 from service.config import DEFAULT_MAX_IMAGE_PIXELS
 from service.errors import INVALID_BASE64, UNREADABLE_IMAGE, UNSUPPORTED_IMAGE_FORMAT, Problem
 from service.image_limits import ImageLimits
-from service.image_structure import JPEG_START_OF_SCAN, MAX_EXIF_BYTES, check_structure, format_of
+from service.image_structure import MAX_EXIF_BYTES, check_structure, format_of
+from service.jpeg_scans import JPEG_START_OF_SCAN
 from service.to_rgb import to_rgb
 
 FOREIGN_SIGNATURES: Final[tuple[tuple[int, bytes, str], ...]] = (

@@ -11,13 +11,12 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from service.errors import UNSUPPORTED_IMAGE_FORMAT, Problem
 from service.image_limits import ImageLimits, several_frames, too_complex
+from service.jpeg_scans import JPEG_START_OF_SCAN, check_scans
+from service.tiff_structure import check_tiff
 
 MAX_PNG_CHUNKS: Final = 10_000
 """A file at the limit of bytes, in pieces of 4 kB, has half as many."""
-MAX_JPEG_SCANS: Final = 50
-"""Encoders write about ten; each takes its time for the whole image again."""
 MAX_JPEG_SEGMENTS: Final = 1000
 MAX_JPEG_FILL_BYTES: Final = 1024
 """Between segments; Pillow goes over them one by one."""
@@ -26,19 +25,10 @@ MAX_EXIF_BYTES: Final = 2**17
 MAX_GIF_BLOCKS: Final = 10_000
 """Before the first image."""
 MAX_GIF_IMAGE_BLOCKS: Final = 2**17
-MAX_TIFF_TAGS: Final = 512
-MAX_TIFF_VALUES: Final = 2**15
-"""Of one tag: each becomes a Python object, and each strip of an image a dozen."""
-TIFF_NUMBERS: Final = frozenset((3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 16, 17, 18))
-"""Types whose values become objects; texts and bytes do not."""
-TIFF_COMPRESSIONS: Final = frozenset((1, 2, 3, 4, 5, 7, 8, 32773, 32946))
-"""None, CCITT, LZW, JPEG, Deflate, PackBits. Others are rare, and some allot memory by what their data say."""
-TIFF_JPEG: Final = 7
 MAX_RLE_PIXELS: Final = 2**18
 MAX_RLE_BYTES: Final = 2**20
 """Run lengths of BMP files are decoded in pure Python: about a second for a million."""
 
-JPEG_START_OF_SCAN: Final = b"\xff\xda"
 _JPEG_WITHOUT_LENGTH: Final = frozenset((0x00, 0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)))
 _SIGNATURES: Final = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -80,13 +70,8 @@ def _check_png(data: bytes, limits: ImageLimits) -> None:
     raise too_complex(f"more than {MAX_PNG_CHUNKS} chunks")
 
 
-def _check_scans(data: bytes) -> None:
-    if data.count(JPEG_START_OF_SCAN) > MAX_JPEG_SCANS:
-        raise too_complex(f"more than {MAX_JPEG_SCANS} scans")
-
-
 def _check_jpeg(data: bytes, _limits: ImageLimits) -> None:
-    _check_scans(data)
+    check_scans(data)
     position, fill_bytes, exif_bytes = 2, 0, 0
     for _ in range(MAX_JPEG_SEGMENTS):
         marker_at = data.find(b"\xff", position)
@@ -166,40 +151,11 @@ def _colour_table_bytes(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _check_tiff(data: bytes, limits: ImageLimits) -> None:
-    order = "<" if data.startswith(b"II") else ">"
-    start = struct.unpack_from(order + "I", data, 4)[0]
-    n_tags = struct.unpack_from(order + "H", data, start)[0]
-    if n_tags > MAX_TIFF_TAGS:
-        raise too_complex(f"more than {MAX_TIFF_TAGS} tags")
-    sides: dict[int, list[int]] = {}
-    for index in range(n_tags):
-        at = start + 2 + 12 * index
-        tag, type_, count = struct.unpack_from(order + "HHI", data, at)
-        if type_ in TIFF_NUMBERS and count > MAX_TIFF_VALUES:
-            raise too_complex(f"a tag with more than {MAX_TIFF_VALUES} values")
-        value = struct.unpack_from(order + ("H" if type_ == 3 else "I"), data, at + 8)[0]
-        if tag == 259:
-            _check_compression(value, data)
-        sides.setdefault(tag, []).append(value)
-    for width_tag, height_tag in ((256, 257), (322, 323)):  # of the image, and of a tile
-        limits.check_size(max(sides.get(width_tag, [0])), max(sides.get(height_tag, [0])))
-    if limits.refuse_several_frames and struct.unpack_from(order + "I", data, start + 2 + 12 * n_tags)[0]:
-        raise several_frames()
-
-
-def _check_compression(compression: int, data: bytes) -> None:
-    if compression not in TIFF_COMPRESSIONS:
-        raise Problem(UNSUPPORTED_IMAGE_FORMAT, "This compression of TIFF files is not supported. Save it as PNG.")
-    if compression == TIFF_JPEG:
-        _check_scans(data)
-
-
 _CHECKS: Final[dict[str, Callable[[bytes, ImageLimits], None]]] = {
     "JPEG": _check_jpeg,
     "PNG": _check_png,
     "WEBP": _check_webp,
     "BMP": _check_bmp,
     "GIF": _check_gif,
-    "TIFF": _check_tiff,
+    "TIFF": check_tiff,
 }

@@ -12,7 +12,9 @@ from PIL import Image
 
 from service import errors
 from service.errors import Kind
-from service.image_structure import MAX_EXIF_BYTES, MAX_JPEG_SCANS, MAX_JPEG_SEGMENTS, MAX_PNG_CHUNKS, MAX_TIFF_VALUES
+from service.image_structure import MAX_EXIF_BYTES, MAX_JPEG_SEGMENTS, MAX_PNG_CHUNKS
+from service.jpeg_scans import MAX_JPEG_SCANS
+from service.tiff_structure import MAX_TIFF_VALUES
 from tests.images import encode, gradient
 
 MEBI = 2**20
@@ -72,6 +74,36 @@ def tiff_of_one_tile(side: int) -> bytes:
     packed = zlib.compress(bytes(side * side), 9)
     tile = ((322, 4, 1, side), (323, 4, 1, side), (324, 4, 1, 8), (325, 4, 1, len(packed)))
     return gray_tiff(16, 16, packed, *tile, compression=8)
+
+
+def tiff_of_shared_strips(n_strips: int, offsets_tag: int = 273, n_offsets: int | None = None, sizes_type: int = 4) -> bytes:
+    """Strips of one pixel that are all unpacked from the same bytes, which say the pixel in 2,000 of them."""
+    packed = b"\x80" * 2000 + b"\0\x07"  # run lengths of nothing, then one of one
+    n_offsets = n_strips if n_offsets is None else n_offsets
+    letter = {3: "H", 4: "I", 16: "Q"}[sizes_type]
+    offsets, sizes = struct.pack(f"<{n_offsets}I", *[8] * n_offsets), struct.pack(f"<{n_strips}{letter}", *[2002] * n_strips)
+    places = (
+        (offsets_tag, 4, n_offsets, 8 + len(packed)),
+        (278, 4, 1, 1),
+        (279, sizes_type, n_strips, 8 + len(packed + offsets)),
+    )
+    return gray_tiff(1, n_strips, packed + offsets + sizes, *places, compression=32773)
+
+
+def tiff_of_wide_tiles(n_tiles: int) -> bytes:
+    """A picture of one row in tiles that are far higher, each with bytes of its own."""
+    side = 4096
+    packed = zlib.compress(bytes(16 * side), 9)
+    offsets = struct.pack(f"<{n_tiles}I", *[8 + index * len(packed) for index in range(n_tiles)])
+    sizes, start = struct.pack(f"<{n_tiles}I", *[len(packed)] * n_tiles), 8 + n_tiles * len(packed)
+    tiles = (322, 4, 1, 16), (323, 4, 1, side), (324, 4, n_tiles, start), (325, 4, n_tiles, start + len(offsets))
+    return gray_tiff(16 * n_tiles, 1, packed * n_tiles + offsets + sizes, *tiles, compression=8)
+
+
+def tiff_of_a_high_strip(height: int) -> bytes:
+    """A picture of one row whose strip is a progressive JPEG picture of more."""
+    strip = encode(Image.new("L", (FULL_SIDE, height)), "JPEG", progressive=True)
+    return gray_tiff(FULL_SIDE, 1, strip, (273, 4, 1, 8), (278, 4, 1, 1), (279, 4, 1, len(strip)), compression=7)
 
 
 def bmp(width: int, height: int, pixels: bytes, compression: int = 0, bits: int = 24) -> bytes:
@@ -170,6 +202,7 @@ READ: dict[str, File] = {
     "animated.gif": lambda: animation("GIF"),
     "animated.webp": lambda: animation("WEBP"),
     "animated.png": lambda: animation("PNG"),
+    "jpeg-strips.tiff": lambda: encode(Image.new("RGB", (FULL_SIDE, FULL_SIDE)), "TIFF", compression="jpeg"),
     "pages.tiff": lambda: animation("TIFF"),
     "many-frames.gif": lambda: animation("GIF", 2000),
     "broken-icc.png": lambda: encode(gradient(), "PNG", icc_profile=b"junk"),
@@ -216,6 +249,10 @@ REFUSED: dict[str, tuple[File, Kind]] = {
     "blocks.gif": (lambda: gif_of_blocks(20_000), errors.IMAGE_TOO_COMPLEX),
     "run-lengths.bmp": (lambda: bmp(1024, 1024, b"\x01\x05" * 1000, compression=1, bits=8), errors.IMAGE_TOO_COMPLEX),
     "strips.tiff": (lambda: tiff_of_strips(MAX_TIFF_VALUES + 1), errors.IMAGE_TOO_COMPLEX),
+    "shared-strips.tiff": (lambda: tiff_of_shared_strips(16_384), errors.IMAGE_TOO_COMPLEX),
+    "wide-tiles.tiff": (lambda: tiff_of_wide_tiles(256), errors.IMAGE_TOO_COMPLEX),
+    "high-strip.tiff": (lambda: tiff_of_a_high_strip(2 * FULL_SIDE), errors.IMAGE_TOO_LARGE),
+    "twice.tiff": (lambda: gray_tiff(1, 1, bytes(8), (273, 4, 1, 8), (273, 4, 1, 9), (279, 4, 1, 1)), errors.IMAGE_TOO_COMPLEX),
     "tags.tiff": (lambda: tiff([(40_000 + index, 7, 1000, 8) for index in range(600)], bytes(1000)), errors.IMAGE_TOO_COMPLEX),
     "zstd.tiff": (lambda: gray_tiff(8, 8, bytes(64), compression=50_000), errors.UNSUPPORTED_IMAGE_FORMAT),
     "big.tiff": (lambda: b"II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0" + bytes(100), errors.UNSUPPORTED_IMAGE_FORMAT),

@@ -18,7 +18,17 @@ from service.decode_image import decode_image
 from service.errors import Problem
 from service.image_limits import FORMATS, ImageLimits
 from service.preprocess import to_crop
-from tests.hostile_images import LARGEST, READ, REFUSED, animation, gif_of_a_large_frame, tiff_of_one_tile
+from tests.hostile_images import (
+    LARGEST,
+    READ,
+    REFUSED,
+    animation,
+    gif_of_a_large_frame,
+    tiff_of_a_high_strip,
+    tiff_of_one_tile,
+    tiff_of_shared_strips,
+    tiff_of_wide_tiles,
+)
 from tests.images import encode, gradient
 
 # As in the service, where Pillow's remarks about odd files are nobody's; for pytest all warnings are errors.
@@ -143,6 +153,27 @@ def test_base64_is_measured_before_it_is_decoded() -> None:
 
 def test_a_tile_far_larger_than_its_image_is_measured() -> None:
     assert problem_of(tiff_of_one_tile(64), max_pixels=64 * 63).kind is errors.IMAGE_TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"n_strips": 500},
+        {"n_strips": 500, "offsets_tag": 324},
+        {"n_strips": 500, "n_offsets": 1},
+        {"n_strips": 3, "sizes_type": 3},
+        {"n_strips": 500, "sizes_type": 16},
+    ],
+)
+def test_strips_that_share_their_bytes_are_found_however_they_are_written(layout: dict[str, int]) -> None:
+    problem = problem_of(tiff_of_shared_strips(**layout))
+    assert problem.kind is errors.IMAGE_TOO_COMPLEX
+    assert "share their bytes" in problem.detail
+
+
+def test_high_tiles_and_strips_of_few_pixels_are_read() -> None:
+    assert decode_image(tiff_of_wide_tiles(4), ImageLimits()).size == (64, 1)
+    assert decode_image(tiff_of_a_high_strip(16), ImageLimits()).size == (2048, 1)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RecursionError(), OSError(), SystemError("from C"), ValueError()])
