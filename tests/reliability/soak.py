@@ -165,7 +165,7 @@ def draw(outcome: Outcome, path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 2.6), layout="constrained")
     axes.plot([at_s / 60 for at_s, _ in outcome.memory], [value / 2**20 for _, value in outcome.memory], linewidth=0.8)
     axes.axvline(WARM_UP_SHARE * outcome.memory[-1][0] / 60, color="grey", linestyle=":")
-    axes.set(xlabel="minutes", ylabel="resident memory, MiB", ylim=(0, None))
+    axes.set(xlabel="minutes", ylabel="resident memory, MiB", ylim=(0, 1.2 * max(value for _, value in outcome.memory) / 2**20))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
