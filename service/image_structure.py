@@ -14,6 +14,7 @@ from typing import Final
 from service.image_limits import ImageLimits, several_frames, too_complex
 from service.jpeg_scans import JPEG_START_OF_SCAN, check_scans
 from service.tiff_structure import check_tiff
+from service.webp_structure import check_webp_structure
 
 MAX_PNG_CHUNKS: Final = 10_000
 """A file at the limit of bytes, in pieces of 4 kB, has half as many."""
@@ -109,6 +110,7 @@ def _check_webp(data: bytes, limits: ImageLimits) -> None:
     else:
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
     limits.check_size(width, height)
+    check_webp_structure(data, limits)
 
 
 def _check_bmp(data: bytes, limits: ImageLimits) -> None:

@@ -15,6 +15,7 @@ from service.errors import Kind
 from service.image_structure import MAX_EXIF_BYTES, MAX_JPEG_SEGMENTS, MAX_PNG_CHUNKS
 from service.jpeg_scans import MAX_JPEG_SCANS
 from service.tiff_structure import MAX_TIFF_VALUES
+from service.webp_structure import MAX_WEBP_CHUNKS, MAX_WEBP_GROUPS
 from tests.images import encode, gradient
 
 MEBI = 2**20
@@ -124,6 +125,44 @@ def webp_claiming(width: int, height: int) -> bytes:
     data = bytearray(encode(gradient(), "WEBP", lossless=True))
     data[21:25] = struct.pack("<I", (width - 1) | (height - 1) << 14)
     return bytes(data)
+
+
+def webp(*chunks: tuple[bytes, bytes]) -> bytes:
+    body = b"".join(kind + struct.pack("<I", len(part)) + part + bytes(len(part) % 2) for kind, part in chunks)
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+def lossless_head(width: int, height: int) -> bytes:
+    return b"\x2f" + struct.pack("<I", (width - 1) | (height - 1) << 14)
+
+
+def lossless_of_groups(width: int, height: int, n_groups: int) -> bytes:
+    """The lossless stream of a black picture, without its head, whose blocks of 4x4 pixels have codes of their own."""
+    # Codes of all 19 code lengths, of which 0 and 8 take a bit each: the first 256 symbols are to have 8 bits.
+    order = (17, 18, 0, 1, 2, 3, 4, 5, 16, *range(6, 16))
+    byte_code = "0" + "1111" + "".join("100" if length in (0, 8) else "000" for length in order)
+    one_symbol = "1000"
+    n_blocks = -(-width // 4) * -(-height // 4)
+    blocks = "".join(f"{index % n_groups & 255:08b}{index % n_groups >> 8:08b}" for index in range(n_blocks))
+    codes = byte_code + "0" + "1" * 256 + "0" * 24 + byte_code + "0" + "1" * 256 + one_symbol * 3
+    # No transform, no cache of colours, blocks of 2^2 pixels, and their picture has no cache either.
+    bits = "00" + "1" + "000" + "0" + codes + blocks + one_symbol * 5 * n_groups + "0" * 64
+    bits += "0" * (-len(bits) % 8)
+    return int(bits[::-1], 2).to_bytes(len(bits) // 8, "little")
+
+
+def lossless_webp_of_groups(width: int, height: int, n_groups: int) -> bytes:
+    return webp((b"VP8L", lossless_head(width, height) + lossless_of_groups(width, height, n_groups)))
+
+
+def webp_header(width: int, height: int, flags: int) -> tuple[bytes, bytes]:
+    return b"VP8X", struct.pack("<I", flags) + struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+
+
+def lossy_webp_with_alpha(width: int, height: int, alpha: bytes) -> bytes:
+    """A lossy picture with this lossless stream as its alpha."""
+    lossy = encode(Image.new("RGB", (width, height)), "WEBP")[20:]
+    return webp(webp_header(width, height, 0x10), (b"ALPH", b"\1" + alpha), (b"VP8 ", lossy))
 
 
 def gif_claiming(width: int, height: int) -> bytes:
@@ -246,6 +285,15 @@ REFUSED: dict[str, tuple[File, Kind]] = {
     "junk-between.jpg": (lambda: jpeg_with(segment(0xFFFE, b"") + bytes(5000)), errors.IMAGE_TOO_COMPLEX),
     "chunks.png": (lambda: png(24, 10, chunk(b"tIME", b"") * MAX_PNG_CHUNKS), errors.IMAGE_TOO_COMPLEX),
     "empty-pixels.png": (lambda: png(24, 10, chunk(b"IDAT", b"") * MAX_PNG_CHUNKS), errors.IMAGE_TOO_COMPLEX),
+    "groups.webp": (lambda: lossless_webp_of_groups(1024, 1024, 2**16), errors.IMAGE_TOO_COMPLEX),
+    "alpha-groups.webp": (
+        lambda: lossy_webp_with_alpha(512, 512, lossless_of_groups(512, 512, 2**14)),
+        errors.IMAGE_TOO_COMPLEX,
+    ),
+    "chunks.webp": (
+        lambda: webp(webp_header(24, 10, 0), *[(b"ABCD", b"")] * MAX_WEBP_CHUNKS, (b"VP8 ", encode(gradient(), "WEBP")[20:])),
+        errors.IMAGE_TOO_COMPLEX,
+    ),
     "blocks.gif": (lambda: gif_of_blocks(20_000), errors.IMAGE_TOO_COMPLEX),
     "run-lengths.bmp": (lambda: bmp(1024, 1024, b"\x01\x05" * 1000, compression=1, bits=8), errors.IMAGE_TOO_COMPLEX),
     "strips.tiff": (lambda: tiff_of_strips(MAX_TIFF_VALUES + 1), errors.IMAGE_TOO_COMPLEX),
@@ -289,6 +337,7 @@ LARGEST: dict[str, File] = {
         lossless=True,
         method=0,
     ),
+    "groups.webp": lambda: lossless_webp_of_groups(FULL_SIDE // 4, FULL_SIDE // 4, MAX_WEBP_GROUPS),
     "rgb.bmp": lambda: bmp(FULL_SIDE, FULL_SIDE, bytes(3 * FULL_SIDE**2)),
     "run-lengths.bmp": lambda: bmp(512, 512, b"\x01\x05" * 512 * 512, compression=1, bits=8),
     "rgba.tiff": lambda: encode(

@@ -80,7 +80,7 @@ def test_no_decoder_sees_a_file_of_too_many_parts(name: str, monkeypatch: pytest
     assert problem_of(REFUSED[name][0]()).kind is errors.IMAGE_TOO_COMPLEX
 
 
-@pytest.mark.parametrize("name", ["rgba.png", "rgba.webp", "rgba.tiff", "strips.tiff"])
+@pytest.mark.parametrize("name", ["rgba.png", "rgba.webp", "groups.webp", "rgba.tiff", "strips.tiff"])
 def test_the_largest_accepted_files_take_bounded_memory(name: str, tmp_path: Path) -> None:
     file = tmp_path / name
     file.write_bytes(LARGEST[name]())
