@@ -15,8 +15,9 @@ from tests.hostile_images import MEBI, REFUSED
 
 NOISE_BYTES = 10 * MEBI
 IMAGES = (
-    "bomb.png", "bomb.gif", "frame-bomb.gif", "bomb.tiff", "bomb.webp", "large-tile.tiff", "strips.tiff", "scans.jpg",
-    "padding.jpg", "chunks.png", "text-bomb.png", "icc-bomb.png", "blocks.gif", "run-lengths.bmp",
+    "bomb.png", "bomb.gif", "frame-bomb.gif", "bomb.tiff", "bomb.webp", "large-tile.tiff", "strips.tiff",
+    "shared-strips.tiff", "high-strip.tiff", "groups.webp", "scans.jpg", "padding.jpg", "chunks.png", "text-bomb.png",
+    "icc-bomb.png", "blocks.gif", "run-lengths.bmp",
 )  # fmt: skip
 FORM = "multipart/form-data; boundary=cut"
 
