@@ -38,9 +38,7 @@ def with_tables(text: str, folder: Path) -> str:
 
     filled, places = _PLACE.subn(fill, text)
     if not places:
-        raise DataError(
-            "there is no place for a table: <!-- scores: FILE CHARSET datasets|kinds|lengths --> <!-- end of scores -->"
-        )
+        raise DataError(f"there is no place for a table: {PLACE}")
     return filled
 
 

@@ -60,7 +60,7 @@ class ImageLimits:
     def check_size(self, width: int, height: int) -> None:
         """Raise a `Problem` for too many pixels."""
         if width * height > self.max_pixels:
-            limit = f"it may have {self.max_pixels} at most (PARSEQ_MAX_IMAGE_PIXELS)"
+            limit = self._spoken_pixels()
         elif max(width, height) > self.max_side:
             limit = f"each side may have {self.max_side} at most (PARSEQ_MAX_IMAGE_SIDE_PIXELS)"
         else:
@@ -69,8 +69,10 @@ class ImageLimits:
 
     def far_too_many_pixels(self) -> Problem:
         """What Pillow refused to open, without a word on width and height."""
-        limit = f"it may have {self.max_pixels} at most (PARSEQ_MAX_IMAGE_PIXELS)"
-        return Problem(IMAGE_TOO_LARGE, f"The image has far too many pixels; {limit}. Send a crop of the word.")
+        return Problem(IMAGE_TOO_LARGE, f"The image has far too many pixels; {self._spoken_pixels()}. Send a crop of the word.")
+
+    def _spoken_pixels(self) -> str:
+        return f"it may have {self.max_pixels} at most (PARSEQ_MAX_IMAGE_PIXELS)"
 
     def spoken_formats(self) -> str:
         """The formats that are accepted, as a clause."""

@@ -14,7 +14,7 @@ from typing import Final
 from service.image_limits import ImageLimits, several_frames, too_complex
 from service.jpeg_scans import JPEG_START_OF_SCAN, check_scans
 from service.tiff_structure import check_tiff
-from service.webp_structure import check_webp_structure
+from service.webp_structure import check_webp
 
 MAX_PNG_CHUNKS: Final = 10_000
 """A file at the limit of bytes, in pieces of 4 kB, has half as many."""
@@ -97,22 +97,6 @@ def _check_jpeg(data: bytes, _limits: ImageLimits) -> None:
     raise too_complex(f"more than {MAX_JPEG_SEGMENTS} segments")
 
 
-def _check_webp(data: bytes, limits: ImageLimits) -> None:
-    kind = data[12:16]
-    if kind == b"VP8X":
-        width = 1 + int.from_bytes(data[24:27], "little")
-        height = 1 + int.from_bytes(data[27:30], "little")
-        if limits.refuse_several_frames and data[20] & 2:
-            raise several_frames()
-    elif kind == b"VP8L":
-        bits = struct.unpack_from("<I", data, 21)[0]
-        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    else:
-        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
-    limits.check_size(width, height)
-    check_webp_structure(data, limits)
-
-
 def _check_bmp(data: bytes, limits: ImageLimits) -> None:
     header_bytes = struct.unpack_from("<I", data, 14)[0]
     if header_bytes < 40:  # an older header, without compression
@@ -156,7 +140,7 @@ def _colour_table_bytes(flags: int) -> int:
 _CHECKS: Final[dict[str, Callable[[bytes, ImageLimits], None]]] = {
     "JPEG": _check_jpeg,
     "PNG": _check_png,
-    "WEBP": _check_webp,
+    "WEBP": check_webp,
     "BMP": _check_bmp,
     "GIF": _check_gif,
     "TIFF": check_tiff,

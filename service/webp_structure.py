@@ -8,10 +8,11 @@ They are read here as RFC 9649 has them. What the decoder would call damaged is 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import Final
 
-from service.image_limits import ImageLimits, too_complex
+from service.image_limits import ImageLimits, several_frames, too_complex
 
 MAX_WEBP_CHUNKS: Final = 10_000
 """Those within frames are counted as well; a frame has up to three."""
@@ -49,6 +50,23 @@ _Table = list[int]
 
 class _DamagedError(Exception):
     """The decoder will not accept this stream."""
+
+
+def check_webp(data: bytes, limits: ImageLimits) -> None:
+    """Raise a `Problem` for a file with too many pixels, chunks, prefix codes or, if so wished, frames."""
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width = 1 + int.from_bytes(data[24:27], "little")
+        height = 1 + int.from_bytes(data[27:30], "little")
+        if limits.refuse_several_frames and data[20] & 2:
+            raise several_frames()
+    elif kind == b"VP8L":
+        bits = struct.unpack_from("<I", data, 21)[0]
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    else:
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+    limits.check_size(width, height)
+    check_webp_structure(data, limits)
 
 
 def check_webp_structure(data: bytes, limits: ImageLimits) -> int:

@@ -18,9 +18,9 @@ import uvloop
 
 from benchmarks.serving.client import OK, Connection, Traffic, connect, post
 from service.config import BUNDLED_ARTIFACT
-from tests.fuzz.memory import KIB_PER_MIB, resident_kib
 from tests.integration.server import ROOT, ServerProcess, running
 from tests.reliability.attacker import LORIS, Told, attack_for
+from tests.reliability.memory import MIB, resident_bytes
 
 GOOD_PER_S = 40
 CONNECTIONS = 64
@@ -40,7 +40,7 @@ class Findings:
     disturbed_ms: list[list[float]] = field(default_factory=list)
     """By phase."""
     lost: int = 0
-    resident_kib: list[int] = field(default_factory=list)
+    resident_bytes: list[int] = field(default_factory=list)
 
     def note(self, told: Told) -> None:
         self.answers.setdefault(told.name, Counter())[told.answer] += 1
@@ -50,7 +50,7 @@ class Findings:
 
     @property
     def growth_mib(self) -> float:
-        return (max(self.resident_kib) - self.resident_kib[0]) / KIB_PER_MIB
+        return (max(self.resident_bytes) - self.resident_bytes[0]) / MIB
 
     @property
     def slowdown(self) -> float:
@@ -89,7 +89,7 @@ class Attack:
         await self._serve_good(min(phase_s, 3.0))  # warms up
         self._attacker.submit(attack_for, self._address, phase_s=0.0).result()
         self.findings = Findings()
-        self.findings.resident_kib.append(resident_kib(self._pid))
+        self.findings.resident_bytes.append(resident_bytes(self._pid))
         for _ in range(rounds):
             self.findings.calm_ms.append(await self._serve_good(phase_s))
             attack = asyncio.get_running_loop().run_in_executor(self._attacker, attack_for, self._address, phase_s)
@@ -113,7 +113,7 @@ class Attack:
                 self.findings.lost += 1
                 continue
             idle.send(request, due_s)
-            self.findings.resident_kib.append(resident_kib(self._pid))
+            self.findings.resident_bytes.append(resident_bytes(self._pid))
         await asyncio.gather(*(traffic.settle() for traffic in traffics))
         for connection in connections:
             connection.close()

@@ -12,9 +12,9 @@ MIB = 2**20
 SECONDS_PER_HOUR = 3600
 
 
-def resident_bytes(pid: int) -> int:
-    """What a process holds in memory now."""
-    found = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.M)
+def resident_bytes(pid: int, field: str = "VmRSS") -> int:
+    """What a process holds in memory now, or with `VmHWM` the most it ever did."""
+    found = re.search(rf"^{field}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.M)
     assert found
     return 1024 * int(found[1])
 
