@@ -54,11 +54,12 @@ class Load:
     def record(self) -> Record:
         return self._crowd.record
 
-    async def go_on(self, requests: int) -> None:
-        """Until so many more have been sent."""
+    async def go_on(self, requests: int) -> bool:
+        """Until so many more have been sent; whether they were, and no request was lost before."""
         enough = self.record.sent + requests
         while self.record.sent < enough and not self._task.done():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+        return self.record.sent >= enough
 
     async def until_lost(self) -> Record:
         await self._task
@@ -105,7 +106,8 @@ async def behind_the_gateway(artifact: Path, folder: Path, how: signal.Signals, 
             for replica in replicas:
                 back_s.append(await replica.restart(how))
                 while not await asyncio.to_thread(replica.done):  # the gateway leaves it alone for a while
-                    await load.go_on(CLIENTS)
+                    if not await load.go_on(CLIENTS):
+                        break
             await load.go_on(max(0, requests - load.record.sent))
             record = await load.stop()
         codes = [replica.exit_codes for replica in replicas]
