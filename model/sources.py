@@ -103,6 +103,18 @@ def join(name: str, parts: Sequence[Source]) -> Source:
     return parts[0] if len(parts) == 1 else JoinedSource(name, parts)
 
 
+class AugmentedSource(JoinedSource):
+    """Several sources as one, whose crops are augmented in a way of their own."""
+
+    def __init__(self, name: str, parts: Sequence[Source], augment: Augment) -> None:
+        super().__init__(name, parts)
+        self.augment = augment
+
+    def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> Crops:
+        """See `Source`; `augment` is for sources that have none."""
+        return super().crops(numbers, self.augment, seeds)
+
+
 class RenderedSource:
     """The renderer as a source without end: crop `i` of its seed is drawn when it is asked for."""
 

@@ -20,7 +20,7 @@ from model.errors import DataError
 from model.label_files import NAMES, find_label_files, read_labels
 from model.labels import LabelRules
 from model.rand_augment import RandAugment
-from model.sources import MemorySource, RenderedSource, Source, join
+from model.sources import AugmentedSource, MemorySource, RenderedSource, Source, join
 from model.stored import StoredSource, open_stored
 from model.stream import BatchStream, shares_of
 from model.synth.corpus import DictionaryNotFoundError, NoWordsError
@@ -179,7 +179,8 @@ class DataBuilder:
             parts = self._open(Path(name))
             if not self.validation_folders and not args.synthetic_validation:
                 parts = self._hold_out(parts)
-            mixed.append(Weighted(join(name, parts), weight))
+            rendered = any(part.name == RENDERED for part in parts)
+            mixed.append(Weighted(join(name, parts) if rendered else self._join_real(name, parts), weight))
         return mixed
 
     def _by_kind(self) -> list[Weighted]:
@@ -194,9 +195,12 @@ class DataBuilder:
         real = self._hold_out(real)
         share = args.real_share if real else 0.0
         if not drawn:
-            return [Weighted(join("real", real), 1.0)] if real else []
+            return [Weighted(self._join_real("real", real), 1.0)] if real else []
         mixed = [Weighted(source, (1 - share) / len(drawn)) for source in drawn if share < 1]
-        return mixed + ([Weighted(join("real", real), share)] if share > 0 else [])
+        return mixed + ([Weighted(self._join_real("real", real), share)] if share > 0 else [])
+
+    def _join_real(self, name: str, parts: Sequence[Source]) -> Source:
+        return AugmentedSource(name, parts, RandAugment()) if self.args.augment_real == "reference" else join(name, parts)
 
     def _hold_out(self, parts: Sequence[Source]) -> list[Source]:
         """Keep every tenth crop of stored sources for validation; the rest."""
@@ -265,7 +269,8 @@ class DataBuilder:
             return bool(self.args.lazy)
         height, width = self.config.img_size
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return self.args.augment == "reference" or crops * height * width * 3 > MEMORY_SHARE * memory
+        rand_augment = "reference" in (self.args.augment, self.args.augment_real)
+        return rand_augment or crops * height * width * 3 > MEMORY_SHARE * memory
 
 
 def split_weight(word: str) -> tuple[str, float]:

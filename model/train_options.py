@@ -96,8 +96,8 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--lazy",
         action=argparse.BooleanOptionalAction,
-        help="decode crops when they are needed instead of holding them in memory (default: with --augment reference, or when "
-        "they would fill a quarter of the memory)",
+        help="decode crops when they are needed instead of holding them in memory (default: with RandAugment, or when they "
+        "would fill a quarter of the memory)",
     )
     group.add_argument("--workers", type=int, help="processes that load data (default: 0 if all is in memory, else up to 4)")
     group.add_argument(
@@ -105,6 +105,12 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         choices=["fast", "reference", "none"],
         default="fast",
         help="fast: jitter and warp whole batches; reference: RandAugment of each crop (%(default)s)",
+    )
+    group.add_argument(
+        "--augment-real",
+        choices=["reference", "none"],
+        default="none",
+        help="RandAugment of crops that are not rendered, before what --augment does (%(default)s)",
     )
 
 

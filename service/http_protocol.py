@@ -1,4 +1,5 @@
-"""uvicorn's HTTP protocol, with patience that ends, upgrades that are ignored and problem documents also for what is no HTTP.
+"""uvicorn's HTTP protocol, with patience that ends, upgrades that are ignored, answers in one piece and problem documents also
+for what is no HTTP.
 
 What the app sees of it: `scope[ARRIVAL_PROBLEM]` says why the rest of a body will not come; whoever waits for it is woken.
 """
@@ -27,6 +28,7 @@ from service.errors import (
 from service.logs import CONTEXT_KEY
 from service.metrics import Metrics
 from service.request_context import GUARDS, REQUEST_ID_HEADER, context_of
+from service.whole_answers import WholeAnswers
 
 READ_BYTES: Final = 2**18
 """What uvloop receives at once, at most. A head that does not end is counted by what was received since it began, which may
@@ -68,7 +70,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Somebody is there, and has not said anything yet."""
-        super().connection_made(transport)
+        super().connection_made(WholeAnswers(transport, self.loop))
         self._surplus = not self.limit.make_room(len(self.connections))
         self._be_idle()
 

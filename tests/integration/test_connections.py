@@ -6,13 +6,15 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import pytest
 
 from service.config import Settings
 from service.errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, METHOD_NOT_ALLOWED, REQUEST_TIMEOUT, UNREADABLE_IMAGE
-from service.http_protocol import READ_BYTES
+from service.http_protocol import READ_BYTES, HttpProtocol
 from service.runtime import Runtime
+from service.whole_answers import WholeAnswers
 from tests.fakes import PATIENCE_S, FakeSession, toy_runtime
 from tests.integration.in_process import Address, listening, read_answer
 from tests.toy_artifact import png_of
@@ -341,3 +343,36 @@ def test_a_connection_that_says_nothing_is_not_kept_for_ever(sent: bytes) -> Non
     with serving(receive_timeout_s=PATIENCE_S, keep_alive_s=1) as server, server.connection() as connection:
         connection.sendall(sent)
         assert connection.recv(1) == b""
+
+
+class Spy(WholeAnswers):
+    """Sends at once whatever is written, and remembers it."""
+
+    written: ClassVar[list[bytes]] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+        self._transport.write(data)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+def test_an_answer_is_sent_in_one_piece(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a server that is killed leaves nobody with a head and no body."""
+    connect = HttpProtocol.connection_made
+    monkeypatch.setattr(HttpProtocol, "connection_made", lambda self, given: connect(self, Spy(given, self.loop)))
+    requests = (
+        head() + BODY,
+        PROBE,
+        head(body=b"no image") + b"no image",
+        head("Upgrade: h2c", "Connection: upgrade") + BODY,
+        b"?\r\n",
+    )
+    Spy.written.clear()
+    with server.connection() as connection:
+        for request_ in requests:
+            connection.sendall(request_)
+            read_answer(connection)
+    assert [data.count(b"HTTP/1.1 ") for data in Spy.written] == [1] * len(requests)
+    assert all(data.partition(b"\r\n\r\n")[2] for data in Spy.written)

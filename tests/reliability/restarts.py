@@ -26,7 +26,6 @@ from tests.toy_artifact import png_of, write_artifact
 
 CLIENTS = 16
 TOY_WORK = 8
-PARTS = ("term", "kill", "direct")
 EXIT_AFTER = {signal.SIGTERM: 0, signal.SIGKILL: -signal.SIGKILL}
 
 
@@ -139,25 +138,28 @@ async def without_a_gateway(artifact: Path, folder: Path, requests: int) -> list
     return found
 
 
-async def _run(requests: int, folder: Path) -> list[str]:
+async def _run(requests: int, kills: int, folder: Path) -> list[str]:
     artifact = write_artifact(folder / "toy.onnx", work=TOY_WORK)
-    return [
-        *await behind_the_gateway(artifact, folder / PARTS[0], signal.SIGTERM, requests),
-        *await behind_the_gateway(artifact, folder / PARTS[1], signal.SIGKILL, requests // 3),
-        *await without_a_gateway(artifact, folder / PARTS[2], requests // 3),
-    ]
+
+    def part(name: str) -> Path:
+        (folder / name).mkdir()
+        return folder / name
+
+    complaints = await behind_the_gateway(artifact, part("term"), signal.SIGTERM, requests)
+    for index in range(kills):
+        complaints += await behind_the_gateway(artifact, part(f"kill-{index}"), signal.SIGKILL, requests // 3)
+    return complaints + await without_a_gateway(artifact, part("direct"), requests // 3)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=6000, help="during the orderly restarts, at least")
+    parser.add_argument("--kills", type=int, default=1, help="times to do the part with SIGKILL behind the gateway")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)  # nginx's workers are another user
-        for part in PARTS:
-            (folder / part).mkdir()
-        complaints = asyncio.run(_run(arguments.requests, folder))
+        complaints = asyncio.run(_run(arguments.requests, arguments.kills, folder))
     print("\n".join(complaints) or "behind the gateway nothing was lost")
     return 1 if complaints else 0
 

@@ -18,8 +18,8 @@ from model.data import Batch, Crops, read_label_file, read_lmdb, read_synthetic
 from model.errors import DataError
 from model.labels import LabelRules
 from model.rand_augment import RandAugment
-from model.sources import JoinedSource, MemorySource, RenderedSource, Source
-from model.stored import open_stored
+from model.sources import AugmentedSource, JoinedSource, MemorySource, RenderedSource, Source
+from model.stored import StoredSource, open_stored
 from model.stream import BatchStream, shares_of
 from model.synth.corpus import Corpus
 from model.synth.dataset import Recipe, render_indexed
@@ -173,6 +173,19 @@ def test_any_number_of_processes_gives_the_same_augmented_batches(tmp_path: Path
         stream = BatchStream(mixture(tmp_path, recipe), seed=3, first_step=first, augment=RandAugment())
         found = list(islice(DataLoader(stream, batch_size=None, num_workers=workers), 5 - first))
         assert all(same(left, right) for left, right in zip(found, expected[first:], strict=True))
+
+
+def test_a_source_can_be_augmented_in_a_way_of_its_own(tmp_path: Path, recipe: Recipe) -> None:
+    (memory, _), (stored, _), _ = mixture(tmp_path, recipe)
+    assert isinstance(memory, Crops)
+    assert isinstance(stored, StoredSource)
+    plain = BatchStream([(memory, 3), (stored, 4)], seed=3).batch(0)
+    altered = BatchStream([(memory, 3), (AugmentedSource("real", [stored], RandAugment()), 4)], seed=3).batch(0)
+    wholly = BatchStream([(memory, 3), (stored, 4)], seed=3, augment=RandAugment()).batch(0)
+    assert plain.labels == altered.labels == wholly.labels
+    assert altered.images[:3].equal(plain.images[:3])
+    assert altered.images[3:].equal(wholly.images[3:])
+    assert not altered.images[3:].equal(plain.images[3:])
 
 
 def test_training_processes_share_the_batch_of_one(tmp_path: Path, recipe: Recipe) -> None:

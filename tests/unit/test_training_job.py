@@ -12,9 +12,12 @@ from torch import Tensor
 
 from model.augment import jitter_colours, warp
 from model.averaging import EMA
+from model.configs import named_config
 from model.distributed import Shard
 from model.loading import load
+from model.sources import AugmentedSource
 from model.train import main, parse_args, train
+from model.train_data import DataBuilder
 from tests.training_runs import words, write_archive, write_config, write_shards
 
 
@@ -84,6 +87,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "--trainer.precision": "bf16-mixed",
         "--lazy": True,
         "--workers": 0,
+        "--augment-real": "reference",
     },
 }
 
@@ -197,6 +201,25 @@ def test_data_that_cannot_be_used(options: dict[str, Any], tmp_path: Path, capsy
     for index, (changes, message) in enumerate(cases):
         assert main(words({**options, "--output": tmp_path / f"run{index}", **changes})) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "ours"),
+    [
+        (["--synthetic", "rendered", "--real", "real"], [False, True]),
+        (["--real", "real"], [True]),
+        (["--source", "real", "--source", "rendered"], [True, False]),
+    ],
+)
+def test_rand_augment_can_be_for_real_crops_alone(options: list[str], ours: list[bool], tmp_path: Path) -> None:
+    write_archive(tmp_path / "real", 20)
+    write_shards(tmp_path / "rendered")
+    words = [word if word.startswith("--") else str(tmp_path / word) for word in options]
+    args, _ = parse_args([*words, "--augment-real", "reference", "--output", str(tmp_path / "run")])
+    data = DataBuilder(args, named_config("parseq-nano")).build(0)
+    assert [isinstance(part.source, AugmentedSource) for part in data.training] == ours
+    # Those that are kept for validation are read as they are.
+    assert not any(isinstance(source, AugmentedSource) for source in data.validation.values())
 
 
 def test_the_references_folders(options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
