@@ -30,16 +30,13 @@ def draw_curve(output: Path) -> Path:
 
     series = read_logs(output)
     figure, (losses, accuracies) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for name, axes in (
-        ("loss", losses),
-        ("glyph_loss", losses),
-        ("accuracy_synthetic", accuracies),
-        ("accuracy_real", accuracies),
-    ):
-        points = series.get(name, [])
-        if points:
-            values = [value for _, value in points]
-            axes.plot([step for step, _ in points], smooth(values) if axes is losses else values, label=name)
+    for name, points in sorted(series.items()):
+        steps, values = [step for step, _ in points], [value for _, value in points]
+        if name in ("loss", "glyph_loss"):
+            losses.plot(steps, smooth(values), label=name)
+        elif name.startswith("accuracy"):
+            marker = "." if len(steps) == 1 else None  # which is no line
+            accuracies.plot(steps, values, marker=marker, label="all" if name == "accuracy" else name.removeprefix("accuracy_"))
     for axes, title in ((losses, "training loss (running mean)"), (accuracies, "exact match on validation crops")):
         axes.set(xlabel="step", title=title)
         axes.grid(alpha=0.3)

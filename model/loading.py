@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from model.configs import ConfigError, PARSeqConfig, config_from_mapping, named_config
@@ -121,7 +121,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], PARSeqConfig | None]:
 def save_weights(network: PARSeq, path: Path) -> None:
     """Write the network's weights as safetensors; the file tells its architecture."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(state, path, {CONFIG_KEY: json.dumps(network.config.to_dict())})
+    content = save(state, {CONFIG_KEY: json.dumps(network.config.to_dict())})
+    path.write_bytes(content)  # unlike `save_file`, with the permissions that the user's files have
 
 
 def _config_beside(path: Path) -> PARSeqConfig | None:

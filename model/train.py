@@ -13,6 +13,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from model.averaging import CHECKPOINT_KEY
 from model.charsets import CHARSETS
@@ -29,6 +30,9 @@ from model.train_options import build_parser, parse
 from model.trainer import build_trainer
 
 EXIT_DIVERGED = 3
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+"""Of Ctrl-C and SIGTERM, as shells count."""
 
 
 def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -154,6 +158,9 @@ def train(args: argparse.Namespace, trainer_options: dict[str, Any], callbacks: 
         raise DataError(f"{args.output} already holds a run: add --resume to go on, or choose another --output")
     if checkpoint and CHECKPOINT_KEY in checkpoint and args.average == "none":
         raise ConfigError(f"the run in {args.output} averages its weights: resume it with the same --average")
+    if args.resume:
+        step = f"goes on from step {checkpoint['global_step']}" if checkpoint else "holds no run yet: it begins anew"
+        rank_zero_only(tell)(f"{args.output} {step}")
     config = network_config(args, checkpoint)
     lightning.seed_everything(args.seed, verbose=False)
     system = build_system(args, config, fresh=checkpoint is None)
@@ -170,6 +177,19 @@ def train(args: argparse.Namespace, trainer_options: dict[str, Any], callbacks: 
         draw_curve(args.output)
         save_weights(system.model, weights)
     return weights
+
+
+def tell(line: str) -> None:
+    """To whoever watches, not to whoever takes the output."""
+    print(line, file=sys.stderr)
+
+
+def how_to_go_on(output: Path) -> str:
+    """What is left of a run that was stopped."""
+    checkpoint = last_checkpoint(output)
+    if checkpoint is None:
+        return "before its first checkpoint (--checkpoint-every), so nothing is left of it"
+    return f"the same command with --resume goes on from step {checkpoint['global_step']}"
 
 
 def weights_name(args: argparse.Namespace, config: PARSeqConfig) -> str:
@@ -198,6 +218,9 @@ def main(argv: list[str] | None = None) -> int:
     except DivergedError as error:
         print(f"parseq-train: {error}", file=sys.stderr)
         return EXIT_DIVERGED
+    except SystemExit as stopped:  # with which Lightning answers signals
+        rank_zero_only(tell)(f"parseq-train: stopped; {how_to_go_on(args.output)}")
+        return EXIT_TERMINATED if isinstance(stopped, SIGTERMException) else EXIT_INTERRUPTED
     rank_zero_only(print)(weights)
     return 0
 

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from model.averaging import AveragedWeights
 from model.errors import DataError
+from model.progress import StepBar, ToldValidation
 from model.train_data import TrainingData
 
 BEST_BY = "accuracy"
@@ -42,6 +43,7 @@ def build_trainer(
     extra = settings.pop("callbacks", None) or []
     settings["callbacks"] = [
         *job_callbacks(args, validates=bool(data.validation)),
+        *([StepBar()] if settings.get("enable_progress_bar", True) else []),
         *callbacks,
         *(extra if isinstance(extra, list) else [extra]),
     ]
@@ -50,12 +52,14 @@ def build_trainer(
     trainer = lightning.Trainer(
         max_steps=args.steps,
         default_root_dir=args.output,
-        val_check_interval=args.validate_every * settings.get("accumulate_grad_batches", 1) if data.validation else None,
         check_val_every_n_epoch=None,
         **settings,
     )
     if args.epochs is not None:
         trainer.fit_loop.epoch_loop.max_steps = steps_of(args.epochs, len(data), args.batch_size, trainer)
+    if data.validation:
+        # A short run is validated too: after its last step.
+        trainer.val_check_interval = min(args.validate_every, trainer.max_steps) * trainer.accumulate_grad_batches
     averager = next((c for c in settings["callbacks"] if isinstance(c, AveragedWeights)), None)
     if averager is not None:
         averager.first_step = round(args.average_from * trainer.max_steps)
@@ -106,4 +110,5 @@ def job_callbacks(args: argparse.Namespace, *, validates: bool) -> list[Callback
         found.append(
             ModelCheckpoint(dirpath=args.output, filename="best", monitor=BEST_BY, mode="max", enable_version_counter=False)
         )
+        found.append(ToldValidation(args.output))
     return found

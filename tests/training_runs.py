@@ -78,15 +78,15 @@ def environment() -> dict[str, str]:
 
 
 class KillAfter(lightning.Callback):
-    """Ends the process as a power cut would, once a step is done. Given by `--trainer.callbacks`."""
+    """Ends the process as a power cut would, or by another signal, once a step is done. Given by `--trainer.callbacks`."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, how: int = signal.SIGKILL) -> None:
+        self.step, self.how = step, how
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
         """Checkpoints are saved after this is called: the step after next tells."""
         if trainer.global_step == self.step + 1:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.how)
 
 
 def fonts_at_hand() -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from torch import Tensor
 from model.augment import jitter_colours, warp
 from model.averaging import EMA
 from model.configs import named_config
+from model.curve import read_logs
 from model.distributed import Shard
 from model.loading import load
 from model.sources import AugmentedSource
 from model.train import main, parse_args, train
 from model.train_data import DataBuilder
-from tests.training_runs import words, write_archive, write_config, write_shards
+from tests.training_runs import run_module, words, write_archive, write_config, write_shards
 
 
 @pytest.fixture
@@ -123,6 +126,35 @@ def test_what_a_run_leaves(options: dict[str, Any], tmp_path: Path) -> None:
     assert int(torch.load(output / "best.ckpt", weights_only=True)["global_step"]) == 3
     assert list((output / "log-0").glob("events.out.tfevents.*"))
     assert "accuracy" in (output / "log-0" / "metrics.csv").read_text()
+
+
+def test_a_run_shorter_than_the_steps_between_validations_is_validated(
+    options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = {**options, "--output": tmp_path / "run", "--steps": 2, "--validate-every": 500, "--resume": True}
+    assert main(words(run)) == 0
+    assert (tmp_path / "run" / "best.ckpt").is_file()
+    told = capsys.readouterr().err
+    assert "holds no run yet" in told
+    assert "step 2: exact matches 0.00 % (validation 0.00 %)" in told
+    assert read_logs(tmp_path / "run")["accuracy_validation"] == [(1, 0.0)]  # the loggers count from 0
+    assert main(words({**run, "--steps": 4})) == 0
+    assert "goes on from step 2" in capsys.readouterr().err
+
+
+def test_weights_can_be_read_by_whoever_reads_the_checkpoint(options: dict[str, Any], tmp_path: Path) -> None:
+    assert main(words({**options, "--output": tmp_path / "run", "--steps": 1})) == 0
+    made = {path.suffix: path.stat().st_mode for path in (tmp_path / "run").iterdir()}
+    assert made[".safetensors"] == made[".ckpt"]
+
+
+@pytest.mark.parametrize(("step", "told"), [(4, "the same command with --resume goes on from step 4"), (0, "nothing is left")])
+def test_a_run_that_is_ended_tells_how_to_go_on(options: dict[str, Any], step: int, told: str, tmp_path: Path) -> None:
+    ends = {"class_path": "tests.training_runs.KillAfter", "init_args": {"step": step, "how": int(signal.SIGTERM)}}
+    run = words({**options, "--output": tmp_path / "run", "--trainer.callbacks": json.dumps(ends)})
+    ended = run_module("model.train", run, tmp_path)
+    assert told in ended.stderr
+    assert ended.returncode == 143
 
 
 class Follow(lightning.Callback):
