@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from model.preprocess import resize
 from model.reader import Picture, Reading
 
 LOG_ERRORS = 3
-CPU_INFO = Path("/proc/cpuinfo")
-VNNI_FLAGS = frozenset({"avx_vnni", "avx512_vnni"})
 
 
 class ArtifactReader:
@@ -61,23 +58,11 @@ def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if _int8_saturates():
-        # As the service does it there: slower, and right.
-        options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = LOG_ERRORS
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises classes of its own for each cause
         raise ArtifactError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: export the model again") from error
-
-
-def _int8_saturates() -> bool:
-    """Whether this is an x86 processor without VNNI: sums of int8 products are kept in 16 bits there and may overflow."""
-    try:
-        flags = re.search(r"^flags\s*:(.*)$", CPU_INFO.read_text(encoding="ascii", errors="replace"), re.M)
-    except OSError:
-        return False
-    return flags is not None and VNNI_FLAGS.isdisjoint(flags[1].split())
 
 
 def reading(token_ids: Sequence[int], confidences: Sequence[float], charset: str) -> Reading:

@@ -1,4 +1,4 @@
-"""Graphs of 8-bit integers: weights and what they multiply are rounded, with scales fixed at export.
+"""Graphs of 8-bit integers: weights (to 7 bits) and what they multiply are rounded, with scales fixed at export.
 
 The graph is the same, written by another builder: around every rounded value stands a pair `QuantizeLinear`,
 `DequantizeLinear`, the standard way to say it in ONNX; ONNX Runtime turns a pair, a weight and the product between them into
@@ -24,8 +24,12 @@ from export.builder import GraphBuilder
 Range = tuple[float, float]
 """Smallest and largest value."""
 LEVELS = 255
-WEIGHT_LEVELS = 127
-"""Weights are rounded to -127..127, zero to zero."""
+WEIGHT_LEVELS = 63
+"""Weights are rounded to -63..63, zero to zero: 7 bits, so that no processor spoils them.
+
+The kernels for x86 processors without VNNI add two products in 16 bits, where `255 * 127 * 2` overflows and `255 * 63 * 2` does
+not (ADR 0010).
+"""
 MIN_SCALE = 1e-8
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
-VNNI_FLAGS = frozenset({"avx_vnni", "avx512_vnni"})
 
 
 def cpu_budget(cgroup_root: Path = CGROUP_ROOT) -> int:
@@ -53,18 +52,9 @@ def _quota_v1(root: Path) -> float | None:
 
 def cpu_model(cpuinfo: Path = CPUINFO) -> str:
     """The processor's name, or its architecture where the system does not tell."""
-    return _cpuinfo_value(cpuinfo, "model name") or platform.machine()
-
-
-def int8_saturates(cpuinfo: Path = CPUINFO) -> bool:
-    """Whether this is an x86 processor without VNNI: sums of int8 products are kept in 16 bits there and may overflow."""
-    flags = _cpuinfo_value(cpuinfo, "flags")  # only x86 calls them so
-    return flags is not None and VNNI_FLAGS.isdisjoint(flags.split())
-
-
-def _cpuinfo_value(path: Path, name: str) -> str | None:
     try:
-        lines = path.read_text().splitlines()
+        lines = cpuinfo.read_text().splitlines()
     except OSError:
-        return None
-    return next((value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name), None)
+        lines = []
+    named = (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "model name")
+    return next(named, platform.machine())

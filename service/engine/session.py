@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from export.artifact import CONFIDENCES_NAME, INPUT_NAME, TOKEN_IDS_NAME, ArtifactError
-from service.cpu import int8_saturates
 from service.engine.batcher import run_checked
 from service.engine.providers import GPU_PROVIDERS, ORT_NAMES, SessionPlan, check_provider, provider_chain
 from service.engine.types import Confidences, Session, TokenIds
@@ -104,8 +103,6 @@ def _config_entries(plan: SessionPlan) -> dict[str, str]:
     if spins:
         # Not for long, and not once the run is over: decoding and HTTP want the cores too.
         entries |= {"intra_op.spin_duration_us": "200", "force_spinning_stop": "1"}
-    if int8_saturates():
-        entries["x64quantprecision"] = "1"  # slower, and right; without int8 in the graph it changes nothing
     return entries
 
 

@@ -99,8 +99,11 @@ def test_rounded_graphs_read_nearly_as_pytorch(
         assert (token_ids.dtype, confidences.dtype, logits.dtype) == (np.int64, np.float32, np.float32)
         same = (token_ids == expected.token_ids).cumprod(1).astype(bool)
         assert np.abs(logits - expected.logits)[same].mean() < LOGIT_ERROR[precision]
-        # Made-up weights decide narrowly, so late steps may differ.
-        assert same[:, 0].mean() >= 0.9
+        # Made-up weights decide narrowly, so late steps may differ, and the first where two characters were near.
+        first, second = np.sort(expected.logits[:, 0], axis=-1)[:, :-3:-1].T
+        decided = first - second > 3 * LOGIT_ERROR[precision]
+        assert decided.sum() >= 4
+        assert same[decided, 0].all()
         assert same.mean() >= FAITHFUL[precision]
     # Scales are constants: the company of a crop moves nothing but the last digits.
     assert np.abs(together[2] - alone[2])[:, 0].max() < LOGIT_ERROR[precision]
@@ -170,8 +173,21 @@ def test_zero_is_met_exactly_and_the_range_is_covered(seen: tuple[float, float],
 def test_weights_are_rounded_per_output() -> None:
     weight = torch.tensor([[1.0, -0.5], [100.0, 50.0], [0.0, 0.0]])
     integers, scales = round_weight(weight)
-    assert integers.tolist() == [[127, -64], [127, 64], [0, 0]]
-    assert np.allclose(integers * scales[:, None], weight.numpy(), atol=0.4)
+    assert integers.tolist() == [[63, -31], [63, 31], [0, 0]]
+    assert np.allclose(integers * scales[:, None], weight.numpy(), atol=0.8)
+
+
+@pytest.mark.parametrize("early_exit", [False, True])
+def test_two_products_fit_into_sixteen_bits(early_exit: bool) -> None:
+    """Processors without VNNI keep no more of them; values that they multiply go up to 255."""
+    graph = onnx.load_from_string(rounded(small_model(**RESIDUAL), "int8", early_exit=early_exit)).graph
+    bodies = [
+        attribute.g for node in graph.node if node.op_type == "Loop" for attribute in node.attribute if attribute.HasField("g")
+    ]
+    constants = [constant for part in (graph, *bodies) for constant in part.initializer]
+    weights = [numpy_helper.to_array(constant) for constant in constants if constant.data_type == TensorProto.INT8]
+    assert len(weights) > 10
+    assert max(int(np.abs(weight).max()) for weight in weights) * 255 * 2 < 2**15
 
 
 def agreement_of(content: bytes, model: PARSeq, precision: Precision, count: int = 48) -> AgreementReport:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from export.artifact import ArtifactMetadata
 from service.artifact import LoadedArtifact, load_artifact
-from service.engine import devices, opening, session
+from service.engine import devices, opening
 from service.engine.batcher import Engine
 from service.engine.cost import CostModel
 from service.engine.devices import DeviceSession, SpreadSession, count_cuda_devices, device_numbers
@@ -176,15 +176,6 @@ def test_all_lanes_together_get_their_threads_and_no_more(
     options = session_options(plan(provider, lanes=lanes, intra_op_threads=threads))
     assert options.intra_op_num_threads == pool
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == ("1" if spins else "0")
-
-
-@pytest.mark.parametrize("saturates", [False, True])
-def test_exact_int8_products_are_asked_for_where_the_processor_needs_it(
-    monkeypatch: pytest.MonkeyPatch, saturates: bool
-) -> None:
-    monkeypatch.setattr(session, "int8_saturates", lambda: saturates)
-    entries = session._config_entries(plan("cpu"))
-    assert entries.get("x64quantprecision") == ("1" if saturates else None)
 
 
 def test_devices_are_those_of_the_setting() -> None:
