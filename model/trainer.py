@@ -31,6 +31,8 @@ def build_trainer(
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     # Those who have more cores can say --workers; on small machines a loading process would take one from the training.
     warnings.filterwarnings("ignore", message="The '.*_dataloader' does not have many workers")
+    # Lightning's own affair, and many lines of it.
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.* is deprecated")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     settings: dict[str, Any] = {
         "gradient_clip_val": 1.0,
