@@ -19,9 +19,17 @@ ACCURACY = "accuracy_"
 class StepBar(TQDMProgressBar):
     """Steps done, of all steps, those before a resume included."""
 
+    def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """A run that is resumed begins within an epoch."""
+        super().on_train_start(trainer)
+        self._count_steps(trainer)
+
     def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         """The stream has no end, and so no number of batches: count steps."""
         super().on_train_epoch_start(trainer)
+        self._count_steps(trainer)
+
+    def _count_steps(self, trainer: lightning.Trainer) -> None:
         bar = self.train_progress_bar
         bar.total, bar.initial = trainer.max_steps, trainer.global_step
         bar.set_description("training")
