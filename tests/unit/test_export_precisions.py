@@ -37,6 +37,8 @@ UNUSUAL: dict[str, dict[str, Any]] = {
 MODES: list[tuple[DecodeMode, int]] = [("ar", 1), ("nar", 1), ("ar", 0)]
 LOGIT_ERROR: dict[str, float] = {"fp16": 0.02, "int8": 0.2}
 """Mean over the steps before which nothing differed."""
+FIRST: dict[str, float] = {"fp16": 0.9, "int8": 0.7}
+"""Share of crops whose first step is PyTorch's; weights of 7 bits turn more near ties of made-up networks."""
 FAITHFUL: dict[str, float] = {"fp16": 0.9, "int8": 0.5}
 """Share of those steps."""
 
@@ -102,6 +104,7 @@ def test_rounded_graphs_read_nearly_as_pytorch(
         # Made-up weights decide narrowly, so late steps may differ, and the first where two characters were near.
         first, second = np.sort(expected.logits[:, 0], axis=-1)[:, :-3:-1].T
         decided = first - second > 3 * LOGIT_ERROR[precision]
+        assert same[:, 0].mean() >= FIRST[precision]
         assert decided.sum() >= 4
         assert same[decided, 0].all()
         assert same.mean() >= FAITHFUL[precision]
