@@ -7,6 +7,8 @@ from pathlib import Path
 
 SMOOTHING = 0.9
 """Weight of the past in the running mean of the training losses."""
+ACCURACY = "accuracy_"
+"""The scores of validation sets are logged as this and the name of the set; that of all together as `accuracy`."""
 
 
 def read_logs(output: Path) -> dict[str, list[tuple[int, float]]]:
@@ -36,7 +38,7 @@ def draw_curve(output: Path) -> Path:
             losses.plot(steps, smooth(values), label=name)
         elif name.startswith("accuracy"):
             marker = "." if len(steps) == 1 else None  # which is no line
-            accuracies.plot(steps, values, marker=marker, label="all" if name == "accuracy" else name.removeprefix("accuracy_"))
+            accuracies.plot(steps, values, marker=marker, label="all" if name == "accuracy" else name.removeprefix(ACCURACY))
     for axes, title in ((losses, "training loss (running mean)"), (accuracies, "exact match on validation crops")):
         axes.set(xlabel="step", title=title)
         axes.grid(alpha=0.3)

@@ -10,10 +10,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from tqdm import tqdm
 
-from model.curve import draw_curve
-
-ACCURACY = "accuracy_"
-"""The scores of validation sets are logged as this and the name of the set."""
+from model.curve import ACCURACY, draw_curve
 
 
 class StepBar(TQDMProgressBar):

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from model.augment import jitter_colours, warp
 from model.configs import PARSeqConfig, config_from_mapping
+from model.curve import ACCURACY
 from model.data import Batch
 from model.distributed import Shard, join_batch_norms, largest, total
 from model.errors import DivergedError
@@ -184,7 +185,7 @@ class RecognitionSystem(lightning.LightningModule):
         name = self.validation_names[dataloader_idx]
         accuracy = sum(hits) / len(hits)
         several = self.trainer.world_size > 1
-        self.log(f"accuracy_{name}", accuracy, batch_size=len(hits), prog_bar=True, add_dataloader_idx=False, sync_dist=several)
+        self.log(ACCURACY + name, accuracy, batch_size=len(hits), prog_bar=True, add_dataloader_idx=False, sync_dist=several)
 
     def on_validation_epoch_end(self) -> None:
         """The scores of all validation crops together; the best checkpoint is chosen by this accuracy."""

@@ -236,6 +236,7 @@ class DataBuilder:
         height, width = self.config.img_size
         if crops.images.shape[1:3] != (height, width):
             raise DataError(f"{folder} holds crops of another size: render with --image-size {height} {width}")
+        print(f"{folder.name}: {len(crops)} rendered crops", file=sys.stderr)
         return MemorySource(RENDERED, crops)
 
     def _renderer(self) -> Source:

@@ -60,8 +60,7 @@ def build_trainer(
     if args.epochs is not None:
         trainer.fit_loop.epoch_loop.max_steps = steps_of(args.epochs, len(data), args.batch_size, trainer)
     if data.validation:
-        # A short run is validated too: after its last step.
-        trainer.val_check_interval = min(args.validate_every, trainer.max_steps) * trainer.accumulate_grad_batches
+        trainer.val_check_interval = args.validate_every * trainer.accumulate_grad_batches
     averager = next((c for c in settings["callbacks"] if isinstance(c, AveragedWeights)), None)
     if averager is not None:
         averager.first_step = round(args.average_from * trainer.max_steps)
@@ -86,15 +85,16 @@ def loggers(output: Path) -> list[Any]:
 
 
 class LastStep(Callback):
-    """Makes `last.ckpt` the state after the last step, also where that is no multiple of the steps between checkpoints."""
+    """Saves and validates after the last step, also where that is no multiple of the steps between."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Save, once all steps are done."""
+        """Once all steps are done, save, and let Lightning validate as it does before it stops early."""
         if trainer.global_step >= trainer.max_steps:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)
+            trainer.should_stop = True
 
 
 def job_callbacks(args: argparse.Namespace, *, validates: bool) -> list[Callback]:

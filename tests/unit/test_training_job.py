@@ -123,6 +123,8 @@ def test_what_a_run_leaves(options: dict[str, Any], tmp_path: Path) -> None:
     names = {path.name for path in output.iterdir()}
     assert {"last.ckpt", "best.ckpt", "curve.png", "log-0", "tiny.safetensors"} == names
     assert equal(state(output), state(output, "tiny.safetensors"))
+    # Validated after step 3 and after the last; the first of equals is the best.
+    assert read_logs(output)["accuracy_validation"] == [(2, 0.0), (4, 0.0)]  # the loggers count from 0
     assert int(torch.load(output / "best.ckpt", weights_only=True)["global_step"]) == 3
     assert list((output / "log-0").glob("events.out.tfevents.*"))
     assert "accuracy" in (output / "log-0" / "metrics.csv").read_text()
@@ -243,13 +245,18 @@ def test_data_that_cannot_be_used(options: dict[str, Any], tmp_path: Path, capsy
         (["--source", "real", "--source", "rendered"], [True, False]),
     ],
 )
-def test_rand_augment_can_be_for_real_crops_alone(options: list[str], ours: list[bool], tmp_path: Path) -> None:
+def test_rand_augment_can_be_for_real_crops_alone(
+    options: list[str], ours: list[bool], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_archive(tmp_path / "real", 20)
     write_shards(tmp_path / "rendered")
     words = [word if word.startswith("--") else str(tmp_path / word) for word in options]
     args, _ = parse_args([*words, "--augment-real", "reference", "--output", str(tmp_path / "run")])
     data = DataBuilder(args, named_config("parseq-nano")).build(0)
     assert [isinstance(part.source, AugmentedSource) for part in data.training] == ours
+    told = capsys.readouterr().err
+    assert "real: 20 crops, 0 left out" in told
+    assert ("rendered: 24 rendered crops" in told) == any(word.endswith("rendered") for word in words)
     # Those that are kept for validation are read as they are.
     assert not any(isinstance(source, AugmentedSource) for source in data.validation.values())
 
