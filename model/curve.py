@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from model.system import ACCURACY_PREFIX
+
 SMOOTHING = 0.9
 """Weight of the past in the running mean of the training losses."""
-ACCURACY = "accuracy_"
-"""The scores of validation sets are logged as this and the name of the set; that of all together as `accuracy`."""
 
 
 def read_logs(output: Path) -> dict[str, list[tuple[int, float]]]:
@@ -32,13 +32,16 @@ def draw_curve(output: Path) -> Path:
 
     series = read_logs(output)
     figure, (losses, accuracies) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    several = sum(name.startswith(ACCURACY_PREFIX) for name in series) > 1
     for name, points in sorted(series.items()):
         steps, values = [step for step, _ in points], [value for _, value in points]
         if name in ("loss", "glyph_loss"):
             losses.plot(steps, smooth(values), label=name)
-        elif name.startswith("accuracy"):
+        elif name.startswith(ACCURACY_PREFIX) or (name == "accuracy" and several):
             marker = "." if len(steps) == 1 else None  # which is no line
-            accuracies.plot(steps, values, marker=marker, label="all" if name == "accuracy" else name.removeprefix(ACCURACY))
+            accuracies.plot(
+                steps, values, marker=marker, label="all" if name == "accuracy" else name.removeprefix(ACCURACY_PREFIX)
+            )
     for axes, title in ((losses, "training loss (running mean)"), (accuracies, "exact match on validation crops")):
         axes.set(xlabel="step", title=title)
         axes.grid(alpha=0.3)

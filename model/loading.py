@@ -150,6 +150,18 @@ def _read_file(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
+def read_checkpoint(path: Path, instead: str) -> dict[str, Any]:
+    """All of a training checkpoint of ours, on the CPU.
+
+    Raises:
+        WeightsError: it is damaged; the message says to remove it, and what happens or is to be done then (`instead`).
+    """
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception:  # a damaged archive fails in every way there is
+        raise WeightsError(f"{path} is damaged: remove it and {instead}") from None
+
+
 def config_inside(hyper_parameters: Any) -> PARSeqConfig | None:
     """The architecture that a training checkpoint tells, ours (`config`) or the reference's (flat names)."""
     if not isinstance(hyper_parameters, dict):

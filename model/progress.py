@@ -10,7 +10,8 @@ import lightning
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from tqdm import tqdm
 
-from model.curve import ACCURACY, draw_curve
+from model.curve import draw_curve
+from model.system import ACCURACY_PREFIX
 
 
 class StepBar(TQDMProgressBar):
@@ -28,7 +29,7 @@ class StepBar(TQDMProgressBar):
 
     def _count_steps(self, trainer: lightning.Trainer) -> None:
         bar = self.train_progress_bar
-        bar.total, bar.initial = trainer.max_steps, trainer.global_step
+        bar.total, bar.n, bar.initial = trainer.max_steps, trainer.global_step, trainer.global_step
         bar.set_description("training")
 
     def on_train_batch_end(
@@ -54,9 +55,14 @@ class ToldValidation(Callback):
         """Called when the scores are in the logs."""
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        scores = {name: 100 * float(value) for name, value in trainer.callback_metrics.items()}
-        sets = [f"{name.removeprefix(ACCURACY)} {score:.2f} %" for name, score in scores.items() if name.startswith(ACCURACY)]
-        tqdm.write(f"step {trainer.global_step}: exact matches {scores['accuracy']:.2f} % ({', '.join(sets)})", sys.stderr)
+        scores = trainer.callback_metrics
+        sets = [
+            f"{name.removeprefix(ACCURACY_PREFIX)} {100 * float(score):.2f} %"
+            for name, score in scores.items()
+            if name.startswith(ACCURACY_PREFIX)
+        ]
+        together = 100 * float(scores["accuracy"])
+        tqdm.write(f"step {trainer.global_step}: exact matches {together:.2f} % ({', '.join(sets)})", sys.stderr)
         for logger in trainer.loggers:
             logger.save()
         draw_curve(self.output)

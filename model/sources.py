@@ -71,6 +71,10 @@ class MemorySource:
         return Crops(images, chosen.labels, centers)
 
 
+class RenderedCrops(MemorySource):
+    """Crops that were rendered before."""
+
+
 class JoinedSource:
     """Several sources as one, in order."""
 
@@ -113,6 +117,11 @@ class AugmentedSource(JoinedSource):
     def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> Crops:
         """See `Source`; `augment` is for sources that have none."""
         return super().crops(numbers, self.augment, seeds)
+
+
+def leaves(source: Source) -> list[Source]:
+    """The sources that `source` joins, at any depth; itself if it joins none."""
+    return [leaf for part in source.parts for leaf in leaves(part)] if isinstance(source, JoinedSource) else [source]
 
 
 class RenderedSource:

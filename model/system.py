@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from model.augment import jitter_colours, warp
 from model.configs import PARSeqConfig, config_from_mapping
-from model.curve import ACCURACY
 from model.data import Batch
 from model.distributed import Shard, join_batch_norms, largest, total
 from model.errors import DivergedError
@@ -21,6 +20,9 @@ from model.parseq import PARSeq
 from model.permutations import draw_permutations
 from model.preprocess import normalise
 from model.schedule import Schedule, rate_factor
+
+ACCURACY_PREFIX = "accuracy_"
+"""The accuracy on each validation set is logged as this and the name of the set, that on all together as `accuracy`."""
 
 
 class RecognitionSystem(lightning.LightningModule):
@@ -185,7 +187,9 @@ class RecognitionSystem(lightning.LightningModule):
         name = self.validation_names[dataloader_idx]
         accuracy = sum(hits) / len(hits)
         several = self.trainer.world_size > 1
-        self.log(ACCURACY + name, accuracy, batch_size=len(hits), prog_bar=True, add_dataloader_idx=False, sync_dist=several)
+        self.log(
+            ACCURACY_PREFIX + name, accuracy, batch_size=len(hits), prog_bar=True, add_dataloader_idx=False, sync_dist=several
+        )
 
     def on_validation_epoch_end(self) -> None:
         """The scores of all validation crops together; the best checkpoint is chosen by this accuracy."""

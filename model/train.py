@@ -22,7 +22,7 @@ from model.curve import draw_curve
 from model.download import DownloadError
 from model.errors import DataError, DivergedError
 from model.finetune import begin_with
-from model.loading import FREE_FIELDS, WeightsError, config_inside, read_weights, save_weights, weights_path
+from model.loading import FREE_FIELDS, WeightsError, config_inside, read_checkpoint, read_weights, save_weights, weights_path
 from model.schedule import scaled_rate
 from model.system import RecognitionSystem
 from model.train_data import DataBuilder
@@ -47,13 +47,7 @@ def last_checkpoint(output: Path) -> dict[str, Any] | None:
         WeightsError: it cannot be read.
     """
     path = output / "last.ckpt"
-    if not path.is_file():
-        return None
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # a damaged archive fails in every way there is
-        raise WeightsError(f"{path} is damaged: remove it and resume from a copy of best.ckpt under its name") from None
-    return dict(content)
+    return read_checkpoint(path, "resume from a copy of best.ckpt under its name") if path.is_file() else None
 
 
 def network_config(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> PARSeqConfig:
@@ -186,7 +180,10 @@ def tell(line: str) -> None:
 
 def how_to_go_on(output: Path) -> str:
     """What is left of a run that was stopped."""
-    checkpoint = last_checkpoint(output)
+    try:
+        checkpoint = last_checkpoint(output)
+    except WeightsError as error:
+        return str(error)
     if checkpoint is None:
         return "before its first checkpoint (--checkpoint-every), so nothing is left of it"
     return f"the same command with --resume goes on from step {checkpoint['global_step']}"
@@ -208,7 +205,7 @@ def _same_sizes(one: PARSeqConfig, other: PARSeqConfig) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; the exit code: 2 for a wrong call, 3 when training has left the numbers."""
+    """Entry point; the exit code: 2 for a wrong call, 3 when training has left the numbers, 130 and 143 when it was stopped."""
     args, trainer_options = parse_args(argv)
     try:
         weights = train(args, trainer_options)
@@ -218,9 +215,13 @@ def main(argv: list[str] | None = None) -> int:
     except DivergedError as error:
         print(f"parseq-train: {error}", file=sys.stderr)
         return EXIT_DIVERGED
-    except SystemExit as stopped:  # with which Lightning answers signals
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        # Lightning answers both signals with a SystemExit once it trains.
+        interrupted = isinstance(stopped, KeyboardInterrupt) or isinstance(stopped.__context__, KeyboardInterrupt)
+        if not interrupted and not isinstance(stopped, SIGTERMException):
+            raise
         rank_zero_only(tell)(f"parseq-train: stopped; {how_to_go_on(args.output)}")
-        return EXIT_TERMINATED if isinstance(stopped, SIGTERMException) else EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED if interrupted else EXIT_TERMINATED
     rank_zero_only(print)(weights)
     return 0
 

@@ -20,7 +20,7 @@ from model.errors import DataError
 from model.label_files import NAMES, find_label_files, read_labels
 from model.labels import LabelRules
 from model.rand_augment import RandAugment
-from model.sources import AugmentedSource, MemorySource, RenderedSource, Source, join
+from model.sources import AugmentedSource, MemorySource, RenderedCrops, RenderedSource, Source, join, leaves
 from model.stored import StoredSource, open_stored
 from model.stream import BatchStream, shares_of
 from model.synth.corpus import DictionaryNotFoundError, NoWordsError
@@ -34,7 +34,6 @@ MEMORY_SHARE = 0.25
 """Of the machine's memory that decoded crops may fill."""
 MOST_WORKERS = 4
 RENDER = "render"
-RENDERED = "rendered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class TrainingData(lightning.LightningDataModule):
         """Loading processes: as asked, or none where all is at hand."""
         if self.args.workers is not None:
             return int(self.args.workers)
-        at_hand = self.augment is None and all(in_memory(part.source) for part in self.training)
+        at_hand = not rand_augments(self.args) and all(in_memory(part.source) for part in self.training)
         return 0 if at_hand else min(MOST_WORKERS, os.cpu_count() or 1)
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -116,15 +115,20 @@ class TrainingData(lightning.LightningDataModule):
         """How many images could not be decoded, by source, of those that are decoded when needed."""
         found: dict[str, int] = {}
         for source in [part.source for part in self.training] + list(self.validation.values()):
-            for part in getattr(source, "parts", [source]):
+            for part in leaves(source):
                 if isinstance(part, StoredSource) and part.broken:
                     found[part.name] = found.get(part.name, 0) + part.broken
         return found
 
 
+def rand_augments(args: argparse.Namespace) -> bool:
+    """Whether any crop is augmented as the reference does it, which takes the crop itself and time."""
+    return "reference" in (args.augment, args.augment_real)
+
+
 def in_memory(source: Source) -> bool:
     """Whether all of a source's crops are decoded already."""
-    return all(isinstance(part, MemorySource) for part in getattr(source, "parts", [source]))
+    return all(isinstance(part, MemorySource) for part in leaves(source))
 
 
 class DataBuilder:
@@ -179,15 +183,14 @@ class DataBuilder:
             parts = self._open(Path(name))
             if not self.validation_folders and not args.synthetic_validation:
                 parts = self._hold_out(parts)
-            rendered = any(part.name == RENDERED for part in parts)
-            mixed.append(Weighted(join(name, parts) if rendered else self._join_real(name, parts), weight))
+            mixed.append(Weighted(self._join(name, parts), weight))
         return mixed
 
     def _by_kind(self) -> list[Weighted]:
         """What `--synthetic`, `--render`, `--real` and `--real-caseless` name."""
         args = self.args
         rendered: list[Source] = [self._rendered(folder) for folder in args.synthetic]
-        drawn: list[Source] = [join("synthetic", rendered)] if rendered else []
+        drawn: list[Source] = [self._join("synthetic", rendered)] if rendered else []
         drawn += [self._renderer()] if args.render else []
         real = [part for folder in args.real for part in self._stored(find_lmdb(folder), self.rules)]
         caseless = replace(self.rules, letters=False)
@@ -195,12 +198,17 @@ class DataBuilder:
         real = self._hold_out(real)
         share = args.real_share if real else 0.0
         if not drawn:
-            return [Weighted(self._join_real("real", real), 1.0)] if real else []
+            return [Weighted(self._join("real", real), 1.0)] if real else []
         mixed = [Weighted(source, (1 - share) / len(drawn)) for source in drawn if share < 1]
-        return mixed + ([Weighted(self._join_real("real", real), share)] if share > 0 else [])
+        return mixed + ([Weighted(self._join("real", real), share)] if share > 0 else [])
 
-    def _join_real(self, name: str, parts: Sequence[Source]) -> Source:
-        return AugmentedSource(name, parts, RandAugment()) if self.args.augment_real == "reference" else join(name, parts)
+    def _join(self, name: str, parts: Sequence[Source]) -> Source:
+        """One source, in which `--augment-real` holds for crops that are not rendered."""
+        rendered = [part for part in parts if isinstance(part, RenderedCrops)]
+        real = [part for part in parts if not isinstance(part, RenderedCrops)]
+        if self.args.augment_real == "none" or not real:
+            return join(name, parts)
+        return join(name, [*rendered, AugmentedSource(name, real, RandAugment())])
 
     def _hold_out(self, parts: Sequence[Source]) -> list[Source]:
         """Keep every tenth crop of stored sources for validation; the rest."""
@@ -208,7 +216,7 @@ class DataBuilder:
         for part in parts:
             numbers = np.arange(len(part))
             held, used = numbers[::HELD_OUT_EVERY], numbers[numbers % HELD_OUT_EVERY != 0]
-            if part.name == RENDERED or not len(used):
+            if isinstance(part, RenderedCrops) or not len(used):
                 rest.append(part)
             elif isinstance(part, StoredSource):
                 self._validate_on("real", part.part(held, part.name))
@@ -237,7 +245,7 @@ class DataBuilder:
         if crops.images.shape[1:3] != (height, width):
             raise DataError(f"{folder} holds crops of another size: render with --image-size {height} {width}")
         print(f"{folder.name}: {len(crops)} rendered crops", file=sys.stderr)
-        return MemorySource(RENDERED, crops)
+        return RenderedCrops(folder.name, crops)
 
     def _renderer(self) -> Source:
         args = self.args
@@ -270,8 +278,7 @@ class DataBuilder:
             return bool(self.args.lazy)
         height, width = self.config.img_size
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        rand_augment = "reference" in (self.args.augment, self.args.augment_real)
-        return rand_augment or crops * height * width * 3 > MEMORY_SHARE * memory
+        return rand_augments(self.args) or crops * height * width * 3 > MEMORY_SHARE * memory
 
 
 def split_weight(word: str) -> tuple[str, float]:

@@ -110,7 +110,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         "--augment-real",
         choices=["reference", "none"],
         default="none",
-        help="RandAugment of crops that are not rendered, before what --augment does (%(default)s)",
+        help="RandAugment of crops that are not rendered, whatever --augment says (%(default)s)",
     )
 
 

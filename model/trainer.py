@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from model.averaging import AveragedWeights
 from model.errors import DataError
+from model.loading import read_checkpoint
 from model.progress import StepBar, ToldValidation
 from model.train_data import TrainingData
 
@@ -45,10 +46,12 @@ def build_trainer(
     extra = settings.pop("callbacks", None) or []
     settings["callbacks"] = [
         *job_callbacks(args, validates=bool(data.validation)),
-        *([StepBar()] if settings.get("enable_progress_bar", True) else []),
         *callbacks,
         *(extra if isinstance(extra, list) else [extra]),
     ]
+    own_bar = any(isinstance(callback, ProgressBar) for callback in settings["callbacks"])
+    if settings.get("enable_progress_bar", True) and not own_bar:
+        settings["callbacks"].append(StepBar())
     # Every process reads all validation crops, and the stream splits itself.
     settings["use_distributed_sampler"] = False
     trainer = lightning.Trainer(
@@ -60,6 +63,7 @@ def build_trainer(
     if args.epochs is not None:
         trainer.fit_loop.epoch_loop.max_steps = steps_of(args.epochs, len(data), args.batch_size, trainer)
     if data.validation:
+        # Here, because the trainer knows the accumulation, wherever it was given; Lightning counts batches.
         trainer.val_check_interval = args.validate_every * trainer.accumulate_grad_batches
     averager = next((c for c in settings["callbacks"] if isinstance(c, AveragedWeights)), None)
     if averager is not None:
@@ -84,17 +88,49 @@ def loggers(output: Path) -> list[Any]:
     return [CSVLogger(output, name="", version=version), TensorBoardLogger(output, name="", version=version)]
 
 
-class LastStep(Callback):
-    """Saves and validates after the last step, also where that is no multiple of the steps between."""
+class LastCheckpoint(ModelCheckpoint):
+    """`last.ckpt`: every so many steps, and after the last, which is validated first, whichever number it has.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    A run that is stopped in that validation has not saved its last step: resumed, it validates after all.
+    """
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Once all steps are done, save, and let Lightning validate as it does before it stops early."""
+    def __init__(self, folder: Path, every: int) -> None:
+        super().__init__(dirpath=folder, filename="last", every_n_train_steps=every, enable_version_counter=False)
+        self.path = folder / "last.ckpt"
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
+        """Save; or, once all steps are done, let Lightning validate as it does before it stops early."""
+        if trainer.global_step < trainer.max_steps:
+            super().on_train_batch_end(trainer, *args)
+        elif trainer.enable_validation:
+            trainer.should_stop = True
+        else:
+            trainer.save_checkpoint(self.path, weights_only=False)
+
+    def on_validation_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Save what was validated last."""
         if trainer.global_step >= trainer.max_steps:
             trainer.save_checkpoint(self.path, weights_only=False)
-            trainer.should_stop = True
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """`best.ckpt`, the one with the highest accuracy over all validation crops."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(dirpath=folder, filename="best", monitor=BEST_BY, mode="max", enable_version_counter=False)
+        self.path = folder / "best.ckpt"
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """A run that is resumed goes on from `last.ckpt`, which may be older than the best one, or in another folder now."""
+        super().on_train_start(trainer, pl_module)
+        if trainer.ckpt_path is None or not self.path.is_file():
+            return
+        best = read_checkpoint(self.path, "let the next validation write another")
+        score = best["callbacks"][self.state_key]["best_model_score"]
+        name = str(self.path)
+        self.best_model_path = self.kth_best_model_path = name
+        self.best_model_score = self.kth_value = score
+        self.best_k_models = {name: score}
 
 
 def job_callbacks(args: argparse.Namespace, *, validates: bool) -> list[Callback]:
@@ -102,15 +138,8 @@ def job_callbacks(args: argparse.Namespace, *, validates: bool) -> list[Callback
     found: list[Callback] = [LearningRateMonitor("step")]
     if args.average != "none":
         found.append(AveragedWeights(args.average, args.ema_decay, 0))
-    found.append(LastStep(args.output / "last.ckpt"))
-    found.append(
-        ModelCheckpoint(
-            dirpath=args.output, filename="last", every_n_train_steps=args.checkpoint_every, enable_version_counter=False
-        )
-    )
     if validates:
-        found.append(
-            ModelCheckpoint(dirpath=args.output, filename="best", monitor=BEST_BY, mode="max", enable_version_counter=False)
-        )
+        found.append(BestCheckpoint(args.output))
         found.append(ToldValidation(args.output))
+    found.append(LastCheckpoint(args.output, args.checkpoint_every))
     return found

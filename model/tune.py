@@ -177,7 +177,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError("--lr-min must be positive and less than --lr-max, and --trials at least 1")
         results = search_with_ray(args, words)
         if not results:
-            raise DataError("no trial was validated: give --validation or other validation crops, and fewer --validate-every")
+            raise DataError("no trial was validated: give --validation or other validation crops")
     except (ConfigError, DataError, WeightsError, DownloadError, DivergedError) as error:
         print(f"parseq-tune: {error}", file=sys.stderr)
         return 2

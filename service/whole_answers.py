@@ -30,8 +30,9 @@ class WholeAnswers(asyncio.Transport):
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        if self._held:
-            data, self._held = self._held, b""
+        data, self._held = self._held, b""
+        # A connection that is lost has nobody to read it, and uvloop no handle to write to.
+        if data and not self._transport.is_closing():
             self._transport.write(data)
 
     def close(self) -> None:

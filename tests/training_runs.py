@@ -86,6 +86,9 @@ class KillAfter(lightning.Callback):
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: object) -> None:
         """Checkpoints are saved after this is called: the step after next tells."""
         if trainer.global_step == self.step + 1:
+            if self.how == signal.SIGINT:
+                # Shells let what runs in the background ignore it.
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             os.kill(os.getpid(), self.how)
 
 

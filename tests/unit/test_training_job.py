@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
 from model.augment import jitter_colours, warp
@@ -18,7 +19,7 @@ from model.configs import named_config
 from model.curve import read_logs
 from model.distributed import Shard
 from model.loading import load
-from model.sources import AugmentedSource
+from model.sources import AugmentedSource, JoinedSource, RenderedCrops
 from model.train import main, parse_args, train
 from model.train_data import DataBuilder
 from tests.training_runs import run_module, words, write_archive, write_config, write_shards
@@ -150,13 +151,130 @@ def test_weights_can_be_read_by_whoever_reads_the_checkpoint(options: dict[str, 
     assert made[".safetensors"] == made[".ckpt"]
 
 
-@pytest.mark.parametrize(("step", "told"), [(4, "the same command with --resume goes on from step 4"), (0, "nothing is left")])
-def test_a_run_that_is_ended_tells_how_to_go_on(options: dict[str, Any], step: int, told: str, tmp_path: Path) -> None:
-    ends = {"class_path": "tests.training_runs.KillAfter", "init_args": {"step": step, "how": int(signal.SIGTERM)}}
+@pytest.mark.parametrize(
+    ("how", "step", "code", "told"),
+    [
+        (signal.SIGTERM, 4, 143, "the same command with --resume goes on from step 4"),
+        (signal.SIGTERM, 0, 143, "nothing is left"),
+        (signal.SIGINT, 4, 130, "the same command with --resume goes on from step 4"),
+    ],
+)
+def test_a_run_that_is_ended_tells_how_to_go_on(
+    options: dict[str, Any], how: signal.Signals, step: int, code: int, told: str, tmp_path: Path
+) -> None:
+    ends = {"class_path": "tests.training_runs.KillAfter", "init_args": {"step": step, "how": int(how)}}
     run = words({**options, "--output": tmp_path / "run", "--trainer.callbacks": json.dumps(ends)})
     ended = run_module("model.train", run, tmp_path)
     assert told in ended.stderr
-    assert ended.returncode == 143
+    assert ended.returncode == code
+
+
+@pytest.mark.parametrize("ends", [KeyboardInterrupt(), SystemExit(7)])
+def test_a_run_that_is_ended_before_it_trains(
+    options: dict[str, Any],
+    ends: BaseException,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def end(*_: object) -> None:
+        raise ends
+
+    monkeypatch.setattr(DataBuilder, "build", end)
+    run = words({**options, "--output": tmp_path / "run"})
+    if isinstance(ends, KeyboardInterrupt):
+        assert main(run) == 130
+        assert "nothing is left" in capsys.readouterr().err
+    else:
+        with pytest.raises(SystemExit, match="7"):
+            main(run)
+
+
+class Scores(lightning.Callback):
+    """Accuracies as they are told, by step, instead of what was read."""
+
+    def __init__(self, percent: dict[int, int]) -> None:
+        self.percent = percent
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        hits = self.percent[trainer.global_step]
+        pl_module._validated = [(crop < hits, 0.0) for crop in range(100)]
+
+
+def best_step(run: Path) -> int:
+    return int(torch.load(run / "best.ckpt", weights_only=True)["global_step"])
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_best_checkpoint_outlives_a_resume(options: dict[str, Any], killed: bool, tmp_path: Path) -> None:
+    run = {**options, "--output": tmp_path / "run", "--validate-every": 2, "--checkpoint-every": 3}
+    scores = Scores({2: 10, 4: 90, 5: 20, 6: 50, 7: 30, 8: 95})
+    if killed:
+        # After the best validation and before the next checkpoint: `last.ckpt` knows nothing of it.
+        with pytest.raises(RuntimeError, match="the power went out"):
+            train(*parse_args(words({**run, "--steps": 8})), [scores, StopAt(4)])
+        assert int(torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"]) == 3
+        scores.percent[4] = 15
+    else:
+        train(*parse_args(words({**run, "--steps": 5})), [scores])
+    assert best_step(tmp_path / "run") == 4
+    train(*parse_args(words({**run, "--steps": 7, "--resume": True})), [scores])
+    assert best_step(tmp_path / "run") == 4
+    train(*parse_args(words({**run, "--steps": 8, "--resume": True})), [scores])
+    assert best_step(tmp_path / "run") == 8
+
+
+def test_a_run_that_is_stopped_in_its_last_validation_validates_when_it_is_resumed(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    class StopInValidation(lightning.Callback):
+        def on_validation_start(self, trainer: lightning.Trainer, *_: object) -> None:
+            raise RuntimeError("the power went out")
+
+    # The last step is one with a checkpoint, too.
+    run = {**options, "--output": tmp_path / "run", "--steps": 4, "--validate-every": 100}
+    with pytest.raises(RuntimeError, match="the power went out"):
+        train(*parse_args(words(run)), [StopInValidation()])
+    assert main(words({**run, "--resume": True})) == 0
+    assert best_step(tmp_path / "run") == 4
+
+
+class WatchBar(lightning.Callback):
+    """The progress bar before each step, and when all are done."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int]] = []
+
+    def look(self, trainer: lightning.Trainer) -> None:
+        bar = trainer.progress_bar_callback
+        assert isinstance(bar, TQDMProgressBar)
+        self.seen.append((bar.train_progress_bar.n, bar.train_progress_bar.total))
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        self.look(trainer)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.look(trainer)
+
+
+def test_the_bar_counts_steps_those_before_a_resume_included(options: dict[str, Any], tmp_path: Path) -> None:
+    run = {
+        **options,
+        "--output": tmp_path / "run",
+        "--trainer.enable_progress_bar": "true",
+        "--trainer.accumulate_grad_batches": 2,
+    }
+    for steps, first in ((2, 0), (4, 2)):
+        watch = WatchBar()
+        train(*parse_args(words({**run, "--steps": steps, "--resume": True})), [watch])
+        batches = [step for step in range(first, steps) for _ in range(2)]
+        assert watch.seen == [(step, steps) for step in [*batches, steps]]
+
+
+def test_a_bar_of_ones_own_takes_the_place_of_the_bar(options: dict[str, Any], tmp_path: Path) -> None:
+    bar = {"class_path": "lightning.pytorch.callbacks.TQDMProgressBar", "init_args": {"refresh_rate": 0}}
+    run = {**options, "--output": tmp_path / "run", "--steps": 1, "--trainer.callbacks": json.dumps(bar)}
+    assert main(words({**run, "--trainer.enable_progress_bar": "true"})) == 0
 
 
 class Follow(lightning.Callback):
@@ -259,6 +377,22 @@ def test_rand_augment_can_be_for_real_crops_alone(
     assert ("rendered: 24 rendered crops" in told) == any(word.endswith("rendered") for word in words)
     # Those that are kept for validation are read as they are.
     assert not any(isinstance(source, AugmentedSource) for source in data.validation.values())
+
+
+def test_rand_augment_leaves_rendered_crops_alone_in_a_folder_with_both(tmp_path: Path) -> None:
+    # What is rendered is told by what is stored, not by what it is called.
+    write_shards(tmp_path / "both" / "drawn")
+    write_archive(tmp_path / "both" / "rendered", 20)
+    args, _ = parse_args(["--source", str(tmp_path / "both"), "--augment-real", "reference", "--output", str(tmp_path / "run")])
+    data = DataBuilder(args, named_config("parseq-nano")).build(0)
+    (mixed,) = (part.source for part in data.training)
+    assert isinstance(mixed, JoinedSource)
+    drawn, real = mixed.parts
+    assert isinstance(drawn, RenderedCrops)
+    assert isinstance(real, AugmentedSource)
+    assert [len(drawn), len(real), len(data.validation["real"])] == [24, 18, 2]
+    assert data.workers > 0
+    assert data.broken() == {}
 
 
 def test_the_references_folders(options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,6 +64,17 @@ def test_nothing_is_kept_when_the_connection_is_closed() -> None:
     assert after(close=True) == ["close"]
 
 
+def test_what_is_held_is_dropped_when_the_connection_is_lost() -> None:
+    async def lose() -> None:
+        recorder = Recorder()
+        WholeAnswers(recorder, asyncio.get_running_loop()).write(b"head")
+        recorder.close()
+        await asyncio.sleep(0)
+        assert recorder.done == ["close"]
+
+    asyncio.run(lose())
+
+
 def test_what_waits_is_bounded() -> None:
     assert after(b"1", b"2", b"3", b"4", b"5", rounds=0) == [b"12", b"34"]
     assert after(b"1", b"2", b"3", b"4", b"5") == [b"12", b"34", b"5"]
