@@ -157,7 +157,7 @@ def read_checkpoint(path: Path, instead: str) -> dict[str, Any]:
         WeightsError: it is damaged; the message says to remove it, and what happens or is to be done then (`instead`).
     """
     try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
+        return dict(_read_file(path))
     except Exception:  # a damaged archive fails in every way there is
         raise WeightsError(f"{path} is damaged: remove it and {instead}") from None
 

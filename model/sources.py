@@ -72,7 +72,7 @@ class MemorySource:
 
 
 class RenderedCrops(MemorySource):
-    """Crops that were rendered before."""
+    """Crops that were rendered before: not held out for validation, nor augmented as real ones are."""
 
 
 class JoinedSource:

@@ -190,7 +190,7 @@ class DataBuilder:
         """What `--synthetic`, `--render`, `--real` and `--real-caseless` name."""
         args = self.args
         rendered: list[Source] = [self._rendered(folder) for folder in args.synthetic]
-        drawn: list[Source] = [self._join("synthetic", rendered)] if rendered else []
+        drawn: list[Source] = [join("synthetic", rendered)] if rendered else []
         drawn += [self._renderer()] if args.render else []
         real = [part for folder in args.real for part in self._stored(find_lmdb(folder), self.rules)]
         caseless = replace(self.rules, letters=False)

@@ -72,6 +72,10 @@ def state(run: Path, name: str = "last.ckpt") -> dict[str, Tensor]:
     return load(weights=run / name).state_dict()
 
 
+def saved_step(run: Path, name: str) -> int:
+    return int(torch.load(run / name, weights_only=True)["global_step"])
+
+
 def equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(value, right[name]) for name, value in left.items())
 
@@ -105,7 +109,7 @@ def test_a_run_can_be_repeated_and_resumed_exactly(options: dict[str, Any], vari
     assert equal(state(whole), state(again))
     with pytest.raises(RuntimeError, match="the power went out"):
         train(*parse_args(words({**options, "--output": parts})), [StopAt(5)])
-    assert int(torch.load(parts / "last.ckpt", weights_only=True)["global_step"]) == 4
+    assert saved_step(parts, "last.ckpt") == 4
     assert main(words({**options, "--output": parts, "--resume": True})) == 0
     assert equal(state(whole), state(parts))
     assert equal(state(whole), state(parts, "tiny.safetensors"))
@@ -126,7 +130,7 @@ def test_what_a_run_leaves(options: dict[str, Any], tmp_path: Path) -> None:
     assert equal(state(output), state(output, "tiny.safetensors"))
     # Validated after step 3 and after the last; the first of equals is the best.
     assert read_logs(output)["accuracy_validation"] == [(2, 0.0), (4, 0.0)]  # the loggers count from 0
-    assert int(torch.load(output / "best.ckpt", weights_only=True)["global_step"]) == 3
+    assert saved_step(output, "best.ckpt") == 3
     assert list((output / "log-0").glob("events.out.tfevents.*"))
     assert "accuracy" in (output / "log-0" / "metrics.csv").read_text()
 
@@ -201,10 +205,6 @@ class Scores(lightning.Callback):
         pl_module._validated = [(crop < hits, 0.0) for crop in range(100)]
 
 
-def best_step(run: Path) -> int:
-    return int(torch.load(run / "best.ckpt", weights_only=True)["global_step"])
-
-
 @pytest.mark.parametrize("killed", [False, True])
 def test_the_best_checkpoint_outlives_a_resume(options: dict[str, Any], killed: bool, tmp_path: Path) -> None:
     run = {**options, "--output": tmp_path / "run", "--validate-every": 2, "--checkpoint-every": 3}
@@ -213,15 +213,15 @@ def test_the_best_checkpoint_outlives_a_resume(options: dict[str, Any], killed: 
         # After the best validation and before the next checkpoint: `last.ckpt` knows nothing of it.
         with pytest.raises(RuntimeError, match="the power went out"):
             train(*parse_args(words({**run, "--steps": 8})), [scores, StopAt(4)])
-        assert int(torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"]) == 3
+        assert saved_step(tmp_path / "run", "last.ckpt") == 3
         scores.percent[4] = 15
     else:
         train(*parse_args(words({**run, "--steps": 5})), [scores])
-    assert best_step(tmp_path / "run") == 4
+    assert saved_step(tmp_path / "run", "best.ckpt") == 4
     train(*parse_args(words({**run, "--steps": 7, "--resume": True})), [scores])
-    assert best_step(tmp_path / "run") == 4
+    assert saved_step(tmp_path / "run", "best.ckpt") == 4
     train(*parse_args(words({**run, "--steps": 8, "--resume": True})), [scores])
-    assert best_step(tmp_path / "run") == 8
+    assert saved_step(tmp_path / "run", "best.ckpt") == 8
 
 
 def test_a_run_that_is_stopped_in_its_last_validation_validates_when_it_is_resumed(
@@ -236,7 +236,7 @@ def test_a_run_that_is_stopped_in_its_last_validation_validates_when_it_is_resum
     with pytest.raises(RuntimeError, match="the power went out"):
         train(*parse_args(words(run)), [StopInValidation()])
     assert main(words({**run, "--resume": True})) == 0
-    assert best_step(tmp_path / "run") == 4
+    assert saved_step(tmp_path / "run", "best.ckpt") == 4
 
 
 class WatchBar(lightning.Callback):
@@ -336,7 +336,7 @@ def test_a_run_that_leaves_the_numbers_is_stopped(
 def test_epochs_are_passes_over_the_crops(options: dict[str, Any], tmp_path: Path) -> None:
     # 24 rendered crops and 12 real ones, six a step.
     assert main(words({**options, "--output": tmp_path / "run", "--epochs": 0.5})) == 0
-    assert int(torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"]) == 3
+    assert saved_step(tmp_path / "run", "last.ckpt") == 3
 
 
 def test_data_that_cannot_be_used(options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
