@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.client_address import ClientAddresses
 from service.errors import StartupError
 
 ENV_PREFIX = "PARSEQ_"
@@ -121,6 +122,11 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="Connections at once, at most; beyond it one that is idle is closed, or the new one is told 429.",
     )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses or networks (CIDR), with commas between them, of gateways whose `X-Forwarded-For` tells clients "
+        "apart; none: a client is the address at the other end of the connection.",
+    )
     keep_alive_s: int = Field(
         75, ge=1, le=3600, description="How long an idle connection is kept; longer than the gateway's own time-out."
     )
@@ -144,6 +150,15 @@ class Settings(BaseSettings):
     def _names_devices(cls, value: str) -> str:
         if not re.fullmatch(r"all|[0-9]{1,3}(,[0-9]{1,3})*", value):
             raise ValueError("must be all, or numbers of GPUs with commas between them and no spaces, such as 0 or 0,1")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _names_networks(cls, value: str) -> str:
+        try:
+            ClientAddresses(value)
+        except ValueError as error:
+            raise ValueError(f"must be addresses or networks with commas between them, such as 10.0.0.0/8: {error}") from None
         return value
 
     @field_validator("image_formats")

@@ -1,0 +1,73 @@
+"""Whose request it is, by address: the peer's own, or the one a trusted proxy forwards for.
+
+A gateway makes all its clients look like one. Where its address is trusted (`PARSEQ_TRUSTED_PROXIES`) the client is the last
+address of `X-Forwarded-For` that no trusted proxy has; anybody else's header is what a client says of itself, and is ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Final
+
+FORWARDED_FOR: Final = b"x-forwarded-for"
+IPV6_PREFIX: Final = 64
+"""Of an IPv6 address this many bits tell a client: what follows one customer chooses freely."""
+
+
+class ClientAddresses:
+    """Tells clients apart.
+
+    Args:
+        trusted: Addresses and networks in CIDR notation, with commas between them; empty: nobody's header counts.
+
+    Raises:
+        ValueError: one of them is neither.
+    """
+
+    def __init__(self, trusted: str = "") -> None:
+        self._trusted = tuple(ip_network(word.strip()) for word in trusted.split(",") if word.strip())
+        self._client = lru_cache(4096)(_client_of)
+        self._is_trusted = lru_cache(4096)(self._look_up)
+
+    def is_trusted(self, peer: str) -> bool:
+        """Whether `peer`, as a socket tells it, is a proxy whose `X-Forwarded-For` counts."""
+        return bool(self._trusted) and self._is_trusted(peer)
+
+    def client_of(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        """The client behind a request: an IPv4 address, or the first 64 bits of an IPv6 one.
+
+        Args:
+            peer: Address of the other end of the connection.
+            headers: Of the request, names in lower case.
+        """
+        if not self.is_trusted(peer):
+            return self._client(peer)
+        forwarded = b",".join(value for name, value in headers if name == FORWARDED_FOR)
+        for hop in reversed(forwarded.decode("latin-1").split(",")):
+            address = hop.strip()
+            if not address:
+                continue
+            if not self.is_trusted(address):
+                return self._client(address)
+        return self._client(peer)
+
+    def _look_up(self, peer: str) -> bool:
+        try:
+            address = ip_address(peer)
+        except ValueError:
+            return False
+        return any(address in network for network in self._trusted)
+
+
+def _client_of(address: str) -> str:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address[:64]  # a socket in the file system, or what a proxy made up: one client each
+    if not isinstance(parsed, IPv6Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ip_network((parsed, IPV6_PREFIX), strict=False))
