@@ -26,11 +26,12 @@ ACCURACY_PREFIX = "accuracy_"
 
 
 class RecognitionSystem(lightning.LightningModule):
-    """PARSeq with the permuted loss and a training-only loss on glyph centres.
+    """PARSeq with the permuted loss and two training-only losses on the encoder: on glyph centres, and CTC.
 
     The glyph loss asks the encoder token that covers the centre of a rendered glyph to name the character, through a linear
     layer that is no part of the network. It gives the encoder a dense, local signal long before the decoder has learnt where
-    to look.
+    to look. Of real crops nobody knows the centres: there connectionist temporal classification (Graves et al., ICML 2006) over
+    the columns of the memory gives a local signal, and one about how many letters there are.
     """
 
     def __init__(
@@ -45,6 +46,8 @@ class RecognitionSystem(lightning.LightningModule):
         schedule: Schedule = "constant",
         warmup_fraction: float = 0.075,
         batch_augment: bool = True,
+        ctc_weight: float = 0.0,
+        compile_encoder: bool = False,
     ) -> None:
         """Build the network and the training-only layer.
 
@@ -60,12 +63,18 @@ class RecognitionSystem(lightning.LightningModule):
             schedule: `constant` (with warm-up and decay) or `onecycle`.
             warmup_fraction: share of all steps that warm up in `onecycle`.
             batch_augment: jitter and warp the crops of each batch.
+            ctc_weight: of the CTC loss; 0 switches it off.
+            compile_encoder: let `torch.compile` fuse the encoder's operations in training; needs a C++ compiler.
         """
         super().__init__()
         self.save_hyperparameters()
         self.config: PARSeqConfig = config_from_mapping(config)
         self.model = PARSeq(self.config)
         self.glyph_head = nn.Linear(self.config.embed_dim, len(self.config.charset_train))
+        # Only when it is used, so that checkpoints from before there was one can be resumed.
+        self.ctc_head = nn.Linear(self.config.embed_dim, len(self.config.charset_train) + 1) if ctc_weight else None
+        self.ctc_weight = ctc_weight
+        self._encode = torch.compile(self.model.encode, dynamic=False) if compile_encoder else self.model.encode
         self.lr, self.weight_decay = lr, weight_decay
         self.warmup_steps, self.decay_fraction = warmup_steps, decay_fraction
         self.schedule, self.warmup_fraction = schedule, warmup_fraction
@@ -115,6 +124,10 @@ class RecognitionSystem(lightning.LightningModule):
             glyph = self.glyph_loss(memory, targets, centers)
             self.log("glyph_loss", glyph.detach(), prog_bar=True, sync_dist=several, batch_size=len(images))
             loss = loss + self.glyph_weight * glyph
+        if self.ctc_head is not None:
+            ctc = self.ctc_loss(memory, targets)
+            self.log("ctc_loss", ctc.detach(), prog_bar=True, sync_dist=several, batch_size=len(images))
+            loss = loss + self.ctc_weight * ctc
         if several:
             # DistributedDataParallel wants a gradient of every parameter in every step.
             loss = loss + 0 * sum(parameter.sum() for parameter in self.glyph_head.parameters())
@@ -126,7 +139,7 @@ class RecognitionSystem(lightning.LightningModule):
         """The memory of the images, and the orders to predict in."""
         config = self.config
         rng = np.random.default_rng([self.seed, number])
-        memory = self.model.encode(images)
+        memory = self._encode(images)
         orders = draw_permutations(length, rng, config.perm_num, config.perm_forward, config.perm_mirrored)
         if self.trainer.global_rank:
             # Each process its own dropout; what the global batch has in common is drawn by now.
@@ -161,7 +174,7 @@ class RecognitionSystem(lightning.LightningModule):
         Returns:
             A scalar; 0 when no centre lies inside its crop.
         """
-        rows, columns = self.config.grid
+        rows, columns = self.config.memory_grid
         ids = targets[:, 1:-1]
         centers = centers[:, : ids.shape[1]]
         ids = ids[:, : centers.shape[1]]
@@ -177,6 +190,25 @@ class RecognitionSystem(lightning.LightningModule):
             return F.cross_entropy(logits, ids[crop, position] - 1)
         count = total(inside.sum()).clamp(min=1) / self.trainer.world_size
         return F.cross_entropy(logits, ids[crop, position] - 1, reduction="sum") / count
+
+    def ctc_loss(self, memory: Tensor, targets: Tensor) -> Tensor:
+        """The negative log likelihood of the text by its length, summed over all ways to spread it over the columns.
+
+        Args:
+            memory: float `(B, N, E)`; a column is the mean of its rows.
+            targets: int64 `(B, L + 2)`, encoded labels. Texts that have no room in the columns count nothing.
+
+        Returns:
+            The mean over the batch, a scalar. The blank is the end token's id.
+        """
+        assert self.ctc_head is not None
+        tokenizer = self.model.tokenizer
+        columns = memory.view(len(memory), *self.config.memory_grid, -1).mean(1)
+        chosen = self.ctc_head(columns).float().log_softmax(-1).transpose(0, 1)
+        ids = targets[:, 1:]
+        lengths = ((ids != tokenizer.eos_id) & (ids != tokenizer.pad_id)).sum(1)
+        spans = torch.full_like(lengths, len(chosen))
+        return F.ctc_loss(chosen, ids, spans, lengths, blank=tokenizer.eos_id, zero_infinity=True)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count exact matches (case-sensitive), with the config's own decoding. Each process reads all crops."""

@@ -126,6 +126,8 @@ def build_system(args: argparse.Namespace, config: PARSeqConfig, *, fresh: bool)
         schedule=args.schedule,
         warmup_fraction=args.warmup_fraction,
         batch_augment=args.augment == "fast",
+        ctc_weight=args.ctc_weight,
+        compile_encoder=args.compile,
     )
     if args.weights and fresh:
         released = is_released(args.weights)

@@ -26,6 +26,7 @@ from model.stream import BatchStream, shares_of
 from model.synth.corpus import DictionaryNotFoundError, NoWordsError
 from model.synth.dataset import Recipe
 from model.synth.fonts import FONT_FOLDERS, FontsNotFoundError
+from model.synth.phrases import EXTRA_CHARACTERS
 
 HELD_OUT_EVERY = 10
 """Of real crops every tenth is for validation."""
@@ -255,7 +256,14 @@ class DataBuilder:
 
     def _renderer(self) -> Source:
         args = self.args
-        recipe = Recipe("train", args.seed, tuple(args.render_fonts) or FONT_FOLDERS, words=args.render_words)
+        recipe = Recipe(
+            "train",
+            args.seed,
+            tuple(args.render_fonts) or FONT_FOLDERS,
+            words=args.render_words,
+            wide=args.render_wide,
+            extra_characters="".join(c for c in EXTRA_CHARACTERS if c in self.config.charset_train),
+        )
         try:
             return RenderedSource(recipe, self.config.img_size, self.rules)
         except (FontsNotFoundError, DictionaryNotFoundError, NoWordsError) as error:

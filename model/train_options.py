@@ -92,6 +92,12 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--render-words", type=Path, metavar="FILE", help="words to render, one a line (default: the dictionaries)"
     )
+    group.add_argument(
+        "--render-wide",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="render more of what is rare (python -m model.synth --help), crops without text too if --keep-empty (default: no)",
+    )
     add_label_options(group)
     group.add_argument(
         "--lazy",
@@ -133,6 +139,15 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--warmup-fraction", type=float, default=0.075, help="onecycle: share that warms up (%(default)s)")
     group.add_argument("--glyph-weight", type=float, default=1.0, help="weight of the glyph-centre loss (%(default)s)")
+    group.add_argument(
+        "--ctc-weight", type=float, default=0.0, help="weight of a CTC loss over the encoder's columns (%(default)s: none)"
+    )
+    group.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="compile the encoder for training: a minute at the start, faster steps; needs a C++ compiler (default: no)",
+    )
     group.add_argument(
         "--average",
         choices=["none", "ema", "swa"],

@@ -11,6 +11,7 @@ from pathlib import Path
 from model.synth.corpus import DictionaryNotFoundError, NoWordsError
 from model.synth.dataset import CropSource, Recipe, ShardError, ShardFormat, write_shards
 from model.synth.fonts import DEFAULT_CACHE, FONT_FOLDERS, FontsNotFoundError
+from model.synth.phrases import EXTRA_CHARACTERS
 from model.synth.sheet import draw_sheet
 
 
@@ -21,7 +22,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.output is None and options.sheet is None:
         parser.error("nothing to do: give --output FOLDER, --sheet FILE.png or both")
     folders = tuple(options.fonts) or FONT_FOLDERS
-    recipe = Recipe(options.split, options.seed, folders, options.cache, options.words, options.curved)
+    recipe = Recipe(
+        options.split,
+        options.seed,
+        folders,
+        options.cache,
+        options.words,
+        options.curved,
+        options.wide,
+        options.extra_characters,
+        options.only,
+    )
     try:
         # Scans the fonts once, here, before several workers would all do it; and fails early.
         source = recipe.source()
@@ -43,10 +54,17 @@ def _write(options: argparse.Namespace, recipe: Recipe, source: CropSource) -> N
         options.count,
         ShardFormat(tuple(options.image_size), options.shard_size),
         workers=options.workers,
-        name=f"{recipe.split}, seed {recipe.seed}{', curved' if recipe.curved else ''}",
+        name=", ".join([recipe.split, f"seed {recipe.seed}", *_marks(recipe)]),
         progress=True,
     )
     print(f"{new} new shards in {options.output}")
+
+
+def _marks(recipe: Recipe) -> list[str]:
+    """What sets the shards of a recipe apart, for the note in their folder."""
+    marks = [name for name, chosen in (("curved", recipe.curved), ("wide", recipe.wide)) if chosen]
+    marks += [f"with {recipe.extra_characters!r}"] if recipe.extra_characters else []
+    return marks + ([f"{recipe.only} only"] if recipe.only else [])
 
 
 def _same(source: CropSource) -> CropSource:
@@ -74,11 +92,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--words", type=Path, metavar="FILE", help="words to draw, one a line (default: the dictionaries)")
     parser.add_argument("--curved", action="store_true", help="bend every word, to see how a model reads such")
+    parser.add_argument(
+        "--wide",
+        action="store_true",
+        help="draw more of what is rare: bends of up to 170 degrees, hollow, dotted and extruded letters, unusual faces, faint "
+        "and dark crops, long texts, and crops without text, whose label is empty",
+    )
+    parser.add_argument(
+        "--extra-characters",
+        type=_extra,
+        default="",
+        metavar="CHARACTERS",
+        help=f"draw these besides printable ASCII; of {EXTRA_CHARACTERS!r}, a space meaning lines of several words",
+    )
+    parser.add_argument(
+        "--only",
+        choices=("long", "line", "currency", "blank"),
+        help="draw one kind: texts of 15 to 25 characters, lines of words, prices and marks, or nothing to read",
+    )
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="where the scan of the fonts is kept")
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw a contact sheet")
     parser.add_argument("--sheet-crops", type=_positive, default=80, help="crops on it (default: %(default)s)")
     parser.add_argument("--dots", action="store_true", help="mark the glyph centres on the sheet")
     return parser
+
+
+def _extra(text: str) -> str:
+    if not set(text) <= set(EXTRA_CHARACTERS):
+        raise argparse.ArgumentTypeError(f"must be some of {EXTRA_CHARACTERS!r}")
+    return text
 
 
 def _positive(text: str) -> int:

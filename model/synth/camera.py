@@ -11,6 +11,9 @@ from model.synth.colours import Pair
 
 Rng = np.random.Generator
 
+BEARS_BAD_LIGHT = 0.4
+"""The tolerance below which nobody could read what is left."""
+
 
 def tolerance_of(text: str, image: Image.Image, pair: Pair) -> float:
     """How much degrading the crop bears, in (0, 1]: little when letters are narrow or faint."""
@@ -19,10 +22,18 @@ def tolerance_of(text: str, image: Image.Image, pair: Pair) -> float:
     return min(1.0, width / 20) * min(1.0, contrast / 100)
 
 
-def degrade(rng: Rng, image: Image.Image, tolerance: float, *, hard: bool) -> tuple[Image.Image, NDArray[np.float64]]:
-    """Light, lens, sensor and file. Returns the image and the factors (2,) by which x and y grew."""
+def degrade(
+    rng: Rng, image: Image.Image, tolerance: float, *, hard: bool, wide: bool = False
+) -> tuple[Image.Image, NDArray[np.float64]]:
+    """Light, lens, sensor and file. Returns the image and the factors (2,) by which x and y grew.
+
+    With `wide` some crops are taken in the dark, or through a glare.
+    """
     before = np.array(image.size, np.float64)
     image = _light(rng, image, hard=hard)
+    if wide and hard and tolerance > BEARS_BAD_LIGHT and rng.random() < 0.2:
+        image = _bad_light(rng, image)
+        tolerance *= 0.5
     kind = rng.random()
     if hard and kind < 0.35:
         image = effects.blur(image, float(rng.uniform(0.5, 0.7 + 1.9 * tolerance)))
@@ -48,6 +59,17 @@ def _light(rng: Rng, image: Image.Image, *, hard: bool) -> Image.Image:
         pixels = effects.spot(rng, pixels)
     if rng.random() < 0.6:
         pixels = effects.shift_tone(rng, pixels)
+    return effects.to_image(pixels)
+
+
+def _bad_light(rng: Rng, image: Image.Image) -> Image.Image:
+    """Night with a sensor's noise, or a glare that takes contrast away."""
+    pixels = np.asarray(image, np.float32)
+    if rng.random() < 0.6:
+        pixels = effects.add_noise(rng, pixels * np.float32(rng.uniform(0.15, 0.5)), float(rng.uniform(1, 5)))
+    else:
+        veil = np.float32(rng.uniform(0.2, 0.6))
+        pixels = effects.spot(rng, pixels * (1 - veil) + veil * np.float32(rng.uniform(150, 255)))
     return effects.to_image(pixels)
 
 

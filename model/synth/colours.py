@@ -51,9 +51,11 @@ def contrast(one: Colour, other: Colour) -> float:
     return abs(float(luma(one) - luma(other)))
 
 
-def pair(rng: Rng) -> Pair:
-    """Ground and ink, either one the darker; one pair in twelve is of low contrast."""
+def pair(rng: Rng, *, faint_share: float = 0.0) -> Pair:
+    """Ground and ink, either one the darker; one pair in twelve is of low contrast, and `faint_share` of even less."""
     ground = random_colour(rng)
+    if faint_share and rng.random() < faint_share:
+        return ground, _near(rng, ground, rng.uniform(14, 35))
     kind = rng.random()
     if kind < 0.08:
         return ground, _near(rng, ground, rng.uniform(35, 60))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 import string
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
-from model.synth import figures
+from model.synth import figures, phrases
 from model.synth.fonts import Split
 from model.synth.sign_words import SIGN_WORDS
 
@@ -30,6 +30,10 @@ _LENGTH_WEIGHTS = (0, 1, 6, 12, 16, 16, 14, 11, 9, 6, 4.5, 3, 2, 1.5, 1, 0.7, 0.
 _WORD = re.compile(r"[A-Za-z]+")
 
 T = TypeVar("T")
+TextKind = Literal["long", "line", "currency"]
+"""Texts of 15 to 25 characters; lines of several words; prices with other signs than `$`, degrees and the like."""
+WIDE_KINDS: dict[TextKind, float] = {"long": 0.08, "line": 0.06, "currency": 0.04}
+"""Of a wide recipe, and their shares."""
 Rng = np.random.Generator
 
 
@@ -70,10 +74,19 @@ class Corpus:
     """Samples texts for one split; the words of the two splits are disjoint.
 
     ``large`` and ``common`` are word lists (default: Debian's dictionaries); what is not purely of letters is
-    ignored. Raises ValueError when no word is left.
+    ignored. ``kinds`` are the texts that are drawn besides, ``extra`` the characters beyond printable ASCII that they may
+    hold. Raises ValueError when no word is left.
     """
 
-    def __init__(self, split: Split, large: Iterable[str] | None = None, common: Iterable[str] | None = None) -> None:
+    def __init__(
+        self,
+        split: Split,
+        large: Iterable[str] | None = None,
+        common: Iterable[str] | None = None,
+        *,
+        kinds: Mapping[TextKind, float] | None = None,
+        extra: str = "",
+    ) -> None:
         wanted = split == "validation"
         large = read_dictionary(LARGE_DICTIONARY) if large is None else large
         common = read_dictionary(COMMON_DICTIONARY) if common is None else common
@@ -84,6 +97,10 @@ class Corpus:
         self._signs = ours(SIGN_WORDS)
         self._large = _WordPool(ours(large))
         self._common = _WordPool(ours(common))
+        self._spaces = " " in extra
+        self._marks = "".join(c for c in extra if c in phrases.SIGNS) * 4 + "".join(c for c in extra if c in phrases.MARKS)
+        possible: dict[TextKind, bool] = {"long": True, "line": self._spaces, "currency": bool(self._marks)}
+        self._kinds = {kind: share for kind, share in (kinds or {}).items() if possible[kind]}
 
     def sample(self, rng: Rng) -> str:
         """One text of 1 to 25 characters of CHARSET."""
@@ -93,12 +110,30 @@ class Corpus:
                 return text
 
     def _draw(self, rng: Rng) -> str:
+        kind = self._other_kind(rng)
+        if kind is not None:
+            return self._of_kind(kind, rng)
         share = rng.random()
         if share < _WORD_SHARE:
             return self._decorated_word(rng)
         if share < _WORD_SHARE + _FIGURE_SHARE:
             return figures.sample(rng, self._word)
         return random_string(rng)
+
+    def _other_kind(self, rng: Rng) -> TextKind | None:
+        share = rng.random() if self._kinds else 1.0
+        for kind, kind_share in self._kinds.items():
+            if share < kind_share:
+                return kind
+            share -= kind_share
+        return None
+
+    def _of_kind(self, kind: TextKind, rng: Rng) -> str:
+        if kind == "long":
+            return phrases.long_text(rng, self._word, spaces=self._spaces)
+        if kind == "line":
+            return phrases.line(rng, self._word)
+        return phrases.currency(rng, self._marks, spaces=self._spaces)
 
     def _word(self, rng: Rng) -> str:
         share = rng.random()

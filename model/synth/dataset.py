@@ -12,20 +12,25 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from model.synth.corpus import MAX_LENGTH, Corpus, read_dictionary
-from model.synth.fonts import DEFAULT_CACHE, FONT_FOLDERS, FontsNotFoundError, Split, load_faces, split_faces
+from model.synth.blanks import draw_blank, slice_of
+from model.synth.corpus import MAX_LENGTH, WIDE_KINDS, Corpus, TextKind, read_dictionary
+from model.synth.fonts import DEFAULT_CACHE, FONT_FOLDERS, Face, FontsNotFoundError, Split, load_faces, split_faces
 from model.synth.render import Crop, CropRenderer
 
 # One stream of random numbers for each split: the same seed never draws the same crop in both.
 _STREAMS: dict[Split, int] = {"train": 0, "validation": 1}
 _MANIFEST = "shards.json"
+WIDE_CURVED_SHARE = 0.28
+WIDE_BLANK_SHARE = 0.08
+SLICE_SHARE = 0.2
+"""Of the crops without text, those that show slivers of letters."""
 CropSource = Callable[[int], Crop]
 
 
@@ -45,6 +50,12 @@ class Recipe:
     """A file of words to draw from, one a line, instead of the dictionaries."""
     curved: bool = False
     """Bend every word, with many effects besides: to see how a model reads such."""
+    wide: bool = False
+    """Longer tails: unusual faces and letterings, hard light, wide bends, long texts, and crops without any text."""
+    extra_characters: str = ""
+    """What texts may hold beyond printable ASCII, of `phrases.EXTRA_CHARACTERS`; what no face has is not drawn."""
+    only: TextKind | Literal["blank"] | None = None
+    """Draw this kind of text alone, or crops without text: for test sets of it."""
 
     def source(self) -> CropSource:
         """A function from an index to its crop. Raises FontsNotFoundError or DictionaryNotFoundError."""
@@ -52,8 +63,23 @@ class Recipe:
         if not faces:
             raise FontsNotFoundError(self.font_folders, self.split)
         words = None if self.words is None else read_dictionary(self.words)
-        renderer = CropRenderer(faces, clean_share=0, curved_share=1) if self.curved else CropRenderer(faces)
-        return partial(render_indexed, Corpus(self.split, words, words), renderer, self)
+        kinds = {self.only: 1.0} if self.only and self.only != "blank" else WIDE_KINDS if self.wide else None
+        drawable = set().union(*(face.characters for face in faces)) | {" "}
+        extra = "".join(character for character in self.extra_characters if character in drawable)
+        corpus = Corpus(self.split, words, words, kinds=kinds, extra=extra)
+        return partial(render_indexed, corpus, self._renderer(faces), self)
+
+    def _renderer(self, faces: Sequence[Face]) -> CropRenderer:
+        if self.curved:
+            return CropRenderer(faces, clean_share=0, curved_share=1)
+        if self.wide:
+            return CropRenderer(faces, clean_share=0.25, curved_share=WIDE_CURVED_SHARE, wide=True)
+        return CropRenderer(faces)
+
+    @property
+    def blank_share(self) -> float:
+        """The share of crops without text."""
+        return 1.0 if self.only == "blank" else WIDE_BLANK_SHARE if self.wide and self.only is None else 0.0
 
 
 class Shards(NamedTuple):
@@ -76,7 +102,19 @@ class ShardFormat:
 def render_indexed(corpus: Corpus, renderer: CropRenderer, recipe: Recipe, index: int) -> Crop:
     """Crop number ``index``: it depends on the recipe and the index alone."""
     rng = np.random.default_rng((recipe.seed, _STREAMS[recipe.split], index))
+    if recipe.blank_share and rng.random() < recipe.blank_share:
+        return _blank(corpus, renderer, rng)
     return renderer.render(corpus.sample(rng), rng)
+
+
+def _blank(corpus: Corpus, renderer: CropRenderer, rng: np.random.Generator) -> Crop:
+    """A crop without text: nothing at all, or what is left of letters that were cut."""
+    image = draw_blank(rng)
+    if rng.random() < SLICE_SHARE:
+        text = corpus.sample(rng)
+        if text.isalnum():
+            image = slice_of(renderer.render(text, rng).image, rng)
+    return Crop(image, "", np.empty((0, 2), np.float32))
 
 
 def write_shards(

@@ -20,6 +20,8 @@ Split = Literal["train", "validation"]
 
 FONT_FOLDERS = (Path("/usr/share/fonts"),)
 FONT_SUFFIXES = frozenset({".ttf", ".otf", ".ttc"})
+WEB_FONT_SUFFIXES = frozenset({".woff2"})
+"""Read from folders that are named only: among the installed ones they are the same faces once more."""
 DEFAULT_CACHE = Path(".cache")
 EMBEDDED = "pillow:default"
 """The path of the face that Pillow itself carries: no file is needed to draw with it."""
@@ -30,7 +32,7 @@ VALIDATION_PER_MILLE = 40
 MIN_LEGIBILITY = 0.5
 MIN_LEGIBILITY_OF_CAPITALS = 0.4
 # A new number makes every cached scan stale: raise it whenever a verdict below may change.
-_SCAN_VERSION = 4
+_SCAN_VERSION = 5
 
 
 class FontsNotFoundError(RuntimeError):
@@ -51,9 +53,9 @@ class FontsNotFoundError(RuntimeError):
 class Face:
     """One face of a font file.
 
-    ``characters`` are the printable ASCII characters it truly draws. With ``caps_only`` its lower case looks like
-    capitals (or is missing), so texts must be upper-cased before they are drawn. ``legibility`` in [0, 1] says how
-    much its glyphs resemble plain lettering.
+    ``characters`` are those of `glyphs.DRAWABLE` that it truly draws (every face has a space besides). With ``caps_only`` its
+    lower case looks like capitals (or is missing), so texts must be upper-cased before they are drawn. ``legibility`` in [0, 1]
+    says how much its glyphs resemble plain lettering.
     """
 
     path: str
@@ -74,7 +76,7 @@ class Face:
 
     def can_draw(self, text: str) -> bool:
         """Whether every character of ``text``, spelt for this face, has a glyph."""
-        return set(self.spell(text)) <= set(self.characters)
+        return set(self.spell(text)) - {" "} <= set(self.characters)
 
 
 @lru_cache(maxsize=2048)
@@ -122,8 +124,11 @@ def split_faces(faces: Sequence[Face], split: Split) -> list[Face]:
 
 def find_font_files(folders: Sequence[Path]) -> list[Path]:
     """Font files below ``folders``, sorted; folders that do not exist count as empty."""
-    found = {path for folder in folders if folder.is_dir() for path in folder.rglob("*")}
-    return sorted(path for path in found if path.suffix.lower() in FONT_SUFFIXES)
+    found = set()
+    for folder in folders:
+        wanted = FONT_SUFFIXES if folder in FONT_FOLDERS else FONT_SUFFIXES | WEB_FONT_SUFFIXES
+        found |= {path for path in folder.rglob("*") if path.suffix.lower() in wanted}
+    return sorted(found)
 
 
 def _is_validation(family: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a face draws for each printable ASCII character, and what can be told from it."""
+"""What a face draws for each character, and what can be told from it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 Template = NDArray[np.float32]
 
 PRINTABLE = string.digits + string.ascii_letters + string.punctuation
+DRAWABLE = PRINTABLE + "£€¥°©®§"
+"""What is looked for in a face."""
 _UNASSIGNED = ("\u0378", "\ufffe", "\U000e0fff")
 _TEMPLATE = 20
 # Letters whose small form has another shape than the capital; c, o, s, v, w, x and z say nothing.
@@ -34,7 +36,7 @@ class GlyphSheet:
         self._bitmaps: dict[str, bytes] = {}
         self._boxes: dict[str, tuple[int, int, int, int]] = {}
         self._templates: dict[str, Template] = {}
-        for character in PRINTABLE:
+        for character in DRAWABLE:
             bitmap, box, template = self._ink(font, character)
             # A face without a glyph draws the same box (or nothing) as for a code point nobody has.
             if box is None or bitmap in missing:
@@ -45,7 +47,7 @@ class GlyphSheet:
 
     @property
     def characters(self) -> str:
-        """The characters with a glyph of their own, in the order of PRINTABLE."""
+        """The characters with a glyph of their own, in the order of DRAWABLE."""
         return "".join(self._bitmaps)
 
     def distinct(self, characters: Collection[str]) -> int:

@@ -55,8 +55,11 @@ def lay_out(text: str, face: Face, size: int, spacing: float = 0.0) -> Lettering
     pens = [font.getlength(text[:i]) + i * spacing * size for i in range(len(text))]
     boxes = np.array([ink_box(font, character) for character in text], np.float64)
     boxes[:, 0::2] += np.array(pens)[:, None]
-    left, top = boxes[:, 0].min(), boxes[:, 1].min()
-    right, bottom = boxes[:, 2].max(), boxes[:, 3].max()
+    inked = boxes[[character != " " for character in text]]
+    left, top = inked[:, 0].min(), inked[:, 1].min()
+    right, bottom = inked[:, 2].max(), inked[:, 3].max()
+    # A space has no ink: its centre is in the middle of the line.
+    boxes[[character == " " for character in text], 1::2] = top, bottom
     centers = np.stack([boxes[:, 0::2].mean(axis=1) - left, boxes[:, 1::2].mean(axis=1) - top], axis=1)
     origins = [float(pen - left) for pen in pens]
     return Lettering(text, font, origins, float(-top), (float(right - left), float(bottom - top)), centers)

@@ -23,15 +23,20 @@ Rng = np.random.Generator
 MAX_SIDE = 900
 CURVED_SHARE = 0.1
 """Of the crops with many effects."""
+WIDEST_ARC = 100.0
+"""Degrees."""
 
 
 def place(
-    line: Lettering, rng: Rng, *, hard: bool, room: int, curved_share: float = CURVED_SHARE
+    line: Lettering, rng: Rng, *, hard: bool, room: int, curved_share: float = CURVED_SHARE, widest: float = WIDEST_ARC
 ) -> tuple[Warp, tuple[int, int]]:
-    """The warp from the flat text, its ink at (room, room), to the crop; and the crop's (width, height)."""
+    """The warp from the flat text, its ink at (room, room), to the crop; and the crop's (width, height).
+
+    A bent text spans `widest` degrees of its circle at most.
+    """
     width, height = line.box
     middle = (room + width / 2, room + height / 2)
-    arc = _arc(rng, line, middle) if hard and len(line.text) > 2 and rng.random() < curved_share else None
+    arc = _arc(rng, line, middle, widest) if hard and len(line.text) > 2 and rng.random() < curved_share else None
     warp = Warp(_matrix(rng, line, hard=hard) @ translation(-middle[0], -middle[1]), arc)
     box = (room, room, room + width, room + height)
     if rng.random() < (0.35 if hard else 0.05):
@@ -46,9 +51,9 @@ def place(
     return warp.moved(-low[0], -low[1]), (int(extent[0]), int(extent[1]))
 
 
-def _arc(rng: Rng, line: Lettering, middle: tuple[float, float]) -> Arc:
-    # The text spans at most 100 degrees, and the circle is wider than the letters are high.
-    radius = max(line.box[0] / np.radians(rng.uniform(15, 100)), 1.5 * line.box[1])
+def _arc(rng: Rng, line: Lettering, middle: tuple[float, float], widest: float) -> Arc:
+    # The circle is wider than the letters are high.
+    radius = max(line.box[0] / np.radians(rng.uniform(15, widest)), 1.5 * line.box[1])
     return Arc(middle, float(radius if rng.random() < 0.7 else -radius))
 
 

@@ -15,10 +15,13 @@ from model.synth.fonts import Face, FontsNotFoundError
 from model.synth.layers import ROOM, draw_layers
 from model.synth.lettering import lay_out
 from model.synth.painting import paint
-from model.synth.placement import CURVED_SHARE
+from model.synth.placement import CURVED_SHARE, WIDEST_ARC
 
 Rng = np.random.Generator
 
+WIDEST_ARC_OF_WIDE = 170.0
+"""Degrees."""
+FAINT_SHARE = 0.04
 _FACE_TRIES = 40
 
 
@@ -36,15 +39,18 @@ class CropRenderer:
     """Renders crops with the given faces; legible ones are preferred. Raises FontsNotFoundError for no faces.
 
     ``clean_share`` is the probability that a crop gets few effects, ``curved_share`` that another one is bent if its text has
-    more than two letters.
+    more than two letters. With ``wide`` the tails are longer: fainter, darker, hollow, dotted and extruded letters, bends of up
+    to 170 degrees, and unusual faces as often as plain ones.
     """
 
-    def __init__(self, faces: Sequence[Face], *, clean_share: float = 0.35, curved_share: float = CURVED_SHARE) -> None:
+    def __init__(
+        self, faces: Sequence[Face], *, clean_share: float = 0.35, curved_share: float = CURVED_SHARE, wide: bool = False
+    ) -> None:
         if not faces:
             raise FontsNotFoundError
         self._faces = list(faces)
-        self._clean_share, self._curved_share = clean_share, curved_share
-        weights = np.array([0.2 + face.legibility**3 for face in self._faces])
+        self._clean_share, self._curved_share, self._wide = clean_share, curved_share, wide
+        weights = np.array([(0.6 if wide else 0.2) + face.legibility**3 for face in self._faces])
         self._cumulative = np.cumsum(weights / weights.sum())
 
     def render(self, text: str, rng: Rng) -> Crop:
@@ -54,12 +60,13 @@ class CropRenderer:
         face = self._choose_face(text, rng)
         hard = rng.random() >= self._clean_share
         line = lay_out(face.spell(text), face, _font_size(text), _spacing(rng))
-        warp, size = placement.place(line, rng, hard=hard, room=ROOM, curved_share=self._curved_share)
-        layers = draw_layers(line, rng, hard=hard)
-        pair = colours.pair(rng)
+        widest = WIDEST_ARC_OF_WIDE if self._wide else WIDEST_ARC
+        warp, size = placement.place(line, rng, hard=hard, room=ROOM, curved_share=self._curved_share, widest=widest)
+        layers = draw_layers(line, rng, hard=hard, wide=self._wide)
+        pair = colours.pair(rng, faint_share=FAINT_SHARE if self._wide else 0.0)
         image = paint(rng, warp.draw(layers, size), size, pair, hard=hard)
         centers = warp.forward(line.centers + ROOM)
-        image, scale = degrade(rng, image, tolerance_of(line.text, image, pair), hard=hard)
+        image, scale = degrade(rng, image, tolerance_of(line.text, image, pair), hard=hard, wide=self._wide)
         centers = centers * scale
         return Crop(image, line.text, centers.astype(np.float32))
 

@@ -16,7 +16,9 @@ class TestWithoutProxies:
 
     def test_an_ipv6_client_is_its_network(self) -> None:
         clients = ClientAddresses()
-        assert clients.client_of("2001:db8:1:2:3::4", []) == clients.client_of("2001:db8:1:2:ffff::1", []) == "2001:db8:1:2::/64"
+        assert (
+            clients.client_of("2001:db8:1:2:3::4", []) == clients.client_of("2001:db8:1:2:ffff::1", []) == "2001:db8:1:2::/64"
+        )
 
     def test_an_ipv4_address_in_an_ipv6_socket_is_itself(self) -> None:
         assert ClientAddresses().client_of("::ffff:192.0.2.7", []) == "192.0.2.7"
@@ -44,5 +46,5 @@ class TestBehindProxies:
 
 
 def test_a_wrong_network_is_refused() -> None:
-    with pytest.raises(ValueError, match="10.0.0.0/33"):
+    with pytest.raises(ValueError, match=r"10\.0\.0\.0/33"):
         ClientAddresses("10.0.0.0/33")

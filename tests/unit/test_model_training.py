@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,9 +117,9 @@ def test_nothing_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "nothing to train on" in capsys.readouterr().err
 
 
-def system() -> RecognitionSystem:
+def system(**options: Any) -> RecognitionSystem:
     torch.manual_seed(0)
-    return RecognitionSystem(TINY)
+    return RecognitionSystem(TINY, **options)
 
 
 def test_training_learns_one_batch() -> None:
@@ -180,6 +181,43 @@ def test_training_on_crops_without_text(
     assert "real: 12 crops, 0 left out" in capsys.readouterr().err
     assert main([*options, "--output", str(tmp_path / "without")]) == (2 if labels == [""] else 0)
     assert ("no usable crop" if labels == [""] else "real: 9 crops, 3 left out") in capsys.readouterr().err
+
+
+class TestCtcLoss:
+    @staticmethod
+    def told(module: RecognitionSystem, ids: list[int]) -> torch.Tensor:
+        """Memory whose columns name these ids, surely."""
+        rows, columns = module.config.memory_grid
+        assert module.ctc_head is not None
+        torch.nn.init.zeros_(module.ctc_head.weight)
+        torch.nn.init.zeros_(module.ctc_head.bias)
+        memory = torch.zeros(1, rows, columns, 16)
+        for kind in set(ids):
+            module.ctc_head.weight.data[kind, kind % 16] = 50.0
+            memory[0, :, [column for column, named in enumerate(ids) if named == kind], kind % 16] = 1.0
+        return memory.flatten(1, 2)
+
+    def test_a_text_spread_over_the_columns(self) -> None:
+        module = system(ctc_weight=1.0)
+        # The blank (0) between the two stands for the end of a letter that comes again.
+        memory = self.told(module, [1, 1, 0, 1, 2] + [0] * (module.config.memory_grid[1] - 5))
+        encode = module.model.tokenizer.encode
+        assert module.ctc_loss(memory, encode(["001"])).item() < 1e-6
+        assert module.ctc_loss(memory, encode(["01"])).item() > 1
+        assert module.ctc_loss(memory.repeat(2, 1, 1), encode(["001", "01"])).item() > 0.5
+
+    def test_no_text(self) -> None:
+        module = system(ctc_weight=1.0)
+        memory = self.told(module, [0] * module.config.memory_grid[1])
+        assert module.ctc_loss(memory, module.model.tokenizer.encode([""])).item() < 1e-6
+
+    def test_a_text_longer_than_the_columns_counts_nothing(self) -> None:
+        module = system(ctc_weight=1.0)
+        memory = self.told(module, [0] * module.config.memory_grid[1])
+        assert module.ctc_loss(memory, module.model.tokenizer.encode(["a" * 60])).item() == 0
+
+    def test_without_it_there_is_no_head(self) -> None:
+        assert system().ctc_head is None
 
 
 def test_glyph_loss_looks_at_the_token_under_the_glyph() -> None:

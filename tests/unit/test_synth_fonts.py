@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import ImageFont
 
+from model.synth import fonts
 from model.synth.fonts import FontsNotFoundError, embedded_face, load_faces, split_faces
 from model.synth.glyphs import PRINTABLE, GlyphSheet
 
@@ -33,9 +34,20 @@ def font_file(tmp_path: Path) -> Path:
 
 def test_the_embedded_face_draws_all_printable_ascii():
     face = embedded_face()
-    assert set(face.characters) == set(PRINTABLE)
+    assert set(face.characters) & set(PRINTABLE) == set(PRINTABLE)
     assert not face.caps_only
     assert face.legibility > 0.9
+
+
+def test_characters_besides_printable_ascii_are_looked_for():
+    assert set(embedded_face().characters) - set(PRINTABLE) == {"°", "©"}
+
+
+def test_web_fonts_are_read_from_named_folders_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "face.woff2").touch()
+    assert [path.name for path in fonts.find_font_files([tmp_path])] == ["face.woff2"]
+    monkeypatch.setattr(fonts, "FONT_FOLDERS", (tmp_path,))
+    assert fonts.find_font_files([tmp_path]) == []
 
 
 def test_a_glyph_like_that_of_an_unassigned_code_point_is_missing():
