@@ -33,7 +33,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` or `::` for all.")
+    host: str = Field("127.0.0.1", description="Address to listen on; all: `0.0.0.0` (IPv4) or `::` (IPv6 and IPv4).")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
     artifact: Path = Field(BUNDLED_ARTIFACT, description="The `.onnx` artifact to serve, written by `parseq-export`.")
     provider: Provider = Field(
