@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(32 * 2**20, ge=1, description="Request body, at most; beyond it 413.")
     max_crops_per_request: int = Field(128, ge=1, le=10_000, description="Crops in one request, at most; beyond it 413.")
     max_form_fields: int = Field(
-        64, ge=0, le=10_000, description="Fields of a form that are no files, at most; beyond it 400, else they are ignored."
+        64, ge=0, le=10_000, description="Fields of a form that are no images, at most; beyond it 400, else they are ignored."
     )
     max_json_bytes: int = Field(2**24, ge=1, description="JSON body, at most; beyond it 413.")
     max_json_depth: int = Field(

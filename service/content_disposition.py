@@ -13,8 +13,12 @@ from urllib.parse import unquote_to_bytes
 
 from python_multipart.multipart import parse_options_header
 
+from service.errors import MALFORMED_REQUEST, Problem
+
 CHARSETS: Final = {b"utf-8": "utf-8", b"utf8": "utf-8", b"iso-8859-1": "latin-1", b"us-ascii": "ascii", b"": "utf-8"}
 """Of an extended value. RFC 8187 has UTF-8 only, RFC 5987 also ISO-8859-1."""
+MAX_SEMICOLONS: Final = 64
+"""Going through thousands of parameters takes milliseconds, for each part of a form."""
 
 _PARAMETER: Final = re.compile(rb';[ \t]*([^;="\s]+)[ \t]*=[ \t]*("(?:\\.|[^"\\])*"|[^;]*)', re.S)
 _EXTENDED_NAME: Final = re.compile(rb"filename\*(?:(\d{1,3})(\*?))?")
@@ -32,7 +36,13 @@ class Disposition:
 
 
 def parse_disposition(value: bytes) -> Disposition:
-    """Read the header; `filename*` wins over `filename`, unless it cannot be decoded."""
+    """Read the header; `filename*` wins over `filename`, unless it cannot be decoded.
+
+    Raises:
+        Problem: it has far more parameters than it needs.
+    """
+    if value.count(b";") > MAX_SEMICOLONS:
+        raise Problem(MALFORMED_REQUEST, f"A part of the form has more than {MAX_SEMICOLONS} parameters in its header.")
     _, options = parse_options_header(value)
     plain = options.get(b"filename")
     filename = None if plain is None else plain.decode("utf-8", "replace")
