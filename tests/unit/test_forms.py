@@ -295,6 +295,11 @@ def test_the_name_of_a_file(header: str, filename: str | None) -> None:
     assert parse_disposition(header.encode()).filename == filename
 
 
+def test_a_header_of_very_many_parameters_is_refused() -> None:
+    assert texts(post(part(FILE.replace("a.png", ";" * 60), png_of("a")) + CLOSE)) == [(";" * 60, "a")]
+    expect(post(part(NAME + ";a=b" * 900, b"x") + CLOSE), errors.MALFORMED_REQUEST, "parameters")
+
+
 def test_names_of_fields() -> None:
     assert parse_disposition(b"") == Disposition("", None)
     assert parse_disposition(b'form-data; name="a[]"') == Disposition("a[]", None)
