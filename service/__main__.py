@@ -129,12 +129,15 @@ def _handle_signals(server: Server, runtime: Runtime) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     """A listening socket; bound here, so that a port in use is one clear line.
 
+    The unspecified IPv6 address (`::`) means all addresses, those of IPv4 too where the system can do both with one socket.
+
     Raises:
         StartupError: the address cannot be resolved or bound.
     """
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        both = family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         raise StartupError(
             f"cannot listen on {host} port {port} ({error.strerror or error}): "

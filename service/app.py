@@ -11,12 +11,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import __version__, errors, openapi
 from service.api_keys import ApiKeys
 from service.bodies import invalid_request
 from service.busy import Doorman
+from service.docs_page import add_docs
 from service.errors import Problem
 from service.recognize import RECOGNIZE_PATHS, RecognizeEndpoint
 from service.request_context import RequestIds
@@ -47,21 +48,33 @@ class App:
             try:
                 self._keys.check(dict(scope["headers"]))
             except Problem as problem:
-                await RequestIds(self._turn_away(problem))(scope, receive, send)
+                await RequestIds(self._turn_away(problem, scope))(scope, receive, send)
                 return
         if not _asks_to_recognize(scope) or not await self._doorman.refuses(scope, send):
             await self._serve(scope, receive, send)
 
-    def _turn_away(self, problem: Problem) -> ASGIApp:
+    def _turn_away(self, problem: Problem, scope: Scope) -> ASGIApp:
         self._metrics.problem_told(problem.kind.slug)
-        self._metrics.request_ended(problem.status, 0.0)
+        if _asks_to_recognize(scope):
+            self._metrics.request_ended(problem.status, 0.0)
         return problem.response()
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         if _asks_to_recognize(scope):
             await self._recognize(scope, receive, send)
+        elif scope["type"] == "http" and scope["method"] == "HEAD":
+            await self.api({**scope, "method": "GET"}, receive, _without_body(send))
         else:
             await self.api(scope, receive, send)
+
+
+def _without_body(send: Send) -> Send:
+    """For HEAD: the answer to GET, its length included, but for the body."""
+
+    async def send_head(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return send_head
 
 
 def _asks_to_recognize(scope: Scope) -> bool:
@@ -86,6 +99,7 @@ def _build_api(runtime: Runtime, recognize: RecognizeEndpoint) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # a page of our own, which needs nothing from elsewhere
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -93,6 +107,7 @@ def _build_api(runtime: Runtime, recognize: RecognizeEndpoint) -> FastAPI:
     for path in RECOGNIZE_PATHS:  # other methods end here, and get their 405
         api.router.routes.append(Route(path, recognize, methods=["POST"], include_in_schema=False))
     openapi.install(api)
+    add_docs(api)
     _handle_errors(api, _counted(runtime))
     return api
 
@@ -129,5 +144,6 @@ def _from_http(request: Request, error: HTTPException) -> Problem:
         return Problem(errors.NOT_FOUND, "There is nothing at this path; /docs lists the endpoints.")
     if error.status_code == errors.METHOD_NOT_ALLOWED.status:
         detail = f"This path does not take {request.method}."
-        return Problem(errors.METHOD_NOT_ALLOWED, detail, headers=error.headers)
+        allowed = {"Allow": "GET, HEAD"} if "GET" in (error.headers or {}).get("Allow", "") else error.headers
+        return Problem(errors.METHOD_NOT_ALLOWED, detail, headers=allowed)
     return Problem(errors.OTHER_HTTP_ERROR, "The request was refused.", headers=error.headers, status=error.status_code)

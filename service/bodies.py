@@ -29,6 +29,7 @@ from service.errors import (
 )
 from service.image_limits import image_file_too_large
 from service.json_outline import check_outline
+from service.media_types import announces_image, media_type_of
 from service.multipart import parse_files
 from service.schemas import ID_RULE, MAX_CROPS_KEY, MAX_ID_LENGTH, RecognizeRequest
 
@@ -53,6 +54,7 @@ class Source:
     """One image as it arrived."""
 
     id: str | None
+    """`None`: the client named none; in a list its position there."""
     content: bytes | str
     """The file itself, or base64 text."""
 
@@ -96,7 +98,7 @@ class Crops:
 
     sources: list[Source]
     single: bool
-    """Whether the answer is one object instead of a list of results."""
+    """Whether the answer is one object instead of a list of results, unless a list is asked for."""
 
 
 def form_of(headers: Mapping[bytes, bytes], max_body_bytes: int) -> BodyForm | None:
@@ -121,7 +123,7 @@ async def read_crops(scope: Scope, headers: Mapping[bytes, bytes], receive: Rece
         ClientLeftError: the client left before the body was complete.
     """
     form = _known_form(_media_type(headers))
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+    if headers.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
         detail = "The body has a Content-Encoding, which is not supported. Send it as it is: images are compressed already."
         raise Problem(UNSUPPORTED_MEDIA_TYPE, detail)
     body = await _read_body(scope, headers, receive, partial(limits.check_bytes, form))
@@ -166,7 +168,7 @@ def _announced_bytes(headers: Mapping[bytes, bytes]) -> float:
 
 
 def _media_type(headers: Mapping[bytes, bytes]) -> str:
-    return headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+    return media_type_of(headers.get(b"content-type", b""))
 
 
 def _form_of(media_type: str) -> BodyForm | None:
@@ -174,7 +176,7 @@ def _form_of(media_type: str) -> BodyForm | None:
         return BodyForm.FORM
     if media_type == "application/json":
         return BodyForm.JSON
-    if media_type in ("", "application/octet-stream") or media_type.startswith("image/"):
+    if not media_type or announces_image(media_type):
         return BodyForm.RAW
     return None
 
@@ -195,13 +197,8 @@ def _known_form(media_type: str) -> BodyForm:
 async def _from_form(content_type: str, body: bytes, limits: BodyLimits) -> Crops:
     files = await parse_files(content_type, body, limits.max_crops, limits.max_form_fields)
     if not files:
-        raise Problem(NO_FILE, "The form has no file: curl -F file=@word.png sends one.")
-    single = len(files) == 1
-    sources = [
-        Source(file.filename[:MAX_ID_LENGTH] or (None if single else str(index)), file.content)
-        for index, file in enumerate(files)
-    ]
-    return Crops(sources, single)
+        raise Problem(NO_FILE, "The form has no file, at most texts: curl -F file=@word.png (mind the @) sends one.")
+    return Crops([Source(file.filename[:MAX_ID_LENGTH] or None, file.content) for file in files], single=len(files) == 1)
 
 
 def _from_json(body: bytes, limits: BodyLimits) -> Crops:
@@ -211,9 +208,7 @@ def _from_json(body: bytes, limits: BodyLimits) -> Crops:
         parsed = RecognizeRequest.model_validate_json(body.removeprefix(BOM_UTF8), context={MAX_CROPS_KEY: max_crops})
     except ValidationError as error:
         raise _explain(error.errors(include_url=False, include_input=False, include_context=False), max_crops) from error
-    sources = [
-        Source(str(index) if image.id is None else str(image.id), image.content) for index, image in enumerate(parsed.images)
-    ]
+    sources = [Source(None if image.id is None else str(image.id), image.content) for image in parsed.images]
     return Crops(sources, single=False)
 
 

@@ -58,6 +58,8 @@ class ClientAddresses:
             address = ip_address(peer)
         except ValueError:
             return False
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:  # as a socket of both families tells IPv4
+            address = address.ipv4_mapped
         return any(address in network for network in self._trusted)
 
 

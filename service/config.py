@@ -33,7 +33,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` or `::` for all.")
+    host: str = Field("127.0.0.1", description="Address to listen on; all: `0.0.0.0` (IPv4) or `::` (IPv6 and IPv4).")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
     artifact: Path = Field(BUNDLED_ARTIFACT, description="The `.onnx` artifact to serve, written by `parseq-export`.")
     provider: Provider = Field(
@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(32 * 2**20, ge=1, description="Request body, at most; beyond it 413.")
     max_crops_per_request: int = Field(128, ge=1, le=10_000, description="Crops in one request, at most; beyond it 413.")
     max_form_fields: int = Field(
-        64, ge=0, le=10_000, description="Fields of a form that are no files, at most; beyond it 400, else they are ignored."
+        64, ge=0, le=10_000, description="Fields of a form that are no images, at most; beyond it 400, else they are ignored."
     )
     max_json_bytes: int = Field(2**24, ge=1, description="JSON body, at most; beyond it 413.")
     max_json_depth: int = Field(

@@ -11,6 +11,7 @@ import io
 import struct
 import warnings
 from typing import Final
+from urllib.parse import unquote
 
 from PIL import Image, ImageFile, PngImagePlugin
 
@@ -64,6 +65,8 @@ PNG_QUICK_CHUNKS: Final = frozenset(
 )
 """What is not among them may be unpacked to a thousand times its size, or be parsed at length."""
 
+MAX_URL_PREFIX: Final = 64
+"""Characters in which `data:` is looked for, behind blanks."""
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 # The limit on pixels is a setting, checked on the header below. Pillow's own, of the whole process, stands behind it: the frame
@@ -90,8 +93,10 @@ def decode_base64(text: str) -> bytes:
         return binascii.a2b_base64(text, strict_mode=True)
     except ValueError:
         pass  # not plain base64, perhaps one of the other forms
-    if text.startswith("data:"):
+    if text[:MAX_URL_PREFIX].lstrip()[:5].lower() == "data:":
         text = text.partition(",")[2]
+        if "%" in text:
+            text = unquote(text)
     try:
         # As bytes: to split a text at its blanks may make millions of objects.
         compact = text.encode("ascii").translate(_URL_SAFE, b" \t\r\n\v\f").rstrip(b"=")

@@ -42,6 +42,7 @@ class Kind:
 
 
 MALFORMED_REQUEST = Kind("malformed-request", 400, "The request cannot be parsed")
+INVALID_QUERY = Kind("invalid-query", 400, "The query parameters are not valid")
 JSON_TOO_DEEP = Kind("json-too-deep", 400, "The JSON is nested too deeply")
 TOO_MANY_FIELDS = Kind("too-many-fields", 400, "The form has too many fields")
 EMPTY_BODY = Kind("empty-body", 400, "The request has no body")

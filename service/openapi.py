@@ -12,7 +12,8 @@ from pydantic.json_schema import models_json_schema
 
 from service import errors
 from service.errors import PROBLEM_MEDIA_TYPE, Kind
-from service.recognize import CHARACTERS_PARAMETER
+from service.media_types import BINARY_TYPES
+from service.query import PARAMETERS
 from service.request_context import MAX_REQUEST_ID_LENGTH
 from service.schemas import COMPONENTS, ProblemDocument, Recognition, RecognitionList, RecognizeRequest
 from service.timeouts import MIN_TIMEOUT_MS, TIMEOUT_HEADER
@@ -22,9 +23,10 @@ BINARY: Final = {"type": "string", "format": "binary"}
 
 RECOGNIZE_BODY: Final[dict[str, Any]] = {
     "required": True,
+    "description": "One image; or a form, in which every part that is not plain text is an image, whatever its name; or images "
+    "in base64.",
     "content": {
-        "image/*": {"schema": BINARY},
-        "application/octet-stream": {"schema": BINARY},
+        **{media_type: {"schema": BINARY} for media_type in ("image/*", *BINARY_TYPES)},
         "multipart/form-data": {
             "schema": {
                 "type": "object",
@@ -37,13 +39,16 @@ RECOGNIZE_BODY: Final[dict[str, Any]] = {
 }
 
 RECOGNIZE_PARAMETERS: Final[list[dict[str, Any]]] = [
-    {
-        "name": CHARACTERS_PARAMETER,
-        "in": "query",
-        "required": False,
-        "description": "Also answer the confidence of each character.",
-        "schema": {"type": "boolean", "default": False},
-    },
+    *(
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": description,
+            "schema": {"type": "boolean", "default": False},
+        }
+        for name, description in PARAMETERS.items()
+    ),
     {
         "name": TIMEOUT_HEADER,
         "in": "header",
@@ -99,8 +104,8 @@ def ref(model: type[BaseModel]) -> dict[str, str]:
 
 
 def answer(description: str, *models: type[BaseModel]) -> dict[str, Any]:
-    """A JSON answer that is one of `models`."""
-    schema = ref(models[0]) if len(models) == 1 else {"anyOf": [ref(model) for model in models]}
+    """A JSON answer that is exactly one of `models`."""
+    schema = ref(models[0]) if len(models) == 1 else {"oneOf": [ref(model) for model in models]}
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
@@ -120,7 +125,11 @@ def problems(kinds: Sequence[Kind]) -> dict[int | str, dict[str, Any]]:
 
 def recognize_responses() -> dict[int | str, dict[str, Any]]:
     """All answers of the recognition endpoint."""
-    read = answer("One object for a single crop, a list of results for several.", Recognition, RecognitionList)
+    told = (
+        "For one crop as the body or as the only file of a form an object, which has `text`; for several files, for JSON, and "
+        "always with `?list=true`, a list, which has `results`."
+    )
+    read = answer(told, Recognition, RecognitionList)
     read["headers"] = SERVER_TIMING
     return {200: read, **problems(RECOGNIZE_KINDS)}
 
@@ -130,7 +139,8 @@ def recognize_operation() -> dict[str, Any]:
     responses = {str(status): response for status, response in recognize_responses().items()}
     return {
         "summary": "Read word crops",
-        "description": "Read the word on each image: one image as the body or as a form file, or several as files or as JSON.",
+        "description": "Read the word on each image: one image as the body or as a form file, or several as files or as JSON. "
+        "For example: `curl -F file=@word.png localhost:8000/v1/recognize`.",
         "operationId": "recognize",
         "parameters": RECOGNIZE_PARAMETERS,
         "requestBody": RECOGNIZE_BODY,
@@ -145,6 +155,8 @@ def install(app: FastAPI) -> None:
     def build() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            # Relative to the address of this document: a gateway may serve all of it below a path of its own.
+            schema["servers"] = [{"url": "."}]
             schema["paths"] = {"/v1/recognize": {"post": recognize_operation()}, **schema["paths"]}
             _add_request_ids(schema["paths"])
             _, definitions = models_json_schema([(model, "validation") for model in COMPONENTS], ref_template=REF_TEMPLATE)

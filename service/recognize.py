@@ -10,23 +10,19 @@ import asyncio
 import logging
 import time
 from typing import Final
-from urllib.parse import parse_qsl
 
-from pydantic import TypeAdapter, ValidationError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service import answers, errors
-from service.bodies import BodyLimits, Crops, invalid_request, read_crops
+from service.bodies import BodyLimits, Crops, read_crops
 from service.errors import ClientLeftError, Problem
+from service.query import Wishes, read_query
 from service.recognizer import CropResult
 from service.runtime import Runtime
 from service.timeouts import wanted_timeout_ms
 
 RECOGNIZE_PATHS: Final = ("/v1/recognize", "/recognize")
-CHARACTERS_PARAMETER: Final = "characters"
-
-_boolean: Final = TypeAdapter(bool)
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +71,7 @@ class RecognizeEndpoint:
     async def _recognize(self, scope: Scope, receive: Receive) -> Response:
         settings = self._runtime.settings
         headers = dict(scope["headers"])
-        characters = _wants_characters(scope["query_string"])
+        wishes = read_query(scope["query_string"])
         wanted_ms = wanted_timeout_ms(headers)
         crops = await read_crops(scope, headers, receive, self._limits)
         started_s = time.monotonic()
@@ -87,41 +83,25 @@ class RecognizeEndpoint:
         total_s = time.monotonic() - started_s
         self._metrics.recognition_duration.observe(total_s)
         name = model.artifact.metadata.model_name
-        return self._render(crops, results, characters, name, answers.timings_of(results, total_s))
+        return self._render(crops, results, wishes, name, answers.timings_of(results, total_s))
 
     def _render(
-        self, crops: Crops, results: list[CropResult], characters: bool, model: str, timings: answers.Timings
+        self, crops: Crops, results: list[CropResult], wishes: Wishes, model: str, timings: answers.Timings
     ) -> Response:
         timing_header = {"Server-Timing": answers.server_timing(timings)}
         first = results[0].reading
-        if not crops.single:
+        if wishes.list or not crops.single:
             for result in results:
                 if isinstance(result.reading, Problem):
                     self._metrics.problem_told(result.reading.kind.slug)
-            ids = (source.id for source in crops.sources)
-            body = answers.recognition_list(ids, results, characters, model, timings)
+            ids = (str(index) if source.id is None else source.id for index, source in enumerate(crops.sources))
+            body = answers.recognition_list(ids, results, wishes.characters, model, timings)
         elif isinstance(first, Problem):
             first.headers.update(timing_header)
             raise first
         else:
-            body = answers.recognition(crops.sources[0].id, first, characters, model, timings)
+            body = answers.recognition(crops.sources[0].id, first, wishes.characters, model, timings)
         return Response(body, media_type="application/json", headers=timing_header)
-
-
-def _wants_characters(query: bytes) -> bool:
-    """The query parameter `characters`, false unless given.
-
-    Raises:
-        Problem: it is not a boolean.
-    """
-    if not query:
-        return False
-    value = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)).get(CHARACTERS_PARAMETER, "false")
-    try:
-        return _boolean.validate_python(value)
-    except ValidationError as error:
-        [told] = error.errors(include_url=False, include_input=False, include_context=False)
-        raise invalid_request([{**told, "loc": ("query", CHARACTERS_PARAMETER)}]) from error
 
 
 async def _client_left(receive: Receive) -> None:

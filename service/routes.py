@@ -59,7 +59,6 @@ def _described(runtime: Runtime) -> dict[str, Any]:
 
 
 def _add_probes(router: APIRouter, runtime: Runtime) -> None:
-    @router.head("/livez", include_in_schema=False)
     @router.get(
         "/livez",
         summary="Whether the process can do its work",
@@ -71,7 +70,6 @@ def _add_probes(router: APIRouter, runtime: Runtime) -> None:
             raise Problem(errors.NOT_ALIVE, "Inference hangs, fails or answers wrongly.")
         return _json({"status": "alive"})
 
-    @router.head("/readyz", include_in_schema=False)
     @router.get(
         "/readyz",
         summary="Whether requests are accepted",

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,18 @@ def test_a_raw_body(server: ServerProcess) -> None:
 def test_a_form_file(server: ServerProcess) -> None:
     answer = post(server, files={"file": ("word.png", png_of("form"))}).json()
     assert (answer["id"], answer["text"]) == ("word.png", "form")
+
+
+def test_head_leaves_the_connection_usable(server: ServerProcess) -> None:
+    connection = HTTPConnection(server.url.removeprefix("http://"), timeout=PATIENCE_S)
+    for path in ("/", "/docs", "/metrics", "/v1/models", "/livez", "/nowhere", "/v1/recognize"):
+        connection.request("HEAD", path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == ({"/nowhere": 404, "/v1/recognize": 405}.get(path, 200), b"")
+        assert int(answer.headers["content-length"]) > 0
+    connection.request("GET", "/livez")
+    assert connection.getresponse().read() == b'{"status":"alive"}'
+    connection.close()
 
 
 def test_several_form_files(server: ServerProcess) -> None:

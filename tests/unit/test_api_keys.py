@@ -3,11 +3,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import httpx
 import pytest
 
 from service.api_keys import LOOK_EVERY_S, ApiKeys
 from service.errors import UNAUTHORIZED, Problem, StartupError
-from tests.fakes import FakeClock, request, toy_runtime
+from tests.fakes import FakeClock, request, toy_runtime, with_client
 from tests.toy_artifact import png_of
 
 FIRST, SECOND = "first-key-0123456789", "second-key-0123456789"
@@ -129,3 +130,19 @@ def test_refusals_for_want_of_a_key_are_counted(file: Path) -> None:
     text = runtime.metrics.render().decode()
     assert 'parseq_problems_total{problem="unauthorized"} 1.0' in text
     assert 'parseq_request_duration_seconds_count{status="401"} 1.0' in text
+
+
+def test_only_recognition_requests_count_as_such(file: Path) -> None:
+    runtime = toy_runtime(api_keys_file=file)
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        for method, path in (("GET", "/v1/models"), ("HEAD", "/v1/models"), ("GET", "/v1/recognize"), ("POST", "/v1/nothing")):
+            assert (await client.request(method, path)).status_code == 401
+        text = (await client.get("/metrics")).text
+        assert 'parseq_request_duration_seconds_count{status="401"}' not in text
+        assert 'parseq_problems_total{problem="unauthorized"} 4.0' in text
+        for path in ("/v1/recognize", "/recognize"):
+            assert (await client.post(path)).status_code == 401
+        assert 'parseq_request_duration_seconds_count{status="401"} 2.0' in (await client.get("/metrics")).text
+
+    with_client(runtime, scenario)

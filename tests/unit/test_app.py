@@ -6,17 +6,21 @@ import asyncio
 import base64
 import gc
 import json
+import re
 import threading
 import time
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
 import pytest
 
 from service import bodies, errors
 from service.bodies import Source
+from service.docs_page import render
 from service.errors import KINDS, ClientLeftError, Kind, Problem
+from service.media_types import BINARY_TYPES
 from service.schemas import ModelList, ProblemDocument, Recognition, RecognitionList
 from service.timeouts import TIMEOUT_HEADER
 from tests.fakes import FakeSession, LaneKilled, request, serving, toy_runtime, until, with_client
@@ -42,7 +46,7 @@ def images(*contents: Any) -> dict[str, Any]:
     return {"images": [{"content": base64.b64encode(content).decode()} for content in contents]}
 
 
-@pytest.mark.parametrize("content_type", ["image/png", "IMAGE/X-ANYTHING; q=1", "application/octet-stream", None])
+@pytest.mark.parametrize("content_type", ["image/png", "IMAGE/X-ANYTHING; q=1", *BINARY_TYPES, "Binary/Octet-Stream", None])
 def test_a_raw_body_is_one_crop(content_type: str | None) -> None:
     headers = {} if content_type is None else {"content-type": content_type}
     response = post(content=png_of("hello7"), headers=headers)
@@ -299,10 +303,27 @@ def test_each_problem_is_counted_once() -> None:
     with_client(runtime, scenario)
 
 
-def test_probes_answer_head() -> None:
-    for path in ("/livez", "/readyz"):
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/v1/models", "/livez", "/readyz", "/metrics"])
+def test_head_is_get_without_a_body(path: str) -> None:
+    runtime = toy_runtime()
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        head, whole = await client.head(path), await client.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        for name in ("content-type", "content-length"):
+            if (path, name) != ("/metrics", "content-length"):  # which may grow in between
+                assert head.headers[name] == whole.headers[name]
+        refused = await client.request("DELETE", path)
+        expect_problem(refused, errors.METHOD_NOT_ALLOWED)
+        assert refused.headers["allow"] == "GET, HEAD"
+
+    with_client(runtime, scenario)
+
+
+def test_head_tells_of_errors_too() -> None:
+    for path, status in ((PATH, 405), ("/nowhere", 404)):
         response = request(toy_runtime(), "HEAD", path)
-        assert response.status_code == 200
+        assert (response.status_code, response.content) == (status, b"")
 
 
 def test_other_paths_and_methods_are_problems_too() -> None:
@@ -518,10 +539,18 @@ def test_the_openapi_covers_every_body_and_every_status() -> None:
     operation = document["paths"][PATH]["post"]
     assert set(operation["requestBody"]["content"]) == {
         "image/*",
-        "application/octet-stream",
+        *BINARY_TYPES,
         "multipart/form-data",
         "application/json",
     }
+    [one, several] = operation["responses"]["200"]["content"]["application/json"]["schema"]["oneOf"]
+    assert [one["$ref"], several["$ref"]] == ["#/components/schemas/Recognition", "#/components/schemas/RecognitionList"]
+    # What tells them apart: neither may have what the other one must have.
+    schemas = document["components"]["schemas"]
+    assert not schemas["Recognition"]["additionalProperties"]
+    assert not schemas["RecognitionList"]["additionalProperties"]
+    assert {"text"} <= set(schemas["Recognition"]["required"]) - set(schemas["RecognitionList"]["properties"])
+    assert {"results"} <= set(schemas["RecognitionList"]["required"]) - set(schemas["Recognition"]["properties"])
     expected = {"200", "400", "401", "408", "413", "415", "422", "429", "431", "500", "503", "504"}
     assert set(operation["responses"]) == expected
     for status, answer in operation["responses"].items():
@@ -534,6 +563,7 @@ def test_the_openapi_covers_every_body_and_every_status() -> None:
     parameters = {(parameter["in"], parameter["name"]) for parameter in operation["parameters"]}
     assert parameters == {
         ("query", "characters"),
+        ("query", "list"),
         ("header", TIMEOUT_HEADER),
         ("header", "X-Request-Id"),
         ("header", "traceparent"),
@@ -558,6 +588,106 @@ def test_the_page_to_try_it_loads_nothing_from_elsewhere() -> None:
     assert "default-src 'none'" in response.headers["content-security-policy"]
     assert "://" not in response.text
     assert "v1/recognize" in response.text
+
+
+def test_everything_is_found_below_a_path_of_a_gateway() -> None:
+    """It strips that path, and says nothing of it."""
+    runtime = toy_runtime()
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        [server] = (await client.get("/openapi.json")).json()["servers"]
+        assert urljoin("https://host/ocr/openapi.json", server["url"]) == "https://host/ocr/"
+        page = (await client.get("/docs")).text
+        links = re.findall(r"""(?:href|src|action)=["']?([^"' >]+)""", page)
+        found = {urljoin("https://host/ocr/docs", link).partition("#")[0] for link in links}
+        paths = ("docs", "", "openapi.json", "v1/models", "livez", "readyz", "metrics")
+        assert found == {f"https://host/ocr/{path}" for path in paths}
+        # Where the gateway passes on "/ocr" itself, only the page can know how it was asked for.
+        assert 'base.href = location.origin + location.pathname + "/"' in (await client.get("/")).text
+
+    with_client(runtime, scenario)
+
+
+def test_the_docs_page_tells_everything_and_loads_nothing() -> None:
+    response = request(toy_runtime(), "GET", "/docs")
+    assert response.headers["content-type"].startswith("text/html")
+    assert response.headers["content-security-policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+    page = response.text
+    assert "://" not in page
+    assert "<script" not in page
+    document = request(toy_runtime(), "GET", "/openapi.json").json()
+    names = [*document["paths"], *document["components"]["schemas"], *BINARY_TYPES, TIMEOUT_HEADER, "characters", "list"]
+    members = [member for schema in document["components"]["schemas"].values() for member in schema.get("properties", ())]
+    assert [name for name in (*names, *members) if name not in page] == []
+    ids = re.findall(r" id='([^']+)'", page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"href='#([^']+)'", page)) <= set(ids)
+
+
+def test_texts_of_the_description_are_no_markup() -> None:
+    operation = {"operationId": "o", "summary": "<b>", "responses": {"200": {"description": "`<i>` & <u>"}}}
+    document = {
+        "info": {"title": "<script>", "version": "1"},
+        "paths": {"/<a>": {"get": operation}},
+        "components": {"schemas": {"Free": {"type": "object"}, "Any": {}}},
+    }
+    page = render(document)
+    assert not [tag for tag in ("<b>", "<i>", "<u>", "<script", "/<a>") if tag in page]
+    assert "<code>&lt;i&gt;</code> &amp; &lt;u&gt;" in page
+
+
+@pytest.mark.parametrize("wish", ["list=true", "list=1&characters=false"])
+def test_a_list_is_answered_to_those_who_ask(wish: str) -> None:
+    path, content = f"{PATH}?{wish}", png_of("ab")
+    for options, id_ in (
+        ({"content": content, "headers": PNG}, "0"),
+        ({"files": {"f": ("word.png", content)}}, "word.png"),
+        ({"files": {"f": (None, content)}}, "0"),
+        ({"json": images(content)}, "0"),
+    ):
+        answer = RecognitionList.model_validate_json(post(path=path, **options).content).model_dump()
+        assert [(result["id"], result["text"]) for result in answer["results"]] == [(id_, "ab")]
+    failed = post(path=path, content=b"junk", headers=PNG)
+    assert failed.status_code == 200
+    [result] = failed.json()["results"]
+    assert (result["id"], result["error"]["type"]) == ("0", errors.UNREADABLE_IMAGE.type)
+
+
+def test_no_list_is_answered_to_those_who_do_not_ask() -> None:
+    assert post(path=f"{PATH}?list=false", content=png_of("ab"), headers=PNG).json()["text"] == "ab"
+    assert len(post(path=f"{PATH}?list=false", json=images(png_of("ab"))).json()["results"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("lexicon=x", "`lexicon`"),
+        ("Characters=true", "`Characters`"),
+        ("characters=true&LIST=true", "`LIST`"),
+        ("characters%20=true", "`characters `"),
+        ("=x", "``"),
+        ("a&b&a&c&d", "`a`, `b`, `c`"),
+        ("characters=true&characters=false", "`characters`"),
+        ("list=0&list=1", "`list`"),
+        ("%FF=%FF", "`"),
+        ("x" * 10_000, "x" * 40 + "`"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/recognize", "/recognize"])
+def test_a_query_that_cannot_be_meant_is_told(path: str, query: str, told: str) -> None:
+    runtime = toy_runtime()
+    detail = expect_problem(
+        post(runtime, path=f"{path}?{query}", content=png_of("a"), headers=PNG), errors.INVALID_QUERY
+    ).detail
+    assert told in detail
+    assert len(detail) < 300
+    assert "twice" in detail or "characters, list" in detail
+    assert "parseq_crops_admitted_total 0.0" in runtime.metrics.render().decode()
+
+
+@pytest.mark.parametrize("query", ["", "?", "?characters=true&characters=1", "?&list=no&"])
+def test_a_query_that_says_the_same_twice_is_fine(query: str) -> None:
+    assert post(path=PATH + query, content=png_of("a"), headers=PNG).json()["text"] == "a"
 
 
 def test_several_apps_live_side_by_side() -> None:

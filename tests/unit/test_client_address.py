@@ -38,6 +38,11 @@ class TestBehindProxies:
     def test_a_proxy_that_names_nobody_is_the_client(self, value: str) -> None:
         assert self.clients.client_of("10.1.2.3", forwarded(value)) == "10.1.2.3"
 
+    def test_a_proxy_is_known_through_an_ipv6_socket_too(self) -> None:
+        assert self.clients.is_trusted("::ffff:10.1.2.3")
+        assert not self.clients.is_trusted("::ffff:192.0.2.1")
+        assert self.clients.client_of("::ffff:10.1.2.3", forwarded("192.0.2.7, ::ffff:10.0.0.9")) == "192.0.2.7"
+
     def test_others_are_not_believed(self) -> None:
         assert self.clients.client_of("192.0.2.1", forwarded("10.0.0.1")) == "192.0.2.1"
 

@@ -203,7 +203,9 @@ def test_base64_is_read_in_the_forms_people_send() -> None:
     plain = base64.b64encode(data).decode()
     wrapped = base64.encodebytes(data).decode()
     url_safe = base64.urlsafe_b64encode(data).decode().rstrip("=")
-    for text in (plain, wrapped, url_safe, f"data:image/png;base64,{plain}"):
+    escaped = plain.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")
+    urls = [f"{scheme}image/png;base64,{text}" for scheme in ("data:", " DATA:", "\r\nData:") for text in (plain, escaped)]
+    for text in (plain, wrapped, url_safe, *urls):
         assert decode_base64(text) == data
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.__main__ import EXIT_STARTUP_FAILED, main
+from service.__main__ import EXIT_STARTUP_FAILED, _listen, main
 from service.config import Settings, env_name
 from tests.toy_artifact import write_artifact
 
@@ -71,3 +71,36 @@ def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) 
         main(["--colour", "blue"])
     assert caught.value.code == 2
     assert "usage: parseq-serve" in capsys.readouterr().err
+
+
+def has_ipv6() -> bool:
+    """Whether this machine has an address to try it with."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 here")
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        ("::", ("127.0.0.1", "::1")),
+        ("0::0", ("127.0.0.1", "::1")),
+        ("0.0.0.0", ("127.0.0.1",)),
+        ("::1", ("::1",)),
+        ("127.0.0.1", ("127.0.0.1",)),
+    ],
+)
+def test_all_addresses_are_those_of_both_families(host: str, reached: tuple[str, ...]) -> None:
+    with _listen(host, 0) as listener:
+        port = listener.getsockname()[1]
+        found = []
+        for address in ("127.0.0.1", "::1"):
+            try:
+                socket.create_connection((address, port), timeout=60).close()
+            except ConnectionRefusedError:
+                continue
+            found.append(address)
+    assert tuple(found) == reached

@@ -1,0 +1,25 @@
+"""Which content types announce an image, of a body or of a part of a form."""
+
+from __future__ import annotations
+
+from typing import Final
+
+IMAGE_TYPE_PREFIX: Final = "image/"
+BINARY_TYPES: Final = (
+    "application/octet-stream",
+    "binary/octet-stream",
+    "application/x-octet-stream",
+    "application/binary",
+    "application/x-binary",
+)
+"""They say "some bytes". The first is the registered one; object stores and older clients use the others for the same."""
+
+
+def media_type_of(content_type: bytes) -> str:
+    """The type of a header's value, in lower case and without its parameters."""
+    return content_type.decode("latin-1").partition(";")[0].strip().lower()
+
+
+def announces_image(media_type: str) -> bool:
+    """Whether what has this type is taken for an image file, in whatever format."""
+    return media_type.startswith(IMAGE_TYPE_PREFIX) or media_type in BINARY_TYPES
