@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from service.config import ENV_PREFIX, Settings, env_name
+from service.fetch_artifact import URL_VARIABLE
 from tests.deployment.manifests import Object, Workload, environment
 from tests.fakes import request, toy_runtime
 
@@ -25,6 +26,10 @@ RESTRICTED_VOLUMES = {
 }  # fmt: skip
 PROBES = {"startupProbe": "/readyz", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
 FETCH = "service.fetch_artifact"
+SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
+LOST_NODE = {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
+LOST_NODE_S = range(30, 61)
+"""How long a pod may stay bound to a node that is not heard of; Kubernetes' own 300 s are long for what starts in seconds."""
 DEFAULT_PROGRESS_DEADLINE_S = 600
 MIN_START_S = 60
 MAX_HANG_S = 120
@@ -40,13 +45,12 @@ UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "G
 
 def pod_complaints(workload: Workload, objects: Sequence[Object]) -> Iterator[str]:
     """Everything about a workload's pods that does not depend on other objects but their settings."""
-    checks = [restricted_complaints, _hardening, _time_to_stop]
+    checks = [restricted_complaints, _hardening, _time_to_stop, _lost_nodes]
     for check in checks:
         yield from (f"{workload.name}: {complaint}" for complaint in check(workload, objects))
     for container in workload.pod["containers"]:
         for complaint in (
             *_probes(workload, container),
-            *_shares(container),
             *_settings(workload, container, objects),
             *_device(workload, container, objects),
         ):
@@ -54,6 +58,7 @@ def pod_complaints(workload: Workload, objects: Sequence[Object]) -> Iterator[st
     for container in workload.containers():
         for complaint in (
             *_resources(container),
+            *_shares(container),
             *_image(container),
             *_mounts(workload, container),
             *_command(container, objects),
@@ -124,6 +129,19 @@ def _time_to_stop(workload: Workload, objects: Sequence[Object]) -> Iterator[str
         drain_s = int(_value(environment(container, objects), "drain_timeout_s"))
         if grace_s <= delay_s + drain_s + ENGINE_STOP_S:
             yield f"grace period {grace_s} s <= preStop {delay_s} s + drain {drain_s} s + {ENGINE_STOP_S} s to end the threads"
+
+
+def _lost_nodes(workload: Workload, _objects: Sequence[Object]) -> Iterator[str]:
+    tolerated = {each["key"]: each for each in workload.pod.get("tolerations", []) if each.get("key") in LOST_NODE}
+    for key in LOST_NODE:
+        each = tolerated.get(key, {})
+        if (each.get("operator"), each.get("effect")) != ("Exists", "NoExecute") or each.get(
+            "tolerationSeconds"
+        ) not in LOST_NODE_S:
+            yield f"{key}: stays with a lost node for another time than {LOST_NODE_S.start} to {LOST_NODE_S.stop - 1} s: {each}"
+    local = {volume["name"] for volume in workload.pod.get("volumes", []) if "emptyDir" in volume}
+    if set(workload.annotations().get(SAFE_TO_EVICT, "").split(",")) != local:
+        yield f"the cluster autoscaler would not remove a node with the volumes {sorted(local)}: {SAFE_TO_EVICT}"
 
 
 def _probes(workload: Workload, container: Object) -> Iterator[str]:
@@ -202,12 +220,11 @@ def _device(workload: Workload, container: Object, objects: Sequence[Object]) ->
         yield f"the image {container['image']} is for another device"
     if devices - {"nvidia.com/gpu"} or any(limits.get(name) != requests.get(name) for name in devices):
         yield f"{sorted(devices)}: of GPUs, nvidia.com/gpu, requests and limits must be the same"
-    tolerated = {toleration.get("key") for toleration in workload.pod.get("tolerations", [])}
+    own = [each for each in workload.pod.get("tolerations", []) if each.get("key") not in LOST_NODE]
+    tolerated = {each.get("key") for each in own}
     if tolerated != ({"nvidia.com/gpu"} if on_gpu else set()) or on_gpu != ("runtimeClassName" in workload.pod):
         yield "a toleration and a runtime class belong to a pod with a GPU, and to no other"
-    if any(
-        (each.get("operator"), each.get("effect")) != ("Exists", "NoSchedule") for each in workload.pod.get("tolerations", [])
-    ):
+    if any((each.get("operator"), each.get("effect")) != ("Exists", "NoSchedule") for each in own):
         yield "GPU nodes are closed to new pods, whatever the value"
     if on_gpu and workload.pod.get("runtimeClassName") != "nvidia":
         yield f"{workload.pod.get('runtimeClassName')} is not what the GPU operator calls its runtime class"
@@ -225,7 +242,7 @@ def _resources(container: Object) -> Iterator[str]:
 
 
 def _shares(container: Object) -> Iterator[str]:
-    """Of a container that serves: the API server refuses requests above limits, and less is lent and may be missing."""
+    """Of every container, since one alone takes the class Guaranteed from the pod, and with it cores of its own."""
     requests, limits = (container.get("resources", {}).get(kind, {}) for kind in ("requests", "limits"))
     for name in ("cpu", "memory"):
         if requests.get(name) != limits.get(name):
@@ -263,8 +280,10 @@ def _command(container: Object, objects: Sequence[Object]) -> Iterator[str]:
         yield f"there is no module {words[words.index('-m') + 1]}"
     if FETCH in words:
         given = [re.sub(r"\$\((\w+)\)", lambda name: found.get(name[1], ""), word) for word in container.get("args", [])]
-        if len(given) != 3 or "://" not in given[0] or not re.fullmatch(r"[0-9a-f]{64}", given[1]):
-            yield f"{FETCH} takes URL, SHA256 and destination, not {given}"
+        if len(given) != 2 or not re.fullmatch(r"[0-9a-f]{64}", given[0]):
+            yield f"{FETCH} takes SHA256 and destination, and no URL, which everybody could read: {given}"
+        if "://" not in found.get(URL_VARIABLE, ""):
+            yield f"{FETCH} finds no URL in {URL_VARIABLE}"
     if words and words[0] != "python3":
         yield f"the images promise python3, not {words[0]}"
 
