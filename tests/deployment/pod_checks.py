@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -40,6 +40,12 @@ MEASURED_LIMITS = {"max_body_bytes": 8 * 2**20, "max_image_pixels": 2**22}
 MEASURED_BYTES = 533 * 2**20
 MEASURED_ARENAS = "2"
 """What 32 connections needed with these limits and so many arenas of glibc (docs/deployment.md)."""
+BODIES = "PARSEQ_MAX_BODIES_BYTES"
+MEASURED_BODIES_BYTES = 32 * MEASURED_LIMITS["max_body_bytes"]
+READY_BYTES, FULL_QUEUE_BYTES = 120 * 2**20, 178 * 2**20
+"""Of a process that has just started, and of one with full requests in the queue and all lanes busy, measured too."""
+BYTES_PER_BODY_BYTE = (MEASURED_BYTES - READY_BYTES) / MEASURED_BODIES_BYTES
+"""What a byte of bodies in flight costs, with what is made of them: 1.6."""
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
@@ -204,6 +210,7 @@ def _settings(workload: Workload, container: Object, objects: Sequence[Object]) 
             yield f"container {initial['name']} writes to another volume than that of PARSEQ_ARTIFACT={settings.artifact}"
     limit = container.get("resources", {}).get("limits", {}).get("memory", "0")
     yield from memory_complaints(_bytes(limit), settings, environment(container, objects).get("MALLOC_ARENA_MAX"))
+    yield from bodies_complaints(_bytes(limit), environment(container, objects))
     cache = environment(container, objects).get("XDG_CACHE_HOME", "/tmp")
     if not _mounted(container, f"{cache}/file"):
         yield f"the cache folder {cache} is in no mounted volume, so nothing is remembered"
@@ -258,6 +265,18 @@ def memory_complaints(limit_bytes: float, settings: Settings, arenas: str | None
             yield f"{env_name(field)}={getattr(settings, field)}: the memory was measured with {most}"
     if arenas != MEASURED_ARENAS:
         yield f"the memory was measured with MALLOC_ARENA_MAX={MEASURED_ARENAS}, not {arenas}"
+
+
+def bodies_complaints(limit_bytes: float, found: Mapping[str, str]) -> Iterator[str]:
+    """Whether all bodies in flight fit the memory limit beside queue and lanes, where an environment bounds them together."""
+    if BODIES not in found:
+        return
+    needed_bytes = FULL_QUEUE_BYTES + BYTES_PER_BODY_BYTE * float(found[BODIES])
+    if needed_bytes > limit_bytes:
+        yield f"{BODIES}={found[BODIES]} may need {needed_bytes:.0f} bytes of memory, of {limit_bytes:.0f}"
+    largest_bytes = int(_value(dict(found), "max_body_bytes"))
+    if float(found[BODIES]) < 4 * largest_bytes:
+        yield f"{BODIES}={found[BODIES]} has no room for a few bodies of {largest_bytes} bytes"
 
 
 def _bytes(quantity: str) -> float:

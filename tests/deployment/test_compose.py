@@ -16,7 +16,7 @@ import yaml
 
 from service.config import ENV_PREFIX, Settings
 from tests.deployment import tools
-from tests.deployment.pod_checks import OK, memory_complaints, status_of
+from tests.deployment.pod_checks import OK, bodies_complaints, memory_complaints, status_of
 
 ROOT = Path(__file__).parents[2]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -142,6 +142,7 @@ def test_the_memory_is_what_was_measured_and_none_of_it_swap(services: dict[str,
         service = services[name]
         arenas = service["environment"]["MALLOC_ARENA_MAX"]
         assert list(memory_complaints(int(service["mem_limit"]), settings_of(service), arenas)) == []
+        assert list(bodies_complaints(int(service["mem_limit"]), service["environment"])) == []
         assert service["memswap_limit"] == service["mem_limit"]
 
 

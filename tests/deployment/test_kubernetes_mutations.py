@@ -12,6 +12,7 @@ from tests.deployment import promql
 from tests.deployment.apply_checks import apply_complaints
 from tests.deployment.manifest_checks import complaints
 from tests.deployment.manifests import Object, in_cluster, of_kind
+from tests.deployment.pod_checks import bodies_complaints
 
 ALL = "examples/everything"
 """Not a folder: the objects of overlays with gateway, monitoring and KEDA on top of the CPU."""
@@ -392,6 +393,15 @@ def test_a_broken_manifest_brings_a_complaint(target: str, change: Break) -> Non
     cluster = Cluster(target)
     change(cluster)
     assert complaints(cluster.objects)
+
+
+@pytest.mark.parametrize(
+    ("limit_mib", "bodies_mib", "right"),
+    [(768, 256, True), (768, 340, True), (768, 400, False), (512, 256, False), (768, 16, False)],
+)
+def test_bodies_in_flight_must_fit_beside_queue_and_lanes(limit_mib: int, bodies_mib: int, right: bool) -> None:
+    found = {"PARSEQ_MAX_BODY_BYTES": "8388608", "PARSEQ_MAX_BODIES_BYTES": str(bodies_mib * 2**20)}
+    assert (list(bodies_complaints(limit_mib * 2**20, found)) == []) == right
 
 
 def test_a_metric_renamed_in_the_code_brings_a_complaint(monkeypatch: pytest.MonkeyPatch) -> None:
