@@ -268,8 +268,9 @@ def memory_complaints(limit_bytes: float, settings: Settings, arenas: str | None
 
 
 def bodies_complaints(limit_bytes: float, found: Mapping[str, str]) -> Iterator[str]:
-    """Whether all bodies in flight fit the memory limit beside queue and lanes, where an environment bounds them together."""
+    """Whether all bodies in flight fit the memory limit beside queue and lanes."""
     if BODIES not in found:
+        yield f"{BODIES} is not set: nothing bounds what all bodies in flight take"
         return
     needed_bytes = FULL_QUEUE_BYTES + BYTES_PER_BODY_BYTE * float(found[BODIES])
     if needed_bytes > limit_bytes:

@@ -203,6 +203,8 @@ SERVICE: dict[str, Break] = {
     "milli-bytes": lambda c: c.rename("768Mi", "768m", c.container["resources"]),
     "less memory than was measured": lambda c: c.rename("768Mi", "256Mi", c.container["resources"]),
     "larger bodies than were measured": lambda c: put(c["ConfigMap"]["data"], "PARSEQ_MAX_BODY_BYTES", "33554432"),
+    "more bodies in flight than fit": lambda c: put(c["ConfigMap"]["data"], "PARSEQ_MAX_BODIES_BYTES", "734003200"),
+    "any number of bodies in flight": lambda c: drop(c["ConfigMap"]["data"], "PARSEQ_MAX_BODIES_BYTES"),
     "larger pictures than were measured": lambda c: put(c["ConfigMap"]["data"], "PARSEQ_MAX_IMAGE_PIXELS", "8388608"),
     "a misspelt variable of glibc": lambda c: put(c.container["env"][0], "name", "MALLOC_ARENAS_MAX"),
     "more replicas at least than at most": lambda c: put(c["ScaledObject"]["spec"], "minReplicaCount", 20),
