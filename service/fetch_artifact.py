@@ -1,4 +1,8 @@
-"""`python -m service.fetch_artifact URL SHA256 DESTINATION`: bring an artifact to where a server finds it, or nothing.
+"""`python -m service.fetch_artifact [URL] SHA256 DESTINATION`: bring an artifact to where a server finds it, or nothing.
+
+Without a URL among the arguments it is that of the environment variable `ARTIFACT_URL`: arguments are shown by `ps`, by
+Kubernetes
+and in logs of commands, and a signed URL is a secret. Nothing that is printed holds more of a URL than scheme, host and path.
 
 For init containers: the image that serves is the image that fetches. Standard library only. The file appears at its place
 complete and checked, or not at all; a file that is there already and has the checksum is kept, and nothing is fetched.
@@ -14,13 +18,15 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from http.client import HTTPException
+from http.client import HTTPException, responses
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import urlopen
 
+URL_VARIABLE: Final = "ARTIFACT_URL"
+ORDER: Final = f"give URL, SHA256 and DESTINATION in this order, or the last two, and the URL in {URL_VARIABLE}"
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 3
 """As the server's own when it cannot start."""
@@ -43,7 +49,10 @@ def fetch_artifact(url: str, sha256: str, destination: Path) -> bool:
     """
     wanted = sha256.lower()
     if not re.fullmatch(r"[0-9a-f]{64}", wanted):
-        raise FetchError(f"{sha256!r} is not a SHA-256: 64 hexadecimal digits, as `sha256sum FILE` prints them")
+        # Not what it is: arguments in another order would put the URL here.
+        raise FetchError(f"SHA256 is not 64 hexadecimal digits, as `sha256sum FILE` prints them: {ORDER}")
+    if str(destination).startswith(("http:/", "https:/")):
+        raise FetchError(f"DESTINATION is a URL: {ORDER}")
     source = _checked(url)
     try:
         if destination.is_dir():
@@ -61,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fetch; the exit code is 0 when the file is in its place and 3 when it is not."""
     arguments = _parse(argv)
     try:
-        fetched = fetch_artifact(arguments.url, arguments.sha256, arguments.destination)
+        fetched = fetch_artifact(_url(arguments.url), arguments.sha256, arguments.destination)
     except FetchError as error:
         print(f"fetch_artifact: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_FAILED
@@ -69,25 +78,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_OK
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """End with what is wanted, and without the words that were given: one may be a signed URL."""
+        super().error(ORDER)
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m service.fetch_artifact",
         description="Fetch an artifact, compare its SHA-256 and put it into place, all of it or nothing.",
     )
-    parser.add_argument("url", help="http:// or https://")
+    parser.add_argument(
+        "url", nargs="?", help=f"http:// or https://; by default that of {URL_VARIABLE}, where a signed one belongs"
+    )
     parser.add_argument("sha256", help="what `sha256sum FILE` prints for the right file")
     parser.add_argument("destination", type=Path, help="the file to write, such as /models/model.onnx")
     return parser.parse_args(argv)
 
 
+def _url(argument: str | None) -> str:
+    """The URL of the arguments, or else of the environment; files of secrets often end with a line break."""
+    url = (os.environ.get(URL_VARIABLE, "") if argument is None else argument).strip()
+    if not url:
+        raise FetchError(f"there is no URL: {ORDER}")
+    return url
+
+
 def _checked(url: str) -> SplitResult:
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise FetchError("the URL has spaces, line breaks or other characters that a URL must write as %XX")
     try:
         source = urlsplit(url)
         usable = source.scheme in ("http", "https") and bool(source.hostname)
+        usable = usable and source.port != 0  # which also says whether it is a number
     except ValueError:
         usable = False
     if not usable:
-        raise FetchError("the URL must begin with http:// or https:// and name a host")
+        raise FetchError("the URL must begin with http:// or https://, name a host, and have a port that is a number or none")
     return source
 
 
@@ -123,11 +151,19 @@ def _chunks(url: str, shown: str) -> Iterator[bytes]:
             while chunk := answer.read(CHUNK_BYTES):
                 yield chunk
     except HTTPError as error:
-        raise FetchError(f"{shown} answers {error.code} {error.reason}") from error
+        hint = ", and leads where this does not follow" if 300 <= error.code < 400 else ""
+        raise FetchError(f"{shown} answers {error.code} {responses.get(error.code, '')}{hint}") from None
     except URLError as error:
-        raise FetchError(f"{shown} cannot be reached: {error.reason}") from error
+        raise FetchError(f"{shown} cannot be reached: {_cause(error.reason)}") from None
     except (OSError, HTTPException, ValueError) as error:
-        raise FetchError(f"{shown} cannot be read: {type(error).__name__}: {error}") from error
+        raise FetchError(f"{shown} cannot be read: {_cause(error)}") from None
+
+
+def _cause(error: BaseException | str) -> str:
+    """What the operating system or TLS says; of other errors the name only, since their text may quote the URL."""
+    if isinstance(error, OSError):
+        return f"{type(error).__name__}: {error}"
+    return "a redirect to a URL that cannot be used" if isinstance(error, str) else type(error).__name__
 
 
 def _sha256_of(path: Path) -> str:

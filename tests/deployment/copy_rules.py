@@ -21,6 +21,8 @@ metadata:
   name: parseq-service
   labels:
     app.kubernetes.io/name: parseq-service
+    app.kubernetes.io/instance: stable
+    app.kubernetes.io/part-of: parseq
 spec:
 """
 

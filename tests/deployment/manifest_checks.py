@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from service.config import Settings
+from tests.deployment.apply_checks import apply_complaints
 from tests.deployment.manifest_schemas import schema_complaints
 from tests.deployment.manifests import Object, Workload, name_of, of_kind, selects, workloads
 from tests.deployment.pod_checks import OK, pod_complaints, status_of
@@ -39,7 +40,19 @@ def complaints(objects: Sequence[Object]) -> list[str]:
     for workload in workloads(objects):
         found += pod_complaints(workload, objects)
         found += _missing_objects(workload, objects)
-    for check in (_namespaces, _selectors, _services, _routes, _scaling, _rollouts, _network, _monitoring, _kserve):
+    for check in (
+        _namespaces,
+        _secrets,
+        _selectors,
+        _services,
+        _routes,
+        _scaling,
+        _rollouts,
+        _network,
+        _monitoring,
+        _kserve,
+        apply_complaints,
+    ):
         found += check(objects)
     return found
 
@@ -48,6 +61,7 @@ def _missing_objects(workload: Workload, objects: Sequence[Object]) -> Iterator[
     wanted = [("ServiceAccount", workload.pod.get("serviceAccountName"))]
     for container in workload.containers():
         wanted += [("ConfigMap", source.get("configMapRef", {}).get("name")) for source in container.get("envFrom", [])]
+        wanted += [("Secret", source.get("secretRef", {}).get("name")) for source in container.get("envFrom", [])]
     for volume in workload.pod.get("volumes", []):
         wanted.append(("PersistentVolumeClaim", volume.get("persistentVolumeClaim", {}).get("claimName")))
         wanted.append(("ConfigMap", volume.get("configMap", {}).get("name")))
@@ -77,6 +91,13 @@ def _namespaces(objects: Sequence[Object]) -> Iterator[str]:
         for label, profile in item["metadata"].get("labels", {}).items():
             if label.startswith("pod-security.") and (label.rpartition("/")[2], profile) not in POD_SECURITY:
                 yield f"{name_of(item)}: the label {label}: {profile} means nothing"
+
+
+def _secrets(objects: Sequence[Object]) -> Iterator[str]:
+    """A URL may be a signed one; Secrets are what fewer people may read."""
+    for item in of_kind(objects, "ConfigMap"):
+        yield from (f"{name_of(item)}: {key} is a URL: it belongs into a Secret" for key in item["data"] if "URL" in key)
+        yield from (f"{name_of(item)}: {key} holds a URL" for key, value in item["data"].items() if "://" in value)
 
 
 def _selectors(objects: Sequence[Object]) -> Iterator[str]:
@@ -166,8 +187,6 @@ def _scaling(objects: Sequence[Object]) -> Iterator[str]:
         times = scaled.count(name_of(deployment))
         if times > 1:
             yield f"{name_of(deployment)}: is scaled by {times}"
-        if (times == 1) == ("replicas" in deployment["spec"]):
-            yield f"{name_of(deployment)}: replicas must be set where nothing scales, and only there"
     for scaler in of_kind(objects, "HorizontalPodAutoscaler"):
         measured = [metric.get("resource", {}).get("name") for metric in scaler["spec"]["metrics"]]
         if measured != ["cpu"]:
@@ -202,6 +221,8 @@ def _keda(scaler: Object) -> Iterator[str]:
     spec, namespace = scaler["spec"], scaler["metadata"]["namespace"]
     if spec.get("fallback", {}).get("failureThreshold", 0) < 1:
         yield "falls back without any failure"
+    if "pollingInterval" in spec:
+        yield "pollingInterval is for scaling from zero, which this does not: KEDA warns of it"
     if spec.get("fallback", {}).get("behavior") != "currentReplicasIfHigher":
         yield "without Prometheus it would scale down"
     used: set[str] = set()

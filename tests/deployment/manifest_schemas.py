@@ -35,7 +35,7 @@ ALLOWED = {
     "metricType": {"AverageValue", "Value", "Utilization"},
     "type": {
         "RollingUpdate", "Recreate", "RuntimeDefault", "Localhost", "Resource", "Utilization", "AverageValue", "Percent",
-        "Pods", "PathPrefix", "Exact", "prometheus",
+        "Pods", "PathPrefix", "Exact", "prometheus", "Opaque",
     },
     "appProtocol": {"http"},
     "matchLabelKeys": {"pod-template-hash"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -83,6 +84,12 @@ class Workload:
         """Those that serve, and those before them."""
         return [*self.pod["containers"], *self.pod.get("initContainers", [])]
 
+    def annotations(self) -> Mapping[str, str]:
+        """Of its pods."""
+        if self.owner["kind"] == "InferenceService":
+            return dict(self.pod.get("annotations", {}))
+        return dict(self.owner["spec"]["template"]["metadata"].get("annotations", {}))
+
     def port_names(self) -> set[str]:
         """Of the containers that serve."""
         return {port.get("name", "") for container in self.pod["containers"] for port in container.get("ports", [])}
@@ -103,10 +110,15 @@ def environment(container: Object, objects: Sequence[Object]) -> dict[str, str]:
     """What a container finds in its environment, as far as the objects tell."""
     found: dict[str, str] = {}
     for source in container.get("envFrom", []):
-        for item in of_kind(objects, "ConfigMap"):
-            if item["metadata"]["name"] == source.get("configMapRef", {}).get("name"):
-                found |= item["data"]
+        for item in of_kind(objects, "ConfigMap", "Secret"):
+            reference = source.get("configMapRef" if item["kind"] == "ConfigMap" else "secretRef", {})
+            if item["metadata"]["name"] == reference.get("name"):
+                found |= item["data"] if item["kind"] == "ConfigMap" else _decoded(item["data"])
     return found | {entry["name"]: entry["value"] for entry in container.get("env", []) if "value" in entry}
+
+
+def _decoded(data: Mapping[str, str]) -> dict[str, str]:
+    return {name: base64.b64decode(value).decode() for name, value in data.items()}
 
 
 def selects(selector: Mapping[str, str] | None, labels: Mapping[str, str]) -> bool:

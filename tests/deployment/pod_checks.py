@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from service.config import ENV_PREFIX, Settings, env_name
+from service.fetch_artifact import URL_VARIABLE
 from tests.deployment.manifests import Object, Workload, environment
 from tests.fakes import request, toy_runtime
 
@@ -25,6 +26,10 @@ RESTRICTED_VOLUMES = {
 }  # fmt: skip
 PROBES = {"startupProbe": "/readyz", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
 FETCH = "service.fetch_artifact"
+SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
+LOST_NODE = {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
+LOST_NODE_S = range(30, 61)
+"""How long a pod may stay bound to a node that is not heard of; Kubernetes' own 300 s are long for what starts in seconds."""
 DEFAULT_PROGRESS_DEADLINE_S = 600
 MIN_START_S = 60
 MAX_HANG_S = 120
@@ -35,18 +40,23 @@ MEASURED_LIMITS = {"max_body_bytes": 8 * 2**20, "max_image_pixels": 2**22}
 MEASURED_BYTES = 533 * 2**20
 MEASURED_ARENAS = "2"
 """What 32 connections needed with these limits and so many arenas of glibc (docs/deployment.md)."""
+BODIES = "PARSEQ_MAX_BODIES_BYTES"
+MEASURED_BODIES_BYTES = 32 * MEASURED_LIMITS["max_body_bytes"]
+READY_BYTES, FULL_QUEUE_BYTES = 120 * 2**20, 178 * 2**20
+"""Of a process that has just started, and of one with full requests in the queue and all lanes busy, measured too."""
+BYTES_PER_BODY_BYTE = (MEASURED_BYTES - READY_BYTES) / MEASURED_BODIES_BYTES
+"""What a byte of bodies in flight costs, with what is made of them: 1.6."""
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
 def pod_complaints(workload: Workload, objects: Sequence[Object]) -> Iterator[str]:
     """Everything about a workload's pods that does not depend on other objects but their settings."""
-    checks = [restricted_complaints, _hardening, _time_to_stop]
+    checks = [restricted_complaints, _hardening, _time_to_stop, _lost_nodes]
     for check in checks:
         yield from (f"{workload.name}: {complaint}" for complaint in check(workload, objects))
     for container in workload.pod["containers"]:
         for complaint in (
             *_probes(workload, container),
-            *_shares(container),
             *_settings(workload, container, objects),
             *_device(workload, container, objects),
         ):
@@ -54,6 +64,7 @@ def pod_complaints(workload: Workload, objects: Sequence[Object]) -> Iterator[st
     for container in workload.containers():
         for complaint in (
             *_resources(container),
+            *_shares(container),
             *_image(container),
             *_mounts(workload, container),
             *_command(container, objects),
@@ -126,6 +137,19 @@ def _time_to_stop(workload: Workload, objects: Sequence[Object]) -> Iterator[str
             yield f"grace period {grace_s} s <= preStop {delay_s} s + drain {drain_s} s + {ENGINE_STOP_S} s to end the threads"
 
 
+def _lost_nodes(workload: Workload, _objects: Sequence[Object]) -> Iterator[str]:
+    tolerated = {each["key"]: each for each in workload.pod.get("tolerations", []) if each.get("key") in LOST_NODE}
+    for key in LOST_NODE:
+        each = tolerated.get(key, {})
+        if (each.get("operator"), each.get("effect")) != ("Exists", "NoExecute") or each.get(
+            "tolerationSeconds"
+        ) not in LOST_NODE_S:
+            yield f"{key}: stays with a lost node for another time than {LOST_NODE_S.start} to {LOST_NODE_S.stop - 1} s: {each}"
+    local = {volume["name"] for volume in workload.pod.get("volumes", []) if "emptyDir" in volume}
+    if set(workload.annotations().get(SAFE_TO_EVICT, "").split(",")) != local:
+        yield f"the cluster autoscaler would not remove a node with the volumes {sorted(local)}: {SAFE_TO_EVICT}"
+
+
 def _probes(workload: Workload, container: Object) -> Iterator[str]:
     for name, path in PROBES.items():
         probe = container.get(name, {}).get("httpGet")
@@ -186,6 +210,7 @@ def _settings(workload: Workload, container: Object, objects: Sequence[Object]) 
             yield f"container {initial['name']} writes to another volume than that of PARSEQ_ARTIFACT={settings.artifact}"
     limit = container.get("resources", {}).get("limits", {}).get("memory", "0")
     yield from memory_complaints(_bytes(limit), settings, environment(container, objects).get("MALLOC_ARENA_MAX"))
+    yield from bodies_complaints(_bytes(limit), environment(container, objects))
     cache = environment(container, objects).get("XDG_CACHE_HOME", "/tmp")
     if not _mounted(container, f"{cache}/file"):
         yield f"the cache folder {cache} is in no mounted volume, so nothing is remembered"
@@ -202,12 +227,11 @@ def _device(workload: Workload, container: Object, objects: Sequence[Object]) ->
         yield f"the image {container['image']} is for another device"
     if devices - {"nvidia.com/gpu"} or any(limits.get(name) != requests.get(name) for name in devices):
         yield f"{sorted(devices)}: of GPUs, nvidia.com/gpu, requests and limits must be the same"
-    tolerated = {toleration.get("key") for toleration in workload.pod.get("tolerations", [])}
+    own = [each for each in workload.pod.get("tolerations", []) if each.get("key") not in LOST_NODE]
+    tolerated = {each.get("key") for each in own}
     if tolerated != ({"nvidia.com/gpu"} if on_gpu else set()) or on_gpu != ("runtimeClassName" in workload.pod):
         yield "a toleration and a runtime class belong to a pod with a GPU, and to no other"
-    if any(
-        (each.get("operator"), each.get("effect")) != ("Exists", "NoSchedule") for each in workload.pod.get("tolerations", [])
-    ):
+    if any((each.get("operator"), each.get("effect")) != ("Exists", "NoSchedule") for each in own):
         yield "GPU nodes are closed to new pods, whatever the value"
     if on_gpu and workload.pod.get("runtimeClassName") != "nvidia":
         yield f"{workload.pod.get('runtimeClassName')} is not what the GPU operator calls its runtime class"
@@ -225,7 +249,7 @@ def _resources(container: Object) -> Iterator[str]:
 
 
 def _shares(container: Object) -> Iterator[str]:
-    """Of a container that serves: the API server refuses requests above limits, and less is lent and may be missing."""
+    """Of every container, since one alone takes the class Guaranteed from the pod, and with it cores of its own."""
     requests, limits = (container.get("resources", {}).get(kind, {}) for kind in ("requests", "limits"))
     for name in ("cpu", "memory"):
         if requests.get(name) != limits.get(name):
@@ -241,6 +265,19 @@ def memory_complaints(limit_bytes: float, settings: Settings, arenas: str | None
             yield f"{env_name(field)}={getattr(settings, field)}: the memory was measured with {most}"
     if arenas != MEASURED_ARENAS:
         yield f"the memory was measured with MALLOC_ARENA_MAX={MEASURED_ARENAS}, not {arenas}"
+
+
+def bodies_complaints(limit_bytes: float, found: Mapping[str, str]) -> Iterator[str]:
+    """Whether all bodies in flight fit the memory limit beside queue and lanes."""
+    if BODIES not in found:
+        yield f"{BODIES} is not set: nothing bounds what all bodies in flight take"
+        return
+    needed_bytes = FULL_QUEUE_BYTES + BYTES_PER_BODY_BYTE * float(found[BODIES])
+    if needed_bytes > limit_bytes:
+        yield f"{BODIES}={found[BODIES]} may need {needed_bytes:.0f} bytes of memory, of {limit_bytes:.0f}"
+    largest_bytes = int(_value(dict(found), "max_body_bytes"))
+    if float(found[BODIES]) < 4 * largest_bytes:
+        yield f"{BODIES}={found[BODIES]} has no room for a few bodies of {largest_bytes} bytes"
 
 
 def _bytes(quantity: str) -> float:
@@ -263,8 +300,10 @@ def _command(container: Object, objects: Sequence[Object]) -> Iterator[str]:
         yield f"there is no module {words[words.index('-m') + 1]}"
     if FETCH in words:
         given = [re.sub(r"\$\((\w+)\)", lambda name: found.get(name[1], ""), word) for word in container.get("args", [])]
-        if len(given) != 3 or "://" not in given[0] or not re.fullmatch(r"[0-9a-f]{64}", given[1]):
-            yield f"{FETCH} takes URL, SHA256 and destination, not {given}"
+        if len(given) != 2 or not re.fullmatch(r"[0-9a-f]{64}", given[0]):
+            yield f"{FETCH} takes SHA256 and destination, and no URL, which everybody could read: {given}"
+        if "://" not in found.get(URL_VARIABLE, ""):
+            yield f"{FETCH} finds no URL in {URL_VARIABLE}"
     if words and words[0] != "python3":
         yield f"the images promise python3, not {words[0]}"
 

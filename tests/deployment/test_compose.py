@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import tomllib
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import yaml
 
 from service.config import ENV_PREFIX, Settings
 from tests.deployment import tools
-from tests.deployment.pod_checks import OK, memory_complaints, status_of
+from tests.deployment.pod_checks import OK, bodies_complaints, memory_complaints, status_of
 
 ROOT = Path(__file__).parents[2]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -141,6 +142,7 @@ def test_the_memory_is_what_was_measured_and_none_of_it_swap(services: dict[str,
         service = services[name]
         arenas = service["environment"]["MALLOC_ARENA_MAX"]
         assert list(memory_complaints(int(service["mem_limit"]), settings_of(service), arenas)) == []
+        assert list(bodies_complaints(int(service["mem_limit"]), service["environment"])) == []
         assert service["memswap_limit"] == service["mem_limit"]
 
 
@@ -153,7 +155,7 @@ def test_the_ports_are_those_at_which_the_programs_listen(services: dict[str, An
 
 
 def test_the_documented_variables_do_what_they_say() -> None:
-    variables = {"CPUS": "1", "BIND": "0.0.0.0", "SERVICE_PORT": "9000", "GPU_PORT": "9001"}
+    variables = {"CPUS": "1", "BIND": "0.0.0.0", "SERVICE_PORT": "9000", "GPU_PORT": "9001", "SUBNET": "192.168.77"}
     page = (ROOT / "docs" / "monitoring.md").read_text()
     assert all(f"`{name}" in page for name in variables)
     services = read("gateway", "gpu", **variables)
@@ -161,6 +163,19 @@ def test_the_documented_variables_do_what_they_say() -> None:
     assert {port["host_ip"] for service in services.values() for port in service.get("ports", ())} == {"0.0.0.0"}
     assert services["service"]["ports"][0]["published"] == "9000"
     assert services["gpu"]["ports"][0]["published"] == "9001"
+    assert services["gateway"]["networks"]["default"]["ipv4_address"] == "192.168.77.2"
+
+
+def test_the_copies_believe_the_gateway_and_nobody_else(services: dict[str, Any]) -> None:
+    address = services["gateway"]["networks"]["default"]["ipv4_address"]
+    assert {settings_of(services[name]).trusted_proxies for name in COPIES} == {address}
+    [network] = json.loads(compose("config", "--format", "json"))["networks"]["default"]["ipam"]["config"]
+    assert ip_address(address) in ip_network(network["subnet"])
+    # Else another container could have got it before.
+    assert ip_address(address) not in ip_network(network["ip_range"])
+    assert ip_network(network["ip_range"]).subnet_of(ip_network(network["subnet"]))  # type: ignore[arg-type]
+    # By clients, not by what they say.
+    assert "proxy_set_header X-Forwarded-For $remote_addr;" in GATEWAY
 
 
 def test_what_programs_write_has_a_place(services: dict[str, Any]) -> None:

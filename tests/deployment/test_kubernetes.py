@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections import Counter
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import kubernetes_validate
@@ -16,7 +17,7 @@ from service.config import BUNDLED_ARTIFACT, ENV_PREFIX, env_name
 from tests.deployment import tools
 from tests.deployment.manifest_checks import complaints
 from tests.deployment.manifests import FOLDER, build, components, environment, in_cluster, of_kind, targets, workloads
-from tests.deployment.pod_checks import OK
+from tests.deployment.pod_checks import OK, VERSION
 from tests.deployment.promql import unknown_metrics
 from tests.integration.server import running
 
@@ -85,6 +86,63 @@ def test_another_namespace_and_registry_take_two_lines(tmp_path: Path) -> None:
     (deployment,) = of_kind(objects, "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert container["image"].startswith("registry.example/words:")
+
+
+def test_the_kustomization_of_the_page_leaves_a_namespace_alone(tmp_path: Path) -> None:
+    whole, addition = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.S)[:2])
+    overlay = Path("../" * len(tmp_path.parts[1:])) / FOLDER.relative_to("/") / "overlays" / "cpu"
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(whole | addition | {"resources": [str(overlay)]}))
+    done = subprocess.run([*tools.command("kubectl"), "kustomize", str(tmp_path)], capture_output=True, text=True, check=True)
+    objects = list(yaml.safe_load_all(done.stdout))
+    assert len(of_kind(objects, "Namespace")) == 0
+    assert {item["metadata"]["namespace"] for item in objects} == {"words"}
+    kept = {item["kind"] for item in build("overlays/cpu")} - {"Namespace"}
+    assert {item["kind"] for item in objects} == kept
+
+
+AUTOSCALERS = {"HorizontalPodAutoscaler": "hpa", "ScaledObject": "scaledobject"}
+
+
+def test_the_page_says_what_to_delete_when_the_overlay_changes() -> None:
+    """Apply deletes nothing: an autoscaler that stays works against the other, or asks for GPUs on the CPU's load."""
+    overlays = ["overlays/cpu", "overlays/keda", "overlays/gpu"]
+    scalers = {
+        overlay: {AUTOSCALERS[item["kind"]] + "/" + item["metadata"]["name"] for item in of_kind(build(overlay), *AUTOSCALERS)}
+        for overlay in overlays
+    }
+    rows = re.findall(r"^\| `(overlays/\w+)` \| (`overlays.*?) \| (.*?) \|$", PAGE.read_text(), re.M)
+    said = {
+        (old, new): set(re.findall(r"`([^`]+)`", deleted)) & (scalers[old] | scalers[new])
+        for old, news, deleted in rows
+        for new in re.findall(r"`([^`]+)`", news)
+    }
+    pairs = [(old, new) for old in overlays for new in overlays if old != new]
+    assert said == {(old, new): scalers[old] - scalers[new] for old, new in pairs}
+
+
+def test_one_selector_finds_everything_of_an_instance() -> None:
+    canary = build("examples/canary/workload")
+    assert {item["metadata"]["labels"]["app.kubernetes.io/instance"] for item in canary} == {"canary"}
+    for target in set(targets()) - {"examples/canary", "examples/canary/workload"}:
+        assert {item["metadata"]["labels"]["app.kubernetes.io/instance"] for item in build(target)} == {"stable"}, target
+
+
+def test_the_version_that_objects_are_labelled_with_is_that_of_the_image() -> None:
+    for item in build("overlays/gpu"):
+        version = item["metadata"].get("labels", {}).get("app.kubernetes.io/version", VERSION)
+        assert version == VERSION, item["metadata"]["name"]
+
+
+def test_the_example_for_production_says_who_may_connect_and_how_images_are_pulled() -> None:
+    objects = build("examples/gpu-production")
+    (policy,), (account,) = of_kind(objects, "NetworkPolicy"), of_kind(objects, "ServiceAccount")
+    assert all(rule["from"] for rule in policy["spec"]["ingress"])
+    assert account["imagePullSecrets"]
+    (route,), (scaler,) = of_kind(objects, "HTTPRoute"), of_kind(objects, "ScaledObject")
+    gateways = {parent["namespace"] for parent in route["spec"]["parentRefs"]}
+    hosts = [urlsplit(trigger["metadata"]["serverAddress"]).hostname or "" for trigger in scaler["spec"]["triggers"]]
+    (expression,) = policy["spec"]["ingress"][0]["from"][0]["namespaceSelector"]["matchExpressions"]
+    assert gateways | {host.split(".")[1] for host in hosts} == set(expression["values"])
 
 
 def test_prometheus_can_parse_what_keda_and_the_page_ask(tmp_path: Path) -> None:

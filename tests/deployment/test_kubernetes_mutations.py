@@ -9,8 +9,10 @@ import pytest
 
 from service.metrics import Metrics
 from tests.deployment import promql
+from tests.deployment.apply_checks import apply_complaints
 from tests.deployment.manifest_checks import complaints
 from tests.deployment.manifests import Object, in_cluster, of_kind
+from tests.deployment.pod_checks import bodies_complaints
 
 ALL = "examples/everything"
 """Not a folder: the objects of overlays with gateway, monitoring and KEDA on top of the CPU."""
@@ -33,6 +35,12 @@ class Cluster:
 
     def remove(self, kind: str) -> None:
         self.objects.remove(self[kind])
+
+    @property
+    def settings(self) -> Object:
+        """The one of several ConfigMaps that is the artifact's."""
+        (item,) = (item for item in of_kind(self.objects, "ConfigMap") if "ARTIFACT_SHA256" in item["data"])
+        return item
 
     @property
     def pod(self) -> Object:
@@ -195,6 +203,8 @@ SERVICE: dict[str, Break] = {
     "milli-bytes": lambda c: c.rename("768Mi", "768m", c.container["resources"]),
     "less memory than was measured": lambda c: c.rename("768Mi", "256Mi", c.container["resources"]),
     "larger bodies than were measured": lambda c: put(c["ConfigMap"]["data"], "PARSEQ_MAX_BODY_BYTES", "33554432"),
+    "more bodies in flight than fit": lambda c: put(c["ConfigMap"]["data"], "PARSEQ_MAX_BODIES_BYTES", "734003200"),
+    "any number of bodies in flight": lambda c: drop(c["ConfigMap"]["data"], "PARSEQ_MAX_BODIES_BYTES"),
     "larger pictures than were measured": lambda c: put(c["ConfigMap"]["data"], "PARSEQ_MAX_IMAGE_PIXELS", "8388608"),
     "a misspelt variable of glibc": lambda c: put(c.container["env"][0], "name", "MALLOC_ARENAS_MAX"),
     "more replicas at least than at most": lambda c: put(c["ScaledObject"]["spec"], "minReplicaCount", 20),
@@ -226,6 +236,20 @@ SERVICE: dict[str, Break] = {
     "a backend that gets nothing": lambda c: put(c["HTTPRoute"]["spec"]["rules"][0]["backendRefs"][0], "weight", 0),
     "a scrape every quarter of an hour": lambda c: put(c["ServiceMonitor"]["spec"]["endpoints"][0], "interval", "15m"),
     "a scrape by TLS": lambda c: put(c["ServiceMonitor"]["spec"]["endpoints"][0], "scheme", "https"),
+    "replicas given back to the default": lambda c: c["Deployment"]["spec"].update(replicas=None),
+    "a strategy without a type": lambda c: drop(c["Deployment"]["spec"]["strategy"], "type"),
+    "a list that storage drops": lambda c: put(c["NetworkPolicy"]["spec"], "egress", []),
+    "a list of the pod that storage drops": lambda c: put(c.pod, "imagePullSecrets", []),
+    "an annotation that storage drops": lambda c: put(c["Service"]["metadata"], "annotations", {}),
+    "a backend without its default weight": lambda c: drop(c["HTTPRoute"]["spec"]["rules"][0]["backendRefs"][0], "weight"),
+    "a backend without its default group": lambda c: drop(c["HTTPRoute"]["spec"]["rules"][0]["backendRefs"][0], "group"),
+    "a parent without its default kind": lambda c: drop(c["HTTPRoute"]["spec"]["parentRefs"][0], "kind"),
+    "an interval that only counts from zero": lambda c: put(c["ScaledObject"]["spec"], "pollingInterval", 15),
+    "a pod that waits 5 minutes for its node": lambda c: c.pod["tolerations"].pop(),
+    "a pod that waits long for its node": lambda c: put(c.pod["tolerations"][0], "tolerationSeconds", 300),
+    "a pod that waits for ever": lambda c: drop(c.pod["tolerations"][1], "tolerationSeconds"),
+    "a pod that does not wait for a short loss": lambda c: put(c.pod["tolerations"][1], "tolerationSeconds", 0),
+    "a volume that keeps the node": lambda c: drop(c["Deployment"]["spec"]["template"]["metadata"], "annotations"),
     "an empty answer counts as none": lambda c: drop(c.trigger["metadata"], "ignoreNullValues"),
     "no fallback": lambda c: drop(c["ScaledObject"]["spec"], "fallback"),
 }
@@ -273,7 +297,8 @@ GPU: dict[str, Break] = {
     "the provider of another device": lambda c: put(c["ConfigMap"]["data"], "PARSEQ_PROVIDER", "cpu"),
     "a cache that is not kept": lambda c: c.rename("/cache", "/nowhere", c.container["env"]),
     "too little time for a rollout": lambda c: drop(c["Deployment"]["spec"], "progressDeadlineSeconds"),
-    "nothing that sets the replicas": lambda c: drop(c["Deployment"]["spec"], "replicas"),
+    "replicas that an apply would set back": lambda c: put(c["Deployment"]["spec"], "replicas", 1),
+    "a pod with a GPU that waits for its lost node": lambda c: c.pod["tolerations"].pop(2),
 }
 
 HPA: dict[str, Break] = {
@@ -308,8 +333,23 @@ OTHER_MODEL: dict[str, Break] = {
     "an artifact where none is put": lambda c: c.rename("/artifact/model.onnx", "/artifact/m.onnx", c.pod),
     "an artifact outside the volume": lambda c: c.rename("/artifact/model.onnx", "/model.onnx"),
     "a variable by a wrong name": lambda c: c.rename("ARTIFACT_SHA256", "ARTIFACT_SHA", c.pod),
-    "arguments in another order": lambda c: c.pod["initContainers"][0]["args"].insert(
-        0, c.pod["initContainers"][0]["args"].pop(1)
+    "arguments in another order": lambda c: c.pod["initContainers"][0]["args"].reverse(),
+    "a URL among the arguments": lambda c: c.pod["initContainers"][0]["args"].insert(0, "$(ARTIFACT_URL)"),
+    "a URL in a ConfigMap": lambda c: put(c.settings["data"], "ARTIFACT_URL", "https://models.example/m.onnx?signature=1"),
+    "a URL by another name in a ConfigMap": lambda c: put(c.settings["data"], "FROM", "https://models.example/m.onnx"),
+    "a Secret by a wrong name": lambda c: put(c.pod["initContainers"][0]["envFrom"][1]["secretRef"], "name", "parseq-artifact"),
+    "a Secret that is not there": lambda c: c.remove("Secret"),
+    "a Secret without a URL": lambda c: c.rename_key("ARTIFACT_URL", "URL", {"data": c["Secret"]["data"]}),
+    "an init container that asks for less than it may use": lambda c: put(
+        c.pod["initContainers"][0]["resources"]["requests"], "cpu", "100m"
+    ),
+    "an init container with more memory than it asks for": lambda c: put(
+        c.pod["initContainers"][0]["resources"]["limits"], "memory", "256Mi"
+    ),
+    "a volume that keeps the node": lambda c: put(
+        c["Deployment"]["spec"]["template"]["metadata"]["annotations"],
+        "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes",
+        "tmp",
     ),
     "a volume mounted elsewhere": lambda c: put(c.pod["initContainers"][0]["volumeMounts"][0], "mountPath", "/artefact"),
     "an interpreter that is not in the image": lambda c: put(c.pod["initContainers"][0]["command"], 0, "python"),
@@ -317,7 +357,7 @@ OTHER_MODEL: dict[str, Break] = {
     "a program that is not in the image": lambda c: c.rename("service.fetch_artifact", "service.fetch", c.pod),
     "an init container with rights": lambda c: drop(c.pod["initContainers"][0], "securityContext"),
     "an init container of another version": lambda c: put(c.pod["initContainers"][0], "image", "parseq-service"),
-    "an init container that reaches nobody": lambda c: put(c["NetworkPolicy"]["spec"], "egress", []),
+    "an init container that reaches nobody": lambda c: drop(c["NetworkPolicy"]["spec"], "egress"),
 }
 
 KSERVE: dict[str, Break] = {
@@ -329,6 +369,8 @@ KSERVE: dict[str, Break] = {
     "a time-out before the service's own": lambda c: put(c["InferenceService"]["spec"]["predictor"], "timeout", 20),
     "more at least than at most": lambda c: put(c["InferenceService"]["spec"]["predictor"], "minReplicas", 20),
     "misspelt field": lambda c: move(c["InferenceService"]["spec"]["predictor"], "minReplicas", "minReplica"),
+    "pods that wait for a lost node": lambda c: drop(c["InferenceService"]["spec"]["predictor"], "tolerations"),
+    "a volume that keeps the node": lambda c: drop(c["InferenceService"]["spec"]["predictor"], "annotations"),
     "misspelt field of the container": lambda c: move(
         c["InferenceService"]["spec"]["predictor"]["containers"][0], "livenessProbe", "liveProbe"
     ),
@@ -355,6 +397,15 @@ def test_a_broken_manifest_brings_a_complaint(target: str, change: Break) -> Non
     assert complaints(cluster.objects)
 
 
+@pytest.mark.parametrize(
+    ("limit_mib", "bodies_mib", "right"),
+    [(768, 256, True), (768, 340, True), (768, 400, False), (512, 256, False), (768, 16, False)],
+)
+def test_bodies_in_flight_must_fit_beside_queue_and_lanes(limit_mib: int, bodies_mib: int, right: bool) -> None:
+    found = {"PARSEQ_MAX_BODY_BYTES": "8388608", "PARSEQ_MAX_BODIES_BYTES": str(bodies_mib * 2**20)}
+    assert (list(bodies_complaints(limit_mib * 2**20, found)) == []) == right
+
+
 def test_a_metric_renamed_in_the_code_brings_a_complaint(monkeypatch: pytest.MonkeyPatch) -> None:
     def renamed(self: Metrics, name: str, *arguments: Any) -> Any:
         return original(self, name.replace("predicted_wait", "expected_wait"), *arguments)
@@ -365,6 +416,21 @@ def test_a_metric_renamed_in_the_code_brings_a_complaint(monkeypatch: pytest.Mon
     found: Sequence[str] = complaints(Cluster(ALL).objects)
     promql.known_metrics.cache_clear()
     assert any("parseq_predicted_wait_seconds" in complaint for complaint in found)
+
+
+EVERY_KIND = sorted(
+    {item["kind"] for target in (ALL, "overlays/gpu", "examples/other-model") for item in Cluster(target).objects}
+)
+
+
+@pytest.mark.parametrize("label", ["app.kubernetes.io/name", "app.kubernetes.io/instance"])
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_an_object_that_the_selector_would_not_find_brings_a_complaint(kind: str, label: str) -> None:
+    for target in (ALL, "overlays/gpu", "examples/other-model"):
+        cluster = Cluster(target)
+        for item in of_kind(cluster.objects, kind)[:1]:
+            del item["metadata"]["labels"][label]
+            assert any(kind in complaint and "does not find" in complaint for complaint in apply_complaints(cluster.objects))
 
 
 def test_pods_of_a_canary_that_the_first_service_would_find_bring_a_complaint() -> None:

@@ -77,6 +77,8 @@ def gateway(folder: Path, replicas: tuple[Address, Address]) -> Iterator[Address
     port = free_port()
     text = GATEWAY.read_text()
     changes = {"listen 8080;": f"listen 127.0.0.1:{port};", "/tmp/": f"{folder}/", "/dev/stdout": f"{folder}/access.log"}
+    # All clients of a test are one address.
+    changes |= {"rate=1000r/s": "rate=100000r/s", "limit_conn of_client 100;": "limit_conn of_client 900;"}
     changes |= {f"server {name}:8000 ": f"server {host}:{at} " for name, (host, at) in zip(NAMES, replicas, strict=True)}
     for old, new in changes.items():
         assert old in text, old

@@ -21,8 +21,16 @@ CONTENT = bytes(range(256)) * 5000  # more than a chunk
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
+REDIRECTS = {
+    "/to-a-file": "file:///etc/passwd?signature=secret",
+    "/to-a-bad-port": "http://127.0.0.1:secret/model.onnx",
+    "/to-spaces": "http://127.0.0.1:1/model.onnx?signature=secret and more",
+    "/to-itself": "/to-itself?signature=secret",
+}
+
+
 class Store(BaseHTTPRequestHandler):
-    """Gives a file, a redirect to it, half of it, or 404."""
+    """Gives a file, a redirect to it or to nowhere, half of it, or 404."""
 
     asked: ClassVar[list[str]] = []
 
@@ -32,6 +40,10 @@ class Store(BaseHTTPRequestHandler):
         if path == "/moved.onnx":
             self.send_response(302)
             self.send_header("Location", "/model.onnx")
+            self.end_headers()
+        elif path in REDIRECTS:
+            self.send_response(302)
+            self.send_header("Location", REDIRECTS[path])
             self.end_headers()
         elif path in ("/model.onnx", "/half.onnx"):
             self.send_response(200)
@@ -130,6 +142,74 @@ def test_nobody_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "http://127.0.0.1:1/model.onnx cannot be reached" in message
     assert "secret" not in message
     assert message.count("\n") == 1
+
+
+def test_the_url_may_come_by_the_environment(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARTIFACT_URL", f"{store}/model.onnx?signature=secret\n")  # as files of secrets end
+    assert main([SHA256, str(tmp_path / "mine.onnx")]) == EXIT_OK
+    assert Store.asked == ["/model.onnx?signature=secret"]
+
+
+def test_a_url_that_is_given_wins(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARTIFACT_URL", "http://127.0.0.1:1/other.onnx")
+    assert main([f"{store}/model.onnx", SHA256, str(tmp_path / "mine.onnx")]) == EXIT_OK
+
+
+@pytest.mark.parametrize("value", [None, "", " "])
+def test_no_url_at_all(
+    value: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ARTIFACT_URL", raising=False)
+    if value is not None:
+        monkeypatch.setenv("ARTIFACT_URL", value)
+    assert main([SHA256, str(tmp_path / "mine.onnx")]) == EXIT_FAILED
+    assert "ARTIFACT_URL" in capsys.readouterr().err
+
+
+SIGNED = "http://127.0.0.1:1/model.onnx?signature=secret"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [SIGNED, SHA256],  # no destination
+        [SHA256, SIGNED],
+        [SHA256, SIGNED, "mine.onnx"],
+        [SHA256, "mine.onnx", SIGNED],
+        [SIGNED, SHA256, "mine.onnx", "one more"],
+        ["mine.onnx", SHA256, SIGNED, "one more"],
+        [f"--url={SIGNED}", SHA256, "mine.onnx"],
+        [SIGNED],
+        [f"{SIGNED} and more", SHA256, "mine.onnx"],
+        [f"{SIGNED}\n", SHA256, "mine.onnx"],
+        [f"{SIGNED}\u00e9", SHA256, "mine.onnx"],
+        ["http://user:secret@127.0.0.1/model.onnx", SHA256, "mine.onnx"],  # pragma: allowlist secret
+        ["http://127.0.0.1:secret/model.onnx", SHA256, "mine.onnx"],
+        ["//127.0.0.1/model.onnx?signature=secret", SHA256, "mine.onnx"],
+        *([f"STORE{path}?signature=secret", SHA256, "mine.onnx"] for path in (*REDIRECTS, "/none.onnx", "/half.onnx")),
+    ],
+)
+@pytest.mark.parametrize("variable", [None, SIGNED])
+def test_nothing_that_is_said_holds_a_query(
+    words: list[str],
+    variable: str | None,
+    store: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ARTIFACT_URL", raising=False)
+    if variable:
+        monkeypatch.setenv("ARTIFACT_URL", variable)
+    try:
+        code: object = main([word.replace("STORE", store) for word in words])
+    except SystemExit as ended:
+        code = ended.code
+    said = capsys.readouterr()
+    assert code in (EXIT_FAILED, 2)
+    assert "secret" not in said.out + said.err, said.err
+    assert not list(tmp_path.iterdir())
 
 
 def test_as_a_program_it_needs_nothing_but_the_standard_library(store: str, tmp_path: Path) -> None:
