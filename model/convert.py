@@ -47,10 +47,10 @@ class Skipped:
             yield f"skipped {count}: {reason} (first: {self.examples[reason]})"
 
 
-def samples(files: Iterable[LabelledFile], skipped: Skipped, *, check: bool) -> Iterator[Sample]:
+def samples(files: Iterable[LabelledFile], skipped: Skipped, *, check: bool, keep_empty: bool = False) -> Iterator[Sample]:
     """Image files as they are, with their labels; what cannot be used is counted in `skipped`."""
     for file in files:
-        if not file.label.strip():
+        if not file.label.strip() and not keep_empty:
             skipped.add("no label", file.path)
             continue
         try:
@@ -161,6 +161,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=True,
         help="decode every image and skip broken ones (default: on)",
     )
+    parser.add_argument("--keep-empty", action="store_true", help="also keep images without a label: they show no text")
     parser.add_argument("--force", action="store_true", help="replace an existing archive")
     return parser.parse_args(argv)
 
@@ -172,7 +173,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         labels = labels_of(args.input)
         bar = tqdm(read_labels(labels, args.images), total=count_labels(labels), unit="crop", disable=None)
-        count = write_lmdb(args.output, samples(bar, skipped, check=args.check), force=args.force)
+        crops = samples(bar, skipped, check=args.check, keep_empty=args.keep_empty)
+        count = write_lmdb(args.output, crops, force=args.force)
     except DataError as error:
         for line in skipped.lines():
             print(f"parseq-convert: {line}", file=sys.stderr)

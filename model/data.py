@@ -118,6 +118,7 @@ def read_lmdb(
     *,
     normalise_unicode: bool = True,
     keep_whitespace: bool | None = None,
+    keep_empty: bool = False,
 ) -> tuple[Crops, int]:
     """Read an LMDB archive of word crops (keys `num-samples`, `image-%09d` from 1, `label-%09d`).
 
@@ -128,7 +129,7 @@ def read_lmdb(
         img_size: height and width in pixels to resize to.
         charset: what labels may hold.
         max_label_length: the longest label to keep, in characters.
-        normalise_unicode, keep_whitespace: see `LabelRules`.
+        normalise_unicode, keep_whitespace, keep_empty: see `LabelRules`.
 
     Returns:
         The crops, and how many were left out.
@@ -136,7 +137,7 @@ def read_lmdb(
     Raises:
         DataError: the folder is not such an archive.
     """
-    rules = LabelRules(charset, max_label_length, normalise_unicode, keep_whitespace)
+    rules = LabelRules(charset, max_label_length, normalise_unicode, keep_whitespace, keep_empty=keep_empty)
     return read_crops(iterate_lmdb(folder), img_size, rules, folder)
 
 

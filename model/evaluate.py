@@ -82,7 +82,7 @@ def data_sets(folders: list[Path]) -> list[CropSet]:
 
 def evaluate(args: argparse.Namespace, reader: Reader) -> list[Scoring]:
     """Score a reader on all data sets that `args` names, under all its test charsets."""
-    rules = Rules(args.rotation, args.normalise_unicode, args.keep_whitespace, args.keep_long_labels)
+    rules = Rules(args.rotation, args.normalise_unicode, args.keep_whitespace, args.keep_long_labels, args.keep_empty)
     scorings = []
     for index, name in enumerate(dict.fromkeys(args.charset)):
         charset = reader.charset if name == OF_MODEL else CHARSETS[name]

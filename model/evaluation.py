@@ -12,7 +12,7 @@ from model.calibration import Reliability
 from model.charsets import CharsetAdapter
 from model.crop_sets import CropSet, Stored, picture_of
 from model.error_sheet import WorstMistakes
-from model.labels import clean_label
+from model.labels import clean_label, is_empty
 from model.pictures import BrokenImageError, as_stored, is_plain, rotated
 from model.reader import Picture, Reader
 from model.scores import Score, Tally, combine, kind_of, length_group
@@ -33,6 +33,8 @@ class Rules:
     """Both as for `clean_label`."""
     keep_long_labels: bool = False
     """Count crops as errors whose label is longer than the model can say; the reference leaves them out."""
+    keep_empty: bool = False
+    """Count crops whose label is empty: read right if nothing is read. The reference leaves them out."""
 
 
 @dataclass
@@ -65,9 +67,9 @@ class Scoring:
         )
         mapped = self.adapt(whole)
         # As in the reference the length is that before mapping: what cannot be read whole is no fair crop.
-        if len(whole) > self.max_label_length and not self.rules.keep_long_labels:
+        if len(whole) > self.max_label_length and not rules.keep_long_labels:
             self.left_out[dataset][TOO_LONG] += 1
-        elif not mapped:
+        elif not mapped and not (rules.keep_empty and is_empty(stored)):
             self.left_out[dataset][NO_CHARACTER] += 1
         else:
             return whole, mapped

@@ -22,6 +22,11 @@ def clean_label(label: str, charset: str, *, normalise_unicode: bool, keep_white
     )
 
 
+def is_empty(label: str) -> bool:
+    """Whether a label says that the crop shows no text: it holds nothing, or only whitespace."""
+    return not label.strip()
+
+
 @dataclass(frozen=True, slots=True)
 class LabelRules:
     """Which labels are used, and how they are spelt."""
@@ -36,6 +41,8 @@ class LabelRules:
     """Keep single spaces between words; without it as the charset says: spaces are kept where it has the space."""
     letters: bool = True
     """Whether labels may hold letters (of data sets whose labels do not tell the case, only those without are used)."""
+    keep_empty: bool = False
+    """Use labels with nothing in them: a crop that shows no text. Those of which nothing is left are not used either way."""
 
     def spell(self, label: str) -> str:
         """`label` in the charset: spelt in ASCII, in the charset's case, without what the charset lacks."""
@@ -44,6 +51,8 @@ class LabelRules:
 
     def __call__(self, label: str) -> str | None:
         """`label` as it is to be read; None if nothing is left of it, or more than the network can read."""
+        if is_empty(label):
+            return "" if self.keep_empty else None
         text = self.spell(label)
         if not self.letters and text.upper() != text.lower():
             return None

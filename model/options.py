@@ -40,6 +40,12 @@ def add_label_options(parser: argparse._ActionsContainer) -> None:
         action=argparse.BooleanOptionalAction,
         help="keep spaces in labels (default: if the charset has the space)",
     )
+    parser.add_argument(
+        "--keep-empty",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="use crops whose label is empty: they show no text (default: leave them out)",
+    )
 
 
 def positive(text: str) -> int:

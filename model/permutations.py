@@ -25,7 +25,7 @@ def draw_permutations(
     """Draw orders in which a text of `length` characters is to be predicted.
 
     Args:
-        length: characters in the longest text of the batch.
+        length: characters in the longest text of the batch; 0 when all are empty.
         rng: draws the orders of short texts; those of longer ones come from torch's global generator, as in the reference.
         count: how many orders, mirror images included; fewer when a short text does not have as many.
         forward: begin with left to right.
@@ -35,8 +35,9 @@ def draw_permutations(
         int64 `(orders, length + 2)`: positions in order of prediction, 0 (begin) first. Position `length + 1` (end) comes last,
         but first of all in the second order, the exact reverse.
     """
-    if length == 1:
-        return torch.arange(3).unsqueeze(0)
+    if length < 2:
+        # There is but one order: begin, the character if there is one, end.
+        return torch.arange(length + 2).unsqueeze(0)
     drawn = _draw_short(length, rng, count, forward, mirrored) if length < _ENUMERATED_BELOW else None
     if drawn is None:
         wanted = (count // 2 if mirrored else count) - int(forward)

@@ -11,9 +11,9 @@ from model.calibration import Reliability
 from model.charsets import CharsetAdapter
 from model.reader import Reading
 
-LENGTHS = ((1, 3), (4, 8), (9, 14), (15, 25), (26, None))
+LENGTHS = ((0, 0), (1, 3), (4, 8), (9, 14), (15, 25), (26, None))
 """Groups of label lengths, in characters."""
-KINDS = ("words", "numbers", "mixed", "punctuation")
+KINDS = ("empty", "words", "numbers", "mixed", "punctuation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,8 @@ def _row(s: Score, width: int) -> str:
 
 def kind_of(label: str) -> str:
     """The kind of text: `words` (letters), `numbers` (digits), `mixed` (both), `punctuation` (anything else among them)."""
+    if not label:
+        return "empty"
     if not all(character.isalnum() for character in label if not character.isspace()):
         return "punctuation"
     digits = any(character.isdigit() for character in label)
@@ -118,8 +120,10 @@ def kind_of(label: str) -> str:
 
 
 def length_group(length: int) -> str:
-    """The group of label lengths, such as `4-8`."""
+    """The group of label lengths, such as `4-8`; that of empty labels is `0`."""
     low, high = next((low, high) for low, high in LENGTHS if high is None or length <= high)
+    if low == high:
+        return str(low)
     return f"{low}-{high}" if high else f"{low} or more"
 
 

@@ -136,7 +136,13 @@ class DataBuilder:
 
     def __init__(self, args: argparse.Namespace, config: PARSeqConfig) -> None:
         self.args, self.config = args, config
-        self.rules = LabelRules(config.charset_train, config.max_label_length, args.normalise_unicode, args.keep_whitespace)
+        self.rules = LabelRules(
+            config.charset_train,
+            config.max_label_length,
+            args.normalise_unicode,
+            args.keep_whitespace,
+            keep_empty=args.keep_empty,
+        )
         self.validation: dict[str, list[Source]] = {}
         root = args.data_root
         self.validation_folders: list[Path] = list(args.validation)

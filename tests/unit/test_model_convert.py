@@ -83,6 +83,12 @@ def test_without_check_broken_images_are_kept(tmp_path: Path) -> None:
     assert [label for _, label in iterate_lmdb(tmp_path / "out")] == ["x"]
 
 
+def test_images_without_text_are_kept_on_request(tmp_path: Path) -> None:
+    folder = folder_of_crops(tmp_path / "in", "crops/1.png\tone\ncrops/2.png\t\n")
+    assert convert.main([str(folder), str(tmp_path / "out"), "--keep-empty"]) == 0
+    assert list(iterate_lmdb(tmp_path / "out")) == [(png(1), "one"), (png(2), "")]
+
+
 def test_an_archive_grows_beyond_its_first_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convert, "FIRST_MAP_BYTES", 2**16)
     monkeypatch.setattr(convert, "BATCH_BYTES", 2**17)

@@ -45,6 +45,16 @@ def test_lmdb_labels_are_mapped_and_broken_crops_counted(tmp_path: Path) -> None
     assert np.isnan(found.centers).all()
 
 
+def test_crops_without_text_are_read_on_request(tmp_path: Path) -> None:
+    folder = write_lmdb(tmp_path / "set", [(png(10), "one"), (png(20), ""), (png(30), "!!")])
+    assert [label for _, label in iterate_lmdb(folder)] == ["one", "", "!!"]
+    found, left_out = read_lmdb(folder, (32, 128), DIGITS_AND_LOWERCASE, 5, keep_empty=True)
+    assert (found.labels, left_out) == (["one", ""], 1)
+    assert found.images[:, 0, 0, 0].tolist() == [10, 20]
+    found, left_out = read_lmdb(folder, (32, 128), DIGITS_AND_LOWERCASE, 5)
+    assert (found.labels, left_out) == (["one"], 2)
+
+
 def test_lmdb_errors_name_the_cause(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no data.mdb"):
         next(iterate_lmdb(tmp_path))

@@ -96,6 +96,24 @@ def test_long_labels_count_as_errors_on_request(tmp_path: Path) -> None:
     assert scoring.lengths["9-14"].correct == 0
 
 
+def test_crops_without_text_count_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_lmdb(tmp_path / "set", [(png(0), "one"), (png(1), ""), (png(2), " "), (png(3), "...")])
+    texts = [("one", 0.9), ("", 0.8), ("ab", 0.7), ("", 0.6)]
+    args, [scoring] = evaluated(tmp_path, FakeReader(texts), "--keep-empty", "--by-kind")
+    [found] = scoring.scores()
+    # What only loses its characters to the charset is left out as ever.
+    assert "left out 1 without a character" in capsys.readouterr().err
+    assert (found.crops, found.accuracy) == (3, pytest.approx(200 / 3))
+    assert found.one_minus_ned == pytest.approx(100 * (1 + 1 + 0) / 3)
+    assert found.label_length == pytest.approx(5 / 3)
+    for groups in (scoring.kinds["empty"], scoring.lengths["0"]):
+        assert (groups.crops, groups.correct, groups.similarity) == (2, 1, 1.0)
+    evaluate.report(args, FakeReader(), [scoring])
+    printed = capsys.readouterr().out
+    assert printed.index("| empty ") < printed.index("| words ") < printed.index("| 0 ") < printed.index("| 1-3 ")
+    assert evaluated(tmp_path, FakeReader(texts))[1][0].combined().crops == 1
+
+
 def test_several_charsets_are_scored_from_one_reading(tmp_path: Path) -> None:
     write_lmdb(tmp_path / "set", [(png(index), label) for index, label in enumerate(LABELS)])
     reader = FakeReader(TEXTS)

@@ -37,5 +37,13 @@ def test_labels_that_cannot_be_read_are_refused() -> None:
     assert (rules("!!"), rules("abcd"), rules("ab-c")) == (None, None, "abc")
 
 
+def test_empty_labels_are_used_on_request_those_of_which_nothing_is_left_never() -> None:
+    for charset in (DIGITS_AND_LOWERCASE, DIGITS_AND_LOWERCASE + " "):
+        rules = LabelRules(charset, 3, keep_empty=True)
+        assert [rules(label) for label in ("", " \n", "!!", "ж", "abcd", "a")] == ["", "", None, None, None, "a"]
+        assert [LabelRules(charset, 3)(label) for label in ("", " \n")] == [None, None]
+    assert LabelRules(PRINTABLE, 3, letters=False, keep_empty=True)("") == ""
+
+
 def test_where_the_kept_characters_stood() -> None:
     assert LabelRules(DIGITS_AND_LOWERCASE, 25).positions("It's!") == [0, 1, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from model.curve import read_logs
 from model.data import Batch, Crops
 from model.loading import load
 from model.parseq import PARSeq
+from model.permutations import draw_permutations
 from model.system import RecognitionSystem
 from model.train import main
 from model.train_data import VALIDATION_BATCH, validation_loader
@@ -137,6 +139,47 @@ def test_training_learns_one_batch() -> None:
     model.encoder.train()
     texts, _ = model.tokenizer.decode(model(images, decode_ar=True, refine_iters=1).softmax(-1))
     assert texts == ["ab", "Cd3"]
+
+
+@pytest.mark.parametrize("dec_depth", [1, 2])
+def test_the_loss_of_crops_without_text(dec_depth: int) -> None:
+    torch.manual_seed(0)
+    model = PARSeq(replace(system().config, dec_depth=dec_depth)).eval()
+    memory = model.encode(torch.randn(2, 3, 32, 128))
+    # All of them empty: one order, in which the end token alone is predicted.
+    targets = model.tokenizer.encode(["", ""])
+    orders = draw_permutations(0, np.random.default_rng(0))
+    assert targets.tolist() == [[model.tokenizer.bos_id, model.tokenizer.eos_id]] * 2
+    assert orders.tolist() == [[0, 1]]
+    loss = model.permutation_loss(memory, targets, orders)
+    content = model.embed_tokens(targets[:, :1])
+    logits = model.head(model.decoder(model.pos_queries[:, :1], content, model.decoder.project_memory(memory)))
+    torch.testing.assert_close(loss, -logits.log_softmax(-1)[:, 0, model.tokenizer.eos_id].mean())
+    # Beside others: the sum is that of the parts, and a longer neighbour changes nothing of an empty one's share.
+    for length in (1, 2, 3, 5):
+        targets = model.tokenizer.encode(["", "abcde"[:length]])
+        orders = draw_permutations(length, np.random.default_rng(0))
+        one = torch.tensor(1)
+        parts = [model.permutation_loss(memory[i : i + 1], targets[i : i + 1], orders, one) for i in (0, 1)]
+        torch.testing.assert_close(model.permutation_loss(memory, targets, orders, one), sum(parts))
+        ends = -logits[:1].log_softmax(-1)[0, 0, model.tokenizer.eos_id]
+        torch.testing.assert_close(parts[0], ends * min(2, len(orders)))
+
+
+@pytest.mark.parametrize("lazy", ["--lazy", "--no-lazy"])
+@pytest.mark.parametrize("labels", [[""], ["", "one", "Two", "!é"]])
+def test_training_on_crops_without_text(
+    tmp_path: Path, lazy: str, labels: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY))
+    write_lmdb(tmp_path / "real", [(png(i), labels[i % len(labels)]) for i in range(12)])
+    real = str(tmp_path / "real")
+    options = ["--config", str(tmp_path / "tiny.json"), "--source", real, "--validation", real, "--charset", "62", lazy]
+    options += ["--batch-size", "4", "--steps", "3", "--validate-every", "2", "--threads", "1", "--workers", "0"]
+    assert main([*options, "--output", str(tmp_path / "run"), "--keep-empty"]) == 0
+    assert "real: 12 crops, 0 left out" in capsys.readouterr().err
+    assert main([*options, "--output", str(tmp_path / "without")]) == (2 if labels == [""] else 0)
+    assert ("no usable crop" if labels == [""] else "real: 9 crops, 3 left out") in capsys.readouterr().err
 
 
 def test_glyph_loss_looks_at_the_token_under_the_glyph() -> None:
