@@ -32,8 +32,8 @@ class CropSet:
     name: str
     count: int
     """Crops, for a progress bar; of a file of labels an estimate."""
-    iterate: Callable[[], Iterator[tuple[Stored, str]]]
-    """Crops and their labels, in order."""
+    iterate: Callable[[], Iterator[tuple[Stored, str | None]]]
+    """Crops and their labels, in order; a label that is missing or cannot be read is None."""
     kind: str = ""
     """`LMDB`, `shards` or the name of the file of labels."""
 

@@ -13,7 +13,9 @@ import lightning
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from model.alterations import Alterations, add_option
 from model.archives import Archive, find_archives, find_lmdb, iterate_lmdb
+from model.charsets import PRINTABLE
 from model.configs import PARSeqConfig
 from model.data import Batch, Crops, read_crops, read_label_file, read_synthetic
 from model.errors import DataError
@@ -246,16 +248,22 @@ class DataBuilder:
         return [self._rendered(folder) for folder in shards] + self._stored(stored, self.rules)
 
     def _rendered(self, folder: Path) -> Source:
-        crops = read_synthetic(folder, self.rules)
+        alterations = Alterations()
+        crops = read_synthetic(folder, self.rules, alterations)
         height, width = self.config.img_size
         if crops.images.shape[1:3] != (height, width):
             raise DataError(f"{folder} holds crops of another size: render with --image-size {height} {width}")
         print(f"{folder.name}: {len(crops)} rendered crops", file=sys.stderr)
+        tell_alterations(folder.name, alterations)
         return RenderedCrops(folder.name, crops)
 
     def _renderer(self) -> Source:
         args = self.args
         recipe = Recipe("train", args.seed, tuple(args.render_fonts) or FONT_FOLDERS, words=args.render_words)
+        lost = [character for character in PRINTABLE if not self.rules.spell(character)]
+        if lost:
+            told = f"draws characters that the charset has not, and their labels lack them: {''.join(lost)!r}"
+            print(f"{RENDER}: {told}; to keep them: {add_option(lost)}", file=sys.stderr)
         try:
             return RenderedSource(recipe, self.config.img_size, self.rules)
         except (FontsNotFoundError, DictionaryNotFoundError, NoWordsError) as error:
@@ -267,17 +275,21 @@ class DataBuilder:
         lazy = self._lazy(sum(counts))
         found: list[Source] = []
         for path, count in zip(paths, counts, strict=True):
-            source = open_stored(path, self.config.img_size, rules) if lazy else self._read(path, rules)
+            alterations = Alterations()
+            source = self._read(path, rules, alterations, lazy=lazy)
             how = ", decoded when needed" if lazy else ""
             print(f"{source.name}: {len(source)} crops, {count - len(source)} left out{how}", file=sys.stderr)
+            tell_alterations(source.name, alterations)
             found.append(source)
         return found
 
-    def _read(self, path: Path, rules: LabelRules) -> Source:
+    def _read(self, path: Path, rules: LabelRules, alterations: Alterations, *, lazy: bool) -> Source:
         size = self.config.img_size
+        if lazy:
+            return open_stored(path, size, rules, alterations)
         if path.is_dir():
-            return MemorySource(path.name, read_crops(iterate_lmdb(path), size, rules, path)[0])
-        return MemorySource(path.parent.name, read_label_file(path, size, rules)[0])
+            return MemorySource(path.name, read_crops(iterate_lmdb(path), size, rules, path, alterations)[0])
+        return MemorySource(path.parent.name, read_label_file(path, size, rules, alterations)[0])
 
     def _lazy(self, crops: int) -> bool:
         if self.args.lazy is not None:
@@ -285,6 +297,12 @@ class DataBuilder:
         height, width = self.config.img_size
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return rand_augments(self.args) or crops * height * width * 3 > MEMORY_SHARE * memory
+
+
+def tell_alterations(name: str, alterations: Alterations) -> None:
+    """Tell what the labels of a source lose to the charset, if anything, and how to keep it."""
+    if told := str(alterations):
+        print(f"{name}: {told}; to keep them: {add_option(alterations.characters())}", file=sys.stderr)
 
 
 def split_weight(word: str) -> tuple[str, float]:
