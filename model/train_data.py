@@ -19,7 +19,7 @@ from model.charsets import PRINTABLE
 from model.configs import PARSeqConfig
 from model.data import Batch, Crops, read_crops, read_label_file, read_synthetic
 from model.errors import DataError
-from model.label_files import NAMES, find_label_files, read_labels
+from model.label_files import NAMES, find_label_files, named_otherwise, read_labels
 from model.labels import LabelRules
 from model.rand_augment import RandAugment
 from model.sources import AugmentedSource, MemorySource, RenderedCrops, RenderedSource, Source, join, leaves
@@ -243,7 +243,7 @@ class DataBuilder:
         if not shards and not stored:
             raise DataError(
                 f"{path} holds no crops: no LMDB archive (data.mdb), rendered crops (shard-*.npz) or file of labels "
-                f"({', '.join(NAMES)}), here or below"
+                f"({', '.join(NAMES)}), here or below{named_otherwise(path)}"
             )
         return [self._rendered(folder) for folder in shards] + self._stored(stored, self.rules)
 
