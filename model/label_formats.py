@@ -69,7 +69,7 @@ def _splitter(sample: Sequence[str], path: Path, *, free_form: bool) -> Callable
     if any("\t" in line for line in sample):
         _refuse_detection(sample, path)
         return _at_tab_or_space if free_form else _at_tab
-    if any(line.lstrip().startswith("{") for line in sample):
+    if sample and all(line.lstrip().startswith("{") for line in sample):
         raise DataError(f"{path} holds JSON objects, not labels: write `path TAB text` on each line")
     # The first line may hold names of columns.
     body = sample[1:] or sample
