@@ -14,6 +14,11 @@ import lmdb
 
 from model.errors import DataError
 
+MOST_PER_ENTRY = 100
+"""An archive may lack crops that it counts. One that has so few of them is another archive's count."""
+MOST_DIGITS = 18
+SHOWN_BYTES = 20
+
 # A process may open an archive only once at a time: whoever reads it shares the environment, the last one closes it.
 _environments: WeakValueDictionary[tuple[int, Path], lmdb.Environment] = WeakValueDictionary()
 
@@ -46,46 +51,66 @@ class Archive:
         self._opened: tuple[int, lmdb.Environment] | None = None
         if not (folder / "data.mdb").is_file():
             raise DataError(f"{folder} is not an LMDB archive: it holds no data.mdb")
-        count = self._get(b"num-samples") or b""
-        if not count.isdigit():
-            raise DataError(f"{folder} is an LMDB archive, but not of word crops: it has no count at the key 'num-samples'")
-        self._count = int(count)
+        self._count = self._read_count()
 
     def __len__(self) -> int:
         """Number of crops."""
         return self._count
 
     def image(self, index: int) -> bytes:
-        """The encoded image of a crop."""
-        return self._field(b"image-%09d", index)
+        """The encoded image of a crop; nothing if it is missing, which no decoder takes for an image."""
+        return self._get(b"image-%09d" % (index + 1)) or b""
 
-    def label(self, index: int) -> str:
-        """The label of a crop."""
+    def label(self, index: int) -> str | None:
+        """The label of a crop; None if it is missing or not UTF-8."""
+        value = self._get(b"label-%09d" % (index + 1))
         try:
-            return self._field(b"label-%09d", index).decode("utf-8")
+            return None if value is None else value.decode("utf-8")
         except UnicodeDecodeError:
-            raise DataError(f"{self.folder}: label {index + 1} is not UTF-8") from None
+            return None
 
-    def _field(self, key: bytes, index: int) -> bytes:
-        value = self._get(key % (index + 1))
-        if value is None:
-            raise DataError(f"{self.folder} is incomplete: crop {index + 1} of {self._count} is missing")
-        return value
+    def _read_count(self) -> int:
+        stored = self._get(b"num-samples")
+        if stored is None:
+            raise DataError(
+                f"{self.folder} is an LMDB archive, but not of word crops: it has no count at the key 'num-samples'"
+            )
+        count = stored.strip()
+        if not count.isdigit():
+            shown = ascii(count[:SHOWN_BYTES].decode("utf-8", "replace"))
+            raise DataError(f"{self.folder}: the key 'num-samples' holds {shown}, which is not a number of crops")
+        entries = self._entries()
+        if len(count) > MOST_DIGITS or int(count) > MOST_PER_ENTRY * (entries + 1):
+            told = count[:SHOWN_BYTES].decode() + ("..." if len(count) > SHOWN_BYTES else "")
+            raise DataError(
+                f"{self.folder}: the key 'num-samples' tells of {told} crops, but the archive has {entries} entries in all "
+                "(two for a crop, one for the count): copy or make the archive again"
+            )
+        return int(count)
+
+    def _entries(self) -> int:
+        return int(self._environment().stat()["entries"])
 
     def _get(self, key: bytes) -> bytes | None:
+        try:
+            with self._environment().begin() as transaction:
+                value: bytes | None = transaction.get(key)
+                return value
+        except lmdb.Error as error:
+            raise DataError(f"{self.folder} is damaged ({error})") from None
+
+    def _environment(self) -> lmdb.Environment:
         # An environment must not be used on the other side of a fork.
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = os.getpid(), _open(self.folder)
-        with self._opened[1].begin() as transaction:
-            value: bytes | None = transaction.get(key)
-            return value
+        return self._opened[1]
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_opened": None}
 
 
-def iterate_lmdb(folder: Path) -> Iterator[tuple[bytes, str]]:
-    """Encoded image and label of every crop of an LMDB archive.
+def iterate_lmdb(folder: Path) -> Iterator[tuple[bytes, str | None]]:
+    """Encoded image and label of every crop of an LMDB archive; of crops that are missing as `Archive` gives them.
 
     Raises:
         DataError: the folder is not such an archive.

@@ -18,7 +18,7 @@ import lmdb
 from tqdm import tqdm
 
 from model.errors import DataError
-from model.label_files import NAMES, LabelledFile, count_labels, label_files, read_labels
+from model.label_files import NAMES, LabelledFile, count_labels, label_files, named_otherwise, read_labels
 from model.pictures import BrokenImageError, decode_image, read_file
 
 FIRST_MAP_BYTES = 2**26
@@ -145,7 +145,8 @@ def labels_of(source: Path) -> Path:
     if len(found) != 1:
         names = ", ".join(NAMES)
         have = "no file of labels" if not found else f"several files of labels ({', '.join(path.name for path in found)})"
-        raise DataError(f"{source} holds {have}: it should hold one of {names}, or give the file itself")
+        instead = named_otherwise(source) if not found else ""
+        raise DataError(f"{source} holds {have}: it should hold one of {names}{instead or ', or give the file itself'}")
     return found[0]
 
 

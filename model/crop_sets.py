@@ -14,7 +14,7 @@ from PIL import Image
 
 from model.archives import Archive, iterate_lmdb
 from model.errors import DataError
-from model.label_files import NAMES, count_labels, read_labels
+from model.label_files import NAMES, count_labels, named_otherwise, read_labels
 from model.pictures import decode_image, read_file
 from model.synth.dataset import ShardError
 from model.walk import files_below
@@ -32,8 +32,8 @@ class CropSet:
     name: str
     count: int
     """Crops, for a progress bar; of a file of labels an estimate."""
-    iterate: Callable[[], Iterator[tuple[Stored, str]]]
-    """Crops and their labels, in order."""
+    iterate: Callable[[], Iterator[tuple[Stored, str | None]]]
+    """Crops and their labels, in order; a label that is missing or cannot be read is None."""
     kind: str = ""
     """`LMDB`, `shards` or the name of the file of labels."""
 
@@ -57,6 +57,7 @@ def crop_sets(source: Path) -> list[CropSet]:
     if not sets:
         raise DataError(
             f"no LMDB archive (data.mdb), rendered shards or file of labels ({', '.join(NAMES)}) in {source} or below it"
+            f"{named_otherwise(source)}"
         )
     return sorted(_told_apart(sets), key=lambda found: found.name)
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.alterations import Alterations
 from model.archives import find_lmdb as find_lmdb
 from model.archives import iterate_lmdb as iterate_lmdb
 from model.errors import DataError as DataError
@@ -69,10 +70,11 @@ def concatenate(parts: Sequence[Crops]) -> Crops:
     )
 
 
-def read_synthetic(folder: Path, rules: LabelRules | None = None) -> Crops:
+def read_synthetic(folder: Path, rules: LabelRules | None = None, alterations: Alterations | None = None) -> Crops:
     """Read the shards that `python -m model.synth` has written to `folder`.
 
-    With `rules`, labels are spelt by them, and crops whose label they refuse are left out.
+    With `rules`, labels are spelt by them, and crops whose label they refuse are left out. What labels lose is counted in
+    `alterations`.
 
     Raises:
         DataError: there is none, or none with a label that the rules allow.
@@ -82,17 +84,18 @@ def read_synthetic(folder: Path, rules: LabelRules | None = None) -> Crops:
     except FileNotFoundError:
         raise DataError(f"no rendered crops in {folder}: render some with `python -m model.synth --output {folder}`") from None
     crops = Crops(images, list(labels), centers)
-    return crops if rules is None else _spelt(crops, rules, folder)
+    return crops if rules is None else _spelt(crops, rules, folder, alterations)
 
 
-def _spelt(crops: Crops, rules: LabelRules, folder: Path) -> Crops:
-    spelt = [rules(label) for label in crops.labels]
+def _spelt(crops: Crops, rules: LabelRules, folder: Path, alterations: Alterations | None) -> Crops:
+    alterations = Alterations() if alterations is None else alterations
+    spelt = [rules(label, alterations) for label in crops.labels]
     if spelt == crops.labels:
         # Nothing to change: do not copy what may be gigabytes.
         return crops
     kept = [index for index, label in enumerate(spelt) if label is not None]
     if not kept:
-        raise DataError(f"no usable crop in {folder}: check that its labels fit the charset and the label length")
+        raise none_usable(folder, alterations)
     centers = np.stack([spelt_centers(crops.centers[index], crops.labels[index], rules) for index in kept])
     return Crops(crops.images[kept], [label for label in spelt if label is not None], centers)
 
@@ -141,22 +144,35 @@ def read_lmdb(
     return read_crops(iterate_lmdb(folder), img_size, rules, folder)
 
 
-def read_label_file(path: Path, img_size: tuple[int, int], rules: LabelRules) -> tuple[Crops, int]:
+def read_label_file(
+    path: Path, img_size: tuple[int, int], rules: LabelRules, alterations: Alterations | None = None
+) -> tuple[Crops, int]:
     """Read image files and their file of labels, as `read_lmdb` reads an archive.
 
     Raises:
         DataError: the file cannot be read, or there is no usable crop.
     """
-    return read_crops(((file.path, file.label) for file in read_labels(path)), img_size, rules, path)
+    return read_crops(((file.path, file.label) for file in read_labels(path)), img_size, rules, path, alterations)
 
 
 def read_crops(
-    samples: Iterable[tuple[bytes | Path, str]], img_size: tuple[int, int], rules: LabelRules, source: Path
+    samples: Iterable[tuple[bytes | Path, str | None]],
+    img_size: tuple[int, int],
+    rules: LabelRules,
+    source: Path,
+    alterations: Alterations | None = None,
 ) -> tuple[Crops, int]:
-    """Decode encoded images whose labels the rules allow; also how many were left out."""
+    """Decode encoded images whose labels the rules allow; also how many were left out.
+
+    What labels lose is counted in `alterations`.
+
+    Raises:
+        DataError: none is left.
+    """
     images, labels, left_out = [], [], 0
+    alterations = Alterations() if alterations is None else alterations
     for encoded, label in samples:
-        text = rules(label)
+        text = None if label is None else rules(label, alterations)
         pixels = None if text is None else decode_pixels(encoded, img_size)
         if text is None or pixels is None:
             left_out += 1
@@ -164,8 +180,14 @@ def read_crops(
         images.append(pixels)
         labels.append(text)
     if not labels:
-        raise DataError(f"no usable crop in {source}: check that its labels fit the charset and the label length")
+        raise none_usable(source, alterations)
     return Crops(np.stack(images), labels, unknown_centers(len(labels))), left_out
+
+
+def none_usable(source: Path | str, alterations: Alterations) -> DataError:
+    """The error of a source without a crop that can be used."""
+    lost = f" ({alterations})" if str(alterations) else ""
+    return DataError(f"no usable crop in {source}: check that its labels fit the charset and the label length{lost}")
 
 
 def decode_pixels(encoded: bytes | Path, img_size: tuple[int, int]) -> NDArray[np.uint8] | None:

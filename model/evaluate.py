@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from model.alterations import Alterations, add_option
 from model.calibration import draw_reliability
 from model.charsets import CHARSETS
 from model.configs import ConfigError
@@ -96,9 +97,23 @@ def evaluate(args: argparse.Namespace, reader: Reader) -> list[Scoring]:
             told = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
             if told:
                 print(f"{dataset}, charset {scoring.name}: left out {told}", file=sys.stderr)
+            tell_alterations(f"{dataset}, charset {scoring.name}", scoring.alterations[dataset], reader)
         if not scoring.scores():
             raise DataError(f"no crop could be scored under charset {scoring.name}: see what was left out above")
     return scorings
+
+
+def tell_alterations(name: str, alterations: Alterations, reader: Reader) -> None:
+    """Tell what labels lose to a test charset, if anything, and how to have it count."""
+    told = str(alterations)
+    if not told:
+        return
+    characters = alterations.characters()
+    known = [character for character in characters if character in reader.charset]
+    unknown = [character for character in characters if character not in reader.charset]
+    cures = [f"the model can give {len(known)} of these characters: --charset {OF_MODEL} counts them"] if known else []
+    cures += [f"for the model to give them: parseq-train {add_option(unknown)}"] if unknown else []
+    print(f"{name}: {told}; crops are scored without them ({'; '.join(cures)})", file=sys.stderr)
 
 
 def report(args: argparse.Namespace, reader: Reader, scorings: list[Scoring]) -> None:

@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
+from model.alterations import Alterations
 from model.calibration import Reliability
-from model.charsets import CharsetAdapter
 from model.crop_sets import CropSet, Stored, picture_of
 from model.error_sheet import WorstMistakes
-from model.labels import clean_label, is_empty
+from model.labels import is_empty
 from model.pictures import BrokenImageError, as_stored, is_plain, rotated
 from model.reader import Picture, Reader
 from model.scores import Score, Tally, combine, kind_of, length_group
+from model.spelling import Spelling, speller
 
 BROKEN = "broken"
+UNREADABLE_LABEL = "whose label is missing or not UTF-8"
 TOO_LONG = "longer than the model can say"
 NO_CHARACTER = "without a character of the test charset"
 
@@ -30,7 +32,7 @@ class Rules:
     """Degrees counter-clockwise."""
     normalise_unicode: bool = True
     keep_whitespace: bool | None = None
-    """Both as for `clean_label`."""
+    """Both as for `model.spelling.Speller`."""
     keep_long_labels: bool = False
     """Count crops as errors whose label is longer than the model can say; the reference leaves them out."""
     keep_empty: bool = False
@@ -50,39 +52,40 @@ class Scoring:
     kinds: dict[str, Tally] = field(default_factory=dict)
     lengths: dict[str, Tally] = field(default_factory=dict)
     left_out: dict[str, Counter[str]] = field(default_factory=dict)
+    alterations: dict[str, Alterations] = field(default_factory=dict)
+    """What the labels of each data set lose to the charset, those included of which nothing is left."""
 
     def __post_init__(self) -> None:
         """Prepare the mapping onto the charset."""
-        self.adapt = CharsetAdapter(self.charset)
+        self.speller = speller(self.charset, self.rules.normalise_unicode, self.rules.keep_whitespace)
 
     def begin(self, dataset: str) -> None:
         """The crops from here on are of this data set."""
-        self.sets[dataset], self.left_out[dataset] = Tally(), Counter()
+        self.sets[dataset], self.left_out[dataset], self.alterations[dataset] = Tally(), Counter(), Alterations()
 
-    def label(self, dataset: str, stored: str) -> tuple[str, str] | None:
-        """The label before and after it is mapped onto the charset; None, and counted, if the crop is left out."""
-        rules = self.rules
-        whole = clean_label(
-            stored, self.charset, normalise_unicode=rules.normalise_unicode, keep_whitespace=rules.keep_whitespace
-        )
-        mapped = self.adapt(whole)
+    def label(self, dataset: str, stored: str | None) -> Spelling | None:
+        """The label, mapped onto the charset; None, and counted, if the crop is left out."""
+        if stored is None:
+            self.left_out[dataset][UNREADABLE_LABEL] += 1
+            return None
+        label = self.speller.spell(stored)
         # As in the reference the length is that before mapping: what cannot be read whole is no fair crop.
-        if len(whole) > self.max_label_length and not rules.keep_long_labels:
+        if len(label.whole) > self.max_label_length and not self.rules.keep_long_labels:
             self.left_out[dataset][TOO_LONG] += 1
-        elif not mapped and not (rules.keep_empty and is_empty(stored)):
+            return None
+        self.alterations[dataset].add(label)
+        if not label.text and not (self.rules.keep_empty and is_empty(stored)):
             self.left_out[dataset][NO_CHARACTER] += 1
-        else:
-            return whole, mapped
-        return None
+            return None
+        return label
 
-    def add(self, dataset: str, picture: Picture, labels: tuple[str, str], text: str, confidence: float) -> None:
+    def add(self, dataset: str, picture: Picture, label: Spelling, text: str, confidence: float) -> None:
         """Count the reading of one crop."""
-        whole, mapped = labels
-        read = self.adapt(text)
-        if not self.sets[dataset].add(read, mapped, confidence):
-            self.worst.add(confidence, picture.image, mapped, read, dataset)
-        self.kinds.setdefault(kind_of(whole), Tally()).add(read, mapped, confidence)
-        self.lengths.setdefault(length_group(len(mapped)), Tally()).add(read, mapped, confidence)
+        read = self.speller.read(text)
+        if not self.sets[dataset].add(read, label.text, confidence, altered=label.altered):
+            self.worst.add(confidence, picture.image, label.text, read, dataset)
+        for groups, name in ((self.kinds, kind_of(label.whole)), (self.lengths, length_group(len(label.text)))):
+            groups.setdefault(name, Tally()).add(read, label.text, confidence, altered=label.altered)
 
     def scores(self) -> list[Score]:
         """The score of every data set with crops."""
@@ -100,7 +103,7 @@ class Scoring:
         return every
 
 
-Labels = list[tuple[str, str] | None]
+Labels = list[Spelling | None]
 """Of one crop under every test charset; None where it does not count."""
 
 

@@ -2,26 +2,26 @@
 
 A line is `path TAB text`, the path relative to the file of labels. Blank lines are skipped; what follows the first tab is the
 text, spaces and all. A `.txt` file may also hold the lines of ICDAR's (`word_1.png, "text"`), or `path text` with a space
-between them. A `.csv` file holds two columns. A first line of column names (`filename`, `words` and the like) is skipped.
+between them. A `.csv` file holds two columns, a `.json` file docTR's object. A first line of column names (`filename`, `words`
+and the like) is skipped. `model.label_formats` has the other forms that are recognised.
 """
 
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from model.errors import DataError
+from model.label_formats import csv_rows, json_rows, text_rows
 from model.walk import files_below
 
-NAMES = ("labels.tsv", "labels.csv", "gt.txt")
+NAMES = ("labels.tsv", "labels.csv", "gt.txt", "rec_gt.txt", "labels.json")
 """What a file of labels is called, so that it is found in a folder."""
-PATH_HEADERS = frozenset({"path", "file", "filename", "file_name", "image", "image_path", "img"})
-TEXT_HEADERS = frozenset({"text", "label", "labels", "word", "words", "transcription"})
-ICDAR_LINE = re.compile(r'(\S.*?),\s*"(.*)"\s*')
+SUFFIXES = frozenset({".tsv", ".csv", ".txt", ".json"})
+"""Of what may be a file of labels under another name."""
+JSON = ".json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,20 @@ def find_label_files(folder: Path) -> list[Path]:
     return sorted(path for path in files_below(folder) if path.name in NAMES)
 
 
+def named_otherwise(folder: Path) -> str:
+    """What may be a file of labels in `folder` under a name that nobody looks for, as the end of an error; empty if nothing."""
+    found = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    return f"; if {found[0]} is one, give the file itself" if found else ""
+
+
 def count_labels(path: Path) -> int:
-    """Lines with something on them: a few more than labels where there are column names or line breaks in a CSV field."""
+    """Lines with something on them: a few more than labels where there are column names or line breaks in a CSV field.
+
+    Raises:
+        DataError: it is a JSON file that holds no labels.
+    """
+    if path.suffix.lower() == JSON:
+        return sum(1 for _ in read_labels(path))
     with path.open("rb") as file:
         return sum(not line.isspace() for line in file)
 
@@ -54,18 +66,25 @@ def read_labels(path: Path, images: Path | None = None) -> Iterator[LabelledFile
 
     Args:
         path: the file of labels, UTF-8.
-        images: the folder that paths are relative to; without it, the one the file of labels is in.
+        images: the folder that paths are relative to; without it, the one the file of labels is in (of a JSON file the folder
+            `images` in that, if there is one, as docTR has it).
 
     Raises:
-        DataError: the file cannot be read, or is not UTF-8.
+        DataError: the file cannot be read, is not UTF-8, or holds no labels of word crops.
     """
-    folder = images if images is not None else path.parent
+    suffix = path.suffix.lower()
+    folder = path.parent if images is None else images
+    if images is None and suffix == JSON and (folder / "images").is_dir():
+        folder = folder / "images"
     try:
-        with path.open(encoding="utf-8-sig", newline="" if path.suffix == ".csv" else None) as file:
-            rows = _csv_rows(file) if path.suffix == ".csv" else _rows(file, free_form=path.suffix == ".txt")
-            for number, (name, label) in enumerate(rows):
-                if number == 0 and name.strip().lower() in PATH_HEADERS and label.strip().lower() in TEXT_HEADERS:
-                    continue
+        with path.open(encoding="utf-8-sig", newline="" if suffix == ".csv" else None) as file:
+            if suffix == ".csv":
+                rows = csv_rows(file, path)
+            elif suffix == JSON:
+                rows = json_rows(file, path)
+            else:
+                rows = text_rows(file, path, free_form=suffix == ".txt")
+            for name, label in rows:
                 yield LabelledFile(folder / name.strip(), label)
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8: save it as UTF-8") from None
@@ -73,21 +92,3 @@ def read_labels(path: Path, images: Path | None = None) -> Iterator[LabelledFile
         raise DataError(f"{path} is no CSV file ({error})") from None
     except OSError as error:
         raise DataError(f"cannot read the file of labels {path}: {error.strerror}") from None
-
-
-def _rows(file: TextIO, *, free_form: bool) -> Iterator[tuple[str, str]]:
-    for raw in file:
-        line = raw.rstrip("\n")
-        if not line.strip():
-            continue
-        name, tab, label = line.partition("\t")
-        if not tab and free_form:
-            quoted = ICDAR_LINE.fullmatch(line)
-            name, label = quoted.groups() if quoted else [*line.strip().split(maxsplit=1), ""][:2]
-        yield name, label
-
-
-def _csv_rows(file: TextIO) -> Iterator[tuple[str, str]]:
-    for row in csv.reader(file):
-        if any(cell.strip() for cell in row):
-            yield row[0], row[1] if len(row) > 1 else ""

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 
+from model.alterations import Alterations
 from model.charsets import CharsetAdapter
+from model.spelling import Spelling, speller
 
 
 def clean_label(label: str, charset: str, *, normalise_unicode: bool, keep_whitespace: bool | None = None) -> str:
-    """A label without whitespace (with single spaces where the charset has the space), and in ASCII what the charset lacks."""
-    keeps = " " in charset if keep_whitespace is None else keep_whitespace
-    text = (" " if keeps else "").join(label.split())
-    if not normalise_unicode or text.isascii():
-        return text
-    kept = {form for character in charset for form in (character, character.lower(), character.upper())}
-    # Composed first, so that a letter with its accent is one character, which the charset has or has not.
-    return "".join(
-        character if character in kept else unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-        for character in unicodedata.normalize("NFC", text)
-    )
+    """A label before it is mapped onto the charset: see `Spelling.whole`."""
+    return speller(charset, normalise_unicode, keep_whitespace).spell(label).whole
 
 
 def is_empty(label: str) -> bool:
@@ -36,7 +28,7 @@ class LabelRules:
     max_label_length: int
     """The longest label to use, in characters, after it is spelt."""
     normalise_unicode: bool = True
-    """Spell what the charset lacks in ASCII where Unicode says how (NFKD): `é` as `e`. What it has stays as it is."""
+    """Spell what the charset lacks in what it has: `é` as `e`. What it has stays as it is."""
     keep_whitespace: bool | None = None
     """Keep single spaces between words; without it as the charset says: spaces are kept where it has the space."""
     letters: bool = True
@@ -45,18 +37,29 @@ class LabelRules:
     """Use labels with nothing in them: a crop that shows no text. Those of which nothing is left are not used either way."""
 
     def spell(self, label: str) -> str:
-        """`label` in the charset: spelt in ASCII, in the charset's case, without what the charset lacks."""
-        text = clean_label(label, self.charset, normalise_unicode=self.normalise_unicode, keep_whitespace=self.keep_whitespace)
-        return CharsetAdapter(self.charset)(text)
+        """`label` in the charset: what the charset has as it is, the rest spelt otherwise or left out."""
+        return self.spelling(label).text
 
-    def __call__(self, label: str) -> str | None:
-        """`label` as it is to be read; None if nothing is left of it, or more than the network can read."""
+    def spelling(self, label: str) -> Spelling:
+        """`label` in the charset, with what it lost."""
+        return speller(self.charset, self.normalise_unicode, self.keep_whitespace).spell(label)
+
+    def __call__(self, label: str, alterations: Alterations | None = None) -> str | None:
+        """`label` as it is to be read; None if nothing is left of it, or more than the network can read.
+
+        What it loses is counted in `alterations`, unless the label is not used for another reason.
+        """
         if is_empty(label):
             return "" if self.keep_empty else None
-        text = self.spell(label)
+        spelling = self.spelling(label)
+        text = spelling.text
         if not self.letters and text.upper() != text.lower():
             return None
-        return text if 0 < len(text) <= self.max_label_length else None
+        if len(text) > self.max_label_length:
+            return None
+        if alterations is not None:
+            alterations.add(spelling)
+        return text or None
 
     def positions(self, label: str) -> list[int]:
         """Where in `label` (ASCII, without whitespace) the characters stand that `spell` keeps."""

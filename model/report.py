@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from model.alterations import Alterations
 from model.evaluation import Scoring
 from model.scores import Tally, in_order, table
 
@@ -54,6 +55,8 @@ def write_json(path: Path, scorings: Sequence[Scoring], *, model: str, rotation:
                 "lengths": [_row(name, scoring.lengths[name]) for name in in_order(scoring.lengths)],
                 "reliability": [asdict(entry) for entry in scoring.reliability().bins()],
                 "left_out": {name: dict(+reasons) for name, reasons in scoring.left_out.items()},
+                "lost": {name: dict(found.lost.most_common()) for name, found in scoring.alterations.items()},
+                "folded": {name: _folded(found) for name, found in scoring.alterations.items()},
                 "mistakes": [
                     {"dataset": dataset, "label": label, "text": text, "confidence": confidence}
                     for confidence, label, text, dataset in scoring.worst.rows()
@@ -63,6 +66,10 @@ def write_json(path: Path, scorings: Sequence[Scoring], *, model: str, rotation:
         ],
     }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _folded(found: Alterations) -> list[dict[str, Any]]:
+    return [{"from": old, "to": new, "count": count} for (old, new), count in found.folded.most_common()]
 
 
 def write_csv(path: Path, scorings: Sequence[Scoring]) -> None:

@@ -54,7 +54,10 @@ def _table(file: Path, charset: str, rows: str) -> str:
 
 
 def _score(row: dict[str, Any]) -> Score:
-    return Score(**{field.name: row[field.name] for field in fields(Score)})
+    # Results from before altered labels were counted have no such number.
+    return Score(
+        **{field.name: row[field.name] for field in fields(Score) if field.name != "altered"}, altered=row.get("altered")
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -30,6 +30,8 @@ class Score:
     """Mean product of the probabilities of a text's tokens, the end token's included."""
     label_length: float
     """Mean length of the texts that were read, mapped onto the test charset: the reference's definition."""
+    altered: int | None = None
+    """Crops whose label says less than what was stored, so that less was asked for; None where nobody counted."""
 
 
 @dataclass
@@ -41,16 +43,22 @@ class Tally:
     similarity: float = 0.0
     confidence: float = 0.0
     characters: int = 0
+    altered: int | None = None
     reliability: Reliability = field(default_factory=Reliability)
 
-    def add(self, text: str, label: str, confidence: float) -> bool:
-        """Count one crop, text and label mapped onto the test charset; whether it was read right."""
+    def add(self, text: str, label: str, confidence: float, *, altered: bool | None = None) -> bool:
+        """Count one crop, text and label mapped onto the test charset; whether it was read right.
+
+        `altered`: whether the mapped label says less than the stored one, where that is known.
+        """
         right = text == label
         self.crops += 1
         self.correct += right
         self.similarity += Levenshtein.normalized_similarity(text, label)
         self.confidence += confidence
         self.characters += len(text)
+        if altered is not None:
+            self.altered = (self.altered or 0) + altered
         self.reliability.add(confidence, right)
         return right
 
@@ -64,6 +72,7 @@ class Tally:
             one_minus_ned=100 * self.similarity / count,
             confidence=100 * self.confidence / count,
             label_length=self.characters / count,
+            altered=self.altered,
         )
 
 
@@ -83,29 +92,33 @@ def combine(scores: Sequence[Score]) -> Score:
         return float(sum(getattr(score, name) * score.crops for score in scores) / count)
 
     names = ("accuracy", "one_minus_ned", "confidence", "label_length")
-    return Score("Combined", count, **{name: mean(name) for name in names})
+    counted = [score.altered for score in scores if score.altered is not None]
+    altered = sum(counted) if len(counted) == len(scores) else None
+    return Score("Combined", count, **{name: mean(name) for name in names}, altered=altered)
 
 
 def table(scores: Sequence[Score], title: str = "Dataset", *, combined: Score | None = None) -> str:
-    """The scores as a text table in the reference implementation's form."""
+    """The scores as a text table in the reference implementation's form; with a column more if altered labels were counted."""
     rows = [*scores, combined] if combined else scores
     width = max(len(title), len("Combined"), *(len(score.dataset) for score in rows))
+    more = any(score.altered is not None for score in rows)
     lines = [
-        f"| {title:<{width}} | # samples | Accuracy | 1 - NED | Confidence | Label Length |",
-        f"|:{'-' * width}:|----------:|---------:|--------:|-----------:|-------------:|",
-        *(_row(score, width) for score in scores),
+        f"| {title:<{width}} | # samples | Accuracy | 1 - NED | Confidence | Label Length |" + " Altered labels |" * more,
+        f"|:{'-' * width}:|----------:|---------:|--------:|-----------:|-------------:|" + "---------------:|" * more,
+        *(_row(score, width, more) for score in scores),
     ]
     if combined:
-        lines.append(f"|-{'-' * width}-|-----------|----------|---------|------------|--------------|")
-        lines.append(_row(combined, width))
+        rule = f"|-{'-' * width}-|-----------|----------|---------|------------|--------------|"
+        lines.append(rule + "----------------|" * more)
+        lines.append(_row(combined, width, more))
     return "\n".join(lines)
 
 
-def _row(s: Score, width: int) -> str:
+def _row(s: Score, width: int, more: bool) -> str:
     return (
         f"| {s.dataset:<{width}} | {s.crops:>9} | {s.accuracy:>8.2f} | {s.one_minus_ned:>7.2f} "
         f"| {s.confidence:>10.2f} | {s.label_length:>12.2f} |"
-    )
+    ) + (f" {'' if s.altered is None else s.altered:>14} |" if more else "")
 
 
 def kind_of(label: str) -> str:

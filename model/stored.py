@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.alterations import Alterations
 from model.archives import Archive
-from model.data import Crops, unknown_centers
+from model.data import Crops, none_usable, unknown_centers
 from model.errors import DataError
 from model.label_files import read_labels
 from model.labels import LabelRules
@@ -35,8 +36,8 @@ class Stored(Protocol):
         """The encoded image."""
         ...
 
-    def label(self, index: int) -> str:
-        """The label as it is stored."""
+    def label(self, index: int) -> str | None:
+        """The label as it is stored; None if it is missing or cannot be read."""
         ...
 
 
@@ -73,18 +74,27 @@ class StoredSource:
     endless = False
 
     def __init__(
-        self, name: str, stored: Stored, img_size: tuple[int, int], rules: LabelRules, allowed: NDArray[np.int32] | None = None
+        self,
+        name: str,
+        stored: Stored,
+        img_size: tuple[int, int],
+        rules: LabelRules,
+        allowed: NDArray[np.int32] | None = None,
+        alterations: Alterations | None = None,
     ) -> None:
-        """Look through the labels, or take `allowed` for the crops to use.
+        """Look through the labels, counting in `alterations` what they lose; or take `allowed` for the crops to use.
 
         Raises:
             DataError: no crop has a label that the rules allow.
         """
         self.name, self.stored, self.img_size, self.rules = name, stored, img_size, rules
+        alterations = Alterations() if alterations is None else alterations
         if allowed is None:
-            allowed = np.array([i for i in range(len(stored)) if rules(stored.label(i)) is not None], np.int32)
+            labels = ((i, stored.label(i)) for i in range(len(stored)))
+            usable = (i for i, label in labels if label is not None and rules(label, alterations) is not None)
+            allowed = np.fromiter(usable, np.int32)
         if not len(allowed):
-            raise DataError(f"no usable crop in {name}: check that its labels fit the charset and the label length")
+            raise none_usable(name, alterations)
         self.allowed = allowed
         # Shared by the processes that load data, so that a broken crop counts once.
         self._broken = np.frombuffer(multiprocessing.RawArray("B", len(allowed)), np.uint8)
@@ -122,9 +132,10 @@ class StoredSource:
             if not self._broken[at]:
                 index = int(self.allowed[at])
                 image = self._decode(index, shrink)
-                label = self.rules(self.stored.label(index))
-                if image is not None and label is not None:
-                    return image, label
+                label = self.stored.label(index)
+                text = None if label is None else self.rules(label)
+                if image is not None and text is not None:
+                    return image, text
                 self._broken[at] = 1
         raise DataError(f"no image in {self.name} can be decoded")
 
@@ -139,8 +150,10 @@ class StoredSource:
         return rgb
 
 
-def open_stored(path: Path, img_size: tuple[int, int], rules: LabelRules) -> StoredSource:
+def open_stored(
+    path: Path, img_size: tuple[int, int], rules: LabelRules, alterations: Alterations | None = None
+) -> StoredSource:
     """An LMDB archive (a folder) or a file of labels as a source that is read as needed."""
     if path.is_dir():
-        return StoredSource(path.name, Archive(path), img_size, rules)
-    return StoredSource(path.parent.name, LabelledFiles(path), img_size, rules)
+        return StoredSource(path.name, Archive(path), img_size, rules, alterations=alterations)
+    return StoredSource(path.parent.name, LabelledFiles(path), img_size, rules, alterations=alterations)

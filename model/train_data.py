@@ -13,11 +13,13 @@ import lightning
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from model.alterations import Alterations, add_option
 from model.archives import Archive, find_archives, find_lmdb, iterate_lmdb
+from model.charsets import PRINTABLE
 from model.configs import PARSeqConfig
 from model.data import Batch, Crops, read_crops, read_label_file, read_synthetic
 from model.errors import DataError
-from model.label_files import NAMES, find_label_files, read_labels
+from model.label_files import NAMES, find_label_files, named_otherwise, read_labels
 from model.labels import LabelRules
 from model.rand_augment import RandAugment
 from model.sources import AugmentedSource, MemorySource, RenderedCrops, RenderedSource, Source, join, leaves
@@ -242,16 +244,18 @@ class DataBuilder:
         if not shards and not stored:
             raise DataError(
                 f"{path} holds no crops: no LMDB archive (data.mdb), rendered crops (shard-*.npz) or file of labels "
-                f"({', '.join(NAMES)}), here or below"
+                f"({', '.join(NAMES)}), here or below{named_otherwise(path)}"
             )
         return [self._rendered(folder) for folder in shards] + self._stored(stored, self.rules)
 
     def _rendered(self, folder: Path) -> Source:
-        crops = read_synthetic(folder, self.rules)
+        alterations = Alterations()
+        crops = read_synthetic(folder, self.rules, alterations)
         height, width = self.config.img_size
         if crops.images.shape[1:3] != (height, width):
             raise DataError(f"{folder} holds crops of another size: render with --image-size {height} {width}")
         print(f"{folder.name}: {len(crops)} rendered crops", file=sys.stderr)
+        tell_alterations(folder.name, alterations)
         return RenderedCrops(folder.name, crops)
 
     def _renderer(self) -> Source:
@@ -264,6 +268,10 @@ class DataBuilder:
             wide=args.render_wide,
             extra_characters="".join(c for c in EXTRA_CHARACTERS if c in self.config.charset_train),
         )
+        lost = [character for character in PRINTABLE if not self.rules.spell(character)]
+        if lost:
+            told = f"draws characters that the charset has not, and their labels lack them: {''.join(lost)!r}"
+            print(f"{RENDER}: {told}; to keep them: {add_option(lost)}", file=sys.stderr)
         try:
             return RenderedSource(recipe, self.config.img_size, self.rules)
         except (FontsNotFoundError, DictionaryNotFoundError, NoWordsError) as error:
@@ -275,17 +283,21 @@ class DataBuilder:
         lazy = self._lazy(sum(counts))
         found: list[Source] = []
         for path, count in zip(paths, counts, strict=True):
-            source = open_stored(path, self.config.img_size, rules) if lazy else self._read(path, rules)
+            alterations = Alterations()
+            source = self._read(path, rules, alterations, lazy=lazy)
             how = ", decoded when needed" if lazy else ""
             print(f"{source.name}: {len(source)} crops, {count - len(source)} left out{how}", file=sys.stderr)
+            tell_alterations(source.name, alterations)
             found.append(source)
         return found
 
-    def _read(self, path: Path, rules: LabelRules) -> Source:
+    def _read(self, path: Path, rules: LabelRules, alterations: Alterations, *, lazy: bool) -> Source:
         size = self.config.img_size
+        if lazy:
+            return open_stored(path, size, rules, alterations)
         if path.is_dir():
-            return MemorySource(path.name, read_crops(iterate_lmdb(path), size, rules, path)[0])
-        return MemorySource(path.parent.name, read_label_file(path, size, rules)[0])
+            return MemorySource(path.name, read_crops(iterate_lmdb(path), size, rules, path, alterations)[0])
+        return MemorySource(path.parent.name, read_label_file(path, size, rules, alterations)[0])
 
     def _lazy(self, crops: int) -> bool:
         if self.args.lazy is not None:
@@ -293,6 +305,12 @@ class DataBuilder:
         height, width = self.config.img_size
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return rand_augments(self.args) or crops * height * width * 3 > MEMORY_SHARE * memory
+
+
+def tell_alterations(name: str, alterations: Alterations) -> None:
+    """Tell what the labels of a source lose to the charset, if anything, and how to keep it."""
+    if told := str(alterations):
+        print(f"{name}: {told}; to keep them: {add_option(alterations.characters())}", file=sys.stderr)
 
 
 def split_weight(word: str) -> tuple[str, float]:

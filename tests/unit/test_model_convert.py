@@ -9,9 +9,10 @@ import pytest
 from model import convert
 from model.archives import iterate_lmdb
 from model.charsets import PRINTABLE
+from model.crop_sets import crop_sets
 from model.data import read_lmdb
 from model.errors import DataError
-from model.label_files import find_label_files, read_labels
+from model.label_files import count_labels, find_label_files, read_labels
 from tests.unit.test_model_data import png
 
 
@@ -50,6 +51,86 @@ def test_text_files_may_have_the_forms_of_others(tmp_path: Path) -> None:
         ("/images/x y.png", 'tab wins, "ha"'),
         ("/images/lone.png", ""),
     ]
+
+
+FORMS: list[tuple[str, str, list[tuple[str, str]]]] = [
+    ("gt.txt", '\ufeffword.png, "(412\\")"\na.png, "Genaxis Show"\n', [("word.png", '(412")'), ("a.png", "Genaxis Show")]),
+    ("gt.txt", r'a.png, "C:\\temp\new \"x\\\\y\""', [("a.png", r'C:\temp\new "x\\y"')]),
+    ("gt.txt", 'a b.png, "\\\\"\nb.png, ""\n', [("a b.png", "\\"), ("b.png", "")]),
+    ("gt.txt", 'a.png,"x"\na.png,  "y, \\"z"  \n', [("a.png", "x"), ("a.png", 'y, "z')]),
+    ("gt.txt", "a.png, two words\nb.png,1,5\n", [("a.png", "two words"), ("b.png", "1,5")]),
+    ("gt.txt", 'a.png,Latin,Hello\nb.png,Arabic,1,5\nc.png,None,"x"\n', [("a.png", "Hello"), ("b.png", "1,5"), ("c.png", "x")]),
+    ("gt.txt", "a.png,Latin,Hello\nb.png,Greek,x\n", [("a.png", "Latin,Hello"), ("b.png", "Greek,x")]),
+    ("gt.txt", "a b.png;two words;x\nb.JPG; 5\n", [("a b.png", "two words;x"), ("b.JPG", "5")]),
+    ("gt.txt", 'filename;words\n"a.png";"say ""x"""\n', [("a.png", 'say "x"')]),
+    ("gt.txt", "a.png|x\nb.png|y z\n", [("a.png", "x"), ("b.png", "y z")]),
+    ("labels.tsv", "a.png;x\nb.png;y\n", [("a.png", "x"), ("b.png", "y")]),
+    ("labels.tsv", "a.png two words\nb.png y\n", [("a.png", "two words"), ("b.png", "y")]),
+    ("labels.tsv", "a.png,x\nb.png,y\n", [("a.png", "x"), ("b.png", "y")]),
+    ("rec_gt.txt", "crops/a_0.jpg\ttwo words\ncrops/b.jpg\t[5]\n", [("crops/a_0.jpg", "two words"), ("crops/b.jpg", "[5]")]),
+    ("mj.txt", "./3/7/8_slink_71711.jpg 71711\n./3/1_A_2.jpg 2\n", [("3/7/8_slink_71711.jpg", "slink"), ("3/1_A_2.jpg", "A")]),
+    ("mj.txt", "./3/7/18_slink_71711.jpg\n./3/1_A_2.jpg\n", [("3/7/18_slink_71711.jpg", "slink"), ("3/1_A_2.jpg", "A")]),
+    ("gt.txt", "182_slinking_71711.jpg 71711\n1_A_2.jpg 3\n", [("182_slinking_71711.jpg", "71711"), ("1_A_2.jpg", "3")]),
+    ("labels.csv", "a.png;two, words\r\nb.png;y\r\n", [("a.png", "two, words"), ("b.png", "y")]),
+    ("labels.csv", "filename;words\na b.png;x\n", [("a b.png", "x")]),
+    ("labels.csv", "a.png\tx\nb.png\ty,z\n", [("a.png", "x"), ("b.png", "y,z")]),
+    ("labels.csv", 'Label,Image Path\n"x, y",a.png\n', [("a.png", "x, y")]),
+    ("labels.csv", ",filename,width,words\n0,a.png,20,x\n1,b.png,20,\n", [("a.png", "x"), ("b.png", "")]),
+    ("labels.csv", "a.png,x,,\nb.png,y\n", [("a.png", "x"), ("b.png", "y")]),
+    ("labels.json", '{"a.png": "two words", "b.png": "\\"\\u00a3"}', [("a.png", "two words"), ("b.png", '"£')]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "rows"), FORMS)
+def test_forms_of_others_are_recognised(tmp_path: Path, name: str, content: str, rows: list[tuple[str, str]]) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8", newline="")
+    found = [(file.path.relative_to(tmp_path).as_posix(), file.label) for file in read_labels(tmp_path / name)]
+    assert found == rows
+    assert count_labels(tmp_path / name) >= len(rows)
+
+
+def test_doctr_keeps_its_images_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(png(1))
+    (tmp_path / "labels.json").write_text('{"a.png": "one"}')
+    assert convert.main([str(tmp_path), str(tmp_path / "out")]) == 0
+    assert list(iterate_lmdb(tmp_path / "out")) == [(png(1), "one")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("Label.txt", 'a.jpg\t[{"transcription": "x", "points": [[0, 0]]}]\n', "PaddleOCR's labels for detection"),
+        ("labels.json", '{"a.png": {"img_dimensions": [1, 2], "polygons": [[[0, 0]]]}}', "docTR's labels for detection"),
+        ("labels.json", '[{"file": "a.png", "text": "x"}]', "is not one object of file names and texts"),
+        ("labels.json", '{"a.png": 5}', "is not one object of file names and texts"),
+        ("labels.json", '{"a.png": "x"', "is no JSON file"),
+        ("labels.json", "[" * 100_000, "is no JSON file"),
+        ("labels.txt", '{"file": "a.png", "text": "x"}\n', "holds JSON objects"),
+        ("labels.tsv", "a.png\nb.png\n", "have no tab between path and text (the first is 'a.png')"),
+        ("gt.txt", "one\ntwo\n", "have nothing between path and text (the first is 'one')"),
+        ("labels.csv", "one\ntwo\n", "has no two columns in its first line, 'one'"),
+        ("labels.csv", "a.png,x\nb.png,hello, world\n", "line 2 of {file} has 3 columns, not 2: put a text"),
+        ("labels.csv", "filename,words\nb.png,1,5\n", "line 2 of {file} has 3 columns, not 2: put a text"),
+    ],
+)
+def test_forms_that_are_no_labels_of_words_are_named(
+    tmp_path: Path, name: str, content: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(content)
+    assert convert.main([str(tmp_path / name), str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert told.replace("{file}", str(tmp_path / name)) in error
+    assert str(tmp_path / name) in error
+    assert "Traceback" not in error
+
+
+def test_a_file_of_labels_with_another_name_is_pointed_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train_list.txt").write_text("a.png\tx\n")
+    assert convert.main([str(tmp_path), str(tmp_path / "out")]) == 2
+    assert "if train_list.txt is one, give the file itself" in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"if train_list\.txt is one, give the file itself"):
+        crop_sets(tmp_path)
 
 
 def test_labels_that_are_not_utf8_are_told(tmp_path: Path) -> None:

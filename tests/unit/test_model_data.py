@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.archives import Archive
 from model.charsets import DIGITS_AND_LOWERCASE, PRINTABLE
 from model.data import Crops, DataError, concatenate, find_lmdb, iterate_lmdb, read_lmdb, read_synthetic
+from model.labels import LabelRules
 from model.preprocess import resize
+from model.stored import open_stored
 from model.stream import BatchStream
 
 
@@ -60,9 +63,6 @@ def test_lmdb_errors_name_the_cause(tmp_path: Path) -> None:
         next(iterate_lmdb(tmp_path))
     with pytest.raises(DataError, match=r"no LMDB archive"):
         find_lmdb(tmp_path)
-    folder = write_lmdb(tmp_path / "short", [(png(1), "a")], count=2)
-    with pytest.raises(DataError, match="crop 2 of 2 is missing"):
-        list(iterate_lmdb(folder))
     (tmp_path / "junk").mkdir()
     (tmp_path / "junk" / "data.mdb").write_bytes(b"junk" * 5000)
     with pytest.raises(DataError, match="damaged or no LMDB"):
@@ -71,6 +71,62 @@ def test_lmdb_errors_name_the_cause(tmp_path: Path) -> None:
         read_lmdb(write_lmdb(tmp_path / "odd", [(png(1), "ж")]), (32, 128), PRINTABLE, 25)
     with pytest.raises(DataError, match="no rendered crops"):
         read_synthetic(tmp_path)
+
+
+def put(folder: Path, **values: bytes | None) -> Path:
+    """Set or delete keys of an archive, `_` for `-`."""
+    with lmdb.open(str(folder), map_size=1 << 22) as archive, archive.begin(write=True) as transaction:
+        for name, value in values.items():
+            key = name.replace("_", "-").encode()
+            if value is None:
+                transaction.delete(key)
+            else:
+                transaction.put(key, value)
+    return folder
+
+
+def test_crops_that_are_missing_or_have_no_label_that_can_be_read_are_left_out(tmp_path: Path) -> None:
+    folder = write_lmdb(tmp_path / "set", [(png(index), f"w{index}") for index in range(5)], count=7)
+    put(folder, image_000000001=None, label_000000003=None, label_000000004="é".encode("latin-1"))
+    assert [label for _, label in iterate_lmdb(folder)] == ["w0", "w1", None, None, "w4", None, None]
+    for keep_empty in (False, True):
+        found, left_out = read_lmdb(folder, (32, 128), PRINTABLE, 25, keep_empty=keep_empty)
+        assert (found.labels, left_out) == (["w1", "w4"], 5)
+    # Decoded when needed: the label of the first is there, its image is found missing when it is asked for.
+    source = open_stored(folder, (32, 128), LabelRules(PRINTABLE, 25))
+    assert len(source) == 3
+    assert source.crops(np.array([0, 1, 2]), None, [()] * 3).labels == ["w1", "w1", "w4"]
+    assert source.broken == 1
+
+
+@pytest.mark.parametrize("stored", [b" 2\n", b"2\r\n", b"\t2", b"000002", b"2"])
+def test_the_count_of_crops_may_have_whitespace_around_it(tmp_path: Path, stored: bytes) -> None:
+    folder = put(write_lmdb(tmp_path / "set", [(png(1), "a"), (png(2), "b")]), num_samples=stored)
+    assert [label for _, label in iterate_lmdb(folder)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        (None, "no count at the key 'num-samples'"),
+        (b"", "holds '', which is not a number of crops"),
+        (b"-2", "holds '-2'"),
+        (b"2.0", "holds '2.0'"),
+        (b"two", "holds 'two'"),
+        ("٢".encode(), r"holds '\\u0662'"),
+        (b"\xff\x00\x1b[31m", "which is not a number of crops"),
+        (b"\x02\0\0\0", "which is not a number of crops"),
+        (b"x" * 9999, "holds 'xxxxxxxxxxxxxxxxxxxx'"),
+        (b"999999999", "tells of 999999999 crops, but the archive has 5 entries"),
+        (b"9" * 9999, "tells of 99999999999999999999... crops"),
+    ],
+)
+def test_a_count_of_crops_that_is_none_is_told(tmp_path: Path, stored: bytes | None, told: str) -> None:
+    folder = put(write_lmdb(tmp_path / "set", [(png(1), "a"), (png(2), "b")]), num_samples=stored)
+    with pytest.raises(DataError, match=told) as raised:
+        Archive(folder)
+    assert str(raised.value).isascii()
+    assert "\x1b" not in str(raised.value)
 
 
 def test_archives_are_found_recursively(tmp_path: Path) -> None:

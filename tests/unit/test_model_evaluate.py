@@ -23,7 +23,7 @@ from model.evaluation import Rules, Scoring, run
 from model.labels import clean_label
 from model.reader import Picture, Reading
 from model.synth.dataset import ShardError
-from tests.unit.test_model_data import png, write_lmdb
+from tests.unit.test_model_data import png, put, write_lmdb
 
 
 class FakeReader:
@@ -112,6 +112,42 @@ def test_crops_without_text_count_on_request(tmp_path: Path, capsys: pytest.Capt
     printed = capsys.readouterr().out
     assert printed.index("| empty ") < printed.index("| words ") < printed.index("| 0 ") < printed.index("| 1-3 ")
     assert evaluated(tmp_path, FakeReader(texts))[1][0].combined().crops == 1
+
+
+def test_missing_crops_and_labels_that_are_not_utf8_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_lmdb(tmp_path / "set", [(png(0), "a"), (png(0), "b"), (png(0), "c")], count=5)
+    put(folder, image_000000002=None, label_000000003=b"\xff")
+    _, [scoring] = evaluated(tmp_path, FakeReader([("a", 1.0)]))
+    assert (scoring.combined().crops, scoring.combined().accuracy) == (1, 100.0)
+    assert "left out 1 broken, 3 whose label is missing or not UTF-8" in capsys.readouterr().err
+
+
+def test_labels_that_a_test_charset_alters_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ["£12.50", "£5", "café", "it's", "ABC", "£", "a b"]
+    write_lmdb(tmp_path / "set", [(png(index), label) for index, label in enumerate(labels)])
+    texts = [("12.50", 0.9), ("£5", 0.9), ("café", 0.9), ("its", 0.9), ("abc", 0.9), ("", 0.9), ("ab", 0.9)]
+    reader = FakeReader(texts)
+    reader.charset = CHARSETS["94"] + "£"
+    args, scorings = evaluated(tmp_path, reader, "--charset", "94", "36", "model", "--json", str(tmp_path / "a.json"))
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "set, charset 94: left out 1 without a character of the test charset"
+    assert told[1] == (
+        "set, charset 94: 4 labels lost characters that the charset has not: '£' U+00A3 POUND SIGN 3 times, ' ' U+0020 SPACE "
+        "once; 1 label had characters folded: 'é'->'e' once; crops are scored without them (the model can give 1 of these "
+        "characters: --charset model counts them; for the model to give them: parseq-train --add-characters ' é')"
+    )
+    # Without the pound sign 12.50 is what the label says, and so is 5: that is why it must be told.
+    assert [(scoring.combined().crops, scoring.combined().altered) for scoring in scorings] == [(6, 4), (6, 5), (7, 2)]
+    assert scorings[0].combined().accuracy == pytest.approx(100 * 4 / 6)
+    assert scorings[2].combined().accuracy == pytest.approx(100 * 3 / 7)
+    evaluate.report(args, reader, scorings)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].endswith("| Label Length | Altered labels |")
+    assert printed[3].endswith("|              4 |")
+    content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["charsets"][0]
+    assert content["combined"]["altered"] == content["datasets"][0]["altered"] == 4
+    assert content["lost"] == {"set": {"£": 3, " ": 1}}
+    assert content["folded"] == {"set": [{"from": "é", "to": "e", "count": 1}]}
 
 
 def test_several_charsets_are_scored_from_one_reading(tmp_path: Path) -> None:
