@@ -14,11 +14,11 @@ from tests.reliability.besiegers import HALF, LIST, MUTE, PIPELINING, Seen
 from tests.reliability.memory import MIB
 from tests.reliability.siege import KINDS, PROMISED, READ, Findings, Phase
 
-SHORT = ["--phase-s", "6", "--rounds", "2", "--scale", "0.2", "--min-share", "0.95", "--max-slowdown", "15"]
+SHORT = "--phase-s 6 --rounds 2 --rate 8 --scale 0.2 --min-share 0.6 --max-slowdown 30 --busy-machine"
 
 
 def test_good_requests_are_served_beside_many_attackers_at_once() -> None:
-    command = [sys.executable, "-m", "tests.reliability.siege", *SHORT]
+    command = [sys.executable, "-m", "tests.reliability.siege", *SHORT.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(f"| {kind} | " in done.stdout for kind in (PIPELINING, MUTE, HALF, LIST))
@@ -46,6 +46,15 @@ def test_its_complaints() -> None:
     assert len(slow.complaints(PROMISED)) == 1
     calm = Findings(90 * MIB, [phase(10.0, answers=Counter({READ: 299, "503": 1}))], [phase(10.0)], [Seen()])
     assert len(calm.complaints(PROMISED)) == 1
+
+
+def test_on_a_busy_machine_the_share_is_that_of_calm_phases() -> None:
+    calm, worse = Counter({READ: 150, "429": 150}), Counter({READ: 140, "429": 160})
+    findings = Findings(90 * MIB, [phase(10.0, answers=calm)], [phase(10.0, answers=calm)], [Seen()])
+    assert findings.complaints(replace(PROMISED, busy_machine=True)) == []
+    assert len(findings.complaints(PROMISED)) == 2
+    findings.besieged[0].answers = worse
+    assert len(findings.complaints(replace(PROMISED, busy_machine=True))) == 1
 
 
 def test_what_was_never_read_has_no_latency_to_be_proud_of() -> None:
