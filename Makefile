@@ -23,7 +23,7 @@ PIP := -m pip --disable-pip-version-check --quiet install
 .PHONY: help serve dev test lint format export train evaluate benchmark convert render clean
 .PHONY: verify-gpu-placement verify-images verify-dashboard
 .PHONY: fuzz hostile sbom
-.PHONY: api-fuzz overload soak rolling-restart
+.PHONY: api-fuzz overload siege soak rolling-restart
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ api-fuzz: $(DEV_READY) ## Post thousands of cases to every endpoint, from the Op
 
 overload: $(DEV_READY) ## Offer four and ten times what the service can do; needs h2load (nghttp2-client)
 	$(DEV_BIN)/python -m tests.reliability.overload $(ARGS)
+
+siege: $(DEV_READY) ## Besiege the service with many attackers at once, beside good traffic; five minutes, wants a quiet machine
+	$(DEV_BIN)/python -m tests.reliability.siege $(ARGS)
 
 soak: $(DEV_READY) ## Half an hour of mixed traffic with faults: make soak ARGS='--minutes 10'
 	$(DEV_BIN)/python -m tests.reliability.soak $(ARGS)

@@ -3,11 +3,16 @@
 Nothing here imports torch, `model/`, or anything of `export/` but `export.artifact`, the contract.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+import export  # noqa: F401 - first of all: it tells ONNX Runtime not to call home
 
-import export.artifact  # noqa: F401 - first of all: the package `export` tells ONNX Runtime not to call home
 
-try:
-    __version__ = version("parseq-service")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0.0.0"
+def __getattr__(name: str) -> str:
+    # Looked up when it is asked for: until this package is imported, a signal may end the process in Python's own way.
+    if name != "__version__":
+        raise AttributeError(name)
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("parseq-service")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0.0.0"

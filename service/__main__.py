@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from service import early_signals
+
+if __name__ == "__main__":  # `service.entry` does it for the console script
+    early_signals.hold()
+
 import argparse
 import logging
 import os
@@ -24,6 +29,7 @@ from service.heap import return_large_blocks
 from service.http_protocol import protocol_for
 from service.logs import configure_logging
 from service.open_files import allow_connections
+from service.request_context import outside_requests
 from service.runtime import Runtime
 
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -50,7 +56,7 @@ class Server(uvicorn.Server):
         self._runtime.drain()
         if self.should_exit:
             self.force_exit = True
-            logger.warning("told to stop a second time: requests in flight are dropped")
+            outside_requests(logger.warning, "told to stop a second time: requests in flight are dropped")
             # It would report the tasks that it leaves behind as errors, each with a traceback.
             logging.getLogger("uvicorn.error").disabled = True
         super().handle_exit(sig, frame)
@@ -111,7 +117,7 @@ def _serve(settings: Settings) -> int:
 
 
 def _handle_signals(server: Server, runtime: Runtime) -> None:
-    """Exit with 0 on SIGTERM and SIGINT, and reload the artifact on SIGHUP.
+    """Exit with 0 on SIGTERM and SIGINT, and reload the artifact on SIGHUP, also on one that came earlier.
 
     uvicorn has handlers of its own while it runs, and raises the signal that stopped it once more at the end, under the
     handlers it found: the default ones would turn a clean stop into a kill.
@@ -124,6 +130,8 @@ def _handle_signals(server: Server, runtime: Runtime) -> None:
     signal.signal(signal.SIGINT, stop)
     if hasattr(signal, "SIGHUP"):  # which Windows has not
         signal.signal(signal.SIGHUP, lambda _signal, _frame: runtime.ask_to_reload())
+    if early_signals.release():
+        runtime.ask_to_reload()
 
 
 def _listen(host: str, port: int) -> socket.socket:

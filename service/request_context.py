@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import random
 import re
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -43,6 +44,15 @@ class RequestContext:
 
 current_request: Final[ContextVar[RequestContext | None]] = ContextVar("current_request", default=None)
 """The request that the running task serves. Threads do not see it: they are handed the context itself."""
+
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+def outside_requests(call: Callable[_Parameters, _Result], *values: _Parameters.args, **named: _Parameters.kwargs) -> _Result:
+    """Call for what is no request's business, though it may come up amid one: log lines of it carry no id."""
+    return Context().run(call, *values, **named)
 
 
 def context_of(headers: list[tuple[bytes, bytes]]) -> RequestContext:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
 
 from service.artifact import LoadedArtifact, load_artifact
 from service.config import Settings
@@ -122,17 +124,22 @@ class Runtime:
         return self._drain_started_s
 
     def ask_to_reload(self) -> None:
-        """Reload soon. From a signal handler."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self.reload)
+        """Reload soon. From a signal handler, which runs amid whatever request is being served: what it begins is not of it."""
+        if self._loop is None:
+            self._reload_again = True
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the server has stopped
+            self._loop.call_soon_threadsafe(self.reload, context=Context())
 
     def reload(self) -> None:
         """Begin to serve the artifact file as it is now; the present model goes on until the new one is warm, or if it fails.
 
-        On the event loop. Does nothing while the server is not ready. While it reloads, it does so once more afterwards: the
-        file may have changed since it was read.
+        On the event loop. During the warm-up, or while it reloads, it does so once more afterwards: the file may have changed
+        since it was read. A server that is stopping does nothing.
         """
-        if not self.ready:
+        if not self._warm and self._drain_started_s is None:
+            self._reload_again = True
+        elif not self.ready:
             logger.warning("not reloading: the server is not ready")
         elif self._reload is not None and not self._reload.done():
             self._reload_again = True
@@ -144,7 +151,7 @@ class Runtime:
         return f"{self.model.describe()}, {self.artifact.topology.decode_threads} decode threads"
 
     def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(work, context=Context())  # log lines name no request
         self._tasks.add(task)  # the loop alone would not keep it
         task.add_done_callback(self._tasks.discard)
         return task
@@ -167,6 +174,8 @@ class Runtime:
         settings = self.settings
         dog = Watchdog(lambda: self.model, settings.self_check_interval_s, settings.stuck_after_s, self.metrics, self._give_up)
         self._begin(dog.watch())
+        if self._reload_again:
+            self.reload()
 
     async def _replace_model(self) -> None:
         self._reload_again = True

@@ -91,7 +91,7 @@ def test_it_starts_the_service_without_a_shell_and_ends_it_in_peace(path: Path) 
     *init, command = one(stage, "ENTRYPOINT").exec_form
     assert init == ["/usr/bin/tini", "--"]
     assert any("apt-get install" in each.value and " tini" in each.value for each in stage)
-    assert PROJECT["scripts"][command] == "service.__main__:main"
+    assert PROJECT["scripts"][command] == "service.entry:serve"
     assert one(stage, "STOPSIGNAL").value == "SIGTERM"
     assert not [instruction for instruction in stage if instruction.name == "CMD"], "it would be taken for options"
 

@@ -132,6 +132,44 @@ def test_a_second_signal_ends_the_drain(tmp_path: Path) -> None:
         assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
+def test_a_pause_of_the_whole_process_is_no_run_that_hangs(tmp_path: Path) -> None:
+    artifact = write_artifact(tmp_path / "endless.onnx", work=ENDLESS)
+    stuck_after_s = 4
+    with running(artifact, tmp_path / "log", **PATIENT, stuck_after_s=stuck_after_s, self_check_interval_s=0) as server:
+
+        async def scenario() -> list[int]:
+            async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
+                url = f"{server.url}/v1/recognize"
+                posts = [asyncio.ensure_future(client.post(url, content=png_of("a"), headers=PNG)) for _ in range(12)]
+                while await asyncio.to_thread(server.metric, "parseq_crops_admitted_total") < 12:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                server.process.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(1.5 * stuck_after_s)
+                assert not all(post.done() for post in posts)  # one is being read
+                server.process.send_signal(signal.SIGCONT)
+                return [response.status_code for response in await asyncio.gather(*posts)]
+
+        assert asyncio.run(scenario()) == [200] * 12
+        assert server.terminate() == 0
+        assert "unhealthy" not in server.log.read_text()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
+def test_what_is_logged_of_signals_names_no_request(tmp_path: Path) -> None:
+    artifact = named(tmp_path / "toy.onnx", "first")
+
+    with running(artifact, tmp_path / "log") as server:
+        for number in range(10):
+            named(artifact, f"m{number}")
+            # The signal then interrupts what the event loop does for this request, or what is left of it.
+            httpx.get(f"{server.url}/readyz", headers={"x-request-id": "somebody"})
+            server.process.send_signal(signal.SIGHUP)
+            wait_for(server, f"reloaded: model m{number} ")
+        assert server.terminate() == 0
+        assert "somebody" not in server.log.read_text()
+
+
 def test_a_server_that_breaks_ends_with_exit_code_4_and_one_line(tmp_path: Path) -> None:
     artifact = write_artifact(tmp_path / "toy.onnx")
     done = subprocess.run(

@@ -4,8 +4,9 @@ over.
     python -m tests.reliability.overload --seconds 30 --factors 4 10
 
 h2load (Debian: nghttp2-client) offers the load, since a client in Python could not without taking the server's cores.
-Ends with exit code 1 when a request is lost or answered with anything but 200 and 429, when it takes longer than a
-second to be well again, or when memory grows.
+Ends with exit code 1 when a request is lost or answered with anything but 200 and 429, when refusals or answers come late,
+when too little of the capacity is left for reading, when it takes longer than a second to be well again, or when memory
+grows.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from benchmarks.serving.arithmetic import percentile
 from benchmarks.serving.artifacts import crop_files, made_up_artifact, single_requests
 from benchmarks.serving.client import Address
 from benchmarks.serving.loads import ClosedLoop, seconds_until_answered
-from service.config import BUNDLED_ARTIFACT
+from service.config import BUNDLED_ARTIFACT, Settings
 from tests.integration.server import ServerProcess, running
 from tests.reliability.memory import MIB, resident_bytes
 
@@ -39,6 +40,14 @@ CAPACITY_CLIENTS = 8
 CAPACITY_S = 5.0
 MAX_RECOVERY_S = 1.0
 MAX_GROWTH_MIB = 16.0
+BUDGET_S = Settings.model_fields["max_queue_wait_ms"].default / 1000
+"""Who would have to wait for longer is refused."""
+MAX_REFUSAL_BUDGETS = 0.5
+"""p99 of refusals, in budgets: one that takes as long as the wait it spares is worth nothing."""
+MAX_READ_BUDGETS = 2.0
+"""p99 of what is read: a budget, its run and the way back."""
+MIN_GOODPUT = 0.5
+"""Of the capacity that is still read while the rest is refused, which takes part of the same cores."""
 OK, BUSY = 200, 429
 
 
@@ -64,11 +73,27 @@ class Overload:
             found.append(f"answers other than 200 and 429: {unexpected}")
         if not self.statuses[OK] or not self.statuses[BUSY]:
             found.append(f"it was no overload: {self.statuses}")
+        for what, latencies_s, budgets in (
+            ("refusals", self.refused_s, MAX_REFUSAL_BUDGETS),
+            ("answers", self.read_s, MAX_READ_BUDGETS),
+        ):
+            p99_s = percentile(latencies_s, 0.99) or 0.0
+            if p99_s > budgets * BUDGET_S:
+                found.append(
+                    f"p99 of {what} is {p99_s:.2f} s, more than {budgets:g} of the {BUDGET_S:g} s of PARSEQ_MAX_QUEUE_WAIT_MS"
+                )
+        if self.goodput < MIN_GOODPUT:
+            found.append(f"{self.goodput:.2f} of the capacity was read, less than {MIN_GOODPUT:g}")
         if self.recovery_s is None or self.recovery_s > MAX_RECOVERY_S:
             found.append(f"well again after {self.recovery_s} s")
         if self.after_mib - self.before_mib > MAX_GROWTH_MIB:
             found.append(f"memory grew from {self.before_mib:.0f} to {self.after_mib:.0f} MiB")
         return [f"{self.factor:g}x: {complaint}" for complaint in found]
+
+    @property
+    def goodput(self) -> float:
+        """What was read, as a share of what can be."""
+        return self.statuses[OK] / self.seconds / self.capacity_per_s
 
     def row(self) -> str:
         read, refused = self.statuses[OK], self.statuses[BUSY]
@@ -82,7 +107,7 @@ class Overload:
             f"{self.factor:g}x",
             f"{sum(self.statuses.values()) / self.seconds:.0f}",
             f"{read / self.seconds:.0f}",
-            f"{read / self.seconds / self.capacity_per_s:.2f}",
+            f"{self.goodput:.2f}",
             p50, p99, str(refused), refused_p50, refused_p99, recovery, f"{self.before_mib:.0f}", f"{self.after_mib:.0f}",
         ]  # fmt: skip
         return "| " + " | ".join(cells) + " |"

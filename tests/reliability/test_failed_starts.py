@@ -73,6 +73,15 @@ def test_a_file_of_keys_that_is_a_folder(tmp_path: Path) -> None:
     assert f"PARSEQ_API_KEYS_FILE={tmp_path}" in one_line(artifact, api_keys_file=tmp_path)
 
 
+def test_a_file_of_keys_that_is_a_pipe_or_has_quotation_marks(tmp_path: Path) -> None:
+    artifact = write_artifact(tmp_path / "toy.onnx")
+    pipe, quoted = tmp_path / "pipe", tmp_path / "quoted"
+    os.mkfifo(pipe)
+    quoted.write_text("# ours\n'a-key-of-more-than-16-characters'\n")
+    assert "is a pipe, not a file" in one_line(artifact, api_keys_file=pipe)
+    assert "line 2 begins or ends with a quotation mark" in one_line(artifact, api_keys_file=quoted)
+
+
 def test_without_any_folder_to_write_to_it_starts_all_the_same(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()

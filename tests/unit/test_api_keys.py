@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
+import socket
+import stat
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
+import service.key_file
 from service.api_keys import LOOK_EVERY_S, ApiKeys
 from service.errors import UNAUTHORIZED, Problem, StartupError
+from service.key_file import MAX_FILE_BYTES
+from service.request_context import RequestContext, current_request
 from tests.fakes import FakeClock, request, toy_runtime, with_client
 from tests.toy_artifact import png_of
 
@@ -83,7 +92,7 @@ def test_keys_are_rotated_without_a_restart(file: Path) -> None:
     assert not passes(keys, x_api_key=FIRST)
 
 
-@pytest.mark.parametrize("text", ["", "short\n", "sha256:abc\n"])
+@pytest.mark.parametrize("text", ["short\n", "sha256:abc\n", '"third-key-0123456789"\n', "third-key-0123456789\0\n"])
 def test_a_file_that_cannot_be_used_changes_nothing(file: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     keys = ApiKeys(file, clock)
@@ -94,6 +103,214 @@ def test_a_file_that_cannot_be_used_changes_nothing(file: Path, text: str, caplo
     file.unlink()
     clock.advance(LOOK_EVERY_S)
     assert passes(keys, x_api_key=FIRST)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# none left\n", "\ufeff\r\n"])
+def test_a_file_without_a_key_revokes_them_all(file: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    keys = ApiKeys(file, clock)
+    file.write_text(text)
+    for _ in range(3):
+        clock.advance(LOOK_EVERY_S)
+        assert not passes(keys, x_api_key=FIRST)
+        assert not passes(keys, x_api_key="")
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "nobody may pass" in caplog.text
+    file.write_text(FIRST)
+    clock.advance(LOOK_EVERY_S)
+    assert passes(keys, x_api_key=FIRST)
+
+
+def test_a_file_that_becomes_readable_later_is_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    keys = ApiKeys(file, clock)
+    replace(file, "third-key-0123456789\n")
+    with monkeypatch.context() as forbidden:
+
+        def denied(_path: Path, _flags: int) -> int:
+            raise PermissionError(13, "Permission denied")
+
+        forbidden.setattr(service.key_file.os, "open", denied)  # whoever runs the tests may be allowed to read everything
+        clock.advance(LOOK_EVERY_S)
+        assert passes(keys, x_api_key=FIRST)
+    clock.advance(LOOK_EVERY_S)
+    assert passes(keys, x_api_key="third-key-0123456789")  # pragma: allowlist secret
+    assert not passes(keys, x_api_key=FIRST)
+
+
+def test_a_change_that_leaves_size_and_times_as_they_were_is_seen(file: Path) -> None:
+    file.write_text(FIRST)
+    clock = FakeClock()
+    keys = ApiKeys(file, clock)
+    before = file.stat()
+    changed = FIRST.replace("f", "F")
+    file.write_text(changed)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    clock.advance(LOOK_EVERY_S)
+    assert passes(keys, x_api_key=changed)
+    assert not passes(keys, x_api_key=FIRST)
+
+
+def test_a_file_that_stays_wrong_is_told_once_and_once_more_when_it_is_wrong_otherwise(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    content = file.read_text()
+    clock = FakeClock()
+    keys = ApiKeys(file, clock)
+
+    def look_often() -> list[str]:
+        caplog.clear()
+        for _ in range(5):
+            clock.advance(LOOK_EVERY_S)
+            assert passes(keys, x_api_key=FIRST)
+        return [record.levelname for record in caplog.records]
+
+    assert look_often() == []
+    file.unlink()
+    assert look_often() == ["ERROR"]
+    file.write_text("short\n")
+    assert look_often() == ["ERROR"]
+    file.write_text(content)
+    assert look_often() == ["INFO"]
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+def link_to_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def write_too_much(path: Path) -> None:
+    with path.open("wb") as stream:
+        stream.truncate(MAX_FILE_BYTES + 1)
+
+
+def write_utf_16(path: Path) -> None:
+    path.write_text(FIRST, encoding="utf-16")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (make_folder, "is a folder, not a file"),
+        (make_pipe, "is a pipe, not a file"),
+        (make_socket, "is a socket, not a file"),
+        (link_to_device, "is a device, not a file"),
+        (link_to_itself, "cannot be read"),
+        (write_too_much, "is larger than 1048576 bytes"),
+        (write_utf_16, "is not UTF-8 text"),
+    ],
+)
+def test_what_is_no_file_of_keys_is_told_at_once(
+    tmp_path: Path, file: Path, make: Callable[[Path], None], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = tmp_path / "other"
+    make(other)
+    with pytest.raises(StartupError, match=told):
+        ApiKeys(other)
+    clock = FakeClock()
+    keys = ApiKeys(file, clock)
+    file.unlink()
+    file.symlink_to(other)
+    clock.advance(LOOK_EVERY_S)
+    assert passes(keys, x_api_key=FIRST)
+    assert told in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+def test_a_pipe_in_the_place_of_the_file_that_was_looked_at_keeps_nobody_waiting(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def swapped(path: Path, flags: int) -> int:
+        file.unlink()
+        os.mkfifo(file)
+        return real(path, flags)
+
+    monkeypatch.setattr(service.key_file.os, "open", swapped)
+    with pytest.raises(StartupError, match="is a pipe"):
+        ApiKeys(file)
+    assert stat.S_ISFIFO(file.stat().st_mode)
+
+
+@pytest.mark.parametrize("written", ["\ufeff{}", "{}\r\n", "\ufeff# ours\r\n \t{}\t \r\n\r\n", "{}\r", "\r{}"])
+def test_ends_of_lines_and_a_byte_order_mark_are_no_part_of_a_key(tmp_path: Path, written: str) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(written.format(FIRST).encode())
+    assert passes(ApiKeys(path), x_api_key=FIRST)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '"{}"',
+        "'{}'",
+        "`{}`",
+        '"{}',
+        "{}'",
+        'KEY="{}"',
+        '"{}",',
+        "\u201c{}\u201d",
+        "{}\x0b{}",
+        "{}\u2028{}",
+        "{}\xa0",
+        "{}\x85",
+        "{}\0",
+    ],
+)
+def test_what_only_looks_like_a_key_is_told_with_its_line(tmp_path: Path, written: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text("# ours\n" + SECOND + "\n" + written.format(FIRST, FIRST), encoding="utf-8")
+    with pytest.raises(StartupError, match=r"line 3 (is no key|begins or ends with a quotation mark)") as told:
+        ApiKeys(path)
+    assert FIRST not in str(told.value)
+
+
+@pytest.mark.parametrize("prefix", ["sha256:", "SHA256:"])
+def test_digests_may_be_written_in_capitals(tmp_path: Path, prefix: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text(prefix + hashlib.sha256(SECOND.encode()).hexdigest().upper())
+    assert passes(ApiKeys(path), x_api_key=SECOND)
+
+
+def test_what_is_logged_of_the_file_names_no_request(file: Path) -> None:
+    seen: list[object] = []
+
+    class Catcher(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(current_request.get())
+
+    clock = FakeClock()
+    keys = ApiKeys(file, clock)
+    logger, catcher = logging.getLogger("service.api_keys"), Catcher()
+    logger.addHandler(catcher)
+    token = current_request.set(RequestContext("somebody"))
+    try:
+        file.unlink()
+        clock.advance(LOOK_EVERY_S)
+        assert passes(keys, x_api_key=FIRST)
+    finally:
+        current_request.reset(token)
+        logger.removeHandler(catcher)
+    assert seen == [None]
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "short\n", "sha256:abc\n", "with a space inside it\n"])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -16,8 +19,13 @@ from service.config import Settings
 from service.engine.topology import Topology
 from service.errors import NOT_ALIVE, StartupError
 from service.known_answer import KnownAnswer
+from service.logs import FORMAT, RequestFormatter
+from service.metrics import Metrics
+from service.request_context import RequestContext, current_request
 from service.runtime import Runtime
-from tests.fakes import FakeSession, LaneKilled, read_toy, serving, toy_runtime, toy_settings, until
+from service.served_model import ServedModel
+from service.watchdog import Watchdog
+from tests.fakes import FakeClock, FakeSession, LaneKilled, read_toy, serving, toy_runtime, toy_settings, until
 from tests.toy_artifact import METADATA, pixels_of, png_of
 
 OFTEN_S = 0.001
@@ -110,6 +118,96 @@ def test_a_self_check_that_never_ends_is_noticed() -> None:
 
     asyncio.run(scenario())
     assert told == ["the known crop has not been read within 0.05 s (PARSEQ_STUCK_AFTER_S)"]
+
+
+class Lanes:
+    """What a watchdog sees of an engine."""
+
+    alive = True
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.run_began_s: float | None = None
+
+    @property
+    def longest_run_s(self) -> float:
+        return 0.0 if self.run_began_s is None else self.clock() - self.run_began_s
+
+
+class Dog:
+    """A watchdog that looks every second, as long as it is not kept from it."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.lanes = Lanes(self.clock)
+        model = cast(ServedModel, SimpleNamespace(engine=self.lanes))
+        self.dog = Watchdog(lambda: model, 0, 60, Metrics(), lambda _reason: None, self.clock)
+        self.dog.look(1)
+
+    def looks_for(self, seconds: int) -> str | None:
+        for _ in range(seconds):
+            self.clock.advance(1)
+            if (reason := self.dog.look(1)) is not None:
+                return reason
+        return None
+
+    def looks_after_a_pause_of(self, seconds: float) -> str | None:
+        self.clock.advance(seconds)
+        return self.dog.look(1)
+
+
+STUCK = "an inference run has not ended within 60 s (PARSEQ_STUCK_AFTER_S)"
+
+
+def test_a_pause_of_the_whole_process_is_no_time_of_a_run() -> None:
+    dog = Dog()
+    dog.lanes.run_began_s = dog.clock()
+    assert dog.looks_for(30) is None
+    assert dog.looks_after_a_pause_of(75) is None
+    assert dog.looks_for(25) is None
+    assert dog.looks_after_a_pause_of(3600) is None
+    assert dog.looks_for(10) == STUCK  # it is, all the same
+
+
+def test_a_run_that_began_after_a_pause_has_no_more_time_than_others() -> None:
+    dog = Dog()
+    assert dog.looks_after_a_pause_of(75) is None
+    dog.lanes.run_began_s = dog.clock()
+    assert dog.looks_for(60) is None
+    assert dog.looks_for(1) == STUCK
+
+
+def test_a_pause_amid_a_look_is_none_of_the_run_either() -> None:
+    dog = Dog()
+    dog.lanes.run_began_s = dog.clock()
+
+    class Paused(Lanes):
+        @property
+        def longest_run_s(self) -> float:
+            before = super().longest_run_s
+            self.clock.advance(75)
+            return before
+
+    dog.lanes.__class__ = Paused
+    assert dog.looks_for(1) is None
+    dog.lanes.__class__ = Lanes
+    assert dog.looks_for(57) is None
+    assert dog.looks_for(5) == STUCK
+
+
+def test_looks_that_are_always_late_still_find_a_run_that_hangs() -> None:
+    dog = Dog()
+    dog.lanes.run_began_s = dog.clock()
+    assert any(dog.looks_after_a_pause_of(4) == STUCK for _ in range(70))
+
+
+def test_a_self_check_is_not_charged_with_a_pause() -> None:
+    dog = Dog()
+    dog.dog._check_started_s = dog.clock()
+    assert dog.looks_for(30) is None
+    assert dog.looks_after_a_pause_of(75) is None
+    assert dog.looks_for(25) is None
+    assert dog.looks_for(10) == "the known crop has not been read within 60 s (PARSEQ_STUCK_AFTER_S)"
 
 
 def test_a_lane_that_dies_ends_the_process() -> None:
@@ -257,3 +355,68 @@ def test_no_request_is_lost_by_reloads() -> None:
             assert names >= {"first", "m0"}
 
     asyncio.run(scenario())
+
+
+def test_a_reload_asked_for_before_the_model_is_warm_comes_after_its_warm_up() -> None:
+    first = FakeSession()
+    first.gate.clear()
+    runtime = reloadable(first, named("second", FakeSession()))
+    runtime.ask_to_reload()  # before the server runs
+
+    async def scenario() -> None:
+        async with serving(runtime, wait=False) as client:
+            await asyncio.to_thread(first.wait_entered)  # its warm-up
+            runtime.ask_to_reload()
+            assert not runtime.ready
+            first.gate.set()
+            await until(lambda: runtime.artifact.metadata.model_name == "second")
+            assert await model_of(client) == "second"
+
+    asyncio.run(scenario())
+    assert runtime.metrics.reloads.labels("done")._value.get() == 1
+
+
+def test_a_reload_asked_for_after_the_end_is_let_go() -> None:
+    runtime = reloadable(FakeSession())
+
+    async def scenario() -> None:
+        async with serving(runtime):
+            pass
+
+    asyncio.run(scenario())
+    runtime.ask_to_reload()
+
+
+def test_what_is_logged_of_a_reload_names_no_request(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    formatter = RequestFormatter(FORMAT)
+    lines: list[str] = []
+
+    class Catcher(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(formatter.format(record))
+
+    catcher = Catcher()
+    logging.getLogger("service.runtime").addHandler(catcher)
+    runtime = reloadable(FakeSession(), StartupError("no artifact there"), named("second", FakeSession()))
+
+    def ask_amid_a_request(ask: Callable[[], None]) -> None:
+        current_request.set(RequestContext("somebody"))
+        ask()
+
+    async def scenario() -> None:
+        async with serving(runtime):
+            Context().run(ask_amid_a_request, runtime.ask_to_reload)
+            await until(lambda: any("was not reloaded" in line for line in lines))
+            Context().run(ask_amid_a_request, runtime.reload)
+            await until(lambda: any("reloaded: model second" in line for line in lines))
+            runtime.drain()
+            Context().run(ask_amid_a_request, runtime.ask_to_reload)
+            await until(lambda: any("not reloading" in line for line in lines))
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        logging.getLogger("service.runtime").removeHandler(catcher)
+    assert lines
+    assert not [line for line in lines if "somebody" in line]

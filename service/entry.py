@@ -1,0 +1,13 @@
+"""The console script `parseq-serve`. It takes signals first and imports afterwards, which needs a second or so."""
+
+from __future__ import annotations
+
+from service.early_signals import hold
+
+
+def serve() -> int:
+    """`parseq-serve`; returns its exit code."""
+    hold()
+    from service.__main__ import main
+
+    return main()
