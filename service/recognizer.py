@@ -203,9 +203,12 @@ class Recognizer:
         self, item: Item, source: Source, admitted_s: float, context: RequestContext | None, light: bool
     ) -> bool:
         """On a decode thread; `False`, and nothing done, for an image that is not `light` though it must be."""
-        if light and len(source.content) > LIGHT_BYTES:
-            return False
-        return self._decode(item, source, admitted_s, context, self._light_limits if light else self._limits)
+        if not light:
+            return self._decode(item, source, admitted_s, context, self._limits)
+        if len(source.content) <= LIGHT_BYTES and self._decode(item, source, admitted_s, context, self._light_limits):
+            return True
+        self._engine.put_off(item)
+        return False
 
     def _too_heavy(self, item: Item, wait_s: float) -> None:
         """On a decode thread: turn away a large picture that others like it would keep waiting for too long."""

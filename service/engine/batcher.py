@@ -189,6 +189,11 @@ class Engine:
             now_s = self._clock()
             return self._scheduler.refusal_of(n_items, bulk, now_s + timeout_s, now_s, client)
 
+    def put_off(self, item: Item) -> None:
+        """Tell that the image of an admitted single crop will take long to decode, so that others are not predicted to wait."""
+        with self._condition:
+            self._scheduler.put_off(item)
+
     def submit(self, item: Item, crop: Crop) -> None:
         """Queue the decoded crop of an admitted item."""
         with self._condition:

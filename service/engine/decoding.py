@@ -24,8 +24,6 @@ from service.engine.queue import BULK_EVERY
 SENT_BACK: Final = 4.0
 LEARNING_WEIGHT: Final = 0.1
 """Share of an image's deviation that moves what is expected of those of its class."""
-MAX_DEVIATION: Final = 2.0
-"""An image counts as this many times slower than expected, at most, in what is expected of others."""
 MIN_DECODE_S: Final = 1e-4
 MAX_STRETCH: Final = 16.0
 """Threads are taken to have at least this part of a core."""
@@ -91,6 +89,7 @@ class _Line:
         """Of requests with images that have not begun."""
         self.unfinished: set[DecodeRequest] = set()
         self.n_waiting = 0
+        self.n_learnt = 0
         self.typical_s = 0.0
         """Processor time of an image."""
         self.stretch = 1.0
@@ -123,10 +122,11 @@ class _Line:
 
     def learn(self, cpu_s: float, wall_s: float) -> None:
         """An image took that long."""
-        highest_s = MAX_DEVIATION * max(MIN_DECODE_S, self.typical_s)
-        self.typical_s += LEARNING_WEIGHT * (min(highest_s, cpu_s) - self.typical_s)
+        self.n_learnt += 1
+        weight = max(LEARNING_WEIGHT, 1 / self.n_learnt)
+        self.typical_s += weight * (cpu_s - self.typical_s)
         stretch = min(MAX_STRETCH, max(1.0, wall_s / max(cpu_s, MIN_DECODE_S)))
-        self.stretch += LEARNING_WEIGHT * (stretch - self.stretch)
+        self.stretch += weight * (stretch - self.stretch)
 
     def ahead_s(self, client: Hashable, urgency: float) -> float:
         """Processor time that goes before a newcomer: its client's more urgent requests, and as much of each other client."""

@@ -154,6 +154,14 @@ class DeadlineQueue:
             held = self._held[item.client] = {False: 0, True: 0}
         held[item.bulk] += 1
 
+    def put_off(self, item: Item) -> None:
+        """Count a single crop as bulk until it is decoded: others do not wait for it meanwhile."""
+        if item.stage is Stage.DECODING and not item.counts_as_bulk:
+            item.put_off = True
+            for places in (self._reserved, self._held[item.client]):
+                places[False] -= 1
+                places[True] += 1
+
     def push(self, item: Item, now_s: float) -> None:
         """Turn the item's reserved slot into a waiting item.
 
@@ -162,7 +170,12 @@ class DeadlineQueue:
         """
         if item.stage is not Stage.DECODING:
             raise ValueError("this item has no reserved slot")
-        self._reserved[item.bulk] -= 1
+        self._reserved[item.counts_as_bulk] -= 1
+        if item.put_off:
+            item.put_off = False
+            held = self._held[item.client]
+            held[True] -= 1
+            held[False] += 1
         item.stage, item.enqueued_s = Stage.WAITING, now_s
         self._arrivals += 1
         item.arrival = self._arrivals
@@ -172,7 +185,7 @@ class DeadlineQueue:
     def remove(self, item: Item) -> None:
         """End an item wherever it is, and give back the slot it may hold."""
         if item.stage is Stage.DECODING:
-            self._reserved[item.bulk] -= 1
+            self._reserved[item.counts_as_bulk] -= 1
             self._give_back(item)
         elif item.stage is Stage.WAITING:
             self._leave(item, Stage.ENDED)
@@ -241,7 +254,7 @@ class DeadlineQueue:
 
     def _give_back(self, item: Item) -> None:
         held = self._held[item.client]
-        held[item.bulk] -= 1
+        held[item.counts_as_bulk] -= 1
         if not held[False] and not held[True]:
             del self._held[item.client]
 

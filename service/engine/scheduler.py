@@ -162,6 +162,10 @@ class Scheduler:
             self._queue.reserve(item)
             item.admitted_s = now_s
 
+    def put_off(self, item: Item) -> None:
+        """The image of a single crop will take long to decode: until then the crop is not ahead of others."""
+        self._queue.put_off(item)
+
     def submit(self, item: Item, crop: Crop, now_s: float) -> bool:
         """Queue the decoded crop of an admitted item; `False` when the item has ended meanwhile."""
         if item.stage is not Stage.DECODING:

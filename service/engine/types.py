@@ -78,6 +78,14 @@ class Item:
     arrival: int = 0
     """Position among all items that were ever queued."""
 
+    put_off: bool = False
+    """Whether it is a single crop that counts as bulk, since its image will take long to decode."""
+
+    @property
+    def counts_as_bulk(self) -> bool:
+        """Which of the two classes its slot is counted in."""
+        return self.bulk or self.put_off
+
     @property
     def pixels(self) -> Crop:
         """The decoded crop of an item that was submitted."""
