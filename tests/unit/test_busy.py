@@ -35,7 +35,7 @@ class Request:
             name.replace("_", "-"): value for name, value in headers.items()
         }
         pairs = [(name.encode(), value.encode()) for name, value in given.items() if value]
-        self.scope = {"type": "http", "method": "POST", "path": PATH, "query_string": b"", "headers": pairs}
+        self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": PATH, "query_string": b"", "headers": pairs}
         self.sent: list[Any] = []
         self._body = body
         self._body_given = False
@@ -186,3 +186,51 @@ def test_a_refusal_is_logged_for_debugging_only(caplog: pytest.LogCaptureFixture
     [line] = [record for record in caplog.records if record.name == "service.busy"]
     assert line.levelno == logging.DEBUG
     assert "/v1/recognize: 429" in line.getMessage()
+
+
+def from_address(request: Request, address: str) -> Request:
+    request.scope["client"] = (address, 50000)
+    return request
+
+
+@pytest.mark.parametrize("content_type", ["image/png", FORM, JSON])
+def test_who_holds_all_places_is_told_so_and_somebody_else_is_let_in(content_type: str) -> None:
+    async def scenario(app: App) -> None:
+        hog = [asyncio.ensure_future(from_address(Request(png_of("b")), "10.0.0.1").to(app)) for _ in range(4)]
+        await asyncio.sleep(0)
+        full = await from_address(Request(content_type=content_type), "10.0.0.1").to(app)
+        assert "PARSEQ_MAX_QUEUE_ITEMS" in full.expect(errors.QUEUE_FULL)["detail"]
+        modest = asyncio.ensure_future(from_address(Request(png_of("c")), "10.0.0.2").to(app))
+        await asyncio.sleep(0)
+        told = await from_address(Request(content_type=content_type), "10.0.0.1").to(app)
+        assert "this client has used its share" in told.expect(errors.QUEUE_FULL)["detail"]
+        for waiting in [*hog, modest]:
+            assert not waiting.done()
+            waiting.cancel()
+            await waiting
+
+    budgets = {
+        "max_queue_wait_ms": 60_000.0, "request_timeout_ms": 60_000.0,
+        "max_batch_queue_wait_ms": 60_000.0, "batch_timeout_ms": 60_000.0,
+    }  # fmt: skip
+    text = while_busy(scenario, max_queue_items=4, max_crops_per_request=4, **budgets).metrics.render().decode()
+    assert 'parseq_crops_refused_total{reason="client_share"} 1.0' in text
+    assert 'parseq_crops_refused_total{reason="queue_full"} 1.0' in text
+    assert "parseq_crops_admitted_total 6.0" in text
+
+
+def test_a_client_waits_for_its_own_and_not_for_all_that_others_have() -> None:
+    async def scenario(app: App) -> None:
+        hog = [asyncio.ensure_future(from_address(Request(png_of("b")), "10.0.0.1").to(app)) for _ in range(3)]
+        await asyncio.sleep(0)
+        late = await from_address(Request(), "10.0.0.1").to(app)
+        assert "PARSEQ_MAX_QUEUE_WAIT_MS" in late.expect(errors.QUEUE_FULL)["detail"]
+        modest = asyncio.ensure_future(from_address(Request(png_of("c")), "10.0.0.2").to(app))
+        await asyncio.sleep(0)
+        for waiting in [*hog, modest]:
+            assert not waiting.done()
+            waiting.cancel()
+            await waiting
+
+    # Three of the hog's and what runs take 8 s before the fourth begins; the other's comes after one of them.
+    while_busy(scenario, max_queue_wait_ms=10_900.0, request_timeout_ms=60_000.0)
