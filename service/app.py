@@ -54,7 +54,7 @@ class App:
                 await RequestIds(self._turn_away(problem))(scope, receive, send)
                 return
         if _asks_to_recognize(scope):
-            mark_client(scope, client or self._address_of(scope))
+            mark_client(scope, client if client is not None else self._address_of(scope))
             if await self._doorman.refuses(scope, send):
                 return
         await self._serve(scope, receive, send)
