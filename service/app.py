@@ -18,10 +18,9 @@ from service.api_keys import ApiKeys
 from service.bodies import invalid_request
 from service.busy import Doorman
 from service.client_address import ClientAddresses
-from service.clients import mark_client
 from service.errors import Problem
 from service.recognize import RECOGNIZE_PATHS, RecognizeEndpoint
-from service.request_context import RequestIds
+from service.request_context import CLIENT_KEY, RequestIds
 from service.routes import build_router
 from service.runtime import Runtime
 
@@ -54,15 +53,12 @@ class App:
                 await RequestIds(self._turn_away(problem))(scope, receive, send)
                 return
         if _asks_to_recognize(scope):
-            mark_client(scope, client if client is not None else self._address_of(scope))
+            if client is None and (peer := scope.get("client")) is not None:  # a socket in the file system has no address
+                client = self._addresses.client_of(peer[0], scope["headers"])
+            scope[CLIENT_KEY] = client
             if await self._doorman.refuses(scope, send):
                 return
         await self._serve(scope, receive, send)
-
-    def _address_of(self, scope: Scope) -> str | None:
-        """The client by address, where no key tells who it is; `None` behind a socket without one."""
-        peer = scope.get("client")
-        return self._addresses.client_of(peer[0], scope["headers"]) if peer else None
 
     def _turn_away(self, problem: Problem) -> ASGIApp:
         self._metrics.problem_told(problem.kind.slug)

@@ -16,14 +16,13 @@ from typing import Final
 from starlette.types import Message, Scope, Send
 
 from service.bodies import BodyForm, form_of
-from service.clients import client_of
 from service.config import Settings
 from service.engine.batcher import Engine
 from service.engine.types import QueueFullError, Refusal
 from service.errors import PROBLEM_MEDIA_TYPE, QUEUE_FULL, Problem
 from service.logs import CONTEXT_KEY
 from service.metrics import Metrics
-from service.request_context import GUARDS, REQUEST_ID_HEADER, context_of
+from service.request_context import CLIENT_KEY, GUARDS, REQUEST_ID_HEADER, context_of
 from service.timeouts import wanted_timeout_ms
 
 _DOCUMENT_HEAD: Final = Problem(QUEUE_FULL, "").body()[: -len(b'"}')]
@@ -69,7 +68,7 @@ class Doorman:
         """
         started_s = time.monotonic()
         headers = dict(scope["headers"])
-        told = self._refusal_of(headers, client_of(scope))
+        told = self._refusal_of(headers, scope.get(CLIENT_KEY))
         if told is None:
             return False
         context = context_of(scope["headers"])

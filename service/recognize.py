@@ -18,9 +18,9 @@ from starlette.types import Receive, Scope, Send
 
 from service import answers, errors
 from service.bodies import BodyLimits, Crops, invalid_request, read_crops
-from service.clients import client_of
 from service.errors import ClientLeftError, Problem
 from service.recognizer import CropResult
+from service.request_context import CLIENT_KEY
 from service.runtime import Runtime
 from service.timeouts import wanted_timeout_ms
 
@@ -83,7 +83,7 @@ class RecognizeEndpoint:
         configured_ms = settings.request_timeout_ms if len(crops.sources) == 1 else settings.batch_timeout_ms
         model = self._runtime.model  # the one that reads the crops, whatever is loaded meanwhile
         results = await model.recognizer.recognize(
-            crops.sources, min(wanted_ms, configured_ms) / 1000, lambda: _client_left(receive), client_of(scope)
+            crops.sources, min(wanted_ms, configured_ms) / 1000, lambda: _client_left(receive), scope.get(CLIENT_KEY)
         )
         total_s = time.monotonic() - started_s
         self._metrics.recognition_duration.observe(total_s)

@@ -156,7 +156,7 @@ class DeadlineQueue:
 
     def put_off(self, item: Item) -> None:
         """Count a single crop as bulk until it is decoded: others do not wait for it meanwhile."""
-        if item.stage is Stage.DECODING and not item.counts_as_bulk:
+        if item.stage is Stage.DECODING and not item.bulk and not item.put_off:
             item.put_off = True
             for places in (self._reserved, self._held[item.client]):
                 places[False] -= 1
@@ -170,7 +170,7 @@ class DeadlineQueue:
         """
         if item.stage is not Stage.DECODING:
             raise ValueError("this item has no reserved slot")
-        self._reserved[item.counts_as_bulk] -= 1
+        self._reserved[item.bulk or item.put_off] -= 1
         if item.put_off:
             item.put_off = False
             held = self._held[item.client]
@@ -185,7 +185,7 @@ class DeadlineQueue:
     def remove(self, item: Item) -> None:
         """End an item wherever it is, and give back the slot it may hold."""
         if item.stage is Stage.DECODING:
-            self._reserved[item.counts_as_bulk] -= 1
+            self._reserved[item.bulk or item.put_off] -= 1
             self._give_back(item)
         elif item.stage is Stage.WAITING:
             self._leave(item, Stage.ENDED)
@@ -254,7 +254,7 @@ class DeadlineQueue:
 
     def _give_back(self, item: Item) -> None:
         held = self._held[item.client]
-        held[item.counts_as_bulk] -= 1
+        held[item.bulk or item.put_off] -= 1
         if not held[False] and not held[True]:
             del self._held[item.client]
 

@@ -103,7 +103,8 @@ class Scheduler:
         singles, others = queue.held(False), queue.held(True)
         if others and queue.bulk_precedes(deadline_s):  # old, or its client is in a hurry: how much of it is not worth counting
             singles, others = singles + others, 0
-        load = Load(singles, others, self._running, self._busy_lanes, self._decoding.backlog_s(bulk))
+        decode_s = self._decoding.backlog_s(bulk) if singles or others else 0.0
+        load = Load(singles, others, self._running, self._busy_lanes, decode_s)
         return predict(load, n_items, bulk, self.cost, self._limits.lanes)
 
     # -- What happens to items ----------------------------------------------------------------------------------------

@@ -82,11 +82,6 @@ class Item:
     """Whether it is a single crop that counts as bulk, since its image will take long to decode."""
 
     @property
-    def counts_as_bulk(self) -> bool:
-        """Which of the two classes its slot is counted in."""
-        return self.bulk or self.put_off
-
-    @property
     def pixels(self) -> Crop:
         """The decoded crop of an item that was submitted."""
         if self.crop is None:

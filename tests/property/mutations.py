@@ -34,7 +34,7 @@ MUTATIONS = (
     ("queue.py", "first[0] <= now_s", "first[0] < now_s", "an item expires a moment late"),
     (
         "queue.py",
-        "self._reserved[item.counts_as_bulk] -= 1\n            self._give_back(item)\n        elif",
+        "self._reserved[item.bulk or item.put_off] -= 1\n            self._give_back(item)\n        elif",
         "self._give_back(item)\n        elif",
         "a slot is lost by an early end",
     ),

@@ -8,6 +8,7 @@ import logging
 import re
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from service import errors
 from service.app import App
 from service.errors import Kind
+from service.request_context import CLIENT_KEY
 from service.runtime import Runtime
 from service.timeouts import TIMEOUT_HEADER
 from tests.fakes import FakeSession, serving, toy_runtime
@@ -186,6 +188,29 @@ def test_a_refusal_is_logged_for_debugging_only(caplog: pytest.LogCaptureFixture
     [line] = [record for record in caplog.records if record.name == "service.busy"]
     assert line.levelno == logging.DEBUG
     assert "/v1/recognize: 429" in line.getMessage()
+
+
+def test_an_api_key_tells_clients_apart_and_an_address_where_none_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"{'a' * 16}\n{'b' * 16}\n")
+
+    def client_of(runtime: Runtime, address: str, **headers: str) -> object:
+        request = from_address(Request(**headers), address)
+        request.scope["path"] = "/recognize"
+        app = App(runtime)
+
+        async def refuses(_scope: object, _send: object) -> bool:
+            return True
+
+        app._doorman.refuses = refuses  # type: ignore[method-assign,assignment]
+        asyncio.run(request.to(app))  # type: ignore[arg-type]
+        return request.scope.get(CLIENT_KEY)
+
+    keyed, open_to_all = toy_runtime(api_keys_file=tmp_path / "keys"), toy_runtime(trusted_proxies="10.0.0.0/8")
+    first, again, second = (client_of(keyed, address, x_api_key=key * 16) for address, key in ("1a", "2a", "1b"))
+    assert first == again != second
+    assert client_of(keyed, "1", x_api_key="c" * 16) is None
+    assert client_of(open_to_all, "192.0.2.1") == client_of(open_to_all, "10.0.0.1", x_forwarded_for="192.0.2.1") == "192.0.2.1"
+    assert client_of(open_to_all, "192.0.2.1", x_forwarded_for="192.0.2.7") == "192.0.2.1"
 
 
 def from_address(request: Request, address: str) -> Request:
