@@ -70,8 +70,8 @@ class Settings(BaseSettings):
         512,
         ge=1,
         le=100_000,
-        description="Crops being decoded or waiting, at most, and half as many more of clients that hold less than their share; beyond "
-        "it requests are refused with 429.",
+        description="Crops being decoded or waiting, at most, and half as many more of clients that hold less than their "
+        "share; beyond it requests are refused with 429.",
     )
     max_queue_wait_ms: float = Field(
         1000,
