@@ -58,7 +58,7 @@ MUTATIONS = (
     ("scheduler.py", "or self._queue.bulk_is_due or", "or", "no share of bulk in short batches"),
     ("scheduler.py", "n_items + 1) <= longest_s", "n_items + 1) <= 9 * longest_s", "bulk makes long runs beside single crops"),
     ("scheduler.py", "now_s - self._single_seen_s > BULK_YIELDS_S", "True", "bulk does not yield"),
-    ("scheduler.py", "lacking > 0", "lacking > 1", "one item too many is let in"),
+    ("queue.py", "lacking <= 0", "lacking <= 1", "one item too many is let in"),
     ("scheduler.py", "self._running -= n_items", "pass", "runs that are over count"),
     ("scheduler.py", "self._busy_lanes -= 1", "pass", "a lane never becomes free"),
     ("scheduler.py", "item.outcome = Outcome.EXPIRED", "pass", "an expired item has no outcome"),

@@ -127,6 +127,14 @@ def test_places_are_shared_when_they_are_short() -> None:
         queue.reserve(new_item(client="late"))
 
 
+def test_who_holds_nothing_may_have_one_request_larger_than_its_share() -> None:
+    queue = queue_of(*(new_item(client=client) for client in "ab" * 6), capacity=12)
+    assert queue.share_of("c", 5) == 4
+    assert queue.has_room("c", 5)
+    queue.reserve(new_item(client="c"))
+    assert not queue.has_room("c", 4)
+
+
 def test_who_leaves_is_forgotten() -> None:
     items = [new_item(client=client) for client in range(5)]
     queue = queue_of(*items)
