@@ -48,11 +48,14 @@ class ApiKeys:
         if not self._digests:
             raise StartupError(f"PARSEQ_API_KEYS_FILE={path} holds no key: write one in each line")
 
-    def check(self, headers: Mapping[bytes, bytes]) -> None:
+    def check(self, headers: Mapping[bytes, bytes]) -> bytes:
         """Let a request pass.
 
         Args:
             headers: Of the request, names in lower case.
+
+        Returns:
+            The SHA-256 digest of its key, which tells its client from others.
 
         Raises:
             Problem: it has no key, or one that is not in the file.
@@ -68,6 +71,7 @@ class ApiKeys:
         # All of them, and each in the same time: how long it takes says nothing about the keys.
         if not sum([hmac.compare_digest(digest, known) for known in self._digests]):
             raise _unauthorized("The API key is not one of this server's.")
+        return digest
 
     def _look(self) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -17,10 +17,11 @@ from service import __version__, errors, openapi
 from service.api_keys import ApiKeys
 from service.bodies import invalid_request
 from service.busy import Doorman
+from service.client_address import ClientAddresses
 from service.docs_page import add_docs
 from service.errors import Problem
 from service.recognize import RECOGNIZE_PATHS, RecognizeEndpoint
-from service.request_context import RequestIds
+from service.request_context import CLIENT_KEY, RequestIds
 from service.routes import build_router
 from service.runtime import Runtime
 
@@ -35,6 +36,7 @@ class App:
 
     def __init__(self, runtime: Runtime) -> None:
         self._keys = ApiKeys(runtime.settings.api_keys_file) if runtime.settings.api_keys_file else None
+        self._addresses = ClientAddresses(runtime.settings.trusted_proxies)
         self._metrics = runtime.metrics
         self._doorman = Doorman(lambda: runtime.engine, runtime.settings, runtime.metrics)
         self._recognize = RecognizeEndpoint(runtime)
@@ -44,14 +46,20 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event."""
         # Before the doorman: who has no key learns nothing, not even that the server is busy.
+        client: Hashable = None
         if self._keys is not None and _wants_key(scope):
             try:
-                self._keys.check(dict(scope["headers"]))
+                client = self._keys.check(dict(scope["headers"]))
             except Problem as problem:
                 await RequestIds(self._turn_away(problem, scope))(scope, receive, send)
                 return
-        if not _asks_to_recognize(scope) or not await self._doorman.refuses(scope, send):
-            await self._serve(scope, receive, send)
+        if _asks_to_recognize(scope):
+            if client is None and (peer := scope.get("client")) is not None:  # a socket in the file system has no address
+                client = self._addresses.client_of(peer[0], scope["headers"])
+            scope[CLIENT_KEY] = client
+            if await self._doorman.refuses(scope, send):
+                return
+        await self._serve(scope, receive, send)
 
     def _turn_away(self, problem: Problem, scope: Scope) -> ASGIApp:
         self._metrics.problem_told(problem.kind.slug)

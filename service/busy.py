@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Final
 
 from starlette.types import Message, Scope, Send
@@ -22,7 +22,7 @@ from service.engine.types import QueueFullError, Refusal
 from service.errors import PROBLEM_MEDIA_TYPE, QUEUE_FULL, Problem
 from service.logs import CONTEXT_KEY
 from service.metrics import Metrics
-from service.request_context import GUARDS, REQUEST_ID_HEADER, context_of
+from service.request_context import CLIENT_KEY, GUARDS, REQUEST_ID_HEADER, context_of
 from service.timeouts import wanted_timeout_ms
 
 _DOCUMENT_HEAD: Final = Problem(QUEUE_FULL, "").body()[: -len(b'"}')]
@@ -38,6 +38,8 @@ def busy_detail(error: QueueFullError, n_items: int) -> tuple[str, int]:
     retry_after_s = max(1, math.ceil(error.retry_after_s))
     if error.refusal is Refusal.QUEUE_FULL:
         reason = f"The queue has no room for {n_items} more crops (PARSEQ_MAX_QUEUE_ITEMS)."
+    elif error.refusal is Refusal.CLIENT_SHARE:
+        reason = f"Others wait too, and this client has used its share of the queue: no room for {n_items} more of its crops."
     else:
         name = "PARSEQ_MAX_QUEUE_WAIT_MS" if n_items == 1 else "PARSEQ_MAX_BATCH_QUEUE_WAIT_MS"
         reason = f"It would wait {1000 * error.wait_s:.0f} ms, longer than its deadline or {name} allows."
@@ -66,7 +68,7 @@ class Doorman:
         """
         started_s = time.monotonic()
         headers = dict(scope["headers"])
-        told = self._refusal_of(headers)
+        told = self._refusal_of(headers, scope.get(CLIENT_KEY))
         if told is None:
             return False
         context = context_of(scope["headers"])
@@ -82,7 +84,7 @@ class Doorman:
             logger.debug(line, *values, extra={CONTEXT_KEY: context})
         return True
 
-    def _refusal_of(self, headers: Mapping[bytes, bytes]) -> tuple[QueueFullError, int] | None:
+    def _refusal_of(self, headers: Mapping[bytes, bytes], client: Hashable) -> tuple[QueueFullError, int] | None:
         """The refusal, and the number of crops it is about."""
         form = form_of(headers, self._settings.max_body_bytes)
         if form is None:
@@ -91,13 +93,15 @@ class Doorman:
             wanted_ms = wanted_timeout_ms(headers)
         except Problem:
             return None
-        refusal = self._engine().refusal_of(1, False, min(wanted_ms, self._settings.request_timeout_ms) / 1000)
+        timeout_s = min(wanted_ms, self._settings.request_timeout_ms) / 1000
+        refusal = self._engine().refusal_of(1, False, timeout_s, client)
         if refusal is None:
             return None
         if form is BodyForm.RAW:
             return refusal, 1
         # How many crops there are is not known yet: no to all requests that it may be, the smallest ones included.
-        as_bulk = self._engine().refusal_of(2, True, min(wanted_ms, self._settings.batch_timeout_ms) / 1000)
+        timeout_s = min(wanted_ms, self._settings.batch_timeout_ms) / 1000
+        as_bulk = self._engine().refusal_of(2, True, timeout_s, client)
         if as_bulk is None:
             return None
         return (as_bulk, 2) if form is BodyForm.JSON else (refusal, 1)

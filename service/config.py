@@ -58,7 +58,10 @@ class Settings(BaseSettings):
         0, ge=0, le=1024, description="Crops in one inference run, at most; 0: tuned, or 8 on a CPU and 64 on a GPU."
     )
     decode_threads: int = Field(
-        0, ge=0, le=64, description="Threads that decode images; 0: half the allotted cores, at least 1."
+        0,
+        ge=0,
+        le=64,
+        description="Threads that decode images, besides one for small single crops; 0: half the allotted cores, at least 1.",
     )
     max_queue_delay_ms: float = Field(
         0.0, ge=0, le=1000, description="How long a free lane holds the oldest crop back for company; 0: not at all."
@@ -67,7 +70,8 @@ class Settings(BaseSettings):
         512,
         ge=1,
         le=100_000,
-        description="Crops being decoded or waiting, at most; beyond it requests are refused with 429.",
+        description="Crops being decoded or waiting, at most, and half as many more of clients that hold less than their "
+        "share; beyond it requests are refused with 429.",
     )
     max_queue_wait_ms: float = Field(
         1000,

@@ -97,6 +97,12 @@ class Metrics:
             "Blank crops run with a batch to fill it up to a size the GPU was warmed up for.",
             registry=self.registry,
         )
+        self.decode_waiting = Gauge(
+            "parseq_decode_waiting_images",
+            "Images of admitted crops that wait for a decode thread.",
+            ["kind"],
+            registry=self.registry,
+        )
         self.queue_depth = self._gauge("parseq_queue_depth_crops", "Decoded crops that wait for a lane.")
         self.queue_age = self._gauge("parseq_queue_oldest_age_seconds", "Age of the crop that has waited longest.")
         self.crops_in_flight = self._gauge(
@@ -134,6 +140,11 @@ class Metrics:
         self.queue_age.set_function(lambda: engine().oldest_age_s)
         self.crops_in_flight.set_function(lambda: engine().in_flight)
         self.predicted_wait.set_function(lambda: engine().predicted_wait_s)
+
+    def watch_decoding(self, waiting: Callable[[bool], int]) -> None:
+        """Ask how many images of bulk, and how many others, wait when the metrics are scraped."""
+        self.decode_waiting.labels("bulk").set_function(lambda: waiting(True))
+        self.decode_waiting.labels("single").set_function(lambda: waiting(False))
 
     def observer(self, buckets: Sequence[int]) -> Observer:
         """For an engine whose batches are padded to `buckets`, ascending; none: they are not padded."""

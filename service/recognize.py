@@ -19,6 +19,7 @@ from service.bodies import BodyLimits, Crops, read_crops
 from service.errors import ClientLeftError, Problem
 from service.query import Wishes, read_query
 from service.recognizer import CropResult
+from service.request_context import CLIENT_KEY
 from service.runtime import Runtime
 from service.timeouts import wanted_timeout_ms
 
@@ -78,7 +79,7 @@ class RecognizeEndpoint:
         configured_ms = settings.request_timeout_ms if len(crops.sources) == 1 else settings.batch_timeout_ms
         model = self._runtime.model  # the one that reads the crops, whatever is loaded meanwhile
         results = await model.recognizer.recognize(
-            crops.sources, min(wanted_ms, configured_ms) / 1000, lambda: _client_left(receive)
+            crops.sources, min(wanted_ms, configured_ms) / 1000, lambda: _client_left(receive), scope.get(CLIENT_KEY)
         )
         total_s = time.monotonic() - started_s
         self._metrics.recognition_duration.observe(total_s)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 from export.artifact import ArtifactMetadata
 from service.bodies import Source
@@ -18,8 +21,10 @@ from service.busy import busy_detail
 from service.decode_image import QUICK_PIXELS, decode_base64, decode_image, may_be_quick
 from service.decode_pool import DecodePool
 from service.decode_tokens import Reading, decode_tokens
+from service.engine.admission import PESSIMISM
 from service.engine.batcher import Engine
-from service.engine.types import EngineDownError, Item, Outcome, QueueFullError
+from service.engine.decoding import DecodeRequest, Job
+from service.engine.types import EngineDownError, Item, Outcome, QueueFullError, Refusal
 from service.errors import (
     DEADLINE_EXPIRED,
     IMAGE_TOO_LARGE,
@@ -35,6 +40,10 @@ from service.logs import CONTEXT_KEY
 from service.metrics import Metrics
 from service.preprocess import to_crop
 from service.request_context import RequestContext, current_request
+
+LIGHT_PIXELS: Final = 2**18
+"""Width times height of what is decoded as a word crop is, at most; a larger picture that comes alone waits behind those."""
+LIGHT_BYTES: Final = 2**18
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +90,7 @@ class Recognizer:
         decode_pool: Where images are decoded; its queue is bounded by admission.
         image_limits: What an image may be.
         metrics: Told how long decoding takes.
+        max_wait_s: A large picture that comes alone is turned away when others like it keep it waiting for longer.
         clock: Monotonic, seconds; the engine's.
     """
 
@@ -92,6 +102,7 @@ class Recognizer:
         *,
         image_limits: ImageLimits,
         metrics: Metrics,
+        max_wait_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
@@ -99,11 +110,17 @@ class Recognizer:
         self._decode_pool = decode_pool
         self._limits = image_limits
         self._quick_limits = replace(image_limits, max_pixels=min(QUICK_PIXELS, image_limits.max_pixels))
+        self._light_limits = replace(image_limits, max_pixels=min(LIGHT_PIXELS, image_limits.max_pixels))
+        self._max_wait_s = max_wait_s
         self._metrics = metrics
         self._clock = clock
 
     async def recognize(
-        self, sources: Sequence[Source], timeout_s: float, disconnected: Callable[[], Coroutine[None, None, None]]
+        self,
+        sources: Sequence[Source],
+        timeout_s: float,
+        disconnected: Callable[[], Coroutine[None, None, None]],
+        client: Hashable = None,
     ) -> list[CropResult]:
         """Read all crops of a request: one result for each, in order.
 
@@ -111,6 +128,7 @@ class Recognizer:
             sources: The images.
             timeout_s: Crops not read by then get a `Problem` (504).
             disconnected: Returns when the client has left.
+            client: Whose request it is: clients share what there is.
 
         Raises:
             Problem: the request as a whole is refused (429, 503).
@@ -119,13 +137,16 @@ class Recognizer:
         admitted_s = self._clock()
         waiter = _Waiter(len(sources))
         bulk = len(sources) > 1
-        items = [Item(admitted_s + timeout_s, waiter.item_settled, bulk) for _ in sources]
+        items = [Item(admitted_s + timeout_s, waiter.item_settled, bulk, client) for _ in sources]
         self._admit(items)
+        decoding = None
         if bulk or not self._decode_at_once(items[0], sources[0], admitted_s):
-            context, limits = current_request.get(), self._limits
-            for item, source in zip(items, sources, strict=True):
-                self._decode_pool.submit(partial(self._decode, item, source, admitted_s, context, limits))
-        await self._wait(items, waiter, timeout_s, disconnected)
+            decoding = self._decode_in_turn(items, sources, admitted_s)
+        try:
+            await self._wait(items, waiter, timeout_s, disconnected)
+        finally:
+            if decoding is not None and decoding.jobs:
+                self._decode_pool.drop(decoding)
         return [self._result(item) for item in items]
 
     def _admit(self, items: Sequence[Item]) -> None:
@@ -164,11 +185,35 @@ class Recognizer:
         """On the event loop: decode a crop that takes less time than handing it to a thread; `False` for any other."""
         if isinstance(source.content, str) or not may_be_quick(source.content):
             return False
-        rank, item.decode_rank = item.decode_rank, 1  # it waits for none of the others
-        if self._decode(item, source, admitted_s, None, self._quick_limits):
+        return self._decode(item, source, admitted_s, None, self._quick_limits)
+
+    def _decode_in_turn(self, items: Sequence[Item], sources: Sequence[Source], admitted_s: float) -> DecodeRequest:
+        """Hand the images of a request to the decode threads."""
+        first, context = items[0], current_request.get()
+        jobs: deque[Job] = deque(
+            partial(self._decode_by_weight, item, source, admitted_s, context)
+            for item, source in zip(items, sources, strict=True)
+        )
+        budget_s = min(self._max_wait_s, first.deadline_s - admitted_s)
+        request = DecodeRequest(first.client, first.bulk, first.deadline_s, jobs, budget_s, partial(self._too_heavy, first))
+        self._decode_pool.submit(request)
+        return request
+
+    def _decode_by_weight(
+        self, item: Item, source: Source, admitted_s: float, context: RequestContext | None, light: bool
+    ) -> bool:
+        """On a decode thread; `False`, and nothing done, for an image that is not `light` though it must be."""
+        if not light:
+            return self._decode(item, source, admitted_s, context, self._limits)
+        if len(source.content) <= LIGHT_BYTES and self._decode(item, source, admitted_s, context, self._light_limits):
             return True
-        item.decode_rank = rank
+        self._engine.put_off(item)
         return False
+
+    def _too_heavy(self, item: Item, wait_s: float) -> None:
+        """On a decode thread: turn away a large picture that others like it would keep waiting for too long."""
+        late_s = PESSIMISM * wait_s - self._max_wait_s
+        self._engine.fail(item, _busy(QueueFullError(Refusal.PREDICTED_WAIT, wait_s, late_s), 1))
 
     def _decode(
         self, item: Item, source: Source, admitted_s: float, context: RequestContext | None, limits: ImageLimits

@@ -17,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 REQUEST_ID_HEADER: Final = b"x-request-id"
 TRACEPARENT_HEADER: Final = b"traceparent"
 MAX_REQUEST_ID_LENGTH: Final = 128
+CLIENT_KEY: Final = "parseq.client"
+"""In the scope of a recognition request: whose it is, the digest of an API key or an address, for sharing fairly."""
 
 _SANE_ID: Final = re.compile(rb"[\x21-\x7e]{1,%d}" % MAX_REQUEST_ID_LENGTH)
 _TRACEPARENT: Final = re.compile(

@@ -62,6 +62,7 @@ class Runtime:
         self._decode_pool = DecodePool(artifact.topology.decode_threads)
         self.model = self._serve(artifact)
         self.metrics.watch_engine(lambda: self.model.engine)
+        self.metrics.watch_decoding(self._decode_pool.waiting)
         self.metrics.ready.set_function(lambda: float(self.ready))
         self.metrics.model.info(self.model.labels())
 

@@ -58,6 +58,7 @@ class ServedModel:
             limits,
             deliver=deliver,
             observer=metrics.observer(topology.buckets),
+            decoding=decode_pool,
             lane_niceness=self._lane_niceness(),
             alone=artifact.alone,
         )
@@ -67,6 +68,7 @@ class ServedModel:
             decode_pool,
             image_limits=ImageLimits.of(settings),
             metrics=metrics,
+            max_wait_s=limits.budgets.single_s,
         )
         self._known_answer: KnownAnswer | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -130,8 +130,8 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def new_item(deadline_s: float = 1e12, bulk: bool = False) -> Item:
-    return Item(deadline_s, on_settled=lambda _item: None, bulk=bulk)
+def new_item(deadline_s: float = 1e12, bulk: bool = False, client: Hashable = None) -> Item:
+    return Item(deadline_s, on_settled=lambda _item: None, bulk=bulk, client=client)
 
 
 def toy_settings(**values: Any) -> Settings:

@@ -2,7 +2,8 @@
 
 What is ahead of a request, divided by what the engine gets done per second, is what the request will wait. Ahead of crops
 of a request with several ("bulk") is everything that was admitted; ahead of a single crop are the other single crops, since
-it overtakes bulk, and the share of places that bulk keeps.
+it overtakes bulk, and the share of places that bulk keeps. Of what other clients have, only that counts which they get before
+its turn.
 """
 
 from __future__ import annotations
@@ -15,11 +16,6 @@ from service.engine.queue import BULK_EVERY
 
 PESSIMISM: Final = 1.35
 """A wait is planned to be this much longer than predicted: runs vary, and answers have a way to go after the last run."""
-DECODE_WEIGHT: Final = 0.1
-"""Share of a crop's deviation that moves the expected time to decode one."""
-MAX_DEVIATION: Final = 2.0
-"""A crop counts as this many times slower to decode than expected, at most: one photo must not refuse requests."""
-MIN_DECODE_S: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +26,12 @@ class Load:
     """Admitted and not yet running."""
     bulk: int
     """The same, of requests with several crops."""
-    decoding: int
-    """Those of both that are still being decoded."""
     running: int
     busy_lanes: int
+    decode_s: float = 0.0
+    """Seconds until the decode threads come to the newcomer."""
+    between: int = 0
+    """Bulk of other clients that runs after the first and before the last of the newcomer's items."""
 
     def ahead_of(self, bulk: bool) -> int:
         """Items that will run before a newcomer."""
@@ -63,20 +61,7 @@ class Budgets:
         return self.bulk_s if bulk else self.single_s
 
 
-class DecodePace:
-    """How long the decode threads take per crop while they have work, learnt from how long crops stay with them."""
-
-    def __init__(self) -> None:
-        self.per_item_s = 0.0
-
-    def observe(self, duration_s: float, rank: int) -> None:
-        """A crop was decoded `duration_s` after its admission, as the `rank`-th of those that were being decoded then."""
-        sample_s = duration_s / rank
-        highest_s = MAX_DEVIATION * max(MIN_DECODE_S, self.per_item_s)
-        self.per_item_s += DECODE_WEIGHT * (min(highest_s, sample_s) - self.per_item_s)
-
-
-def predict(load: Load, n_items: int, bulk: bool, cost: CostModel, lanes: int, decode_s: float) -> Prediction:
+def predict(load: Load, n_items: int, bulk: bool, cost: CostModel, lanes: int) -> Prediction:
     """What a request would wait.
 
     Args:
@@ -85,7 +70,6 @@ def predict(load: Load, n_items: int, bulk: bool, cost: CostModel, lanes: int, d
         bulk: Whether other requests' single crops overtake it.
         cost: Of a run.
         lanes: Runs in flight at once.
-        decode_s: Seconds the decode threads take per crop.
 
     Returns:
         The start is 0 when a lane is free for it.
@@ -95,9 +79,9 @@ def predict(load: Load, n_items: int, bulk: bool, cost: CostModel, lanes: int, d
     start_s = 0.0
     if ahead + load.busy_lanes >= lanes:
         # Decoding and inference run at the same time, so the slower of the two decides.
-        start_s = max((ahead + load.running) * per_item_s, load.decoding * decode_s)
+        start_s = max((ahead + load.running) * per_item_s, load.decode_s)
     first_s = start_s + cost.duration_s(min(cost.cap, ahead + n_items))
-    return Prediction(start_s, first_s, first_s + (n_items - 1) * max(per_item_s, decode_s))
+    return Prediction(start_s, first_s, first_s + (n_items - 1 + load.between) * per_item_s)
 
 
 def late_by_s(prediction: Prediction, budget_s: float, deadline_s: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Final
 
 import numpy as np
@@ -20,6 +20,7 @@ from service.engine.scheduler import Limits, Scheduler
 from service.engine.types import (
     Confidences,
     Crop,
+    Decoding,
     EngineDownError,
     InferenceError,
     Item,
@@ -60,6 +61,7 @@ class Engine:
         limits: Lanes, the bounds of the queue, and the budgets of admission.
         deliver: Takes items as they settle, from any thread; it must not block.
         observer: Told what happens, for metrics.
+        decoding: Tells how long newcomers wait to be decoded; `None`: not at all.
         alone: Runs an item that is the only one in the engine; `None`: as any other.
         clock: Monotonic, seconds.
         lane_niceness: By how much lanes give way to other threads when all want a core, as `nice` counts it.
@@ -73,13 +75,14 @@ class Engine:
         *,
         deliver: Callable[[Sequence[Item]], None],
         observer: Observer,
+        decoding: Decoding | None = None,
         alone: Session | None = None,
         clock: Callable[[], float] = time.monotonic,
         lane_niceness: int = 0,
     ) -> None:
         self._session = session
         self._alone = alone
-        self._scheduler = Scheduler(cost, limits)
+        self._scheduler = Scheduler(cost, limits, decoding)
         self._deliver = deliver
         self._observer = observer
         self._clock = clock
@@ -155,7 +158,7 @@ class Engine:
             return self._scheduler.predict(1, bulk=False).start_s
 
     def admit(self, items: Sequence[Item]) -> None:
-        """Let in all items of a request, or none. They have the same deadline and are alike in `bulk`.
+        """Let in all items of a request, or none. They have the same deadline and client, and are alike in `bulk`.
 
         Raises:
             QueueFullError: there is no room for all of them, or they would wait too long.
@@ -171,17 +174,25 @@ class Engine:
             raise
         self._observer.admitted(len(items))
 
-    def refusal_of(self, n_items: int, bulk: bool, timeout_s: float) -> QueueFullError | None:
+    def refusal_of(self, n_items: int, bulk: bool, timeout_s: float, client: Hashable = None) -> QueueFullError | None:
         """Why `admit` would turn away such a request now; `None`: ask `admit`, who decides. Nothing is counted.
 
         Args:
             n_items: Its crops.
             bulk: Whether it has several.
             timeout_s: From now to its deadline.
+            client: Whose it is.
         """
         with self._condition:
+            if not self._accepting:
+                return None
             now_s = self._clock()
-            return self._scheduler.refusal_of(n_items, bulk, now_s + timeout_s, now_s) if self._accepting else None
+            return self._scheduler.refusal_of(n_items, bulk, now_s + timeout_s, now_s, client)
+
+    def put_off(self, item: Item) -> None:
+        """Tell that the image of an admitted single crop will take long to decode, so that others are not predicted to wait."""
+        with self._condition:
+            self._scheduler.put_off(item)
 
     def submit(self, item: Item, crop: Crop) -> None:
         """Queue the decoded crop of an admitted item."""

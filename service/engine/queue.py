@@ -4,6 +4,10 @@ A slot is reserved at admission, before any pixel is decoded, and turns into a w
 Reserved and waiting items count alike against the capacity, so crops still being decoded cannot overfill the queue.
 An item that ends before it is taken (its client left) gives its slot back at once.
 
+Several clients take turns within a class, each with its earliest deadline first, and one client's bulk is not before another
+one's single crops for its deadline. When places run short, each client has a fair share: what nobody wants, others may use, and
+who holds less than its share is let in although others hold all places.
+
 Deadlines alone would let a flood of single crops keep the crops of larger requests ("bulk") waiting until theirs are near.
 So bulk has a minimum share: while any of it waits, it gets at least one in `BULK_EVERY` places in batches.
 """
@@ -11,34 +15,46 @@ So bulk has a minimum share: while any of it waits, it gets at least one in `BUL
 from __future__ import annotations
 
 import heapq
+from collections.abc import Hashable
 from typing import Final
 
+from service.engine.fair_line import MIN_DEAD, FairLine
 from service.engine.types import Item, Stage
 
 BULK_EVERY: Final = 10
-MIN_DEAD: Final = 16
-"""Ended items are swept from a heap when they are this many and more than the others."""
+EXTRA_PLACES: Final = 0.5
+"""So many more places than the capacity, as a part of it, for clients that hold less than their share when all are taken."""
+
+
+def _waits(item: Item) -> bool:
+    return item.stage is Stage.WAITING
 
 
 class _Line:
-    """The items of one class by deadline; equal deadlines in order of arrival."""
+    """The items of one class by deadline, and in the order in which they are taken; equal deadlines in order of arrival."""
 
     def __init__(self) -> None:
         self.heap: list[tuple[float, int, Item]] = []
+        self.turns: FairLine[Item] = FairLine(_waits)
         self.n_waiting = 0
 
     def push(self, item: Item) -> None:
         heapq.heappush(self.heap, (item.deadline_s, item.arrival, item))
+        self.turns.push(item.client, item.deadline_s, item)
         self.n_waiting += 1
 
-    def first(self) -> tuple[float, int, Item] | None:
-        """The most urgent entry still waiting."""
+    def most_urgent(self) -> tuple[float, int, Item] | None:
+        """The entry with the earliest deadline still waiting, whose ever it is."""
         while self.heap and self.heap[0][2].stage is not Stage.WAITING:
             heapq.heappop(self.heap)
         return self.heap[0] if self.heap else None
 
-    def left(self) -> None:
-        """One of its items waits no more; its entry stays until it comes up, or until such entries are the majority."""
+    def left(self, item: Item, taken: bool) -> None:
+        """An item waits no more; its entry stays until it comes up, or until such entries are the majority."""
+        if taken:
+            self.turns.take(item.client, 1.0)
+        else:
+            self.turns.left(item.client)
         self.n_waiting -= 1
         if len(self.heap) > 2 * self.n_waiting + MIN_DEAD:
             self.heap = [entry for entry in self.heap if entry[2].stage is Stage.WAITING]
@@ -49,13 +65,15 @@ class DeadlineQueue:
     """Items being decoded (reserved slots) and items that wait. Not thread-safe: the engine holds a lock around it.
 
     Args:
-        capacity: Items reserved or waiting, at most.
+        capacity: Items reserved or waiting, at most; with `EXTRA_PLACES` for clients that hold less than their share.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._reserved = {False: 0, True: 0}
         self._lines = {False: _Line(), True: _Line()}
+        self._held: dict[Hashable, dict[bool, int]] = {}
+        """By client, for those who hold any: slots of its single crops and of its bulk."""
         self._by_arrival: dict[int, Item] = {}
         self._arrivals = 0
         self._places_without_bulk = 0
@@ -75,8 +93,51 @@ class DeadlineQueue:
 
     @property
     def free(self) -> int:
-        """Slots held by nobody."""
+        """Slots held by nobody; less than 0 while clients are let in for their share."""
         return self.capacity - len(self) - self.reserved
+
+    @property
+    def n_holders(self) -> int:
+        """Clients that hold slots."""
+        return len(self._held)
+
+    def held_by(self, client: Hashable) -> int:
+        """Slots of one client."""
+        return sum(self._held[client].values()) if client in self._held else 0
+
+    def held_by_others(self, client: Hashable) -> bool:
+        """Whether anybody else holds a slot."""
+        return len(self._held) > (client in self._held)
+
+    def ahead_of(self, client: Hashable, bulk: bool, n_items: int) -> int:
+        """Items of one class that run before the last of `n_items` more of this client, which takes turns with the others."""
+        own = self._held[client][bulk] if client in self._held else 0
+        return own + sum(min(held[bulk], own + n_items) for other, held in self._held.items() if held[bulk] and other != client)
+
+    def has_room(self, client: Hashable, n_items: int) -> bool:
+        """Whether the items of a request may be let in: there are places for all, or they are within the client's share."""
+        lacking = n_items - self.free
+        if lacking <= 0:
+            return True
+        if lacking > EXTRA_PLACES * self.capacity or not self.held_by_others(client):
+            return False
+        held = self.held_by(client)
+        return held == 0 or held + n_items <= self.share_of(client, n_items)
+
+    def share_of(self, client: Hashable, n_items: int) -> int:
+        """Places a client may hold, when everybody wants what it holds and this one `n_items` more.
+
+        Who wants less than an equal part has what it wants, and the others share what that leaves (max-min fairness).
+        """
+        wanted = [sum(held.values()) for other, held in self._held.items() if other != client]
+        wanted = sorted([*wanted, self.held_by(client) + n_items])
+        left = self.capacity
+        for index, places in enumerate(wanted):
+            share = left // (len(wanted) - index)
+            if places > share:
+                return share
+            left -= places
+        return self.capacity
 
     def reserve(self, item: Item) -> None:
         """Reserve a slot.
@@ -84,10 +145,22 @@ class DeadlineQueue:
         Raises:
             ValueError: none is free, or the item was here before.
         """
-        if item.stage is not Stage.NEW or not self.free:
+        if item.stage is not Stage.NEW or self.free <= -int(EXTRA_PLACES * self.capacity):
             raise ValueError("no slot for this item")
         item.stage = Stage.DECODING
         self._reserved[item.bulk] += 1
+        held = self._held.get(item.client)
+        if held is None:
+            held = self._held[item.client] = {False: 0, True: 0}
+        held[item.bulk] += 1
+
+    def put_off(self, item: Item) -> None:
+        """Count a single crop as bulk until it is decoded: others do not wait for it meanwhile."""
+        if item.stage is Stage.DECODING and not item.bulk and not item.put_off:
+            item.put_off = True
+            for places in (self._reserved, self._held[item.client]):
+                places[False] -= 1
+                places[True] += 1
 
     def push(self, item: Item, now_s: float) -> None:
         """Turn the item's reserved slot into a waiting item.
@@ -97,7 +170,12 @@ class DeadlineQueue:
         """
         if item.stage is not Stage.DECODING:
             raise ValueError("this item has no reserved slot")
-        self._reserved[item.bulk] -= 1
+        self._reserved[item.bulk or item.put_off] -= 1
+        if item.put_off:
+            item.put_off = False
+            held = self._held[item.client]
+            held[True] -= 1
+            held[False] += 1
         item.stage, item.enqueued_s = Stage.WAITING, now_s
         self._arrivals += 1
         item.arrival = self._arrivals
@@ -107,7 +185,8 @@ class DeadlineQueue:
     def remove(self, item: Item) -> None:
         """End an item wherever it is, and give back the slot it may hold."""
         if item.stage is Stage.DECODING:
-            self._reserved[item.bulk] -= 1
+            self._reserved[item.bulk or item.put_off] -= 1
+            self._give_back(item)
         elif item.stage is Stage.WAITING:
             self._leave(item, Stage.ENDED)
         item.stage = Stage.ENDED
@@ -116,30 +195,30 @@ class DeadlineQueue:
         """End the waiting items whose deadline has passed, and give them out."""
         expired = []
         for line in self._lines.values():
-            while (first := line.first()) and first[0] <= now_s:
+            while (first := line.most_urgent()) and first[0] <= now_s:
                 expired.append(first[2])
                 self.remove(first[2])
         return expired
 
     def first(self, bulk_may_lead: bool) -> Item | None:
-        """The item to take next: bulk when its share is due, else the one with the earliest deadline.
+        """The item to take next: bulk when its share is due, else by deadline of those whose turn it is in their class.
 
         Args:
-            bulk_may_lead: Whether the share counts here; else deadlines alone do.
+            bulk_may_lead: Whether the share counts here.
         """
-        single, bulk = self._lines[False].first(), self._lines[True].first()
+        single, bulk = self._lines[False].turns.first(), self._lines[True].turns.first()
         if single is None or bulk is None:
-            entry = single or bulk
-        elif bulk_may_lead and self.bulk_is_due:
-            entry = bulk
-        else:
-            entry = min(single, bulk)
-        return entry[2] if entry else None
+            return single or bulk
+        if bulk_may_lead and self.bulk_is_due:
+            return bulk
+        if single.client != bulk.client:
+            return single  # nobody gets before others by a short deadline
+        return min(single, bulk, key=_order)
 
-    def bulk_precedes(self, deadline_s: float) -> bool:
-        """Whether bulk waits whose deadline is earlier."""
-        entry = self._lines[True].first()
-        return entry is not None and entry[0] < deadline_s
+    def bulk_precedes(self, deadline_s: float, client: Hashable | None = None) -> bool:
+        """Whether bulk waits whose deadline is earlier; with a client, whether that is its own."""
+        entry = self._lines[True].most_urgent()
+        return entry is not None and entry[0] < deadline_s and (client is None or entry[2].client == client)
 
     @property
     def bulk_is_due(self) -> bool:
@@ -148,7 +227,7 @@ class DeadlineQueue:
 
     def take(self, item: Item) -> None:
         """A waiting item leaves for a batch; its slot is free."""
-        self._leave(item, Stage.RUNNING)
+        self._leave(item, Stage.RUNNING, taken=True)
         if item.bulk or not self._lines[True].n_waiting:
             self._places_without_bulk = 0
         else:
@@ -167,7 +246,18 @@ class DeadlineQueue:
             self.remove(item)
         return items
 
-    def _leave(self, item: Item, stage: Stage) -> None:
+    def _leave(self, item: Item, stage: Stage, taken: bool = False) -> None:
         item.stage = stage  # before the line looks at it
         del self._by_arrival[item.arrival]
-        self._lines[item.bulk].left()
+        self._lines[item.bulk].left(item, taken)
+        self._give_back(item)
+
+    def _give_back(self, item: Item) -> None:
+        held = self._held[item.client]
+        held[item.bulk or item.put_off] -= 1
+        if not held[False] and not held[True]:
+            del self._held[item.client]
+
+
+def _order(item: Item) -> tuple[float, int]:
+    return item.deadline_s, item.arrival

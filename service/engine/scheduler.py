@@ -6,14 +6,14 @@ The engine calls it under its lock and tells it the time, so any course of event
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from service.engine.admission import Budgets, DecodePace, Load, Prediction, late_by_s, predict
+from service.engine.admission import Budgets, Load, Prediction, late_by_s, predict
 from service.engine.cost import CostModel
 from service.engine.queue import DeadlineQueue
-from service.engine.types import Crop, Item, Outcome, QueueFullError, Refusal, Stage
+from service.engine.types import Crop, Decoding, Item, Outcome, QueueFullError, Refusal, Stage
 
 BULK_STRETCH: Final = 1.75
 """While single crops come, bulk makes a run at most this many times longer than the single crops in it, or one alone, need."""
@@ -41,14 +41,32 @@ class Limits:
     bulk_stretch: float = BULK_STRETCH
 
 
-class Scheduler:
-    """The state of all items. Not thread-safe: the engine holds a lock around it."""
+class Undelayed:
+    """Decoding that takes no time worth counting."""
 
-    def __init__(self, cost: CostModel, limits: Limits) -> None:
+    def backlog_s(self, bulk: bool) -> float:
+        """Nothing waits to be decoded."""
+        return 0.0
+
+    def wait_s(self, bulk: bool, client: Hashable, deadline_s: float) -> float:
+        """Nobody waits."""
+        return 0.0
+
+
+class Scheduler:
+    """The state of all items. Not thread-safe: the engine holds a lock around it.
+
+    Args:
+        cost: Of a run.
+        limits: What bounds the queue.
+        decoding: Asked how long newcomers wait to be decoded.
+    """
+
+    def __init__(self, cost: CostModel, limits: Limits, decoding: Decoding | None = None) -> None:
         self.cost = cost
         self._limits = limits
         self._queue = DeadlineQueue(limits.max_queue_items)
-        self._decode_pace = DecodePace()
+        self._decoding = decoding or Undelayed()
         self._running = 0
         self._busy_lanes = 0
         self._single_seen_s = -math.inf
@@ -80,46 +98,79 @@ class Scheduler:
         return self._queue.oldest_age_s(now_s)
 
     def predict(self, n_items: int, bulk: bool, deadline_s: float = -math.inf) -> Prediction:
-        """What a request would wait if it came now; without a deadline no bulk is more urgent."""
+        """What a request would wait at most if it came now; without a deadline no bulk is more urgent."""
         queue = self._queue
         singles, others = queue.held(False), queue.held(True)
         if others and queue.bulk_precedes(deadline_s):  # old, or its client is in a hurry: how much of it is not worth counting
             singles, others = singles + others, 0
-        load = Load(singles, others, queue.reserved, self._running, self._busy_lanes)
-        return predict(load, n_items, bulk, self.cost, self._limits.lanes, self._decode_pace.per_item_s)
+        decode_s = self._decoding.backlog_s(bulk) if singles or others else 0.0
+        load = Load(singles, others, self._running, self._busy_lanes, decode_s)
+        return predict(load, n_items, bulk, self.cost, self._limits.lanes)
 
     # -- What happens to items ----------------------------------------------------------------------------------------
 
-    def refusal_of(self, n_items: int, bulk: bool, deadline_s: float, now_s: float) -> QueueFullError | None:
+    def refusal_of(
+        self, n_items: int, bulk: bool, deadline_s: float, now_s: float, client: Hashable = None
+    ) -> QueueFullError | None:
         """Why `admit` would turn away such a request now; `None`: it would let it in."""
         prediction = self.predict(n_items, bulk, deadline_s)
-        lacking = n_items - self._queue.free
-        if lacking > 0:
-            retry_after_s = lacking * self.cost.duration_s(self.cost.cap) / self.cost.cap / self._limits.lanes
-            return QueueFullError(Refusal.QUEUE_FULL, prediction.start_s, retry_after_s)
-        late_s = late_by_s(prediction, self._limits.budgets.of(bulk), deadline_s - now_s)
+        if not self._queue.has_room(client, n_items):
+            return self._no_room(n_items, client, prediction.start_s)
+        budget_s = self._limits.budgets.of(bulk)
+        late_s = late_by_s(prediction, budget_s, deadline_s - now_s)
+        if late_s > 0:  # as if everything were ahead of it: now in earnest
+            prediction = self._predict_turn(n_items, bulk, deadline_s, client)
+            late_s = late_by_s(prediction, budget_s, deadline_s - now_s)
         return QueueFullError(Refusal.PREDICTED_WAIT, prediction.start_s, late_s) if late_s > 0 else None
 
+    def _predict_turn(self, n_items: int, bulk: bool, deadline_s: float, client: Hashable) -> Prediction:
+        """What a request of this client would wait, which takes turns with the others."""
+        queue = self._queue
+        of_bulk = queue.ahead_of(client, True, 1)
+        if bulk:
+            singles = queue.held(False)
+            between = queue.ahead_of(client, True, n_items) - of_bulk
+        else:
+            singles, between = queue.ahead_of(client, False, 1), 0
+            if of_bulk and queue.bulk_precedes(deadline_s, client):
+                singles, of_bulk = singles + of_bulk, 0
+        decode_s = self._decoding.wait_s(bulk, client, deadline_s)
+        load = Load(singles, of_bulk, self._running, self._busy_lanes, decode_s, between)
+        return predict(load, n_items, bulk, self.cost, self._limits.lanes)
+
+    def _no_room(self, n_items: int, client: Hashable, wait_s: float) -> QueueFullError:
+        queue = self._queue
+        lacking, refusal = n_items - queue.free, Refusal.QUEUE_FULL
+        if queue.held_by_others(client):
+            over = queue.held_by(client) + n_items - queue.share_of(client, n_items)
+            if queue.held_by(client) and over > 0:
+                lacking, refusal = min(lacking, over * queue.n_holders), Refusal.CLIENT_SHARE
+        retry_after_s = lacking * self.cost.duration_s(self.cost.cap) / self.cost.cap / self._limits.lanes
+        return QueueFullError(refusal, wait_s, retry_after_s)
+
     def admit(self, items: Sequence[Item], now_s: float) -> None:
-        """Let in all items of a request, or none. They have the same deadline and are alike in `bulk`.
+        """Let in all items of a request, or none. They have the same deadline and client, and are alike in `bulk`.
 
         Raises:
             QueueFullError: there is no room for all of them, or they would wait too long.
         """
-        refusal = self.refusal_of(len(items), items[0].bulk, items[0].deadline_s, now_s)
+        refusal = self.refusal_of(len(items), items[0].bulk, items[0].deadline_s, now_s, items[0].client)
         if refusal is not None:
             raise refusal
         if not items[0].bulk:
             self._single_seen_s = now_s
         for item in items:
             self._queue.reserve(item)
-            item.admitted_s, item.decode_rank = now_s, self._queue.reserved
+            item.admitted_s = now_s
+
+    def put_off(self, item: Item) -> None:
+        """The image of a single crop will take long to decode: until then the crop is not ahead of others."""
+        self._queue.put_off(item)
 
     def submit(self, item: Item, crop: Crop, now_s: float) -> bool:
         """Queue the decoded crop of an admitted item; `False` when the item has ended meanwhile."""
         if item.stage is not Stage.DECODING:
             return False
-        self._decode_pace.observe(now_s - item.admitted_s, item.decode_rank)
         item.crop = crop
         self._queue.push(item, now_s)
         return True

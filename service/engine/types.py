@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Protocol
@@ -32,6 +32,8 @@ class Refusal(StrEnum):
 
     QUEUE_FULL = "queue_full"
     PREDICTED_WAIT = "predicted_wait"
+    CLIENT_SHARE = "client_share"
+    """The client has its share of the places already, and others want theirs."""
 
 
 class Stage(Enum):
@@ -59,6 +61,8 @@ class Item:
     """Called once, by the engine's `deliver`, unless the item was abandoned by the one who waits for it."""
     bulk: bool = False
     """Whether it is one of several crops of a request."""
+    client: Hashable = None
+    """Whose it is; clients take turns."""
     crop: Crop | None = None
     outcome: Outcome | None = None
     token_ids: TokenIds | None = None
@@ -73,8 +77,9 @@ class Item:
     enqueued_s: float = 0.0
     arrival: int = 0
     """Position among all items that were ever queued."""
-    decode_rank: int = 0
-    """Position among the items being decoded when it was admitted, from 1."""
+
+    put_off: bool = False
+    """Whether it is a single crop that counts as bulk, since its image will take long to decode."""
 
     @property
     def pixels(self) -> Crop:
@@ -89,6 +94,18 @@ class Session(Protocol):
 
     def run(self, crops: NDArray[np.uint8]) -> tuple[TokenIds, Confidences]:
         """Read uint8 `[batch, height, width, 3]`; both answers are `[batch, max_label_length + 1]`."""
+        ...
+
+
+class Decoding(Protocol):
+    """What admission asks of the threads that decode."""
+
+    def backlog_s(self, bulk: bool) -> float:
+        """Seconds until all is decoded that may go before a single crop, or before bulk; a glance, without a lock."""
+        ...
+
+    def wait_s(self, bulk: bool, client: Hashable, deadline_s: float) -> float:
+        """Seconds until such a request of this client would have its turn, at most `backlog_s` by and large."""
         ...
 
 
@@ -120,7 +137,7 @@ class QueueFullError(Exception):
     """The items of a request were turned away: there is no room for all of them, or they would wait too long.
 
     Args:
-        refusal: Which of the two.
+        refusal: Why.
         wait_s: Predicted, until the first of them would have run.
         retry_after_s: When the same request can be expected to be let in.
     """

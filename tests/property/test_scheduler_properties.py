@@ -36,9 +36,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         seeded=st.booleans(),
         max_delay_s=st.sampled_from([0.0, 0.5]),
         budget_s=st.sampled_from([0.05, 0.5, math.inf]),
+        n_clients=st.sampled_from([1, 1, 2, 4]),
     )
     def set_up(
-        self, lanes: int, per_run_s: float, per_item_s: float, seeded: bool, max_delay_s: float, budget_s: float
+        self,
+        lanes: int,
+        per_run_s: float,
+        per_item_s: float,
+        seeded: bool,
+        max_delay_s: float,
+        budget_s: float,
+        n_clients: int,
     ) -> None:
         self.cost = CostModel(MAX_BATCH)
         if seeded:
@@ -51,6 +59,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.ended: Counter[Item] = Counter()
         self.places_without_bulk = 0
         self.single_seen_s = -math.inf
+        self.clients = [None] if n_clients == 1 else list(range(n_clients))
+        self.clocks = {False: 0.0, True: 0.0}
+        self.turns: Counter[tuple[bool, int | None]] = Counter()
 
     def at(self, stage: Stage) -> list[Item]:
         return [item for item in self.admitted if item.stage is stage]
@@ -62,25 +73,49 @@ class SchedulerMachine(RuleBasedStateMachine):
         bulk=st.booleans(),
         slack_s=st.sampled_from([0.0, 0.05, 0.2, 0.5, 1.0, 5.0, 30.0]),
         decoded_at_once=st.booleans(),
+        data=st.data(),
     )
-    def a_request_comes(self, n_items: int, bulk: bool, slack_s: float, decoded_at_once: bool) -> None:
-        items = [new_item(self.now_s + slack_s, bulk) for _ in range(n_items)]
+    def a_request_comes(self, n_items: int, bulk: bool, slack_s: float, decoded_at_once: bool, data: st.DataObject) -> None:
+        client = data.draw(st.sampled_from(self.clients))
+        items = [new_item(self.now_s + slack_s, bulk, client) for _ in range(n_items)]
         decoding, waiting = self.at(Stage.DECODING), self.at(Stage.WAITING)
-        free = CAPACITY - len(decoding) - len(waiting)
+        held = Counter(item.client for item in decoding + waiting)
+        free = CAPACITY - held.total()
+        in_share = self.is_within_its_share(held, client, n_items)
         refused = self.refusal(items)
         if refused is None:
-            assert n_items <= free
+            assert n_items <= free or in_share
             assert all(item.stage is Stage.DECODING for item in items)
             self.admitted += items
             self.single_seen_s = self.single_seen_s if bulk else self.now_s
             for item in items if decoded_at_once else []:
-                assert self.scheduler.submit(item, CROP, self.now_s)
+                self.decode(item)
             return
         assert all(item.stage is Stage.NEW for item in items)  # all or none
         assert min(refused.retry_after_s, refused.wait_s) >= 0
-        assert (refused.refusal is Refusal.QUEUE_FULL) is (n_items > free)
+        assert (refused.refusal is Refusal.PREDICTED_WAIT) is (n_items <= free or in_share)
+        if refused.refusal is Refusal.CLIENT_SHARE:  # never told to one who is alone, or has nothing
+            assert 0 < held[client] < held.total()
         if refused.refusal is Refusal.PREDICTED_WAIT:  # never while a lane is free for it
             assert len(decoding) + len(waiting) + len(self.runs) >= self.lanes
+
+    def is_within_its_share(self, held: Counter[int | None], client: int | None, n_items: int) -> bool:
+        """Whether a client may have more places although all are taken: it holds none, or no more than the others are left."""
+        if held.total() + n_items > 1.5 * CAPACITY or held[client] == held.total():
+            return False
+        wants = Counter(held)
+        wants[client] += n_items
+        level = next(  # the highest to which all can be filled
+            level for level in range(CAPACITY, -1, -1) if sum(min(level, places) for places in wants.values()) <= CAPACITY
+        )
+        return not held[client] or wants[client] <= level
+
+    def decode(self, item: Item) -> None:
+        turn = (item.bulk, item.client)
+        if not any((other.bulk, other.client) == turn for other in self.at(Stage.WAITING)):
+            self.turns[turn] = max(self.turns[turn], int(self.clocks[item.bulk]))
+        assert self.scheduler.submit(item, CROP, self.now_s)
+        assert item.stage is Stage.WAITING
 
     def refusal(self, items: list[Item]) -> QueueFullError | None:
         try:
@@ -95,8 +130,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         decoding = self.at(Stage.DECODING)
         first = data.draw(st.integers(0, len(decoding) - 1))
         for item in decoding[first : first + n_items]:
-            assert self.scheduler.submit(item, CROP, self.now_s)
-            assert item.stage is Stage.WAITING
+            self.decode(item)
+
+    @precondition(lambda self: self.at(Stage.DECODING))
+    @rule(data=st.data())
+    def an_image_turns_out_to_be_slow(self, data: st.DataObject) -> None:
+        item = data.draw(st.sampled_from(self.at(Stage.DECODING)))
+        before = self.scheduler.predict(1, bulk=False).start_s
+        self.scheduler.put_off(item)
+        assert self.scheduler.predict(1, bulk=False).start_s <= before
 
     @precondition(lambda self: any(item.outcome is None for item in self.admitted))
     @rule(data=st.data(), outcome=st.sampled_from(list(Outcome)))
@@ -121,7 +163,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert hold_s is None
             return
         age_s = self.now_s - min(item.enqueued_s for item in waiting)
-        spare_s = waiting[0].deadline_s - self.now_s - self.cost.duration_s(len(waiting))
+        spare_s = self.lead(waiting).deadline_s - self.now_s - self.cost.duration_s(len(waiting))
         held = len(waiting) < self.cost.cap and age_s < self.max_delay_s and spare_s > 0
         assert hold_s == (min(self.max_delay_s - age_s, spare_s) if held else 0.0)
         if not held:
@@ -157,6 +199,25 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     # -- A batch, and why it is what it is ----------------------------------------------------------------------------
 
+    def lead(self, waiting: list[Item]) -> Item:
+        """The item to run next but for the share of bulk: earliest deadline first, of those whose client's turn it is."""
+        firsts = [self.next_of(bulk, waiting) for bulk in (False, True)]
+        single, bulk = firsts
+        if single is None or bulk is None:
+            item = single or bulk
+            assert item is not None
+            return item
+        return single if single.client != bulk.client else min(single, bulk, key=order)
+
+    def next_of(self, bulk: bool, waiting: list[Item]) -> Item | None:
+        """Of one class: the earliest deadline of the client that has had the fewest turns while it waited."""
+        own = [item for item in waiting if item.bulk is bulk]
+        if not own:
+            return None
+        turn = min(self.turns[(bulk, item.client)] for item in own)
+        candidates = [item for item in own if self.turns[(bulk, item.client)] == turn]
+        return min(candidates, key=order)
+
     def take(self, waiting: list[Item]) -> None:
         idle_lanes = self.lanes - len(self.runs)
         batch, expired = self.scheduler.take(self.now_s, idle_lanes)
@@ -177,17 +238,25 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.check_size(batch, live, most)
 
     def check_order(self, batch: list[Item], live: list[Item]) -> None:
-        if len(batch) > 1 and self.cost.duration_s(1) <= live[0].deadline_s - self.now_s:
-            assert batch[0] is live[0]  # where there is more than one place, the most urgent item has the first, if that helps
+        lead = self.lead(live)
+        if len(batch) > 1 and self.cost.duration_s(1) <= lead.deadline_s - self.now_s:
+            assert batch[0] is lead  # where there is more than one place, the most urgent item has the first, if that helps
         left = list(live)
         for item in batch:
             bulk_waits = any(other.bulk for other in left)
-            same_class = [other for other in left if other.bulk is item.bulk]
-            assert item is same_class[0]
-            if item is not left[0]:  # only the share of bulk lets anything overtake an earlier deadline
+            first = self.next_of(item.bulk, left)
+            assert first is not None
+            own = [other for other in left if (other.bulk, other.client) == (item.bulk, item.client)]
+            assert item is own[0]  # of one client the earliest deadline, and of clients one of those whose turn it is
+            turn = (item.bulk, item.client)
+            assert self.turns[turn] == self.turns[(item.bulk, first.client)]
+            assert item.deadline_s == first.deadline_s
+            if item is not self.lead(left) and self.lead(left).bulk is not item.bulk:  # only its share lets bulk overtake
                 assert item.bulk
                 assert self.places_without_bulk >= BULK_EVERY - 2
             left.remove(item)
+            self.clocks[item.bulk] = max(self.clocks[item.bulk], self.turns[turn])
+            self.turns[turn] += 1
             bulk_left = bulk_waits and not item.bulk
             self.places_without_bulk = self.places_without_bulk + 1 if bulk_left else 0
             assert self.places_without_bulk < BULK_EVERY  # bulk that waits has one in so many places
@@ -203,9 +272,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         n_singles = sum(not item.bulk for item in batch)
         left = [item for item in live if item not in batch]
         if size < most and left:  # as large as can be: whoever comes next would make someone late, or the run too long
-            unwelcome = left[0].bulk and not self.bulk_may_join(size + 1, n_singles, tolerance=-ROUNDING)
-            firsts = [next((item for item in left if item.bulk is bulk), left[0]) for bulk in (False, True)]
-            late = any(not self.in_time(item, size + 1) for item in [*batch, live[0], *firsts])
+            unwelcome = self.lead(left).bulk and not self.bulk_may_join(size + 1, n_singles, tolerance=-ROUNDING)
+            firsts = [self.next_of(bulk, left) or left[0] for bulk in (False, True)]
+            lead = batch[0]
+            late = any(not self.in_time(item, size + 1) for item in [*batch, lead, *firsts])
             assert unwelcome or late
         n_due = 1  # at most one of so few places is bulk's whatever comes of it
         if sum(item.bulk for item in batch[1:]) > n_due and batch[-1].bulk:
@@ -228,7 +298,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.scheduler.decoding == len(decoding)
         assert self.scheduler.waiting == len(waiting)
         assert self.scheduler.in_flight == len(decoding) + len(waiting) + running
-        assert len(decoding) + len(waiting) <= CAPACITY
+        assert len(decoding) + len(waiting) <= (CAPACITY if self.clients == [None] else 1.5 * CAPACITY)
         oldest_s = min((item.enqueued_s for item in waiting), default=self.now_s)
         assert self.scheduler.oldest_age_s(self.now_s) == self.now_s - oldest_s
         outcomes = Counter(item.outcome for item in self.admitted)
@@ -238,13 +308,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert sum(self.ended.values()) == len(self.admitted) - outcomes[None]
         for line in self.scheduler._queue._lines.values():
             assert len(line.heap) <= 2 * line.n_waiting + MIN_DEAD
+        held = Counter(item.client for item in decoding + waiting)
+        assert {client: self.scheduler._queue.held_by(client) for client in held} == held
+        assert self.scheduler._queue.n_holders == len(held)
 
     def teardown(self) -> None:
         """Whatever happened, everything ends when decoding and the lanes go on."""
         if not hasattr(self, "scheduler"):
             return
         for item in self.at(Stage.DECODING):
-            self.scheduler.submit(item, CROP, self.now_s)
+            self.decode(item)
         for _ in range(len(self.admitted) + 2):
             if self.runs:
                 batch = self.runs.pop()

@@ -8,6 +8,7 @@ import logging
 import re
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from service import errors
 from service.app import App
 from service.errors import Kind
+from service.request_context import CLIENT_KEY
 from service.runtime import Runtime
 from service.timeouts import TIMEOUT_HEADER
 from tests.fakes import FakeSession, serving, toy_runtime
@@ -35,7 +37,7 @@ class Request:
             name.replace("_", "-"): value for name, value in headers.items()
         }
         pairs = [(name.encode(), value.encode()) for name, value in given.items() if value]
-        self.scope = {"type": "http", "method": "POST", "path": PATH, "query_string": b"", "headers": pairs}
+        self.scope: dict[str, Any] = {"type": "http", "method": "POST", "path": PATH, "query_string": b"", "headers": pairs}
         self.sent: list[Any] = []
         self._body = body
         self._body_given = False
@@ -186,3 +188,74 @@ def test_a_refusal_is_logged_for_debugging_only(caplog: pytest.LogCaptureFixture
     [line] = [record for record in caplog.records if record.name == "service.busy"]
     assert line.levelno == logging.DEBUG
     assert "/v1/recognize: 429" in line.getMessage()
+
+
+def test_an_api_key_tells_clients_apart_and_an_address_where_none_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"{'a' * 16}\n{'b' * 16}\n")
+
+    def client_of(runtime: Runtime, address: str, **headers: str) -> object:
+        request = from_address(Request(**headers), address)
+        request.scope["path"] = "/recognize"
+        app = App(runtime)
+
+        async def refuses(_scope: object, _send: object) -> bool:
+            return True
+
+        app._doorman.refuses = refuses  # type: ignore[method-assign,assignment]
+        asyncio.run(request.to(app))  # type: ignore[arg-type]
+        return request.scope.get(CLIENT_KEY)
+
+    keyed, open_to_all = toy_runtime(api_keys_file=tmp_path / "keys"), toy_runtime(trusted_proxies="10.0.0.0/8")
+    first, again, second = (client_of(keyed, address, x_api_key=key * 16) for address, key in ("1a", "2a", "1b"))
+    assert first == again != second
+    assert client_of(keyed, "1", x_api_key="c" * 16) is None
+    assert client_of(open_to_all, "192.0.2.1") == client_of(open_to_all, "10.0.0.1", x_forwarded_for="192.0.2.1") == "192.0.2.1"
+    assert client_of(open_to_all, "192.0.2.1", x_forwarded_for="192.0.2.7") == "192.0.2.1"
+
+
+def from_address(request: Request, address: str) -> Request:
+    request.scope["client"] = (address, 50000)
+    return request
+
+
+@pytest.mark.parametrize("content_type", ["image/png", FORM, JSON])
+def test_who_holds_all_places_is_told_so_and_somebody_else_is_let_in(content_type: str) -> None:
+    async def scenario(app: App) -> None:
+        hog = [asyncio.ensure_future(from_address(Request(png_of("b")), "10.0.0.1").to(app)) for _ in range(4)]
+        await asyncio.sleep(0)
+        full = await from_address(Request(content_type=content_type), "10.0.0.1").to(app)
+        assert "PARSEQ_MAX_QUEUE_ITEMS" in full.expect(errors.QUEUE_FULL)["detail"]
+        modest = asyncio.ensure_future(from_address(Request(png_of("c")), "10.0.0.2").to(app))
+        await asyncio.sleep(0)
+        told = await from_address(Request(content_type=content_type), "10.0.0.1").to(app)
+        assert "this client has used its share" in told.expect(errors.QUEUE_FULL)["detail"]
+        for waiting in [*hog, modest]:
+            assert not waiting.done()
+            waiting.cancel()
+            await waiting
+
+    budgets = {
+        "max_queue_wait_ms": 60_000.0, "request_timeout_ms": 60_000.0,
+        "max_batch_queue_wait_ms": 60_000.0, "batch_timeout_ms": 60_000.0,
+    }  # fmt: skip
+    text = while_busy(scenario, max_queue_items=4, max_crops_per_request=4, **budgets).metrics.render().decode()
+    assert 'parseq_crops_refused_total{reason="client_share"} 1.0' in text
+    assert 'parseq_crops_refused_total{reason="queue_full"} 1.0' in text
+    assert "parseq_crops_admitted_total 6.0" in text
+
+
+def test_a_client_waits_for_its_own_and_not_for_all_that_others_have() -> None:
+    async def scenario(app: App) -> None:
+        hog = [asyncio.ensure_future(from_address(Request(png_of("b")), "10.0.0.1").to(app)) for _ in range(3)]
+        await asyncio.sleep(0)
+        late = await from_address(Request(), "10.0.0.1").to(app)
+        assert "PARSEQ_MAX_QUEUE_WAIT_MS" in late.expect(errors.QUEUE_FULL)["detail"]
+        modest = asyncio.ensure_future(from_address(Request(png_of("c")), "10.0.0.2").to(app))
+        await asyncio.sleep(0)
+        for waiting in [*hog, modest]:
+            assert not waiting.done()
+            waiting.cancel()
+            await waiting
+
+    # Three of the hog's and what runs take 8 s before the fourth begins; the other's comes after one of them.
+    while_busy(scenario, max_queue_wait_ms=10_900.0, request_timeout_ms=60_000.0)

@@ -94,3 +94,55 @@ def test_age_follows_the_oldest_item_left() -> None:
     assert queue.oldest_age_s(0.75) == 0.25
     queue.remove(second)
     assert queue.oldest_age_s(0.75) == 0.0
+
+
+def test_clients_take_turns_each_with_its_earliest_deadline_first() -> None:
+    hog = [new_item(float(index), client="hog") for index in range(6)]
+    modest = [new_item(100.0 - index, client="modest") for index in range(3)]
+    taken = take_all(queue_of(*hog, *modest))
+    assert taken == [hog[0], modest[2], hog[1], modest[1], hog[2], modest[0], *hog[3:]]
+
+
+def test_a_short_deadline_takes_bulk_before_the_single_crops_of_its_own_client_only() -> None:
+    bulk, single = new_item(1.0, bulk=True, client="a"), new_item(5.0, client="a")
+    assert take_all(queue_of(bulk, single)) == [bulk, single]
+    bulk, single = new_item(1.0, bulk=True, client="a"), new_item(5.0, client="b")
+    assert take_all(queue_of(bulk, single)) == [single, bulk]
+
+
+def test_places_are_shared_when_they_are_short() -> None:
+    queue = queue_of(*(new_item(client="hog") for _ in range(12)), capacity=12)
+    assert not queue.has_room("hog", 1)
+    assert queue.share_of("modest", 2) == 10  # it wants but two, and the rest is the other's
+    assert queue.share_of("modest", 50) == 6
+    assert [queue.has_room("modest", n_items) for n_items in (1, 6, 7)] == [True, True, False]
+    for _ in range(2):
+        queue.reserve(new_item(client="modest"))
+    assert [queue.has_room("modest", n_items) for n_items in (4, 5)] == [True, False]
+    assert [queue.has_room("third", n_items) for n_items in (4, 5)] == [True, False]
+    for client in range(4):
+        queue.reserve(new_item(client=client))
+    assert not queue.has_room("late", 1)  # clients that are many have no more than half as many places again
+    with pytest.raises(ValueError, match="no slot"):
+        queue.reserve(new_item(client="late"))
+
+
+def test_who_holds_nothing_may_have_one_request_larger_than_its_share() -> None:
+    queue = queue_of(*(new_item(client=client) for client in "ab" * 6), capacity=12)
+    assert queue.share_of("c", 5) == 4
+    assert queue.has_room("c", 5)
+    queue.reserve(new_item(client="c"))
+    assert not queue.has_room("c", 4)
+
+
+def test_who_leaves_is_forgotten() -> None:
+    items = [new_item(client=client) for client in range(5)]
+    queue = queue_of(*items)
+    assert queue.n_holders == 5
+    queue.put_off(decoding := new_item(client=5))  # never admitted
+    queue.reserve(decoding)
+    queue.put_off(decoding)
+    for item in [*items, decoding]:
+        queue.remove(item)
+    assert (queue.n_holders, queue.reserved, len(queue)) == (0, 0, 0)
+    assert not queue.held_by_others(None)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 import pytest
 
 from service.engine.admission import PESSIMISM, Budgets
 from service.engine.cost import CostModel
 from service.engine.scheduler import BULK_YIELDS_S, Limits, Scheduler
-from service.engine.types import Item, Outcome, QueueFullError, Refusal
+from service.engine.types import Item, QueueFullError, Refusal
 from tests.fakes import new_item
 
 CROP = np.zeros((1, 1, 3), np.uint8)
@@ -117,17 +119,84 @@ def test_refuses_what_does_not_fit_and_says_when_it_will() -> None:
     assert (refused.value.refusal, refused.value.retry_after_s) == (Refusal.QUEUE_FULL, 3.0)
 
 
-def test_slow_decoding_counts_as_waiting() -> None:
-    scheduler = scheduler_of(per_run_s=0.0, per_item_s=1e-4, budgets=Budgets(single_s=0.5, bulk_s=0.5))
-    for second in range(200):  # photos, one after the other, a second each
-        scheduler.admit([item := new_item()], now_s=float(second))
-        scheduler.submit(item, CROP, now_s=second + 1.0)
-        scheduler.take(second + 1.0, idle_lanes=1)
-        scheduler.ran(1)
-        scheduler.settle(item, Outcome.DONE)
-    scheduler.admit([new_item()], now_s=300.0)
+class SlowDecoding:
+    """Decode threads with work for so many seconds ahead of everybody, and ahead of one client."""
+
+    def __init__(self, backlog_s: float, wait_of_modest_s: float) -> None:
+        self.waits_s = {"hog": backlog_s, "modest": wait_of_modest_s}
+
+    def backlog_s(self, bulk: bool) -> float:
+        return max(self.waits_s.values()) if bulk else 0.0
+
+    def wait_s(self, bulk: bool, client: Hashable, deadline_s: float) -> float:
+        return self.waits_s[str(client)] if bulk else 0.0
+
+
+def test_slow_decoding_counts_as_waiting_for_those_who_wait_for_it() -> None:
+    decoding = SlowDecoding(backlog_s=3.0, wait_of_modest_s=0.1)
+    limits = Limits(lanes=1, max_queue_items=99, budgets=Budgets(single_s=0.5, bulk_s=0.5))
+    scheduler = Scheduler(CostModel(8), limits, decoding)
+    scheduler.admit([new_item(bulk=True, client="hog") for _ in range(8)], now_s=0.0)  # a lane is free
+    with pytest.raises(QueueFullError) as refused:
+        scheduler.admit([new_item(bulk=True, client="hog") for _ in range(8)], now_s=0.0)
+    assert (refused.value.refusal, refused.value.wait_s) == (Refusal.PREDICTED_WAIT, 3.0)
+    assert refused.value.retry_after_s == pytest.approx(3.0 * PESSIMISM - 0.5)
+    scheduler.admit([new_item(bulk=True, client="modest") for _ in range(8)], now_s=0.0)
+    scheduler.admit([new_item(client="hog")], now_s=0.0)
+
+
+def test_a_single_crop_that_is_slow_to_decode_is_not_ahead_of_others_meanwhile() -> None:
+    scheduler = scheduler_of(per_run_s=0.0, cap=1, budgets=Budgets(single_s=3.0, bulk_s=50.0))
+    slow = [new_item(), new_item()]
+    for item in slow:
+        scheduler.admit([item], now_s=0.0)
+    assert scheduler.predict(1, bulk=False).start_s == 2.0
+    for item in slow:
+        scheduler.put_off(item)
+    assert scheduler.predict(1, bulk=False).start_s == 0.0
+    for item in slow:
+        scheduler.submit(item, CROP, now_s=0.0)
+        scheduler.put_off(item)  # too late
+    assert scheduler.predict(1, bulk=False).start_s == 2.0
+    assert scheduler.take(0.0, idle_lanes=1) == (slow[:1], [])
+
+
+def test_a_client_waits_only_for_its_turn() -> None:
+    budgets = Budgets(single_s=4.0, bulk_s=6.0)
+    scheduler = scheduler_of(per_run_s=0.0, cap=1, budgets=budgets, max_queue_items=999)
+    for _ in range(2):
+        scheduler.admit([new_item(client="hog")], now_s=0.0)
     with pytest.raises(QueueFullError):
-        scheduler.admit([new_item()], now_s=300.0)
+        scheduler.admit([new_item(client="hog")], now_s=0.0)
+    scheduler.admit([new_item(client="modest")], now_s=0.0)  # after one of the other's
+    scheduler = scheduler_of(per_run_s=0.0, cap=1, budgets=budgets, max_queue_items=999)
+    scheduler.admit([new_item(bulk=True, client="hog") for _ in range(99)], now_s=0.0)
+    for client in ("hog", "modest"):
+        items = [new_item(50.0, bulk=True, client=client) for _ in range(16)]
+        if client == "hog":
+            with pytest.raises(QueueFullError):
+                scheduler.admit(items, now_s=0.0)
+        else:  # they are read in 32 s, in turns with the other's
+            scheduler.admit(items, now_s=0.0)
+    with pytest.raises(QueueFullError):  # and these would be in 48 s, and a third more in case
+        scheduler.admit([new_item(50.0, bulk=True, client="third") for _ in range(16)], now_s=0.0)
+
+
+def test_who_has_used_its_share_of_the_places_is_told_so_once_others_want_theirs() -> None:
+    scheduler = scheduler_of(per_run_s=0.0, max_queue_items=8)
+    scheduler.admit([new_item(bulk=True, client="hog") for _ in range(8)], now_s=0.0)  # alone it may have all
+    with pytest.raises(QueueFullError) as refused:
+        scheduler.admit([new_item(client="hog")], now_s=0.0)
+    assert refused.value.refusal is Refusal.QUEUE_FULL
+    scheduler.admit([new_item(bulk=True, client="modest") for _ in range(2)], now_s=0.0)
+    with pytest.raises(QueueFullError) as refused:
+        scheduler.admit([new_item(client="hog")], now_s=0.0)
+    assert refused.value.refusal is Refusal.CLIENT_SHARE
+    assert refused.value.retry_after_s > 0
+    scheduler.admit([new_item(client="modest")], now_s=0.0)
+    with pytest.raises(QueueFullError) as refused:
+        scheduler.admit([new_item(bulk=True, client="modest") for _ in range(5)], now_s=0.0)
+    assert refused.value.refusal is Refusal.CLIENT_SHARE
 
 
 def test_bulk_keeps_its_share_of_batches_that_single_crops_keep_short() -> None:

@@ -1,42 +1,58 @@
-"""What the engine learns of a crop's decoding."""
+"""Where crops are decoded, and what the engine learns of it."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from typing import cast
 
 import pytest
+from PIL import Image
 
 from service.bodies import Source
-from service.decode_image import QUICK_PIXELS
+from service.decode_image import QUICK_PIXELS, decode_image
 from service.decode_pool import DecodePool
 from service.engine.batcher import Engine
 from service.engine.types import Crop, Item, Outcome
+from service.errors import DEADLINE_EXPIRED, QUEUE_FULL, Problem
 from service.image_limits import ImageLimits
 from service.metrics import Metrics
-from service.recognizer import Recognizer
+from service.recognizer import LIGHT_BYTES, LIGHT_PIXELS, CropResult, Recognizer
+from tests.fakes import PATIENCE_S
 from tests.images import encode, gradient
 from tests.toy_artifact import METADATA, png_of
 
-RANK = 7
-"""Six other crops are being decoded."""
-
 
 class NotingEngine:
-    """Admits everything as one of many, notes the rank with which a crop is submitted, and reads nothing."""
+    """Admits everything, notes what it is told of each crop, and reads nothing."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.ranks: list[int] = []
+        self.told: list[str] = []
+        self.items: list[Item] = []
 
     def admit(self, items: Sequence[Item]) -> None:
-        for item in items:
-            item.decode_rank = RANK
+        self.items += items
+
+    def put_off(self, _item: Item) -> None:
+        self.told.append("put off")
 
     def submit(self, item: Item, _crop: Crop) -> None:
-        self.ranks.append(item.decode_rank)
-        item.outcome = Outcome.DONE
+        self.told.append(f"submitted by {threading.current_thread().name}")
+        self._end(item, Outcome.DONE)
+
+    def fail(self, item: Item, error: Exception) -> None:
+        self.told.append("failed")
+        item.error = error
+        self._end(item, Outcome.FAILED)
+
+    def abandon(self, items: Sequence[Item], outcome: Outcome) -> None:
+        for item in items:
+            item.outcome = outcome
+
+    def _end(self, item: Item, outcome: Outcome) -> None:
+        item.outcome = outcome
         self.loop.call_soon_threadsafe(item.on_settled, item)
 
 
@@ -44,33 +60,74 @@ async def stays() -> None:
     await asyncio.Event().wait()
 
 
-def rank_of(image: bytes) -> int:
-    async def run() -> list[int]:
+def read(*images: bytes, timeout_s: float = 3600.0, max_wait_s: float = 3600.0) -> tuple[NotingEngine, list[CropResult]]:
+    """What the engine was told of the crops of a request, and the results."""
+
+    async def run() -> tuple[NotingEngine, list[CropResult]]:
         engine, pool = NotingEngine(), DecodePool(1)
         pool.start()
-        limits = ImageLimits(max_pixels=2 * QUICK_PIXELS)
-        recognizer = Recognizer(cast(Engine, engine), METADATA, pool, image_limits=limits, metrics=Metrics())
-        await recognizer.recognize([Source(None, image)], 3600.0, stays)
+        recognizer = Recognizer(
+            cast(Engine, engine), METADATA, pool, image_limits=ImageLimits(), metrics=Metrics(), max_wait_s=max_wait_s
+        )
+        results = await recognizer.recognize([Source(None, image) for image in images], timeout_s, stays, client="me")
+        assert (pool.waiting(True), pool.waiting(False)) == (0, 0)
         pool.stop(wait=True)
-        return engine.ranks
+        return engine, results
 
-    [rank] = asyncio.run(run())
-    return rank
+    return asyncio.run(run())
 
 
-def large_image() -> bytes:
-    """Few bytes, and more pixels than are decoded at once; that is known when it has been tried."""
-    width = 1024
-    image = encode(gradient(width, 64).convert("L").convert("1"), "PNG")
-    assert QUICK_PIXELS < width * 64 <= 2 * QUICK_PIXELS
+def picture(width: int, height: int) -> bytes:
+    image = encode(gradient(width, height).convert("L").convert("1"), "PNG")
+    assert len(image) < LIGHT_BYTES
     return image
 
 
+QUICK, LIGHT, HEAVY = png_of("a"), picture(1024, 64), picture(1024, 512)
+assert QUICK_PIXELS < 1024 * 64 <= LIGHT_PIXELS < 1024 * 512
+EXPRESS, OTHERS = "submitted by decode-image-express", "submitted by decode-image-0"
+
+
 @pytest.mark.parametrize(
-    ("image", "rank"),
-    [(png_of("a"), 1), (large_image(), RANK), (encode(gradient(), "WEBP"), RANK)],
-    ids=["quick", "large", "slow"],
+    ("image", "told"),
+    [
+        (QUICK, ["submitted by MainThread"]),
+        (LIGHT, [EXPRESS]),
+        (encode(gradient(), "WEBP"), [EXPRESS]),
+        (HEAVY, ["put off", OTHERS]),
+        (png_of("a") + bytes(LIGHT_BYTES), ["put off", OTHERS]),
+    ],
+    ids=["quick", "light", "slow format", "many pixels", "many bytes"],
 )
-def test_a_crop_that_is_decoded_at_once_waited_for_no_other_and_tells_so(image: bytes, rank: int) -> None:
-    """Else its time would be taken for that of all crops before it, and decoding for quicker than it is."""
-    assert rank_of(image) == rank
+def test_what_may_take_long_is_not_decoded_where_word_crops_are(image: bytes, told: list[str]) -> None:
+    engine, _ = read(image)
+    assert engine.told == told
+    assert [item.client for item in engine.items] == ["me"]
+
+
+def test_crops_of_a_request_with_several_are_not_decoded_where_single_ones_are() -> None:
+    assert read(QUICK, HEAVY, LIGHT)[0].told == [OTHERS] * 3
+
+
+def test_a_large_picture_that_others_would_keep_waiting_is_told_to_come_again() -> None:
+    engine, [result] = read(HEAVY, max_wait_s=-1.0)
+    assert engine.told == ["put off", "failed"]
+    assert isinstance(result.reading, Problem)
+    assert (result.reading.kind, result.reading.headers) == (QUEUE_FULL, {"Retry-After": "1"})
+
+
+def test_crops_whose_deadline_has_passed_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, gate, decoded = threading.Event(), threading.Event(), list[bytes]()
+
+    def decode(content: bytes, limits: ImageLimits) -> Image.Image:
+        decoded.append(content)
+        entered.set()
+        assert gate.wait(PATIENCE_S)
+        return decode_image(content, limits)
+
+    monkeypatch.setattr("service.recognizer.decode_image", decode)
+    threading.Timer(0.5, gate.set).start()
+    _, results = read(LIGHT, LIGHT, LIGHT, timeout_s=0.1)
+    assert decoded == [LIGHT]
+    kinds = [result.reading.kind for result in results if isinstance(result.reading, Problem)]
+    assert kinds[1:] == [DEADLINE_EXPIRED] * 2
