@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 import lmdb
 
 from model.errors import DataError
+from model.walk import files_below
 
 # A process may open an archive only once at a time: whoever reads it shares the environment, the last one closes it.
 _environments: WeakValueDictionary[tuple[int, Path], lmdb.Environment] = WeakValueDictionary()
@@ -97,8 +98,7 @@ def iterate_lmdb(folder: Path) -> Iterator[tuple[bytes, str]]:
 
 def find_archives(folder: Path) -> list[Path]:
     """All LMDB archives at or below `folder`, sorted."""
-    # Unlike `Path.rglob`, this follows links to folders: that is how data sets are often put together.
-    return sorted(Path(path) for path, _, files in os.walk(folder, followlinks=True) if "data.mdb" in files)
+    return sorted(file.parent for file in files_below(folder) if file.name == "data.mdb")
 
 
 def find_lmdb(folder: Path) -> list[Path]:
