@@ -99,13 +99,15 @@ def export_artifact(
         ParityError: the graph does not read as PyTorch does. Nothing is written.
     """
     check_writable(output, force=force)
-    ranges = observed_ranges(model, options)
+    ranges, calibration = _calibrate(model, options)
     proto = build_artifact(model, options, ranges)
     if proto.ByteSize() > MAX_FILE_BYTES:
         raise ExportError(
             f"the graph has {proto.ByteSize()} bytes, an ONNX file holds {MAX_FILE_BYTES}: the network is too large"
         )
-    report = run_parity_gate(proto.SerializeToString(), model, options, ranges, more_crops=more_crops, progress=progress)
+    report = run_parity_gate(
+        proto.SerializeToString(), model, options, ranges, calibration, more_crops=more_crops, progress=progress
+    )
     described = artifact_metadata(model, options)
     _note(proto, PARITY_KEY, json.dumps(report.to_dict(), ensure_ascii=False, sort_keys=True))
     answer = known_answer(proto.SerializeToString(), described)
@@ -148,10 +150,15 @@ def observed_ranges(model: PARSeq, options: ExportOptions) -> Ranges:
     Raises:
         CropSourceError: there are no crops to calibrate on where they should be.
     """
+    return _calibrate(model, options)[0]
+
+
+def _calibrate(model: PARSeq, options: ExportOptions) -> tuple[Ranges, str | None]:
+    """See `observed_ranges`; also what the crops were, if there were any."""
     if options.precision != "int8":
-        return {}
-    pixels, _ = calibration_crops(options.calibration, model.config)
-    return observe_ranges(model, pixels, options.decode, options.refine_iters)
+        return {}, None
+    pixels, crops = calibration_crops(options.calibration, model.config)
+    return observe_ranges(model, pixels, options.decode, options.refine_iters), crops
 
 
 def build_artifact(model: PARSeq, options: ExportOptions, ranges: Ranges | None = None) -> onnx.ModelProto:
@@ -194,11 +201,12 @@ def run_parity_gate(
     model: PARSeq,
     options: ExportOptions,
     ranges: Ranges | None = None,
+    calibration: str | None = None,
     *,
     more_crops: Sequence[Crop] = (),
     progress: Callable[[int, int], object] = lambda _done, _total: None,
 ) -> GateReport:
-    """Compare `artifact` with `model` on drawn crops and on `more_crops`.
+    """Compare `artifact` with `model` on drawn crops and on `more_crops`; the report names the crops of the `calibration`.
 
     Raises:
         ParityError: they read differently; at other precisions than float32, too differently.
@@ -220,6 +228,8 @@ def run_parity_gate(
         progress(done, total)
 
     report = _compare(artifact, model, crops, options, ranges, count)
+    if isinstance(report, AgreementReport):
+        report.calibration = calibration
     if report.problem:
         raise ParityError(report)
     return report
@@ -237,8 +247,6 @@ def _compare(
     if options.precision == "fp32":
         return check_parity(artifact, model, crops, *modes, progress=progress)
     report = check_agreement(artifact, model, crops, *modes, options.precision, progress=progress)
-    if options.precision == "int8":
-        report.calibration = calibration_crops(options.calibration, model.config)[1]
     unrounded = build_artifact(model, replace(options, precision="fp32", calibration=None, early_exit=options.loops or None))
     if problem := check_parity(unrounded.SerializeToString(), model, crops, *modes, progress=progress).problem:
         report.structure_problem = f"without any rounding {problem}"

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 import lmdb
 
 from model.errors import DataError
+from model.walk import files_below
 
 MOST_PER_ENTRY = 100
 """An archive may lack crops that it counts. One that has so few of them is another archive's count."""
@@ -122,8 +123,7 @@ def iterate_lmdb(folder: Path) -> Iterator[tuple[bytes, str | None]]:
 
 def find_archives(folder: Path) -> list[Path]:
     """All LMDB archives at or below `folder`, sorted."""
-    # Unlike `Path.rglob`, this follows links to folders: that is how data sets are often put together.
-    return sorted(Path(path) for path, _, files in os.walk(folder, followlinks=True) if "data.mdb" in files)
+    return sorted(file.parent for file in files_below(folder) if file.name == "data.mdb")
 
 
 def find_lmdb(folder: Path) -> list[Path]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
+
+from tqdm import tqdm
 
 from model.system import ACCURACY_PREFIX
 
@@ -51,6 +54,14 @@ def draw_curve(output: Path) -> Path:
     figure.savefig(path, dpi=100)
     plt.close(figure)
     return path
+
+
+def draw_if_possible(output: Path) -> None:
+    """Draw the curve, or tell why not: no picture is worth a run."""
+    try:
+        draw_curve(output)
+    except Exception as error:  # a full disk, a log of something else, or whatever a drawing library may raise
+        tqdm.write(f"the learning curve in {output} could not be drawn: {error}", sys.stderr)
 
 
 def smooth(values: list[float]) -> list[float]:

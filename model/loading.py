@@ -1,12 +1,12 @@
-"""Networks with weights: bundled, published, or from a file. Loading never runs code from a file."""
+"""Networks with weights: bundled, published, or from a file. Loading never runs code from a file (`model.torch_file`)."""
 
 from __future__ import annotations
 
 import json
-import pickle  # nosec B403 - for its exceptions; weights are loaded without code
-import warnings
+import math
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -15,15 +15,24 @@ from torch import Tensor
 
 from model.configs import ConfigError, PARSeqConfig, config_from_mapping, named_config
 from model.download import released_file
+from model.hyper_parameters import entries, read_scalar_or_pair
+from model.inert_pickle import Made
 from model.parseq import PARSeq
+from model.torch_file import FormatError, StoredTensor, TorchFile, open_torch_file, stored_tensor
 
 FREE_FIELDS = frozenset({"decode_ar", "refine_iters", "perm_num", "perm_forward", "perm_mirrored", "dropout"})
 """What weights can be used with otherwise than they were trained with."""
 BUNDLED_FOLDER = Path(__file__).parent / "weights"
 CONFIG_KEY = "parseq_config"
 """Of the architecture in the metadata of safetensors files."""
-PREFIX = "model."
-"""Of the network's keys in checkpoints that hold a whole training system."""
+WEIGHTS_INSIDE = ("state_dict", "model_state_dict", "model", "module")
+"""Keys under which checkpoints keep their weights."""
+WRAPPERS = frozenset({"module", "model", "_orig_mod", "_forward_module", "_fsdp_wrapped_module"})
+"""Parts of names that a training system, data parallelism and compilation add before those of the network."""
+MARK = "head.weight"
+"""A tensor that every PARSeq has: it tells which names of a whole training system are the network's."""
+
+Value = TypeVar("Value")
 
 
 class WeightsError(ValueError):
@@ -100,22 +109,100 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], PARSeqConfig | None]:
     if not path.is_file():
         raise WeightsError(f"there is no weights file {path}")
     try:
-        content = _read_file(path)
-    except pickle.UnpicklingError:
-        raise WeightsError(
-            f"{path} holds more than weights, or is no PyTorch file; loading it could run code, so it is refused"
-        ) from None
-    except Exception:  # readers of pickles and archives fail on foreign bytes in every way there is
+        if path.suffix == ".safetensors":
+            state, inside = _networks_own(load_file(path), path), _config_beside(path)
+        else:
+            with open_torch_file(path) as file:
+                state, inside = _read_content(file, path)
+    except WeightsError:
+        raise
+    except FormatError as error:
+        raise WeightsError(f"{path} {error}") from None
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from None
+    except Exception:  # readers of archives fail on foreign bytes in every way there is
         raise WeightsError(f"{path} is damaged or is no weights file: fetch or export it again") from None
-    inside = _config_beside(path)
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        inside = config_inside(content.get("hyper_parameters"))
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not content or not _is_state_dict(content):
-        raise WeightsError(f"{path} does not hold a state dict (names to tensors)")
-    if any(key.startswith(PREFIX) for key in content):
-        content = {key.removeprefix(PREFIX): value for key, value in content.items() if key.startswith(PREFIX)}
-    return content, inside
+    if inside is not None:
+        _check_told(inside, state, str(path))
+    return state, inside
+
+
+def _read_content(file: TorchFile, path: Path) -> tuple[dict[str, Tensor], PARSeqConfig | None]:
+    """The network's tensors and its configuration, out of whatever a training job has put around them."""
+    content, inside = file.content, None
+    for _ in range(len(WEIGHTS_INSIDE)):
+        table = entries(content)
+        if table is None:
+            break
+        inside = inside or config_inside(table.get("hyper_parameters"))
+        names = [name for name in WEIGHTS_INSIDE if name in table and entries(table[name]) is not None]
+        if not names or stored_tensor(table[names[0]]) is not None:
+            break
+        content = table[names[0]]
+    table = entries(content)
+    # A module, as it is or as a program of TorchScript.
+    whole = isinstance(content, Made) and content.called.startswith("__torch__")
+    if table is None or whole or "_modules" in table or "_parameters" in table:
+        raise WeightsError(_no_state_dict(path, content))
+    kept = _networks_own({name: stored_tensor(value) or value for name, value in table.items()}, path)
+    tensors = {}
+    for name, value in kept.items():
+        if not isinstance(value, StoredTensor):
+            raise WeightsError(_no_state_dict(path, value))
+        tensors[name] = file.tensor(value)
+    return tensors, inside
+
+
+def _no_state_dict(path: Path, found: Any) -> str:
+    """What is wrong with a file that holds `found` where weights should be, and what to do."""
+    cure = "where it was made, save the weights alone: torch.save(model.state_dict(), 'weights.pt')"
+    if isinstance(found, Made):
+        what = found.called[:100] or "an unknown kind"
+        return (
+            f"{path} holds an object of {what} where weights should be; only its code could read it, so it is refused: {cure}"
+        )
+    return f"{path} does not hold a state dict (names to tensors): {cure}"
+
+
+def _networks_own(table: dict[Any, Value], path: Path) -> dict[str, Value]:
+    """Those of the entries that are the network's, under its own names.
+
+    Raises:
+        WeightsError: there are none, or those of several networks.
+    """
+    groups: dict[tuple[str, ...], dict[str, Value]] = defaultdict(dict)
+    for name, value in table.items():
+        if not isinstance(name, str):
+            raise WeightsError(_no_state_dict(path, None))
+        parts = name.split(".")
+        begin = next((place for place, part in enumerate(parts) if part not in WRAPPERS), len(parts))
+        # Parts of the network may be wrapped too.
+        bare = ".".join(part for part in parts[begin:] if part not in WRAPPERS)
+        group = groups[tuple(parts[:begin])]
+        if bare in group:
+            raise WeightsError(f"{path} holds {bare} twice, once as {name}: keep the weights of one network in it")
+        group[bare] = value
+    if not groups:
+        raise WeightsError(_no_state_dict(path, None))
+    networks = [prefix for prefix, group in groups.items() if MARK in group]
+    if len(networks) > 1:
+        prefixes = " and ".join(repr(".".join(prefix)) for prefix in networks)
+        raise WeightsError(f"{path} holds several networks, with the prefixes {prefixes}: keep the weights of one in it")
+    return groups[networks[0]] if networks else max(groups.values(), key=len)
+
+
+def _check_told(inside: PARSeqConfig, state: dict[str, Tensor], source: str) -> None:
+    """Whether a file can hold the network that it tells of, before one of the sizes that it claims takes memory and time.
+
+    Raises:
+        WeightsError: it cannot.
+    """
+    width, classes = inside.embed_dim, len(inside.charset_train)
+    layers = inside.enc_depth * (4 + 2 * inside.enc_mlp_ratio) + inside.dec_depth * (8 + 2 * inside.dec_mlp_ratio)
+    # Of its matrices alone.
+    least = width * (width * layers + math.prod(inside.grid) + inside.max_label_length + 2 * classes)
+    if inside.enc_depth + inside.dec_depth > len(state) or least > sum(tensor.numel() for tensor in state.values()):
+        raise WeightsError(f"{source} tells of a larger network than it holds: fetch or train it again")
 
 
 def save_weights(network: PARSeq, path: Path) -> None:
@@ -137,19 +224,6 @@ def _config_beside(path: Path) -> PARSeqConfig | None:
         return None
 
 
-def _is_state_dict(content: dict[Any, Any]) -> bool:
-    return all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
-
-
-def _read_file(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    with warnings.catch_warnings():
-        # A foreign file makes torch warn of its format before it refuses it.
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
 def read_checkpoint(path: Path, instead: str) -> dict[str, Any]:
     """All of a training checkpoint of ours, on the CPU.
 
@@ -157,22 +231,24 @@ def read_checkpoint(path: Path, instead: str) -> dict[str, Any]:
         WeightsError: it is damaged; the message says to remove it, and what happens or is to be done then (`instead`).
     """
     try:
-        return dict(_read_file(path))
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception:  # a damaged archive fails in every way there is
         raise WeightsError(f"{path} is damaged: remove it and {instead}") from None
 
 
 def config_inside(hyper_parameters: Any) -> PARSeqConfig | None:
-    """The architecture that a training checkpoint tells, ours (`config`) or the reference's (flat names)."""
-    if not isinstance(hyper_parameters, dict):
-        return None
-    values = hyper_parameters.get("config", hyper_parameters)
-    if not isinstance(values, dict) or "embed_dim" not in values:
+    """The architecture that a training checkpoint tells, ours (`config`) or the reference's (flat names).
+
+    They may be kept in mappings and wrappers of any library (`model.hyper_parameters`).
+    """
+    values = entries(hyper_parameters) or {}
+    values = entries(values.get("config")) or values
+    if "embed_dim" not in values:
         return None
     known = PARSeqConfig().to_dict()
     try:
-        return config_from_mapping({key: value for key, value in values.items() if key in known})
-    except ConfigError:
+        return config_from_mapping({key: read_scalar_or_pair(value) for key, value in values.items() if key in known})
+    except ValueError:
         return None
 
 
@@ -211,10 +287,10 @@ def check_fit(network: PARSeq, state: dict[str, Tensor], source: str) -> None:
             "check the model's name or config"
         )
     for key, tensor in wanted.items():
-        if not torch.isfinite(state[key]).all():
-            raise WeightsError(f"{source} is damaged: {key} holds numbers that are none (nan or inf); fetch or train it again")
         if state[key].shape != tensor.shape:
             raise WeightsError(
                 f"{source} belongs to a network of another size: {key} is {tuple(state[key].shape)}, "
                 f"expected {tuple(tensor.shape)}; check the model's name or config"
             )
+        if not torch.isfinite(state[key]).all():
+            raise WeightsError(f"{source} is damaged: {key} holds numbers that are none (nan or inf); fetch or train it again")

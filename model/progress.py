@@ -10,7 +10,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from tqdm import tqdm
 
-from model.curve import draw_curve
+from model.curve import draw_if_possible
 from model.system import ACCURACY_PREFIX
 
 
@@ -65,4 +65,4 @@ class ToldValidation(Callback):
         tqdm.write(f"step {trainer.global_step}: exact matches {together:.2f} % ({', '.join(sets)})", sys.stderr)
         for logger in trainer.loggers:
             logger.save()
-        draw_curve(self.output)
+        draw_if_possible(self.output)

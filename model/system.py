@@ -122,7 +122,9 @@ class RecognitionSystem(lightning.LightningModule):
         self.log("loss", loss.detach(), prog_bar=True, sync_dist=several, batch_size=len(images))
         if self.glyph_weight:
             glyph = self.glyph_loss(memory, targets, centers)
-            self.log("glyph_loss", glyph.detach(), prog_bar=True, sync_dist=several, batch_size=len(images))
+            # Without any centre in the global batch there is none; all processes find the same.
+            if bool(total(glyph.detach()) > 0):
+                self.log("glyph_loss", glyph.detach(), prog_bar=True, sync_dist=several, batch_size=len(images))
             loss = loss + self.glyph_weight * glyph
         if self.ctc_head is not None:
             ctc = self.ctc_loss(memory, targets)

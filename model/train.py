@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,26 +14,25 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from model.averaging import CHECKPOINT_KEY
 from model.charsets import CHARSETS
 from model.configs import NAMED, ConfigError, PARSeqConfig, named_config, read_config
-from model.curve import draw_curve
+from model.curve import draw_if_possible
 from model.download import DownloadError
 from model.errors import DataError, DivergedError
 from model.finetune import begin_with
 from model.loading import FREE_FIELDS, WeightsError, config_inside, read_checkpoint, read_weights, save_weights, weights_path
 from model.schedule import scaled_rate
+from model.stopping import Stopped, StopRequest, StopWhenAsked
 from model.system import RecognitionSystem
 from model.train_data import DataBuilder
 from model.train_options import build_parser, parse
-from model.trainer import build_trainer
+from model.trainer import BEST, LAST, build_trainer
 
 EXIT_DIVERGED = 3
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
-"""Of Ctrl-C and SIGTERM, as shells count."""
+EXIT_BY_SIGNAL = 128
+"""And the signal's number, as shells count: 130 for Ctrl-C, 143 for SIGTERM."""
 
 
 def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -46,8 +46,8 @@ def last_checkpoint(output: Path) -> dict[str, Any] | None:
     Raises:
         WeightsError: it cannot be read.
     """
-    path = output / "last.ckpt"
-    return read_checkpoint(path, "resume from a copy of best.ckpt under its name") if path.is_file() else None
+    path = output / LAST
+    return read_checkpoint(path, f"resume from a copy of {BEST} under its name") if path.is_file() else None
 
 
 def network_config(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> PARSeqConfig:
@@ -146,7 +146,14 @@ def train(args: argparse.Namespace, trainer_options: dict[str, Any], callbacks: 
     Raises:
         ConfigError, DataError, WeightsError, DownloadError: the arguments do not make a job.
         DivergedError: training has left the numbers.
+        Stopped: a signal has ended it; what it had done is saved.
     """
+    request = StopRequest()
+    with request.listening():
+        return _train(args, trainer_options, [*callbacks, StopWhenAsked(request, args.output / LAST)])
+
+
+def _train(args: argparse.Namespace, trainer_options: dict[str, Any], callbacks: Sequence[Callback]) -> Path:
     if args.threads:
         torch.set_num_threads(args.threads)
     checkpoint = last_checkpoint(args.output)
@@ -165,13 +172,16 @@ def train(args: argparse.Namespace, trainer_options: dict[str, Any], callbacks: 
     if args.scale_lr:
         system.lr = scaled_rate(args.lr, args.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
     system.validation_names = list(data.validation)
-    trainer.fit(system, datamodule=data, ckpt_path=args.output / "last.ckpt" if checkpoint else None, weights_only=True)
+    try:
+        trainer.fit(system, datamodule=data, ckpt_path=args.output / LAST if checkpoint else None, weights_only=True)
+    finally:
+        data.processes.let_go()
     weights: Path = args.output / f"{weights_name(args, config)}.safetensors"
     if trainer.is_global_zero:
         for name, count in data.broken().items():
             print(f"{name}: {count} broken images met and skipped", file=sys.stderr)
-        draw_curve(args.output)
         save_weights(system.model, weights)
+        draw_if_possible(args.output)
     return weights
 
 
@@ -187,7 +197,7 @@ def how_to_go_on(output: Path) -> str:
     except WeightsError as error:
         return str(error)
     if checkpoint is None:
-        return "before its first checkpoint (--checkpoint-every), so nothing is left of it"
+        return "before its first step was done, so nothing is left of it"
     return f"the same command with --resume goes on from step {checkpoint['global_step']}"
 
 
@@ -207,7 +217,7 @@ def _same_sizes(one: PARSeqConfig, other: PARSeqConfig) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; the exit code: 2 for a wrong call, 3 when training has left the numbers, 130 and 143 when it was stopped."""
+    """Entry point; the exit code: 2 for a wrong call, 3 when training has left the numbers, over 128 when it was stopped."""
     args, trainer_options = parse_args(argv)
     try:
         weights = train(args, trainer_options)
@@ -217,13 +227,16 @@ def main(argv: list[str] | None = None) -> int:
     except DivergedError as error:
         print(f"parseq-train: {error}", file=sys.stderr)
         return EXIT_DIVERGED
-    except (KeyboardInterrupt, SystemExit) as stopped:
-        # Lightning answers both signals with a SystemExit once it trains.
-        interrupted = isinstance(stopped, KeyboardInterrupt) or isinstance(stopped.__context__, KeyboardInterrupt)
-        if not interrupted and not isinstance(stopped, SIGTERMException):
+    except (Stopped, KeyboardInterrupt) as stopped:
+        signum = stopped.signum if isinstance(stopped, Stopped) else signal.SIGINT
+        rank_zero_only(tell)(f"parseq-train: stopped; {how_to_go_on(args.output)}")
+        return EXIT_BY_SIGNAL + signum
+    except SystemExit as stopped:
+        # What Lightning makes of an interrupt that did not come by the signal.
+        if not isinstance(stopped.__context__, KeyboardInterrupt):
             raise
         rank_zero_only(tell)(f"parseq-train: stopped; {how_to_go_on(args.output)}")
-        return EXIT_INTERRUPTED if interrupted else EXIT_TERMINATED
+        return EXIT_BY_SIGNAL + signal.SIGINT
     rank_zero_only(print)(weights)
     return 0
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import lightning
@@ -17,18 +18,21 @@ from model.alterations import Alterations, add_option
 from model.archives import Archive, find_archives, find_lmdb, iterate_lmdb
 from model.charsets import PRINTABLE
 from model.configs import PARSeqConfig
+from model.crop_sets import SHARDS
 from model.data import Batch, Crops, read_crops, read_label_file, read_synthetic
 from model.errors import DataError
 from model.label_files import NAMES, find_label_files, named_otherwise, read_labels
 from model.labels import LabelRules
 from model.rand_augment import RandAugment
 from model.sources import AugmentedSource, MemorySource, RenderedCrops, RenderedSource, Source, join, leaves
+from model.stopping import LoadingProcesses
 from model.stored import StoredSource, open_stored
 from model.stream import BatchStream, shares_of
 from model.synth.corpus import DictionaryNotFoundError, NoWordsError
 from model.synth.dataset import Recipe
 from model.synth.fonts import FONT_FOLDERS, FontsNotFoundError
 from model.synth.phrases import EXTRA_CHARACTERS
+from model.walk import files_below
 
 HELD_OUT_EVERY = 10
 """Of real crops every tenth is for validation."""
@@ -65,10 +69,12 @@ class ValidationBatches(Dataset[Batch]):
         return self.source.crops(numbers, None, [()] * len(numbers)).batch()
 
 
-def validation_loader(crops: Crops | Source, workers: int = 0) -> DataLoader[Batch]:
-    """All of `crops` once, in order."""
+def validation_loader(
+    crops: Crops | Source, workers: int = 0, processes: Callable[[int], None] | None = None
+) -> DataLoader[Batch]:
+    """All of `crops` once, in order, by `workers` processes that call `processes` when they start."""
     source = MemorySource("validation", crops) if isinstance(crops, Crops) else crops
-    return DataLoader(ValidationBatches(source), batch_size=None, num_workers=workers)
+    return DataLoader(ValidationBatches(source), batch_size=None, num_workers=workers, worker_init_fn=processes)
 
 
 class TrainingData(lightning.LightningDataModule):
@@ -81,6 +87,7 @@ class TrainingData(lightning.LightningDataModule):
         self.training, self.validation = list(training), validation
         self.args, self.first_step = args, first_step
         self.augment = RandAugment() if args.augment == "reference" else None
+        self.processes = LoadingProcesses()
 
     def __len__(self) -> int:
         """Crops of all sources that have an end."""
@@ -108,11 +115,14 @@ class TrainingData(lightning.LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
-        return DataLoader(stream, batch_size=None, num_workers=self.workers)
+        return DataLoader(stream, batch_size=None, num_workers=self.workers, worker_init_fn=self.processes)
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """One loader for each validation set, in the order of `validation`."""
-        return [validation_loader(source, 0 if in_memory(source) else self.workers) for source in self.validation.values()]
+        return [
+            validation_loader(source, 0 if in_memory(source) else self.workers, self.processes)
+            for source in self.validation.values()
+        ]
 
     def broken(self) -> dict[str, int]:
         """How many images could not be decoded, by source, of those that are decoded when needed."""
@@ -239,7 +249,7 @@ class DataBuilder:
         """All crops of a file of labels, or at and below a folder, of whichever kind."""
         if path.is_file():
             return self._stored([path], self.rules)
-        shards = sorted({found.parent for found in path.rglob("shard-*.npz")})
+        shards = sorted({found.parent for found in files_below(path) if fnmatch(found.name, SHARDS)})
         stored = find_archives(path) + find_label_files(path)
         if not shards and not stored:
             raise DataError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import yaml
 from model.configs import NAMED, ConfigError
 from model.options import add_label_options
 
+# Two ways of saying one thing: in one place only one of them, and the last place wins.
+EXCLUSIVE = (("steps", "epochs"), ("model", "config"))
 RECIPES = Path(__file__).parent / "recipes"
 TRAINER = "trainer"
 # What only the job can know; `parseq-train` has options of its own for them.
@@ -177,12 +180,39 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Na
         files.add_argument("--run", action="append", default=[])
         chosen, rest = files.parse_known_args(argv)
         # What comes last wins: the files' options go first.
-        words = [word for name in chosen.run for word in read_run(name)] + rest
-        args, remaining = parser.parse_known_args(words)
+        levels = [*(read_run(name) for name in chosen.run), rest]
+        overruled = overruled_options(levels)
+        args, remaining = parser.parse_known_args([word for level in levels for word in level])
+        for name in overruled:
+            setattr(args, name, parser.get_default(name))
         args.run = chosen.run
         return args, trainer_options(remaining)
     except ConfigError as error:
         parser.error(str(error))
+
+
+def overruled_options(levels: Sequence[Sequence[str]]) -> set[str]:
+    """Of options that exclude each other, those that a later file, or the command line, has chosen another instead of.
+
+    Args:
+        levels: the words of each file and of the command line, in order.
+
+    Raises:
+        ConfigError: both are given in one place.
+    """
+    overruled: set[str] = set()
+    for pair in EXCLUSIVE:
+        finder = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+        for name in pair:
+            finder.add_argument(f"--{name}", nargs="?", const="")
+        for words in levels:
+            given = [name for name, value in vars(finder.parse_known_args(list(words))[0]).items() if value is not None]
+            if len(given) > 1:
+                raise ConfigError(f"--{given[0]} and --{given[1]} exclude each other: give one of them")
+            if given:
+                overruled -= set(given)
+                overruled |= set(pair) - set(given)
+    return overruled
 
 
 def read_run(name: str) -> list[str]:

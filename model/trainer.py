@@ -22,6 +22,8 @@ from model.train_data import TrainingData
 
 BEST_BY = "accuracy"
 """Over all validation crops."""
+LAST, BEST = "last.ckpt", "best.ckpt"
+"""Checkpoints in the folder of a run."""
 
 
 def build_trainer(
@@ -85,23 +87,53 @@ def steps_of(epochs: float, crops: int, batch_size: int, trainer: lightning.Trai
 def loggers(output: Path) -> list[Any]:
     """The run's logs: numbers as CSV, and TensorBoard's."""
     version = f"log-{len(list(output.glob('log-*')))}"
-    return [CSVLogger(output, name="", version=version), TensorBoardLogger(output, name="", version=version)]
+    return [CSVLog(output, name="", version=version), TensorBoardLog(output, name="", version=version)]
+
+
+class CSVLog(CSVLogger):
+    """Numbers as CSV, with the number of steps done, as it is told and as checkpoints have it; Lightning counts from 0."""
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        """Add a row."""
+        super().log_metrics(metrics, None if step is None else step + 1)
+
+
+class TensorBoardLog(TensorBoardLogger):
+    """The same for TensorBoard."""
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Add points."""
+        super().log_metrics(metrics, None if step is None else step + 1)
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """`last.ckpt`: every so many steps, and after the last, which is validated first, whichever number it has.
+    """`last.ckpt`: every so many steps, before each validation, and after the last step, which is validated first.
 
-    A run that is stopped in that validation has not saved its last step: resumed, it validates after all.
+    A run that is stopped in that validation has not saved its last step, but the one before: resumed, it validates after all.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
-        super().__init__(dirpath=folder, filename="last", every_n_train_steps=every, enable_version_counter=False)
-        self.path = folder / "last.ckpt"
+    def __init__(self, folder: Path, every: int, validate_every: int) -> None:
+        """Save in `folder` every so many steps."""
+        stem = LAST.removesuffix(self.FILE_EXTENSION)
+        super().__init__(dirpath=folder, filename=stem, every_n_train_steps=every, enable_version_counter=False)
+        self.path = folder / LAST
+        self.every, self.validate_every = every, validate_every
+        self._step = 0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """A run that is resumed has steps behind it."""
+        super().on_train_start(trainer, pl_module)
+        self._step = trainer.global_step
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
         """Save; or, once all steps are done, let Lightning validate as it does before it stops early."""
-        if trainer.global_step < trainer.max_steps:
+        step = trainer.global_step
+        if step < trainer.max_steps:
             super().on_train_batch_end(trainer, *args)
+            validates = trainer.enable_validation and (step % self.validate_every == 0 or step == trainer.max_steps - 1)
+            if validates and step > self._step and step % self.every:
+                trainer.save_checkpoint(self.path, weights_only=False)
+            self._step = step
         elif trainer.enable_validation:
             trainer.should_stop = True
         else:
@@ -117,8 +149,9 @@ class BestCheckpoint(ModelCheckpoint):
     """`best.ckpt`, the one with the highest accuracy over all validation crops."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(dirpath=folder, filename="best", monitor=BEST_BY, mode="max", enable_version_counter=False)
-        self.path = folder / "best.ckpt"
+        stem = BEST.removesuffix(self.FILE_EXTENSION)
+        super().__init__(dirpath=folder, filename=stem, monitor=BEST_BY, mode="max", enable_version_counter=False)
+        self.path = folder / BEST
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """A run that is resumed goes on from `last.ckpt`, which may be older than the best one, or in another folder now."""
@@ -141,5 +174,5 @@ def job_callbacks(args: argparse.Namespace, *, validates: bool) -> list[Callback
     if validates:
         found.append(BestCheckpoint(args.output))
         found.append(ToldValidation(args.output))
-    found.append(LastCheckpoint(args.output, args.checkpoint_every))
+    found.append(LastCheckpoint(args.output, args.checkpoint_every, args.validate_every))
     return found

@@ -8,7 +8,10 @@ from pathlib import Path
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All files in `folder` and below it, in no order; a folder that is linked into itself is entered once."""
+    """All files in `folder` and below it; a folder that is linked into itself, or linked twice, is entered once.
+
+    Folders are entered by name, so that it is the same one of several names on every machine.
+    """
     entered: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -16,5 +19,6 @@ def files_below(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         entered.add(real)
+        folders.sort()
         for name in files:
             yield Path(parent, name)

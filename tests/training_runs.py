@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,30 @@ class KillAfter(lightning.Callback):
                 # Shells let what runs in the background ignore it.
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             os.kill(os.getpid(), self.how)
+
+
+class SignalGroup(lightning.Callback):
+    """A signal to all processes of the run's group, those that load data included, in a step or in its validation."""
+
+    def __init__(self, step: int, how: int, in_validation: bool = False, times: int = 1) -> None:
+        self.step, self.how, self.in_validation, self.times = step, how, in_validation, times
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        """In the step after `step` others."""
+        if trainer.global_step == self.step and not self.in_validation:
+            self.send()
+
+    def on_validation_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        """In the validation after `step` steps."""
+        if trainer.global_step == self.step and self.in_validation:
+            self.send()
+
+    def send(self) -> None:
+        """As Ctrl-C or a service manager does."""
+        for _ in range(self.times):
+            os.killpg(0, self.how)
+            # Those that load data have it by then.
+            time.sleep(0.3)
 
 
 def fonts_at_hand() -> Path:

@@ -24,7 +24,7 @@ from export.decoder_graph import DecoderGraph
 from export.graph import write_graph
 from export.int8 import CalibrationBuilder, Int8Builder, round_weight, scale_and_zero
 from export.parity import BATCH_SIZES, Failure, ParityError, read_with_torch
-from export.to_onnx import ExportOptions, Ranges, build_artifact, observed_ranges, run_parity_gate
+from export.to_onnx import ExportOptions, Ranges, build_artifact, export_artifact, observed_ranges, run_parity_gate
 from model.parseq import PARSeq
 from tests.export_models import RESIDUAL, run, serialised, small_model
 
@@ -299,6 +299,23 @@ def test_some_crops_are_read_at_every_size_and_all_at_the_largest() -> None:
     assert {size for size, _ in plan} == set(BATCH_SIZES)
     read = np.concatenate([chosen for size, chosen in plan if size == 32])
     assert set(read.tolist()) == set(range(100))
+
+
+def test_the_calibration_crops_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+
+    def draw(*args: Any) -> tuple[NDArray[np.uint8], str]:
+        pixels, said = calibration_crops(*args)
+        drawn.append(said)
+        return pixels[:8], "8 crops"
+
+    monkeypatch.setattr("export.to_onnx.calibration_crops", draw)
+    monkeypatch.setattr("export.to_onnx.AGREEMENT_CROPS", 8)
+    monkeypatch.setattr("export.agreement.AgreementReport.problem", None)
+    summary = export_artifact(small_model(), ExportOptions("mine", "nar", 0, "", precision="int8"), tmp_path / "a.onnx")
+    assert drawn == ["256 drawn crops"]
+    assert isinstance(summary.parity, AgreementReport)
+    assert summary.parity.calibration == "8 crops"
 
 
 def test_crops_from_folders(tmp_path: Path) -> None:

@@ -106,6 +106,10 @@ def test_links_to_archives_are_followed(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "link").symlink_to(real.parent)
     assert find_lmdb(tmp_path / "train") == [tmp_path / "train" / "link" / "set"]
+    # A folder that is linked into itself, also by way of another.
+    (real.parent / "loop").symlink_to(real.parent)
+    (real.parent / "back").symlink_to(tmp_path / "train")
+    assert find_lmdb(tmp_path / "train") == [tmp_path / "train" / "link" / "set"]
 
 
 def test_an_archive_can_be_opened_twice(tmp_path: Path) -> None:

@@ -47,6 +47,54 @@ def test_wrong_options_are_one_message(words: list[str], message: str, capsys: p
     assert re.search(message, error)
 
 
+@pytest.mark.parametrize(
+    ("words", "length"),
+    [
+        ([], (6000, None)),
+        (["--steps", "9"], (9, None)),
+        (["--epochs", "9"], (6000, 9.0)),
+        (["--run", "reference"], (6000, 20.0)),
+        (["--run", "reference", "--steps", "9"], (9, None)),
+        (["--steps=9", "--run", "reference"], (9, None)),
+        (["--run", "reference", "--epochs", "3"], (6000, 3.0)),
+        (["--run", "short.yaml"], (9, None)),
+        (["--run", "short.yaml", "--epochs", "3"], (6000, 3.0)),
+        (["--run", "reference", "--run", "short.yaml"], (9, None)),
+        (["--run", "short.yaml", "--run", "reference"], (6000, 20.0)),
+        (["--run", "short.yaml", "--run", "reference", "--steps", "8"], (8, None)),
+    ],
+)
+def test_steps_and_epochs_the_last_one_given_wins(
+    words: list[str], length: tuple[int, float | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("short.yaml").write_text("steps: 9\n")
+    args, _ = parse_args(["--output", "x", *words])
+    assert (args.steps, args.epochs) == length
+
+
+def test_a_network_of_ones_own_wins_over_that_of_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("config: mine.json\n")
+    args, _ = parse_args(["--output", "x", "--run", "reference", "--config", "mine.json"])
+    assert (args.model, args.config) == (None, Path("mine.json"))
+    args, _ = parse_args(["--output", "x", "--run", str(tmp_path / "run.yaml"), "--model", "parseq"])
+    assert (args.model, args.config) == ("parseq", None)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--steps", "9", "--epochs", "3"], ["--run", "both.yaml", "--steps", "9"], ["--model", "parseq", "--config", "a.json"]],
+)
+def test_options_that_exclude_each_other(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("both.yaml").write_text("steps: 9\nepochs: 3\n")
+    with pytest.raises(SystemExit, match="2"):
+        parse_args(["--output", "x", *words])
+    assert "exclude each other: give one of them" in capsys.readouterr().err
+
+
 def test_a_file_of_options(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(

@@ -108,7 +108,7 @@ def test_a_run_can_be_repeated_and_resumed_exactly(options: dict[str, Any], vari
         assert main(words({**options, "--output": output})) == 0
     assert equal(state(whole), state(again))
     with pytest.raises(RuntimeError, match="the power went out"):
-        train(*parse_args(words({**options, "--output": parts})), [StopAt(5)])
+        train(*parse_args(words({**options, "--output": parts})), [StopAt(4)])
     assert saved_step(parts, "last.ckpt") == 4
     assert main(words({**options, "--output": parts, "--resume": True})) == 0
     assert equal(state(whole), state(parts))
@@ -129,7 +129,7 @@ def test_what_a_run_leaves(options: dict[str, Any], tmp_path: Path) -> None:
     assert {"last.ckpt", "best.ckpt", "curve.png", "log-0", "tiny.safetensors"} == names
     assert equal(state(output), state(output, "tiny.safetensors"))
     # Validated after step 3 and after the last; the first of equals is the best.
-    assert read_logs(output)["accuracy_validation"] == [(2, 0.0), (4, 0.0)]  # the loggers count from 0
+    assert read_logs(output)["accuracy_validation"] == [(3, 0.0), (5, 0.0)]
     assert saved_step(output, "best.ckpt") == 3
     assert list((output / "log-0").glob("events.out.tfevents.*"))
     assert "accuracy" in (output / "log-0" / "metrics.csv").read_text()
@@ -144,7 +144,7 @@ def test_a_run_shorter_than_the_steps_between_validations_is_validated(
     told = capsys.readouterr().err
     assert "holds no run yet" in told
     assert "step 2: exact matches 0.00 % (validation 0.00 %)" in told
-    assert read_logs(tmp_path / "run")["accuracy_validation"] == [(1, 0.0)]  # the loggers count from 0
+    assert read_logs(tmp_path / "run")["accuracy_validation"] == [(2, 0.0)]
     assert main(words({**run, "--steps": 4})) == 0
     assert "goes on from step 2" in capsys.readouterr().err
 
@@ -158,8 +158,7 @@ def test_weights_can_be_read_by_whoever_reads_the_checkpoint(options: dict[str, 
 @pytest.mark.parametrize(
     ("how", "step", "code", "told"),
     [
-        (signal.SIGTERM, 4, 143, "the same command with --resume goes on from step 4"),
-        (signal.SIGTERM, 0, 143, "nothing is left"),
+        (signal.SIGTERM, 3, 143, "the same command with --resume goes on from step 4"),
         (signal.SIGINT, 4, 130, "the same command with --resume goes on from step 4"),
     ],
 )
@@ -210,10 +209,10 @@ def test_the_best_checkpoint_outlives_a_resume(options: dict[str, Any], killed: 
     run = {**options, "--output": tmp_path / "run", "--validate-every": 2, "--checkpoint-every": 3}
     scores = Scores({2: 10, 4: 90, 5: 20, 6: 50, 7: 30, 8: 95})
     if killed:
-        # After the best validation and before the next checkpoint: `last.ckpt` knows nothing of it.
+        # After the best validation and before the next checkpoint: `last.ckpt` was saved before it and knows nothing of it.
         with pytest.raises(RuntimeError, match="the power went out"):
             train(*parse_args(words({**run, "--steps": 8})), [scores, StopAt(4)])
-        assert saved_step(tmp_path / "run", "last.ckpt") == 3
+        assert saved_step(tmp_path / "run", "last.ckpt") == 4
         scores.percent[4] = 15
     else:
         train(*parse_args(words({**run, "--steps": 5})), [scores])
@@ -237,6 +236,41 @@ def test_a_run_that_is_stopped_in_its_last_validation_validates_when_it_is_resum
         train(*parse_args(words(run)), [StopInValidation()])
     assert main(words({**run, "--resume": True})) == 0
     assert saved_step(tmp_path / "run", "best.ckpt") == 4
+
+
+def test_no_picture_ends_a_run(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def draw(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("model.curve.draw_curve", draw)
+    assert main(words({**options, "--output": tmp_path / "run", "--steps": 2})) == 0
+    assert {"best.ckpt", "last.ckpt", "tiny.safetensors"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert "could not be drawn: [Errno 28] No space left on device" in capsys.readouterr().err
+
+
+def test_a_loss_that_there_is_not_is_not_shown(options: dict[str, Any], tmp_path: Path) -> None:
+    shown = {}
+    for name, source in (("real", tmp_path / "real"), ("rendered", tmp_path / "rendered")):
+        run = {**options, "--source": source, "--output": tmp_path / name, "--steps": 2, "--trainer.log_every_n_steps": 1}
+        assert main(words(run)) == 0
+        shown[name] = read_logs(tmp_path / name)
+    assert "glyph_loss" not in shown["real"]
+    assert [step for step, _ in shown["rendered"]["glyph_loss"]] == [step for step, _ in shown["real"]["loss"]] == [1, 2]
+
+
+def test_crops_behind_links_are_found_once(options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "linked"
+    folder.mkdir()
+    for name in ("rendered", "real"):
+        (folder / name).symlink_to(tmp_path / name, target_is_directory=True)
+    (tmp_path / "real" / "loop").symlink_to(folder, target_is_directory=True)
+    run = {**options, "--source": folder, "--output": tmp_path / "run", "--steps": 1}
+    assert main(words(run)) == 0
+    told = capsys.readouterr().err
+    assert told.count("24 rendered crops") == 2  # validated on, too
+    assert told.count("12 crops, 0 left out") == 1
 
 
 class WatchBar(lightning.Callback):
