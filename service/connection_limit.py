@@ -13,6 +13,8 @@ from typing import Final, Protocol
 
 SLOW_HEAD_S: Final = 1.0
 """A head that takes longer gives way to any newcomer: they come in one packet, or in a few."""
+SLOW_BODY_S: Final = 10.0
+"""So does a body that takes longer."""
 FAR_MORE: Final = 2
 """So many times what the newcomer's client holds."""
 
@@ -182,11 +184,12 @@ class ConnectionLimit:
         return 0 if entry.client is None else self._counts[entry.client]
 
     def _dispensable(self) -> Iterator[tuple[Connection, _Entry]]:
-        """Idle ones, those nobody reads from, and heads that are slow."""
+        """Idle ones, those nobody reads from, and requests that arrive slowly."""
         yield from self._stages[Stage.IDLE].items()
         yield from self._stages[Stage.UNREAD].items()
         now_s = self._clock()
-        for connection, entry in self._stages[Stage.HEAD].items():
-            if now_s - entry.since_s < SLOW_HEAD_S:
-                return
-            yield connection, entry
+        for stage, slow_s in ((Stage.HEAD, SLOW_HEAD_S), (Stage.BODY, SLOW_BODY_S)):
+            for connection, entry in self._stages[stage].items():
+                if now_s - entry.since_s < slow_s:
+                    break
+                yield connection, entry

@@ -33,6 +33,7 @@ from service.framing import Framing
 from service.logs import CONTEXT_KEY
 from service.metrics import Metrics
 from service.open_files import max_open_files, surplus_within
+from service.pacing import Pace
 from service.refusals import refusal
 from service.request_context import context_of
 from service.request_head import body_length, with_path, without_upgrade
@@ -88,6 +89,7 @@ class HttpProtocol(HttpToolsProtocol):
     max_headers: int
     limit: ConnectionLimit
     budget: BodyBudget
+    pace: Pace
     slow_readers: SlowReaders
     addresses: ClientAddresses
     flow: HeldFlow
@@ -140,6 +142,7 @@ class HttpProtocol(HttpToolsProtocol):
         elif self._arriving:
             self._refuse(self._too_many_connections())
         else:
+            self._deaf = self._rest is not None
             self.transport.close()
 
     def drop(self) -> None:
@@ -396,22 +399,28 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         if self._rest is not None:
-            self._read_on()
+            self._unset_keepalive_if_required()
+            if not self._unanswered():
+                self.pace.wait(self, self.loop)
         elif self._arriving:
             self._unset_keepalive_if_required()
             self._limit_arrival()
         self._tell_stage()
 
-    def _read_on(self) -> None:
-        """Parse what was held back."""
+    def read_on(self) -> bool:
+        """Parse some of what was held back, if there is any."""
+        if self._rest is None:
+            return False
         rest, self._rest = self._rest, None
-        if rest is not None:
-            self._parse(*rest)
+        self._parse(*rest)
         if self._rest is None and not self.transport.is_closing():
             self._release(None)
             self.flow.held = False
             if not self.pipeline and len(self.cycle.body) <= HIGH_WATER_LIMIT:  # else uvicorn reads on in time
                 self.flow.resume_reading()
+            if not self._unanswered() and not self._arriving:
+                self._be_idle()
+        return True
 
     def _unanswered(self) -> int:
         """Requests of which the head has been parsed and the answer has not gone."""
@@ -424,8 +433,10 @@ class HttpProtocol(HttpToolsProtocol):
             known = self._app_knows()
             others = self._unanswered() - (known and not self.cycle.response_complete)
             stage = Stage.BUSY if others else Stage.BODY if known else Stage.HEAD
+        elif self._unanswered():
+            stage = Stage.BUSY
         else:
-            stage = Stage.BUSY if self._unanswered() else Stage.IDLE
+            stage = Stage.IDLE if self._rest is None else Stage.HEAD
         self.limit.change(self, stage)
 
     def _be_idle(self) -> None:
@@ -510,6 +521,7 @@ def protocol_for(metrics: Metrics, settings: Settings) -> type[HttpProtocol]:
     Protocol.addresses = ClientAddresses(settings.trusted_proxies)
     Protocol.budget = budget = BodyBudget(bodies_bytes(settings))
     metrics.body_bytes.set_function(lambda: budget.held_bytes)
+    Protocol.pace = Pace()
     Protocol.slow_readers = SlowReaders(settings.send_timeout_s)
     Protocol.receive_timeout_s, Protocol.send_timeout_s = settings.receive_timeout_s, settings.send_timeout_s
     Protocol.max_head_bytes, Protocol.max_headers = settings.max_head_bytes, settings.max_headers

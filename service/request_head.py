@@ -43,7 +43,7 @@ def body_length(version: str, headers: Headers) -> int | None:
                 raise Problem(MALFORMED_REQUEST, "The header Content-Length is not a number of bytes.")
             n_bytes = int(value)
         elif name == b"transfer-encoding":
-            codings.append(value.strip().lower())
+            codings += (coding.strip() for coding in value.lower().split(b","))
     if hosts > 1 or (not hosts and version == "1.1"):
         raise Problem(MALFORMED_REQUEST, "A request must have the header Host, and only once.")
     if n_lengths > 1 or (n_lengths and codings):
@@ -52,7 +52,9 @@ def body_length(version: str, headers: Headers) -> int | None:
         return n_bytes
     if version == "1.0":
         raise Problem(MALFORMED_REQUEST, "HTTP/1.0 has no Transfer-Encoding.")
-    if codings != [b"chunked"]:
+    if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
+        raise Problem(MALFORMED_REQUEST, "A Transfer-Encoding must end with `chunked`, or nobody knows where the body ends.")
+    if len(codings) > 1:
         raise Problem(UNSUPPORTED_TRANSFER_CODING, "The only Transfer-Encoding that is read is `chunked`.")
     return None
 
