@@ -159,7 +159,9 @@ def test_who_hangs_up_is_told_from_who_waits_for_an_answer(closes: bool) -> None
             if closes:
                 second.close()
                 left = 'parseq_request_duration_seconds_count{status="499"} 1.0'
+                end_s = time.monotonic() + PATIENCE_S
                 while left not in server.runtime.metrics.render().decode():
+                    assert time.monotonic() < end_s
                     time.sleep(0.01)
             else:
                 second.shutdown(socket.SHUT_WR)
