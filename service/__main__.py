@@ -28,7 +28,7 @@ from service.errors import StartupError
 from service.heap import return_large_blocks
 from service.http_protocol import protocol_for
 from service.logs import configure_logging
-from service.open_files import allow_connections
+from service.open_files import allow_connections, connections_within, max_open_files
 from service.request_context import outside_requests
 from service.runtime import Runtime
 
@@ -71,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             logger.warning(line)
         if too_few_files := allow_connections(settings.max_connections):
             logger.warning(too_few_files)
+            fitting = connections_within(max_open_files(), settings.max_connections)
+            settings = settings.model_copy(update={"max_connections": fitting})
         return_large_blocks()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         return _serve(settings)

@@ -95,6 +95,12 @@ class Settings(BaseSettings):
         None, description="File with the API keys that requests must carry, one a line; none: requests need no key."
     )
     max_body_bytes: int = Field(32 * 2**20, ge=1, description="Request body, at most; beyond it 413.")
+    max_bodies_bytes: int = Field(
+        0,
+        ge=0,
+        description="Memory for all request bodies together, at most; beyond it 429. 0: a third of the container's memory, or "
+        "of the machine's.",
+    )
     max_crops_per_request: int = Field(128, ge=1, le=10_000, description="Crops in one request, at most; beyond it 413.")
     max_form_fields: int = Field(
         64, ge=0, le=10_000, description="Fields of a form that are no images, at most; beyond it 400, else they are ignored."
@@ -136,6 +142,9 @@ class Settings(BaseSettings):
     )
     receive_timeout_s: float = Field(
         30, gt=0, le=3600, description="How long a request may take to arrive, from its first byte to its last; then 408."
+    )
+    send_timeout_s: float = Field(
+        30, gt=0, le=3600, description="How long a client may leave its answers unread; then its connection is closed."
     )
     self_check_interval_s: float = Field(
         10, ge=0, le=3600, description="How often a crop with a known text is read, to notice a model that fails; 0: never."
@@ -180,6 +189,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"PARSEQ_MAX_QUEUE_ITEMS ({self.max_queue_items}) must not be less than "
                 f"PARSEQ_MAX_CROPS_PER_REQUEST ({self.max_crops_per_request}), or full requests are always refused"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_full_body_fits_the_memory(self) -> Settings:
+        # Twice, since the files of a form are copied out of it.
+        if 0 < self.max_bodies_bytes < 2 * self.max_body_bytes:
+            raise ValueError(
+                f"PARSEQ_MAX_BODIES_BYTES ({self.max_bodies_bytes}) must not be less than twice PARSEQ_MAX_BODY_BYTES "
+                f"({self.max_body_bytes}), or the largest bodies are always refused"
             )
         return self
 

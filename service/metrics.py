@@ -27,6 +27,7 @@ LATENCY_BUCKETS_S = (
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0,
 )  # fmt: skip
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+CONNECTION_ENDS = ("made_room", "unread")
 
 
 # A creation time beside every series doubles what is scraped, and nothing here needs it.
@@ -42,6 +43,7 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self._add_requests()
+        self._add_connections()
         self._add_crops()
         self._add_engine()
         self._add_process()
@@ -64,6 +66,24 @@ class Metrics:
         )
         # Looked up once, and so that each series exists, at 0, from the start: else the first of a kind raises no rate.
         self._problems = {kind.slug: self.problems.labels(kind.slug) for kind in KINDS}
+
+    def _add_connections(self) -> None:
+        self.connections = self._gauge("parseq_connections", "Open connections.")
+        self.connections_ended = Counter(
+            "parseq_connections_ended_total",
+            "Connections the server ended before their client or an idle time-out did.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._connections_ended = {reason: self.connections_ended.labels(reason) for reason in CONNECTION_ENDS}
+        self.held_back = Counter(
+            "parseq_requests_held_back_total",
+            "Times a client sent more requests ahead of their answers than are taken at once.",
+            registry=self.registry,
+        )
+        self.body_bytes = self._gauge(
+            "parseq_body_bytes", "Memory that bodies of requests take which are arriving or being answered."
+        )
 
     def _add_crops(self) -> None:
         self.crops_admitted = Counter(
@@ -164,6 +184,10 @@ class Metrics:
     def problem_told(self, slug: str) -> None:
         """Count one problem told to a client."""
         self._problems[slug].inc()
+
+    def connection_ended(self, reason: str) -> None:
+        """Count one connection that was ended, for one of `CONNECTION_ENDS`."""
+        self._connections_ended[reason].inc()
 
     def self_checked(self, right: bool) -> None:
         """Count one reading of the known crop."""

@@ -28,7 +28,7 @@ class _Owner(Generic[Thing]):
         self.turn = turn
         self.heap: list[tuple[float, int, Thing]] = []
         self.n_waiting = 0
-        self.listed: tuple[float, float, int, _Owner[Thing]] | None = None
+        self.listed: tuple[float, float, int, int, _Owner[Thing]] | None = None
         """Its entry in the order of clients; any other one there is out of date."""
 
 
@@ -42,7 +42,7 @@ class FairLine(Generic[Thing]):
     def __init__(self, waits: Callable[[Thing], bool]) -> None:
         self._waits = waits
         self._owners: dict[Hashable, _Owner[Thing]] = {}
-        self._order: list[tuple[float, float, int, _Owner[Thing]]] = []
+        self._order: list[tuple[float, float, int, int, _Owner[Thing]]] = []
         self._debts: dict[Hashable, float] = {}
         self._clock = 0.0
         self._n_pushed = 0
@@ -62,23 +62,23 @@ class FairLine(Generic[Thing]):
         heapq.heappush(owner.heap, entry)
         owner.n_waiting += 1
         if owner.heap[0] is entry:
-            self._list(owner, urgency)
+            self._list(owner)
 
     def first(self) -> Thing | None:
-        """The most urgent thing of the client whose turn is next; of equal turns, the most urgent thing."""
+        """The most urgent thing of the client whose turn is next; of equal turns the most urgent thing, then the oldest."""
         while self._order:
             listed = self._order[0]
-            owner = listed[3]
+            owner = listed[-1]
             if owner.listed is not listed or not owner.n_waiting:
                 heapq.heappop(self._order)
                 continue
             while not self._waits(owner.heap[0][2]):
                 heapq.heappop(owner.heap)
-            urgency, _, thing = owner.heap[0]
-            if listed[0] == owner.turn and listed[1] == urgency:
+            urgency, number, thing = owner.heap[0]
+            if listed[:3] == (owner.turn, urgency, number):
                 return thing
             heapq.heappop(self._order)
-            self._list(owner, urgency)
+            self._list(owner)
         return None
 
     def take(self, client: Hashable, cost: float = 0.0) -> None:
@@ -110,9 +110,11 @@ class FairLine(Generic[Thing]):
         else:
             owner.turn += cost  # where it is listed is out of date then, and found to be so when it comes up
 
-    def _list(self, owner: _Owner[Thing], urgency: float) -> None:
+    def _list(self, owner: _Owner[Thing]) -> None:
+        urgency, number, _ = owner.heap[0]
+        # Counted, so that two entries never compare their owners.
         self._n_listed += 1
-        owner.listed = (owner.turn, urgency, self._n_listed, owner)
+        owner.listed = (owner.turn, urgency, number, self._n_listed, owner)
         heapq.heappush(self._order, owner.listed)
 
     def _remember(self, client: Hashable, turn: float) -> None:

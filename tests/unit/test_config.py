@@ -172,3 +172,14 @@ def test_the_processor_is_known_by_its_name_if_it_tells_one(tmp_path: Path) -> N
     assert cpu_model(cpuinfo) == "Some: CPU"
     cpuinfo.write_text("processor : 0\nFeatures : fp asimd\n")
     assert cpu_model(cpuinfo) == cpu_model(tmp_path / "none") == platform.machine()
+
+
+def test_the_largest_body_must_fit_the_memory_for_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARSEQ_MAX_BODY_BYTES", "1000")
+    for n_bytes, fits in (("0", True), ("2000", True), ("1999", False)):
+        monkeypatch.setenv("PARSEQ_MAX_BODIES_BYTES", n_bytes)
+        if fits:
+            assert load_settings().max_bodies_bytes == int(n_bytes)
+        else:
+            with pytest.raises(StartupError, match="PARSEQ_MAX_BODIES_BYTES"):
+                load_settings()

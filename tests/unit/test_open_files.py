@@ -1,9 +1,18 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from service import open_files
-from service.open_files import FILES_BESIDE_CONNECTIONS, allow_connections
+from service.open_files import (
+    FILES_BESIDE_CONNECTIONS,
+    FILES_OF_THE_PROCESS,
+    allow_connections,
+    connections_within,
+    max_open_files,
+    surplus_within,
+)
 
 resource = pytest.importorskip("resource", reason="Windows has no such limit")
 ENOUGH = 1000 + FILES_BESIDE_CONNECTIONS
@@ -37,3 +46,20 @@ def test_where_there_is_no_such_limit_nothing_happens(monkeypatch: pytest.Monkey
     monkeypatch.setattr(open_files.sys, "platform", "win32")
     monkeypatch.setattr(resource, "getrlimit", None)
     assert allow_connections(1000) is None
+    assert max_open_files() == math.inf
+
+
+@pytest.mark.parametrize(
+    ("max_files", "wanted", "connections"),
+    [(math.inf, 1000, 1000), (4096, 1000, 1000), (1024, 1000, 896), (128, 1000, 64), (64, 1000, 16), (64, 5, 5), (10, 5, 4)],
+)
+def test_there_are_as_many_connections_as_fit(max_files: float, wanted: int, connections: int) -> None:
+    assert connections_within(max_files, wanted) == connections
+
+
+@pytest.mark.parametrize("max_files", [64, 100, 256, 1024, 2048, math.inf])
+def test_something_is_left_for_probes_and_for_files(max_files: float) -> None:
+    connections = connections_within(max_files, 1000)
+    surplus = surplus_within(max_files, connections)
+    assert surplus >= 4
+    assert connections + surplus + FILES_OF_THE_PROCESS <= max_files
