@@ -369,6 +369,7 @@ def test_a_run_that_leaves_the_numbers_is_stopped(
 
 def test_epochs_are_passes_over_the_crops(options: dict[str, Any], tmp_path: Path) -> None:
     # 24 rendered crops and 12 real ones, six a step.
+    del options["--steps"]
     assert main(words({**options, "--output": tmp_path / "run", "--epochs": 0.5})) == 0
     assert saved_step(tmp_path / "run", "last.ckpt") == 3
 
