@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import io
+import logging
 import struct
 import warnings
 from typing import Final
@@ -76,8 +77,10 @@ Image.MAX_IMAGE_PIXELS = DEFAULT_MAX_IMAGE_PIXELS
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Texts in a PNG file are of no use here, and a small file may hold many that unpack to 64 MiB, Pillow's own limit.
 PngImagePlugin.MAX_TEXT_MEMORY = 2**22
-# Pillow's remarks about odd files would come with paths of this machine, and not as the log has its lines.
+# Pillow's remarks about odd files would come with paths of this machine, and not as the log has its lines. Even its errors say
+# nothing that is not in the answer to whoever sent the file.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
 # Load the format plugins now, not in the first request.
 Image.init()
 

@@ -57,7 +57,6 @@ def configure_logging(level: str, log_format: str = "text") -> None:
     own_level = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=max(own_level, logging.WARNING), handlers=[handler])
     logging.getLogger("service").setLevel(own_level)
-    # What these two have to say about a client's data, however bad, is said in the answer to that client.
+    # What these two have to say about a client's data is said in the answer to that client.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module=r"PIL\.")

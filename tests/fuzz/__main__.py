@@ -28,8 +28,8 @@ MAX_SLOPE_BYTES = 64
 """Memory kept for each file: a leak of anything at all would be more."""
 MAX_HTTP_SLOPE_BYTES = 1024
 """The same for a server, of which fewer files are looked at."""
-MAX_FOLDER_SLOPE_BYTES = 1024
-"""The same for files that differ in size, of which there are fewer too."""
+MAX_FOLDER_SLOPE_BYTES = 4096
+"""The same for a few thousand files that differ in size: what they leave in the heap comes to an end later."""
 MAX_RISE_MIB = 100
 """Also for a moment: four megapixels with transparency take 69."""
 MAX_CPU_S = 1.0
@@ -48,7 +48,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="read and post every file below this folder instead of making some")
     parser.add_argument("--decode", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    folder = None if given.folder is None else Folder(given.folder)
+    folder = None if given.folder is None else Folder(given.folder, given.seed)
     if folder is not None:
         given.files = given.http = len(folder.paths)
     if given.only is not None:
