@@ -42,6 +42,7 @@ from tests.hostile_images import (
     png,
     scan_bomb,
     segment,
+    tiff,
     tiff_of_a_high_strip,
     tiff_of_jpeg,
     tiff_of_one_tile,
@@ -214,16 +215,16 @@ def test_arithmetic_coding_is_named() -> None:
 def test_scans_of_all_strips_count_together() -> None:
     strip = encode(Image.new("L", (64, 16)), "JPEG", progressive=True)
 
-    def tiff(n_strips: int) -> bytes:
+    def striped(n_strips: int) -> bytes:
         body = strip * n_strips
         places = b"".join(struct.pack("<I", 8 + index * len(strip)) for index in range(n_strips))
         sizes = struct.pack("<I", len(strip)) * n_strips
         tags = (273, 4, n_strips, 8 + len(body)), (278, 4, 1, 16), (279, 4, n_strips, 8 + len(body + places))
         return gray_tiff(64, 16 * n_strips, body + places + sizes, *tags, compression=7)
 
-    assert decode_image(tiff(4), ImageLimits(max_pixels=64 * 64)).size == (64, 64)
+    assert decode_image(striped(4), ImageLimits(max_pixels=64 * 64)).size == (64, 64)
     strip = strip[:-2] + strip[strip.rfind(b"\xff\xda") : -2] * (MAX_FULL_SCANS - 2) + strip[-2:]
-    assert problem_of(tiff(4), max_pixels=64 * 64).kind is errors.IMAGE_TOO_COMPLEX
+    assert problem_of(striped(4), max_pixels=64 * 64).kind is errors.IMAGE_TOO_COMPLEX
 
 
 @pytest.mark.parametrize("exif", [ifd_of_shared_bytes(400, 60_000), exif_of(65_000)], ids=["shared", "many"])
@@ -252,6 +253,13 @@ def test_no_decoder_writes_to_standard_error(compression: int, packed: bytes, ca
         with contextlib.suppress(Problem):
             decode_image(loud_tiff(compression, packed, height=height), ImageLimits())
     assert capfd.readouterr().err == ""
+
+
+def test_pillow_says_nothing_either(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    samples = (277, 4, 1, 2**28)
+    tags = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), samples, (273, 4, 1, 8)]
+    problem_of(tiff(tags, bytes(64)))
+    assert (capfd.readouterr().err, caplog.text) == ("", "")
 
 
 def test_where_libtiff_cannot_be_silenced_it_decodes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
