@@ -30,9 +30,8 @@ MAX_TILE_SURPLUS: Final = 2
 IMAGE_WIDTH, IMAGE_HEIGHT, COMPRESSION, STRIP_HEIGHT, TILE_WIDTH, TILE_HEIGHT = 256, 257, 259, 278, 322, 323
 OFFSETS, SIZES = (273, 324), (279, 325)
 """Of strips and of tiles; libtiff does not mind which of the two a file has."""
-EXIF, GPS, INTEROPERABILITY = 34665, 34853, 40965
-INNER_DIRECTORIES: Final = frozenset((EXIF, GPS, INTEROPERABILITY))
-"""Tags that say where more tags are; Pillow reads them all."""
+INNER_DIRECTORIES: Final = frozenset((34665, 34853, 40965))
+"""Tags that say where the tags of EXIF, of the place and of interoperability are; Pillow reads them all."""
 LAYOUT: Final = frozenset((IMAGE_WIDTH, IMAGE_HEIGHT, COMPRESSION, STRIP_HEIGHT, TILE_WIDTH, TILE_HEIGHT, *OFFSETS, *SIZES))
 """What says where the pixels are. Twice the same of them, and two readers would see two different pictures."""
 _UNSIGNED: Final = {3: "H", 4: "I", 16: "Q"}
@@ -45,6 +44,7 @@ def check_tiff(data: bytes, limits: ImageLimits) -> None:
     start = struct.unpack_from(order + "I", data, 4)[0]
     layout: dict[int, Tag] = {}
     tags = _read_directory(data, order, start)
+    _check_inner_directories(data, order, tags)
     for tag in tags:
         if tag.number in layout:
             raise too_complex(f"tag {tag.number} twice")
@@ -66,16 +66,23 @@ def check_tiff(data: bytes, limits: ImageLimits) -> None:
         raise several_frames()
 
 
-def _read_directory(data: bytes, order: str, start: int, inner: bool = False) -> list[Tag]:
-    """The tags there, when those of the directories within have been looked at too."""
+def _read_directory(data: bytes, order: str, start: int) -> list[Tag]:
     tags = read_tags(data, order, start)
     for tag in tags:
         if tag.n_values > MAX_TIFF_VALUES and (tag.type_ in TIFF_NUMBERS or tag.number in LAYOUT):
             raise too_complex(f"a tag with more than {MAX_TIFF_VALUES} values")
-        if tag.number in INNER_DIRECTORIES and not inner:
-            with suppress(struct.error):  # it is not there
-                _read_directory(data, order, tag.value, inner=tag.number != EXIF)
     return tags
+
+
+def _check_inner_directories(data: bytes, order: str, tags: list[Tag]) -> None:
+    """One of each kind, as Pillow reads them; a directory may point at itself."""
+    waiting, seen = list(tags), set[int]()
+    while waiting:
+        tag = waiting.pop()
+        if tag.number in INNER_DIRECTORIES and tag.number not in seen:
+            seen.add(tag.number)
+            with suppress(struct.error):  # it is not there
+                waiting += _read_directory(data, order, tag.value)
 
 
 def _value(layout: dict[int, Tag], number: int) -> int:

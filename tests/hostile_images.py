@@ -241,6 +241,13 @@ def tiff_of_shared_values_within(n_tags: int, n_bytes: int) -> bytes:
     return gray_tiff(8, 8, body + inner, (273, 4, 1, 8), (34_665, 4, 1, 8 + len(body)))
 
 
+def tiff_of_exif_within_itself(n_pointers: int = 300) -> bytes:
+    """The directory of EXIF points at itself again and again."""
+    start = 8 + 64
+    inner = struct.pack("<H", n_pointers) + struct.pack("<HHII", 34_665, 4, 1, start) * n_pointers
+    return gray_tiff(8, 8, bytes(64) + inner, (273, 4, 1, 8), (34_665, 4, 1, start))
+
+
 def resources(n_resources: int) -> bytes:
     """Segments as an image editor writes them, with resources that are empty."""
     return segment(0xFFED, b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\0" * 5000) * (n_resources // 5000)
@@ -311,6 +318,7 @@ READ: dict[str, File] = {
     "many-scans.jpg": lambda: scan_bomb(MAX_JPEG_SCANS - 10, 256),
     "cmyk-progressive.jpg": lambda: encode(Image.new("CMYK", (FULL_SIDE, FULL_SIDE)), "JPEG", progressive=True),
     "marker-in-tag.tiff": lambda: encode(gradient(32, 32), "TIFF", compression="jpeg", icc_profile=b"\xff\xda\xff\xc9" * 400),
+    "exif-within-itself.tiff": tiff_of_exif_within_itself,
     "exif-as-text.png": lambda: exif_as_text(_exif(orientation=6)),
     "broken-exif.jpg": lambda: encode(gradient(), "JPEG", exif=b"Exif\0\0garbage"),
     "huge-exif.png": lambda: png(24, 10, chunk(b"eXIf", exif_of(8 * MEBI))),
