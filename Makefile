@@ -9,6 +9,8 @@ DEV_ENV := .venv
 SERVE_READY := $(SERVE_ENV)/.ready
 DEV_READY := $(DEV_ENV)/.ready
 DEV_BIN := $(DEV_ENV)/bin
+OLDEST_ENV := .venv-oldest
+OLDEST_READY := $(OLDEST_ENV)/.ready
 GPU_ENV := .venv-gpu
 GPU_READY := $(GPU_ENV)/.ready
 GPU_GRAPHS := build/gpu-graphs
@@ -20,7 +22,7 @@ SBOM ?= build/sbom.cdx.json
 PIP := -m pip --disable-pip-version-check --quiet install
 
 .DEFAULT_GOAL := help
-.PHONY: help serve dev test lint format export train evaluate benchmark convert render clean
+.PHONY: help serve dev test test-oldest lint format export train evaluate benchmark convert render clean
 .PHONY: verify-gpu-placement verify-images verify-dashboard
 .PHONY: fuzz hostile sbom
 .PHONY: api-fuzz overload siege soak rolling-restart
@@ -35,6 +37,9 @@ dev: $(DEV_READY) ## Set up the development environment in .venv: parseq-read, p
 
 test: lint ## Lint, check types and run all tests
 	$(DEV_BIN)/pytest $(ARGS)
+
+test-oldest: $(OLDEST_READY) ## Run all tests with the oldest versions that pyproject.toml allows
+	$(OLDEST_ENV)/bin/pytest $(ARGS)
 
 lint: $(DEV_READY) ## Check style, types, insecure code and secrets
 	$(DEV_BIN)/ruff check .
@@ -102,7 +107,7 @@ sbom: $(DEV_READY) ## Write a software bill of materials: make sbom REQUIREMENTS
 	@echo "$(SBOM) lists what $(REQUIREMENTS) installs (CycloneDX)"
 
 clean: ## Remove the environments and caches
-	rm -rf $(SERVE_ENV) $(DEV_ENV) $(GPU_ENV) $(GPU_GRAPHS) build/verify-images .cache/deployment-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(SERVE_ENV) $(DEV_ENV) $(OLDEST_ENV) $(GPU_ENV) $(GPU_GRAPHS) build/verify-images .cache/deployment-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(SERVE_READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12")'
@@ -116,6 +121,12 @@ $(DEV_READY): pyproject.toml constraints.txt
 	@echo "Installing everything into $(DEV_ENV) (1.6 GB with the CPU build of PyTorch; once, some minutes)"
 	$(PYTHON) -m venv $(DEV_ENV)
 	$(DEV_ENV)/bin/python $(PIP) -c constraints.txt -e '.[cpu,export,train,dev]'
+	@touch $@
+
+$(OLDEST_READY): pyproject.toml constraints-oldest.txt
+	@echo "Installing the oldest versions that are allowed into $(OLDEST_ENV) (1.6 GB with the CPU build of PyTorch; once)"
+	$(PYTHON) -m venv $(OLDEST_ENV)
+	$(OLDEST_ENV)/bin/python $(PIP) -c constraints-oldest.txt -e '.[cpu,export,train,dev]'
 	@touch $@
 
 $(GPU_READY):

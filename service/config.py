@@ -155,7 +155,9 @@ class Settings(BaseSettings):
     drain_timeout_s: int = Field(30, ge=0, le=3600, description="How long requests in flight may take to finish after SIGTERM.")
     log_format: LogFormat = Field("text", description="Log lines for humans, or one JSON object a line.")
     log_level: LogLevel = Field(
-        "info", description="Least severe log level shown; `debug` has a line for each recognition request."
+        "info",
+        description="Least severe log level shown; `debug` has a line for each recognition request. Of libraries, no more "
+        "than warnings are shown.",
     )
 
     @field_validator("devices")

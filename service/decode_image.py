@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import io
+import logging
 import struct
 import warnings
 from typing import Final
@@ -18,7 +19,8 @@ from PIL import Image, ImageFile, PngImagePlugin
 from service.config import DEFAULT_MAX_IMAGE_PIXELS
 from service.errors import INVALID_BASE64, UNREADABLE_IMAGE, UNSUPPORTED_IMAGE_FORMAT, Problem
 from service.image_limits import ImageLimits
-from service.image_structure import MAX_EXIF_BYTES, check_structure, format_of
+from service.image_structure import check_structure, format_of
+from service.image_tags import MAX_EXIF_BYTES, check_exif
 from service.jpeg_scans import JPEG_START_OF_SCAN
 from service.to_rgb import to_rgb
 
@@ -42,6 +44,7 @@ FOREIGN_SIGNATURES: Final[tuple[tuple[int, bytes, str], ...]] = (
 """Offset, bytes and name of formats people send and this server does not read, to tell them which one it was."""
 
 ORIENTATION_TAG: Final = 0x0112
+RAW_EXIF: Final = "Raw profile type exif"
 TRANSPOSES: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -77,8 +80,10 @@ Image.MAX_IMAGE_PIXELS = DEFAULT_MAX_IMAGE_PIXELS
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Texts in a PNG file are of no use here, and a small file may hold many that unpack to 64 MiB, Pillow's own limit.
 PngImagePlugin.MAX_TEXT_MEMORY = 2**22
-# Pillow's remarks about odd files would come with paths of this machine, and not as the log has its lines.
+# Pillow's remarks about odd files would come with paths of this machine, and not as the log has its lines. Even its errors say
+# nothing that is not in the answer to whoever sent the file.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
 # Load the format plugins now, not in the first request.
 Image.init()
 
@@ -195,10 +200,21 @@ def _unreadable(data: bytes, limits: ImageLimits) -> Problem:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; broken EXIF means none. (Pillow itself turns TIFF when it loads the pixels.)"""
-    if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:  # all of which would be parsed for one number
-        return image
     try:
+        exif = _exif_of(image)
+        if len(exif) > MAX_EXIF_BYTES:  # all of which would be parsed for one number
+            return image
+        check_exif(exif)
         transpose = TRANSPOSES.get(image.getexif().get(ORIENTATION_TAG, 1))
+    except Problem:
+        raise
     except Exception:
         return image
     return image if transpose is None else image.transpose(transpose)
+
+
+def _exif_of(image: Image.Image) -> bytes:
+    """As Pillow finds it: some programs write it into a PNG file as a text of hexadecimal digits, after three lines."""
+    if "exif" not in image.info and RAW_EXIF in image.info:
+        return bytes.fromhex("".join(image.info[RAW_EXIF].split("\n")[3:]))
+    return bytes(image.info.get("exif", b""))

@@ -12,17 +12,12 @@ from collections.abc import Callable
 from typing import Final
 
 from service.image_limits import ImageLimits, several_frames, too_complex
-from service.jpeg_scans import JPEG_START_OF_SCAN, check_scans
+from service.jpeg_scans import check_jpeg
 from service.tiff_structure import check_tiff
 from service.webp_structure import check_webp
 
 MAX_PNG_CHUNKS: Final = 10_000
 """A file at the limit of bytes, in pieces of 4 kB, has half as many."""
-MAX_JPEG_SEGMENTS: Final = 1000
-MAX_JPEG_FILL_BYTES: Final = 1024
-"""Between segments; Pillow goes over them one by one."""
-MAX_EXIF_BYTES: Final = 2**17
-"""Twice what one segment of a JPEG file can hold."""
 MAX_GIF_BLOCKS: Final = 10_000
 """Before the first image."""
 MAX_GIF_IMAGE_BLOCKS: Final = 2**17
@@ -30,7 +25,6 @@ MAX_RLE_PIXELS: Final = 2**18
 MAX_RLE_BYTES: Final = 2**20
 """Run lengths of BMP files are decoded in pure Python: about a second for a million."""
 
-_JPEG_WITHOUT_LENGTH: Final = frozenset((0x00, 0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)))
 _SIGNATURES: Final = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -71,35 +65,10 @@ def _check_png(data: bytes, limits: ImageLimits) -> None:
     raise too_complex(f"more than {MAX_PNG_CHUNKS} chunks")
 
 
-def _check_jpeg(data: bytes, _limits: ImageLimits) -> None:
-    check_scans(data)
-    position, fill_bytes, exif_bytes = 2, 0, 0
-    for _ in range(MAX_JPEG_SEGMENTS):
-        marker_at = data.find(b"\xff", position)
-        if marker_at < 0:
-            return
-        fill_bytes += marker_at - position
-        while data[marker_at + 1] == 0xFF and fill_bytes <= MAX_JPEG_FILL_BYTES:
-            marker_at, fill_bytes = marker_at + 1, fill_bytes + 1
-        if fill_bytes > MAX_JPEG_FILL_BYTES:
-            raise too_complex("padding between its segments")
-        marker, position = data[marker_at + 1], marker_at + 2
-        if marker == JPEG_START_OF_SCAN[1]:
-            return
-        if marker in _JPEG_WITHOUT_LENGTH:
-            continue
-        size = struct.unpack_from(">H", data, position)[0]
-        if marker == 0xE1:
-            exif_bytes += size if data[position + 2 : position + 8] == b"Exif\0\0" else 0
-            if exif_bytes > MAX_EXIF_BYTES:
-                raise too_complex(f"more than {MAX_EXIF_BYTES} bytes of EXIF")
-        position += size
-    raise too_complex(f"more than {MAX_JPEG_SEGMENTS} segments")
-
-
 def _check_bmp(data: bytes, limits: ImageLimits) -> None:
     header_bytes = struct.unpack_from("<I", data, 14)[0]
     if header_bytes < 40:  # an older header, without compression
+        limits.check_size(*struct.unpack_from("<HH", data, 18))
         return
     width, height, _, _, compression = struct.unpack_from("<iiHHI", data, 18)
     limits.check_size(abs(width), abs(height))
@@ -113,6 +82,8 @@ def _check_gif(data: bytes, limits: ImageLimits) -> None:
         kind = data[position]
         if kind == 0x2C:
             images += 1
+            if images == 1:
+                _check_gif_size(data, position, limits)
             if not limits.refuse_several_frames:
                 return
             if images > 1:
@@ -133,12 +104,19 @@ def _check_gif(data: bytes, limits: ImageLimits) -> None:
             raise too_complex("too many blocks")
 
 
+def _check_gif_size(data: bytes, frame_at: int, limits: ImageLimits) -> None:
+    """The first frame may reach beyond what the header says; the picture is then as large as both."""
+    width, height = struct.unpack_from("<HH", data, 6)
+    left, top, frame_width, frame_height = struct.unpack_from("<HHHH", data, frame_at + 1)
+    limits.check_size(max(width, left + frame_width), max(height, top + frame_height))
+
+
 def _colour_table_bytes(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 _CHECKS: Final[dict[str, Callable[[bytes, ImageLimits], None]]] = {
-    "JPEG": _check_jpeg,
+    "JPEG": check_jpeg,
     "PNG": _check_png,
     "WEBP": check_webp,
     "BMP": _check_bmp,

@@ -48,10 +48,15 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(level: str, log_format: str = "text") -> None:
-    """Send log lines of at least `level` to stderr, as text or as JSON."""
+    """Send log lines of at least `level` to stderr, as text or as JSON.
+
+    Of libraries no more than warnings: what they have to say about their insides helps nobody who runs this service.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else RequestFormatter(FORMAT))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
+    own_level = logging.getLevelNamesMapping()[level.upper()]
+    logging.basicConfig(level=max(own_level, logging.WARNING), handlers=[handler])
+    logging.getLogger("service").setLevel(own_level)
     # What these two have to say about a client's data is said in the answer to that client.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"PIL\.")

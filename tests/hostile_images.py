@@ -12,8 +12,9 @@ from PIL import Image
 
 from service import errors
 from service.errors import Kind
-from service.image_structure import MAX_EXIF_BYTES, MAX_JPEG_SEGMENTS, MAX_PNG_CHUNKS
-from service.jpeg_scans import MAX_JPEG_SCANS
+from service.image_structure import MAX_PNG_CHUNKS
+from service.image_tags import MAX_EXIF_BYTES
+from service.jpeg_scans import MAX_FULL_SCANS, MAX_JPEG_SCANS, MAX_JPEG_SEGMENTS
 from service.tiff_structure import MAX_TIFF_VALUES
 from service.webp_structure import MAX_WEBP_CHUNKS, MAX_WEBP_GROUPS
 from tests.images import encode, gradient
@@ -198,6 +199,60 @@ def scan_bomb(n_scans: int, side: int = FULL_SIDE) -> bytes:
     return data[:-2] + last * n_scans + data[-2:]
 
 
+def arithmetic_jpeg(width: int, height: int, marker: int = 0xFFCA) -> bytes:
+    """A JPEG file of 100 bytes, whose pixels are coded by an arithmetic coder (and are not there: its decoder goes on)."""
+    frame = struct.pack(">BHHB", 8, height, width, 1) + b"\x01\x11\0"
+    scan = b"\x01\x01\0\0\0\0" if marker == 0xFFCA else b"\x01\x01\0\0\x3f\0"
+    segments = (segment(0xFFDB, b"\0" + b"\1" * 64), segment(marker, frame), segment(0xFFDA, scan))
+    return b"\xff\xd8" + b"".join(segments) + b"\xff\xd9"
+
+
+def tiff_of_jpeg(strip: bytes, side: int) -> bytes:
+    return gray_tiff(side, side, strip, (273, 4, 1, 8), (278, 4, 1, side), (279, 4, 1, len(strip)), compression=7)
+
+
+def loud_tiff(compression: int, packed: bytes, width: int = 64, height: int = 16_384) -> bytes:
+    """A picture of one bit a pixel of which libtiff has something to say for every row."""
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 1), (259, 3, 1, compression), (262, 3, 1, 1), (277, 3, 1, 1)]
+    return tiff([*tags, (273, 4, 1, 8), (278, 4, 1, height), (279, 4, 1, len(packed))], packed)
+
+
+def ifd_of_shared_bytes(n_tags: int, n_bytes: int) -> bytes:
+    """The tags of EXIF, each of which has the same bytes as its value: parsed, each has a copy of its own."""
+    tags = b"".join(struct.pack("<HHII", 1000 + index, 7, n_bytes, 8) for index in range(n_tags))
+    return (b"II*\0\x08\0\0\0" + struct.pack("<H", n_tags) + tags).ljust(8 + n_bytes, b"\0")
+
+
+def exif_as_text(exif: bytes) -> bytes:
+    """A PNG file with its EXIF as packed hexadecimal digits, as some programs write it."""
+    digits = f"\nexif\n{len(exif):8d}\n{exif.hex()}\n"
+    return png(24, 10, chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(digits.encode(), 9)))
+
+
+def tiff_of_shared_values(n_tags: int, n_bytes: int) -> bytes:
+    body = bytes(max(64, n_bytes))
+    return gray_tiff(8, 8, body, (273, 4, 1, 8), *((40_000 + index, 7, n_bytes, 8) for index in range(n_tags)))
+
+
+def tiff_of_shared_values_within(n_tags: int, n_bytes: int) -> bytes:
+    """The same in the directory of EXIF, to which one tag of the first points."""
+    inner = struct.pack("<H", n_tags) + b"".join(struct.pack("<HHII", 1000 + i, 7, n_bytes, 8) for i in range(n_tags))
+    body = bytes(max(64, n_bytes))
+    return gray_tiff(8, 8, body + inner, (273, 4, 1, 8), (34_665, 4, 1, 8 + len(body)))
+
+
+def tiff_of_exif_within_itself(n_pointers: int = 300) -> bytes:
+    """The directory of EXIF points at itself again and again."""
+    start = 8 + 64
+    inner = struct.pack("<H", n_pointers) + struct.pack("<HHII", 34_665, 4, 1, start) * n_pointers
+    return gray_tiff(8, 8, bytes(64) + inner, (273, 4, 1, 8), (34_665, 4, 1, start))
+
+
+def resources(n_resources: int) -> bytes:
+    """Segments as an image editor writes them, with resources that are empty."""
+    return segment(0xFFED, b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\0" * 5000) * (n_resources // 5000)
+
+
 def ycck_jpeg() -> bytes:
     data = encode(gradient().convert("CMYK"), "JPEG")
     adobe = data.index(b"Adobe")
@@ -219,6 +274,12 @@ def exif_of(n_bytes: int) -> bytes:
 
 def _transparent() -> Image.Image:
     return Image.merge("RGBA", [*gradient().split(), Image.linear_gradient("L").resize((24, 10))])
+
+
+def _exif(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif.tobytes()
 
 
 READ: dict[str, File] = {
@@ -249,8 +310,17 @@ READ: dict[str, File] = {
     "huge-icc.jpg": lambda: jpeg_with(
         b"".join(segment(0xFFE2, b"ICC_PROFILE\0" + bytes([i + 1, 200]) + bytes(65_000)) for i in range(200))
     ),
+    "marker-in-icc.jpg": lambda: encode(gradient(), "JPEG", icc_profile=b"\xff\xda\xff\xca\0\x0b\x08" * 400),
+    "marker-in-exif.jpg": lambda: jpeg_with(segment(0xFFE1, b"Exif\0\0" + b"\xff\xda" * 400)),
+    "marker-in-comment.jpg": lambda: jpeg_with(segment(0xFFFE, b"\xff\xda\xff\xc9" * 400)),
+    "film-behind.jpg": lambda: encode(gradient(), "JPEG") + b"\0\0\0\x18ftypmp42" + b"\xff\xda\xff\xca" * 10_000,
+    "restarts.jpg": lambda: encode(gradient(640, 480), "JPEG", restart_marker_blocks=1),
+    "many-scans.jpg": lambda: scan_bomb(MAX_JPEG_SCANS - 10, 256),
+    "cmyk-progressive.jpg": lambda: encode(Image.new("CMYK", (FULL_SIDE, FULL_SIDE)), "JPEG", progressive=True),
+    "marker-in-tag.tiff": lambda: encode(gradient(32, 32), "TIFF", compression="jpeg", icc_profile=b"\xff\xda\xff\xc9" * 400),
+    "exif-within-itself.tiff": tiff_of_exif_within_itself,
+    "exif-as-text.png": lambda: exif_as_text(_exif(orientation=6)),
     "broken-exif.jpg": lambda: encode(gradient(), "JPEG", exif=b"Exif\0\0garbage"),
-    "huge-exif.jpg": lambda: jpeg_with(segment(0xFFE1, b"Exif\0\0" + exif_of(65_000))),
     "huge-exif.png": lambda: png(24, 10, chunk(b"eXIf", exif_of(8 * MEBI))),
     "huge-exif.webp": lambda: encode(gradient(), "WEBP", exif=exif_of(8 * MEBI)),
     "comment.png": lambda: png(24, 10, *packed_text(b"zTXt", 3, MEBI - 100)),
@@ -275,7 +345,26 @@ REFUSED: dict[str, tuple[File, Kind]] = {
     "large-tile.tiff": (lambda: tiff_of_one_tile(4 * FULL_SIDE), errors.IMAGE_TOO_LARGE),
     "large-file.png": (lambda: png(24, 10) + bytes(16 * MEBI), errors.IMAGE_FILE_TOO_LARGE),
     "scans.jpg": (lambda: scan_bomb(MAX_JPEG_SCANS), errors.IMAGE_TOO_COMPLEX),
-    "scans.tiff": (lambda: gray_tiff(8, 8, b"\xff\xda" * 100, compression=7), errors.IMAGE_TOO_COMPLEX),
+    "scans.tiff": (lambda: gray_tiff(8, 8, b"\xff\xd8" + b"\xff\xda\0\2" * 100, compression=7), errors.IMAGE_TOO_COMPLEX),
+    "full-scans.jpg": (lambda: scan_bomb(MAX_FULL_SCANS), errors.IMAGE_TOO_COMPLEX),
+    "full-scans.tiff": (lambda: tiff_of_jpeg(scan_bomb(MAX_FULL_SCANS), FULL_SIDE), errors.IMAGE_TOO_COMPLEX),
+    "hidden-scans.jpg": (
+        lambda: encode(gradient(), "JPEG")[:-2] + segment(0xFFFE, b"\xff\xd9") + scan_bomb(60, 64)[-600:],
+        errors.IMAGE_TOO_COMPLEX,
+    ),
+    "arithmetic.jpg": (lambda: arithmetic_jpeg(FULL_SIDE, FULL_SIDE), errors.UNSUPPORTED_IMAGE_FORMAT),
+    "arithmetic-sequential.jpg": (lambda: arithmetic_jpeg(24, 10, 0xFFC9), errors.UNSUPPORTED_IMAGE_FORMAT),
+    "arithmetic-differential.jpg": (lambda: arithmetic_jpeg(24, 10, 0xFFCE), errors.UNSUPPORTED_IMAGE_FORMAT),
+    "arithmetic.tiff": (lambda: tiff_of_jpeg(arithmetic_jpeg(64, 64), 64), errors.UNSUPPORTED_IMAGE_FORMAT),
+    "bomb.jpg": (lambda: arithmetic_jpeg(HUGE_SIDE, HUGE_SIDE, 0xFFC0), errors.IMAGE_TOO_LARGE),
+    "resources.jpg": (lambda: jpeg_with(resources(1_000_000)), errors.IMAGE_TOO_COMPLEX),
+    "exif-tags.jpg": (lambda: jpeg_with(segment(0xFFE1, b"Exif\0\0" + exif_of(65_000))), errors.IMAGE_TOO_COMPLEX),
+    "shared-exif.jpg": (
+        lambda: jpeg_with(segment(0xFFE1, b"Exif\0\0" + ifd_of_shared_bytes(400, 60_000))),
+        errors.IMAGE_TOO_COMPLEX,
+    ),
+    "shared-tags.tiff": (lambda: tiff_of_shared_values(500, MEBI), errors.IMAGE_TOO_COMPLEX),
+    "shared-tags-within.tiff": (lambda: tiff_of_shared_values_within(500, MEBI), errors.IMAGE_TOO_COMPLEX),
     "segments.jpg": (lambda: jpeg_with(segment(0xFFFE, b"") * MAX_JPEG_SEGMENTS), errors.IMAGE_TOO_COMPLEX),
     "exif-in-pieces.jpg": (
         lambda: jpeg_with(segment(0xFFE1, b"Exif\0\0" + bytes(60_000)) * (1 + MAX_EXIF_BYTES // 60_000)),
@@ -327,7 +416,7 @@ LARGEST: dict[str, File] = {
     "16-bit.png": lambda: png(FULL_SIDE, FULL_SIDE, depth=16),
     "palette.gif": lambda: encode(Image.new("P", (FULL_SIDE, FULL_SIDE)), "GIF", transparency=0),
     "cmyk.jpg": lambda: encode(Image.new("CMYK", (FULL_SIDE, FULL_SIDE)), "JPEG", subsampling=0),
-    "scans.jpg": lambda: scan_bomb(MAX_JPEG_SCANS - 10),
+    "scans.jpg": lambda: scan_bomb(MAX_FULL_SCANS - 10),
     "icc.jpg": READ["huge-icc.jpg"],
     "rgb.webp": lambda: encode(Image.new("RGB", (FULL_SIDE, FULL_SIDE)), "WEBP"),
     "rgba.webp": lambda: encode(Image.new("RGBA", (FULL_SIDE, FULL_SIDE), (250, 250, 250, 100)), "WEBP", lossless=True),

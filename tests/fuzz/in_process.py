@@ -40,9 +40,14 @@ def read(data: bytes, limits: ImageLimits) -> str:
     return "read"
 
 
+def is_fault(outcome: str) -> bool:
+    """Whether this outcome of `read` is no fault of the file."""
+    return outcome.endswith("!")
+
+
 def read_all(numbers: Iterable[int], file: Callable[[int], bytes]) -> Report:
     """Read the files of these numbers; a file that breaks the decoder is named by its number."""
-    report, limits = Report(), ImageLimits()
+    report, limits, number = Report(), ImageLimits(), 0
     for number in numbers:
         data, started_s = file(number), time.process_time()
         try:
@@ -55,4 +60,5 @@ def read_all(numbers: Iterable[int], file: Callable[[int], bytes]) -> Report:
             report.slowest_s, report.slowest = duration_s, number
         if number % CHECK_EVERY == 0:
             report.memory.look(number)
+    report.memory.look(number)
     return report

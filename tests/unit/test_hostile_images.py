@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import struct
 import subprocess
 import sys
 import time
@@ -12,22 +14,41 @@ import pytest
 from PIL import GifImagePlugin, Image, ImageFile, PngImagePlugin
 
 from service import decode_image as module
-from service import errors
+from service import errors, libtiff, tiff_structure
 from service.config import DEFAULT_MAX_IMAGE_PIXELS
 from service.decode_image import decode_image
 from service.errors import Problem
 from service.image_limits import FORMATS, ImageLimits
+from service.image_structure import format_of
+from service.image_tags import MAX_EXIF_BYTES
+from service.jpeg_scans import MAX_FULL_SCANS, SEARCH_BYTES
 from service.preprocess import to_crop
 from tests.hostile_images import (
     LARGEST,
     READ,
     REFUSED,
     animation,
+    arithmetic_jpeg,
+    bmp,
+    chunk,
+    exif_as_text,
+    exif_of,
+    gif_claiming,
     gif_of_a_large_frame,
+    gray_tiff,
+    ifd_of_shared_bytes,
+    jpeg_with,
+    loud_tiff,
+    png,
+    scan_bomb,
+    segment,
+    tiff,
     tiff_of_a_high_strip,
+    tiff_of_jpeg,
     tiff_of_one_tile,
     tiff_of_shared_strips,
     tiff_of_wide_tiles,
+    webp_claiming,
 )
 from tests.images import encode, gradient
 
@@ -142,6 +163,111 @@ def test_no_picture_of_the_size_of_a_large_frame_is_allotted(monkeypatch: pytest
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", DEFAULT_MAX_IMAGE_PIXELS)  # other tests may have raised it
     monkeypatch.setattr(Image.core, "fill", lambda *_args: pytest.fail("allotted"))
     assert "PARSEQ_MAX_IMAGE_PIXELS" in problem_of(data).detail
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        arithmetic_jpeg(5000, 3000, 0xFFC0),
+        tiff_of_jpeg(arithmetic_jpeg(5000, 3000, 0xFFC2), 64),
+        png(5000, 3000),
+        webp_claiming(5000, 3000),
+        bmp(5000, 3000, b""),
+        b"BM" + bytes(12) + b"\x0c\0\0\0\x88\x13\xb8\x0b\1\0\x18\0" + bytes(99),
+        gif_claiming(5000, 3000),
+        gif_of_a_large_frame(5000, 3000),
+        gray_tiff(5000, 3000, b""),
+    ],
+    ids=lambda data: str(format_of(data)),
+)
+def test_a_refusal_for_the_size_tells_it_in_every_format(data: bytes) -> None:
+    problem = problem_of(data)
+    assert problem.kind is errors.IMAGE_TOO_LARGE
+    assert "is 5000 x 3000 pixels" in problem.detail
+
+
+@pytest.mark.parametrize("side", [64, 512])
+def test_a_jpeg_file_may_have_more_scans_the_smaller_it_is(side: int) -> None:
+    limits = ImageLimits(max_pixels=256 * 256)
+    n_scans = 30
+    assert n_scans > MAX_FULL_SCANS
+    for data in (scan_bomb(n_scans, side), tiff_of_jpeg(scan_bomb(n_scans, side), side)):
+        if side == 64:
+            assert decode_image(data, limits).size == (side, side)
+        else:
+            assert problem_of(data, max_pixels=side * side).kind is errors.IMAGE_TOO_COMPLEX
+
+
+def test_the_first_scan_is_found_wherever_it_begins_and_the_next_behind_many_pixels() -> None:
+    data = scan_bomb(MAX_FULL_SCANS, 16)
+    second = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2) - 40
+    for n_bytes in (SEARCH_BYTES - 30, SEARCH_BYTES - 1, SEARCH_BYTES, 3 * SEARCH_BYTES):
+        for shift in range(3):
+            # What is left of a scan when its pixels are complete is passed over.
+            long = data[:second] + data[second : second + 10] + bytes(n_bytes + shift) + data[second + 10 :]
+            assert problem_of(long, max_pixels=256).kind is errors.IMAGE_TOO_COMPLEX
+
+
+def test_arithmetic_coding_is_named() -> None:
+    assert "Huffman" in problem_of(arithmetic_jpeg(24, 10)).detail
+
+
+def test_scans_of_all_strips_count_together() -> None:
+    strip = encode(Image.new("L", (64, 16)), "JPEG", progressive=True)
+
+    def striped(n_strips: int) -> bytes:
+        body = strip * n_strips
+        places = b"".join(struct.pack("<I", 8 + index * len(strip)) for index in range(n_strips))
+        sizes = struct.pack("<I", len(strip)) * n_strips
+        tags = (273, 4, n_strips, 8 + len(body)), (278, 4, 1, 16), (279, 4, n_strips, 8 + len(body + places))
+        return gray_tiff(64, 16 * n_strips, body + places + sizes, *tags, compression=7)
+
+    assert decode_image(striped(4), ImageLimits(max_pixels=64 * 64)).size == (64, 64)
+    strip = strip[:-2] + strip[strip.rfind(b"\xff\xda") : -2] * (MAX_FULL_SCANS - 2) + strip[-2:]
+    assert problem_of(striped(4), max_pixels=64 * 64).kind is errors.IMAGE_TOO_COMPLEX
+
+
+@pytest.mark.parametrize("exif", [ifd_of_shared_bytes(400, 60_000), exif_of(65_000)], ids=["shared", "many"])
+@pytest.mark.parametrize("format_", ["PNG", "text", "WEBP", "JPEG"])
+def test_tags_that_cost_much_are_not_parsed_in_any_format(exif: bytes, format_: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {
+        "PNG": lambda: png(24, 10, chunk(b"eXIf", exif)),
+        "text": lambda: exif_as_text(exif),
+        "WEBP": lambda: encode(gradient(), "WEBP", exif=exif),
+        "JPEG": lambda: jpeg_with(segment(0xFFE1, b"Exif\0\0" + exif)),
+    }[format_]()
+    monkeypatch.setattr(Image.Exif, "load", lambda *_args: pytest.fail("parsed"))
+    assert problem_of(data).kind is errors.IMAGE_TOO_COMPLEX
+
+
+def test_exif_in_a_text_is_applied_or_too_long_to_be_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert decode_image(READ["exif-as-text.png"](), ImageLimits()).size == (10, 24)
+    monkeypatch.setattr(Image.Exif, "load", lambda *_args: pytest.fail("parsed"))
+    assert decode_image(exif_as_text(exif_of(MAX_EXIF_BYTES + 1)), ImageLimits()).size == (24, 10)
+
+
+@pytest.mark.parametrize("compression", [2, 3, 4, 5, 7, 8, 32773, 32946])
+@pytest.mark.parametrize("packed", [b"\xaa" * 8, b"\0" * 100, bytes(range(256)) * 8, b"\xff\xd8\xff\xd9", b"\x78\x9c\xff"])
+def test_no_decoder_writes_to_standard_error(compression: int, packed: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    for height in (64, 16_384):
+        with contextlib.suppress(Problem):
+            decode_image(loud_tiff(compression, packed, height=height), ImageLimits())
+    assert capfd.readouterr().err == ""
+
+
+def test_pillow_says_nothing_either(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    samples = (277, 4, 1, 2**28)
+    tags = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), samples, (273, 4, 1, 8)]
+    problem_of(tiff(tags, bytes(64)))
+    assert (capfd.readouterr().err, caplog.text) == ("", "")
+
+
+def test_where_libtiff_cannot_be_silenced_it_decodes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libtiff.ctypes, "CDLL", lambda _path: object())
+    assert not libtiff._silence()
+    monkeypatch.setattr(tiff_structure, "LIBTIFF_IS_SILENT", False)
+    assert problem_of(encode(gradient(), "TIFF", compression="tiff_lzw")).kind is errors.UNSUPPORTED_IMAGE_FORMAT
+    assert decode_image(encode(gradient(), "TIFF"), ImageLimits()).size == (24, 10)
 
 
 def test_base64_is_measured_before_it_is_decoded() -> None:

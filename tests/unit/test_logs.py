@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
+
+import pytest
 
 from service.logs import CONTEXT_KEY, JsonFormatter
 from service.request_context import RequestContext
@@ -40,3 +43,22 @@ def test_a_traceback_is_a_member() -> None:
     except ValueError:
         line = line_of("failed", exc_info=sys.exc_info())
     assert "ValueError: broken" in str(line["exception"])
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "error"])
+def test_libraries_are_heard_from_warnings_on_and_pillow_never(level: str) -> None:
+    program = f"""
+import logging
+import service.decode_image
+from service.logs import configure_logging
+configure_logging({level!r}, "json")
+for name in ("service.x", "PIL.TiffImagePlugin", "asyncio"):
+    for speak in (logging.getLogger(name).debug, logging.getLogger(name).warning, logging.getLogger(name).error):
+        speak("heard")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    heard = [(line["logger"], line["level"]) for line in map(json.loads, done.stderr.splitlines())]
+    own = [("service.x", each) for each in ("debug", "warning", "error")]
+    others = [("asyncio", each) for each in ("warning", "error")]
+    wanted = {"debug": own + others, "info": own[1:] + others, "error": own[2:] + others[1:]}
+    assert heard == wanted[level]
