@@ -74,7 +74,7 @@ class DecoderGraph:
         """`(C + 2, E)`."""
         g.scope("memory")
         self.layers = [
-            LayerGraph(g, layer, depth, memory, config.memory_grid[0] * config.memory_grid[1])
+            LayerGraph(g, layer, depth, memory, config.grid[0] * config.grid[1])
             for depth, layer in enumerate(model.decoder.typed_layers())
         ]
         self._places = torch.cat([torch.zeros_like(self.pos_queries[:1]), self.pos_queries[: self.length]])

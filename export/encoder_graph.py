@@ -5,13 +5,15 @@ Shapes: B batch, N encoder tokens, E `embed_dim`, H heads, D = E / H.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from export.builder import GraphBuilder
 from model.configs import PARSeqConfig
-from model.encoder import Encoder, EncoderBlock, PatchEmbed, ResidualBlock, ResidualStem, RowMerge
+from model.encoder import Encoder, EncoderBlock, PatchEmbed, ResidualBlock, ResidualStem
 
 HALF_RANGE = 127.5
 """Pixels are normalised as (x / 255 - 0.5) / 0.5 = x / 127.5 - 1."""
@@ -39,18 +41,14 @@ def write_encoder(g: GraphBuilder, encoder: Encoder, config: PARSeqConfig, image
         x = _patch_embed(g, stem, config, images, encoder.pos_embed)
     else:
         raise TypeError(f"cannot export a stem of type {type(stem).__name__}")
-    rows, columns = config.grid
     for index, block in enumerate(encoder.blocks):
         assert isinstance(block, EncoderBlock)
         g.scope(f"encoder.{index}")
-        x = _block(g, block, config, x, f"encoder.{index}", rows * columns)
-        if index + 1 == config.merge_rows_after:
-            x = _merge_rows(g, encoder.merge, config, x)
-            rows //= 2
+        x = _block(g, block, config, x, f"encoder.{index}")
     g.scope("encoder")
     # Of a sum and a norm over three axes ONNX Runtime makes one operator, which takes three times as long on a CPU.
     normed = g.layer_norm(g.reshape(x, (-1, config.embed_dim)), encoder.norm, "encoder.norm")
-    return g.reshape(normed, (-1, rows * columns, config.embed_dim))
+    return g.reshape(normed, (-1, math.prod(config.grid), config.embed_dim))
 
 
 def _centred_pixels(g: GraphBuilder, images: str) -> tuple[str, float]:
@@ -126,27 +124,19 @@ def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tens
     return conv.weight.detach().double() * scale[:, None, None, None], bias
 
 
-def _merge_rows(g: GraphBuilder, merge: RowMerge, config: PARSeqConfig, x: str) -> str:
-    """`(B, N, E)` to `(B, N / 2, E)`."""
-    (rows, columns), embed_dim = config.grid, config.embed_dim
-    g.scope("encoder.merge")
-    pairs = g.transpose(g.reshape(x, (0, rows // 2, 2, columns, embed_dim)), (0, 1, 3, 2, 4))
-    joined = g.reshape(pairs, (0, rows // 2 * columns, 2 * embed_dim))
-    return g.linear(joined, merge.proj.weight, merge.proj.bias, "encoder.merge")
-
-
-def _block(g: GraphBuilder, block: EncoderBlock, config: PARSeqConfig, x: str, name: str, positions: int) -> str:
-    """A pre-norm transformer block, `(B, N, E)` to the same; N is `positions`."""
-    x = g.add(x, _self_attention(g, block, config, g.layer_norm(x, block.norm1, f"{name}.norm1"), name, positions))
+def _block(g: GraphBuilder, block: EncoderBlock, config: PARSeqConfig, x: str, name: str) -> str:
+    """A pre-norm transformer block, `(B, N, E)` to the same."""
+    x = g.add(x, _self_attention(g, block, config, g.layer_norm(x, block.norm1, f"{name}.norm1"), name))
     hidden = g.layer_norm(x, block.norm2, f"{name}.norm2")
     fc1, fc2 = block.mlp.fc1, block.mlp.fc2
     hidden = g.gelu(g.linear(hidden, fc1.weight, fc1.bias, f"{name}.fc1"))
     return g.add(x, g.linear(hidden, fc2.weight, fc2.bias, f"{name}.fc2"))
 
 
-def _self_attention(g: GraphBuilder, block: EncoderBlock, config: PARSeqConfig, x: str, name: str, positions: int) -> str:
+def _self_attention(g: GraphBuilder, block: EncoderBlock, config: PARSeqConfig, x: str, name: str) -> str:
     heads, embed_dim = config.enc_num_heads, config.embed_dim
     width = embed_dim // heads
+    positions = math.prod(config.grid)
     qkv = block.attn.qkv
     # The scale of the scores goes into the queries' weights: no node, and no square root of a shape at run time.
     scale = torch.ones(3 * embed_dim, dtype=torch.float64)

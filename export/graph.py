@@ -63,7 +63,7 @@ def write_graph(
 def write_encoder_graph(model: PARSeq, builder: GraphBuilder | None = None) -> GraphBuilder:
     """Write the encoder alone, output `memory` float `(B, N, E)`: the yardstick for the cost of decoding."""
     g = builder or GraphBuilder()
-    rows, columns = model.config.memory_grid
+    rows, columns = model.config.grid
     g.output(_encoder(g, model), MEMORY_NAME, g.float_type, (BATCH, rows * columns, model.config.embed_dim))
     return g
 

@@ -44,8 +44,6 @@ class PARSeqConfig:
     dropout: float = 0.1
     stem: Stem = "patch"
     """`patch`: one strided convolution (ViT, the released weights). `residual`: a small residual convolutional network."""
-    merge_rows_after: int = 0
-    """After so many encoder blocks each two rows of tokens become one; 0: never (the released weights)."""
 
     def __post_init__(self) -> None:
         """Check what would otherwise fail deep inside the network.
@@ -79,21 +77,11 @@ class PARSeqConfig:
             raise ConfigError(f"stem must be 'patch' or 'residual', not {self.stem!r}")
         if self.stem == "residual" and self.patch_size != (8, 4):
             raise ConfigError("the residual stem reduces 8x4: set patch_size to [8, 4]")
-        if not 0 <= self.merge_rows_after < self.enc_depth:
-            raise ConfigError(f"merge_rows_after must be 0 or a block before the last, not {self.merge_rows_after}")
-        if self.merge_rows_after and self.grid[0] % 2:
-            raise ConfigError(f"{self.grid[0]} rows of tokens cannot be merged in pairs: leave merge_rows_after at 0")
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the tokens that enter the encoder's blocks."""
+        """Rows and columns of encoder tokens."""
         return self.img_size[0] // self.patch_size[0], self.img_size[1] // self.patch_size[1]
-
-    @property
-    def memory_grid(self) -> tuple[int, int]:
-        """Rows and columns of the tokens that leave the encoder."""
-        rows, columns = self.grid
-        return (rows // 2 if self.merge_rows_after else rows), columns
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON and checkpoints hold them."""
@@ -119,10 +107,9 @@ NAMED: dict[str, PARSeqConfig] = {
         patch_size=(8, 4),
         embed_dim=192,
         enc_num_heads=6,
-        enc_depth=6,
+        enc_depth=4,
         dec_num_heads=6,
         dropout=0.0,
-        merge_rows_after=1,
     ),
 }
 

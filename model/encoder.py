@@ -123,25 +123,6 @@ class EncoderBlock(nn.Module):
         return x
 
 
-class RowMerge(nn.Module):
-    """Each two rows of tokens become one: the two tokens above one another, through one linear layer.
-
-    Letters differ along the line more than across it. Half the tokens make the blocks that follow twice as fast.
-    """
-
-    def __init__(self, config: PARSeqConfig) -> None:
-        super().__init__()
-        self.rows, self.columns = config.grid
-        self.proj = nn.Linear(2 * config.embed_dim, config.embed_dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(B, rows * columns, E)` to `(B, rows / 2 * columns, E)`."""
-        batch, positions, embed_dim = x.shape
-        pairs = x.view(batch, self.rows // 2, 2, self.columns, embed_dim).transpose(2, 3)
-        merged: Tensor = self.proj(pairs.reshape(batch, positions // 2, 2 * embed_dim))
-        return merged
-
-
 class Encoder(nn.Module):
     """Images to memory."""
 
@@ -154,16 +135,11 @@ class Encoder(nn.Module):
             EncoderBlock(config.embed_dim, config.enc_num_heads, config.enc_mlp_ratio) for _ in range(config.enc_depth)
         )
         self.norm = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
-        self.merge_after = config.merge_rows_after
-        if self.merge_after:
-            self.merge = RowMerge(config)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images, float `(B, 3, H, W)`, to memory, float `(B, N, E)`: the tokens of `memory_grid`, row by row."""
+        """Normalised images, float `(B, 3, H, W)`, to memory, float `(B, rows * columns, E)`."""
         x: Tensor = self.patch_embed(images) + self.pos_embed
-        for done, block in enumerate(self.blocks, start=1):
+        for block in self.blocks:
             x = block(x)
-            if done == self.merge_after:
-                x = self.merge(x)
         x = self.norm(x)
         return x

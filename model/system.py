@@ -176,7 +176,7 @@ class RecognitionSystem(lightning.LightningModule):
         Returns:
             A scalar; 0 when no centre lies inside its crop.
         """
-        rows, columns = self.config.memory_grid
+        rows, columns = self.config.grid
         ids = targets[:, 1:-1]
         centers = centers[:, : ids.shape[1]]
         ids = ids[:, : centers.shape[1]]
@@ -205,7 +205,7 @@ class RecognitionSystem(lightning.LightningModule):
         """
         assert self.ctc_head is not None
         tokenizer = self.model.tokenizer
-        columns = memory.view(len(memory), *self.config.memory_grid, -1).mean(1)
+        columns = memory.view(len(memory), *self.config.grid, -1).mean(1)
         chosen = self.ctc_head(columns).float().log_softmax(-1).transpose(0, 1)
         ids = targets[:, 1:]
         lengths = ((ids != tokenizer.eos_id) & (ids != tokenizer.pad_id)).sum(1)

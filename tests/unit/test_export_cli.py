@@ -136,7 +136,7 @@ def test_a_download_that_was_cut_short(config: Path, tmp_path: Path, capsys: pyt
     torch.save(small_model().state_dict(), whole)
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     assert cli.main(["--config", str(config), "--weights", str(cut), "--output", str(tmp_path / "out.onnx")]) == 2
-    assert "damaged or is no weights file: fetch or export it again" in error_of(capsys)
+    assert "is damaged: fetch or save it again" in error_of(capsys)
 
 
 @pytest.mark.parametrize(

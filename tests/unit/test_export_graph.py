@@ -83,10 +83,8 @@ def test_every_mode_of_every_network(sizes: dict[str, Any], decode: DecodeMode, 
         {"max_label_length": 1},
         {"img_size": (224, 224), "patch_size": (16, 16), "enc_depth": 1},
         {"img_size": (64, 16), "patch_size": (4, 8)},
-        {"merge_rows_after": 1},
-        {**RESIDUAL, "merge_rows_after": 1},
     ],
-    ids=["three-layers", "7000-characters", "60-long", "1-long", "224x224", "tall", "merged-rows", "residual-merged-rows"],
+    ids=["three-layers", "7000-characters", "60-long", "1-long", "224x224", "tall"],
 )
 @pytest.mark.parametrize("early_exit", [False, True])
 def test_unusual_sizes(sizes: dict[str, Any], early_exit: bool) -> None:

@@ -45,8 +45,6 @@ def test_a_config_survives_json(config: PARSeqConfig) -> None:
         ({"refine_iters": -1}, "refine_iters must be at least 0"),
         ({"stem": "conv"}, "stem must be"),
         ({"stem": "residual"}, "the residual stem reduces 8x4"),
-        ({"merge_rows_after": 12}, "merge_rows_after must be 0 or a block before the last"),
-        ({"merge_rows_after": 1, "img_size": [12, 128]}, "3 rows of tokens cannot be merged in pairs"),
     ],
 )
 def test_bad_values_are_named(values: dict[str, object], message: str) -> None:

@@ -187,7 +187,7 @@ class TestCtcLoss:
     @staticmethod
     def told(module: RecognitionSystem, ids: list[int]) -> torch.Tensor:
         """Memory whose columns name these ids, surely."""
-        rows, columns = module.config.memory_grid
+        rows, columns = module.config.grid
         assert module.ctc_head is not None
         torch.nn.init.zeros_(module.ctc_head.weight)
         torch.nn.init.zeros_(module.ctc_head.bias)
@@ -200,7 +200,7 @@ class TestCtcLoss:
     def test_a_text_spread_over_the_columns(self) -> None:
         module = system(ctc_weight=1.0)
         # The blank (0) between the two stands for the end of a letter that comes again.
-        memory = self.told(module, [1, 1, 0, 1, 2] + [0] * (module.config.memory_grid[1] - 5))
+        memory = self.told(module, [1, 1, 0, 1, 2] + [0] * (module.config.grid[1] - 5))
         encode = module.model.tokenizer.encode
         assert module.ctc_loss(memory, encode(["001"])).item() < 1e-6
         assert module.ctc_loss(memory, encode(["01"])).item() > 1
@@ -208,12 +208,12 @@ class TestCtcLoss:
 
     def test_no_text(self) -> None:
         module = system(ctc_weight=1.0)
-        memory = self.told(module, [0] * module.config.memory_grid[1])
+        memory = self.told(module, [0] * module.config.grid[1])
         assert module.ctc_loss(memory, module.model.tokenizer.encode([""])).item() < 1e-6
 
     def test_a_text_longer_than_the_columns_counts_nothing(self) -> None:
         module = system(ctc_weight=1.0)
-        memory = self.told(module, [0] * module.config.memory_grid[1])
+        memory = self.told(module, [0] * module.config.grid[1])
         assert module.ctc_loss(memory, module.model.tokenizer.encode(["a" * 60])).item() == 0
 
     def test_without_it_there_is_no_head(self) -> None:
