@@ -10,7 +10,7 @@ from PIL import Image
 
 LIGHT: Final = 160
 """Mean brightness, of 255, from which letters on a transparent ground are laid on black."""
-BAND_PIXELS: Final = 2**18
+BAND_PIXELS: Final = 2**16
 """Far more than a word has: nearly all pictures are one band."""
 
 Color = tuple[int, int, int, int]

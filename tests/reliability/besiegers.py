@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from benchmarks.serving.client import post
-from service.jpeg_scans import MAX_JPEG_SCANS
+from service.jpeg_scans import MAX_FULL_SCANS
 from tests.hostile_images import FULL_SIDE, png, scan_bomb
 
 Address = tuple[str, int]
@@ -75,7 +75,7 @@ def besiege(address: Address, force: Force, seconds: float) -> Seen:
 @cache
 def slow_list(n_images: int) -> bytes:
     """A request with images that are small as files, permitted, and slow to decode: some 0.1 s each."""
-    files = (scan_bomb(MAX_JPEG_SCANS - 10), png(FULL_SIDE, FULL_SIDE, color=6, depth=16))
+    files = (scan_bomb(MAX_FULL_SCANS - 8), png(FULL_SIDE, FULL_SIDE, color=6, depth=16))
     contents = [base64.b64encode(file).decode() for file in files]
     images = [{"content": contents[index % len(contents)]} for index in range(n_images)]
     return post(json.dumps({"images": images}).encode(), "application/json")

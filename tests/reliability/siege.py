@@ -105,7 +105,6 @@ HEADER = f"| {' | '.join(COLUMNS)} |\n{'| --- ' * len(COLUMNS)}|"
 class Findings:
     """What came of all phases."""
 
-    before_bytes: int = 0
     calm: list[Phase] = field(default_factory=list)
     besieged: list[Phase] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
@@ -114,6 +113,11 @@ class Findings:
     @property
     def slowdown(self) -> float:
         return _median_p99(self.besieged) / _median_p99(self.calm)
+
+    @property
+    def before_bytes(self) -> int:
+        """Resident at most in the first calm phase: what good traffic alone takes."""
+        return self.calm[0].most_bytes
 
     @property
     def growth_mib(self) -> float:
@@ -170,7 +174,6 @@ class Siege:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as attackers:
             attackers.submit(slow_list, self._force.list_images).result()  # made before anybody measures
             await self._phase(min(phase_s, 3.0))  # warms up
-            findings.before_bytes = resident_bytes(self._server.process.pid)
             for number in range(rounds):
                 findings.calm.append(await self._phase(phase_s))
                 print(findings.calm[-1].row(f"calm {number + 1}"), flush=True)

@@ -40,6 +40,7 @@ def run_in_a_group(options: dict[str, Any], tmp_path: Path, **ends: Any) -> Any:
 
     def listen() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup` ignores
 
     return run_module("model.train", run, tmp_path, start_new_session=True, preexec_fn=listen, timeout=300)
 
