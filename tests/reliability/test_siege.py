@@ -31,7 +31,7 @@ def phase(latency_ms: float, **changes: object) -> Phase:
 
 def complaints(**changes: object) -> list[str]:
     besieged = [phase(30.0), phase(25.0, **changes), phase(25.0)]
-    return Findings(90 * MIB, [phase(10.0)] * 3, besieged, [Seen()]).complaints(PROMISED)
+    return Findings([phase(10.0)] * 3, besieged, [Seen()]).complaints(PROMISED)
 
 
 def test_its_complaints() -> None:
@@ -39,18 +39,18 @@ def test_its_complaints() -> None:
     assert complaints(answers=Counter({READ: 295, "TimeoutError": 5})) == []
     assert len(complaints(answers=Counter({READ: 290, "429": 10}))) == 1
     assert len(complaints(probes=Counter({READ: 28, "TimeoutError": 2}))) == 1
-    assert len(complaints(most_bytes=154 * MIB)) == 1
+    assert len(complaints(most_bytes=164 * MIB)) == 1
     assert complaints(log_lines=149) == []
     assert len(complaints(log_lines=150)) == 1
-    slow = Findings(90 * MIB, [phase(10.0)], [phase(31.0)], [Seen()])
+    slow = Findings([phase(10.0)], [phase(31.0)], [Seen()])
     assert len(slow.complaints(PROMISED)) == 1
-    calm = Findings(90 * MIB, [phase(10.0, answers=Counter({READ: 299, "503": 1}))], [phase(10.0)], [Seen()])
+    calm = Findings([phase(10.0, answers=Counter({READ: 299, "503": 1}))], [phase(10.0)], [Seen()])
     assert len(calm.complaints(PROMISED)) == 1
 
 
 def test_on_a_busy_machine_the_share_is_that_of_calm_phases() -> None:
     calm, worse = Counter({READ: 150, "429": 150}), Counter({READ: 140, "429": 160})
-    findings = Findings(90 * MIB, [phase(10.0, answers=calm)], [phase(10.0, answers=calm)], [Seen()])
+    findings = Findings([phase(10.0, answers=calm)], [phase(10.0, answers=calm)], [Seen()])
     assert findings.complaints(replace(PROMISED, busy_machine=True)) == []
     assert len(findings.complaints(PROMISED)) == 2
     findings.besieged[0].answers = worse
@@ -58,6 +58,6 @@ def test_on_a_busy_machine_the_share_is_that_of_calm_phases() -> None:
 
 
 def test_what_was_never_read_has_no_latency_to_be_proud_of() -> None:
-    nothing = Findings(90 * MIB, [phase(10.0)], [phase(10.0, latencies_ms={}, answers=Counter({"TimeoutError": 9}))], [Seen()])
+    nothing = Findings([phase(10.0)], [phase(10.0, latencies_ms={}, answers=Counter({"TimeoutError": 9}))], [Seen()])
     assert nothing.slowdown == pytest.approx(float("inf"))
     assert len(nothing.complaints(PROMISED)) == 2
