@@ -147,6 +147,8 @@ async def _read_body(
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientLeftError
+        if ARRIVAL_PROBLEM in scope:  # whatever has come, and also if it looks like the last of it
+            raise scope[ARRIVAL_PROBLEM]
         piece: bytes = message.get("body", b"")
         more = message.get("more_body", False)
         check_bytes(body.tell() + len(piece))
@@ -155,8 +157,6 @@ async def _read_body(
         body.write(piece)
         if not more:
             return body.getvalue()
-        if ARRIVAL_PROBLEM in scope:
-            raise scope[ARRIVAL_PROBLEM]
 
 
 def _announced_bytes(headers: Mapping[bytes, bytes]) -> float:

@@ -46,7 +46,7 @@ class ClientAddresses:
             return self._client(peer)
         forwarded = b",".join(value for name, value in headers if name == FORWARDED_FOR)
         for hop in reversed(forwarded.decode("latin-1").split(",")):
-            address = hop.strip()
+            address = _without_port(hop.strip())
             if not address:
                 continue
             if not self.is_trusted(address):
@@ -61,6 +61,13 @@ class ClientAddresses:
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:  # as a socket of both families tells IPv4
             address = address.ipv4_mapped
         return any(address in network for network in self._trusted)
+
+
+def _without_port(hop: str) -> str:
+    """An address as some gateways write it: with its port, `203.0.113.9:51234` or `[2001:db8::1]:443`."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
 
 
 def _client_of(address: str) -> str:

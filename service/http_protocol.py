@@ -168,6 +168,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is there any more."""
         self._end_receive_timer()
+        self._unset_keepalive_if_required()  # which uvicorn leaves running when the connection was reset
         if self._look_timer is not None:
             self._look_timer.cancel()
         self.metrics.connections.dec()
@@ -289,6 +290,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; or a trailer, which is none: nobody checked it in time, and it may come from somebody else."""
         self._count(len(name) + len(value) + 4)  # with colon, blank and the end of the line
+        value = value.strip(b" \t")  # blanks around it are no part of it (RFC 9112, 5), and the parser leaves those behind it
         self._counted_headers += 1
         if self._counted_headers > self.max_headers:
             detail = f"A request may have {self.max_headers} headers at most (PARSEQ_MAX_HEADERS)."
@@ -361,6 +363,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._forget_rest()
             self._deaf = True
             self.cycle.keep_alive = False  # the last one that will be answered
+            if not self._unanswered():
+                self.transport.close()
             return
         detail = "The server holds too many bodies of requests at once (PARSEQ_MAX_BODIES_BYTES). Try again."
         cycle.scope[ARRIVAL_PROBLEM] = Problem(  # type: ignore[typeddict-unknown-key]  # apps may have keys there
@@ -491,7 +495,7 @@ class HttpProtocol(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             cycle.keep_alive = False
-            if self._app_knows():
+            if self._app_knows() and cycle.more_body:  # else it is what comes after that request
                 cycle.scope[ARRIVAL_PROBLEM] = problem  # type: ignore[typeddict-unknown-key]  # as above
                 cycle.message_event.set()
         elif self._app_knows():

@@ -35,7 +35,11 @@ class Pace:
             self._timer = loop.call_later(EVERY_S, self._next, loop)
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        while self._waiting:
-            if self._waiting.popleft().read_on():
-                break
-        self._timer = loop.call_later(EVERY_S, self._next, loop) if self._waiting else None
+        self._timer = None
+        try:
+            while self._waiting:
+                if self._waiting.popleft().read_on():
+                    break
+        finally:  # what goes wrong with one of them does not stop the others
+            if self._waiting:
+                self._timer = loop.call_later(EVERY_S, self._next, loop)

@@ -27,6 +27,7 @@ from service.engine.decoding import DecodeRequest, Job
 from service.engine.types import EngineDownError, Item, Outcome, QueueFullError, Refusal
 from service.errors import (
     DEADLINE_EXPIRED,
+    IMAGE_TOO_COMPLEX,
     IMAGE_TOO_LARGE,
     INFERENCE_FAILED,
     INTERNAL,
@@ -226,8 +227,9 @@ class Recognizer:
             image = decode_image(self._bytes_of(source), limits)
             crop = to_crop(image, self._metadata.image_height, self._metadata.image_width)
         except Problem as problem:
-            if problem.kind is IMAGE_TOO_LARGE and limits.max_pixels < self._limits.max_pixels:
-                return False  # so its header says: no pixel has been decoded
+            # So its header says: no pixel has been decoded. What is too complex for few pixels may not be for many.
+            if problem.kind in (IMAGE_TOO_LARGE, IMAGE_TOO_COMPLEX) and limits.max_pixels < self._limits.max_pixels:
+                return False
             self._engine.fail(item, problem.bare())
         except Exception as error:
             logger.exception("preprocessing failed", extra={CONTEXT_KEY: context})

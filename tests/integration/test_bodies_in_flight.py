@@ -41,6 +41,38 @@ def settle(server: Server, n_bytes: float) -> None:
         time.sleep(0.01)
 
 
+def test_a_body_that_comes_at_once_is_told_too(server: Server) -> None:
+    with ExitStack() as stack:
+        uploads = [upload(server, stack, LARGE) for _ in range(4)]
+        settle(server, 3.9 * LARGE)
+        whole = 200_000
+        late = stack.enter_context(server.connection())
+        late.sendall(head(body=bytes(whole)) + bytes(whole))
+        told = {read_answer(late)[0]}
+        for connection in uploads:
+            connection.sendall(b"\0")
+            told.add(read_answer(connection)[0])
+        assert told == {422, 429}  # never that the body is empty
+
+
+def test_requests_sent_ahead_that_find_no_room_end_the_connection() -> None:
+    little = 2**16
+    with (
+        serving(**PATIENT, max_bodies_bytes=2 * little, max_body_bytes=little, max_image_bytes=little) as server,
+        ExitStack() as stack,
+    ):
+        ahead = stack.enter_context(server.connection())
+        ahead.settimeout(PATIENCE_S)
+        ahead.sendall(PROBE * (200_000 // len(PROBE)))
+        settle(server, little // 2)
+        for _ in range(20):
+            upload(server, stack, little // 4)
+        received = 0
+        while piece := ahead.recv(2**16):
+            received += len(piece)
+        assert received
+
+
 def test_what_does_not_fit_is_told_and_not_reset(server: Server) -> None:
     with ExitStack() as stack:
         uploads = [upload(server, stack, LARGE) for _ in range(12)]

@@ -64,6 +64,8 @@ def test_what_is_forbidden_is_told(server: Server, sent: bytes, kind: Kind) -> N
     "sent",
     [
         PROBE.replace(b"Host: x", b"Host:"),
+        PROBE.replace(b"Host: x", b"Host: x \t"),
+        PROBE.replace(b"Host: x", b"Host: x\r\nContent-Length: 0 "),
         PROBE.replace(b"Host: x", b"Host: [::1]:8000"),
         PROBE.replace(b"/livez", b"http://x/livez"),
         PROBE.replace(b"/livez", b"http://x"),

@@ -43,6 +43,18 @@ class TestBehindProxies:
         assert not self.clients.is_trusted("::ffff:192.0.2.1")
         assert self.clients.client_of("::ffff:10.1.2.3", forwarded("192.0.2.7, ::ffff:10.0.0.9")) == "192.0.2.7"
 
+    @pytest.mark.parametrize(
+        ("value", "client"),
+        [
+            ("192.0.2.7:51234", "192.0.2.7"),
+            ("192.0.2.7:51234, 10.0.0.9:80", "192.0.2.7"),
+            ("[2001:db9:1:2::3]:99", "2001:db9:1:2::/64"),
+            ("[2001:db9:1:2::3]", "2001:db9:1:2::/64"),
+        ],
+    )
+    def test_ports_do_not_tell_clients_apart(self, value: str, client: str) -> None:
+        assert self.clients.client_of("10.1.2.3", forwarded(value)) == client
+
     def test_others_are_not_believed(self) -> None:
         assert self.clients.client_of("192.0.2.1", forwarded("10.0.0.1")) == "192.0.2.1"
 

@@ -20,6 +20,7 @@ from service.image_limits import ImageLimits
 from service.metrics import Metrics
 from service.recognizer import LIGHT_BYTES, LIGHT_PIXELS, CropResult, Recognizer
 from tests.fakes import PATIENCE_S
+from tests.hostile_images import scan_bomb
 from tests.images import encode, gradient
 from tests.toy_artifact import METADATA, png_of
 
@@ -96,8 +97,9 @@ EXPRESS, OTHERS = "submitted by decode-image-express", "submitted by decode-imag
         (encode(gradient(), "WEBP"), [EXPRESS]),
         (HEAVY, ["put off", OTHERS]),
         (png_of("a") + bytes(LIGHT_BYTES), ["put off", OTHERS]),
+        (scan_bomb(16, 512), ["put off", OTHERS]),
     ],
-    ids=["quick", "light", "slow format", "many pixels", "many bytes"],
+    ids=["quick", "light", "slow format", "many pixels", "many bytes", "many scans for its pixels, but not too many"],
 )
 def test_what_may_take_long_is_not_decoded_where_word_crops_are(image: bytes, told: list[str]) -> None:
     engine, _ = read(image)
