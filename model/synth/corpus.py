@@ -17,7 +17,7 @@ from model.synth.fonts import Split
 from model.synth.sign_words import SIGN_WORDS
 
 CHARSET = string.digits + string.ascii_letters + string.punctuation
-MAX_LENGTH = 25
+MAX_LENGTH = phrases.MAX_LENGTH
 
 COMMON_DICTIONARY = Path("/usr/share/dict/american-english-small")
 LARGE_DICTIONARY = Path("/usr/share/dict/american-english-huge")

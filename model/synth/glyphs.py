@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from model.synth.phrases import MARKS, SIGNS
+
 Template = NDArray[np.float32]
 
 PRINTABLE = string.digits + string.ascii_letters + string.punctuation
-DRAWABLE = PRINTABLE + "£€¥°©®§"
+DRAWABLE = PRINTABLE + SIGNS + MARKS
 """What is looked for in a face."""
 _UNASSIGNED = ("\u0378", "\ufffe", "\U000e0fff")
 _TEMPLATE = 20
