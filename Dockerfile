@@ -30,7 +30,7 @@ RUN --mount=type=cache,target=/var/cache/pip \
     python3 -m pip --python /opt/build/bin/python3 install --require-hashes -r requirements-build.txt && \
     python3 -m pip --python /opt/venv/bin/python3 install --require-hashes -r requirements-gpu.txt
 COPY pyproject.toml README.md LICENSE ./
-COPY export export
+COPY artifact artifact
 COPY service service
 # The commands of the parts that are not in here would only fail.
 RUN /opt/build/bin/python3 -c "from setuptools.build_meta import build_wheel; build_wheel('wheels')" && \

@@ -36,17 +36,17 @@ from tqdm import tqdm
 # Beside this file lies export.py, which is not the package.
 sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
 
-from export.artifact import INPUT_NAME, DecodeMode
-from export.builder import GraphBuilder
-from export.calibrate import observe_ranges
-from export.crop_sources import calibration_crops
-from export.crops import crops_of_lengths
-from export.graph import write_encoder_graph, write_graph
-from export.int8 import Int8Builder, Range
-from model.configs import NAMED, named_config
-from model.loading import bundled_weights, load
-from model.parseq import PARSeq
-from model.preprocess import normalise
+from artifact.metadata import INPUT_NAME, DecodeMode
+from export.gate.calibrate import observe_ranges
+from export.gate.crop_sources import calibration_crops
+from export.gate.crops import crops_of_lengths
+from export.graphs.builder import GraphBuilder
+from export.graphs.graph import write_encoder_graph, write_graph
+from export.graphs.int8 import Int8Builder, Range
+from model.checkpoints.loading import bundled_weights, load
+from model.recognisers.parseq.config import NAMED, named_config
+from model.recognisers.parseq.network import PARSeq
+from model.recognisers.parts.normalise import normalise
 
 MODES: dict[str, tuple[DecodeMode, int]] = {"nar": ("nar", 0), "ar": ("ar", 0), "ar+1": ("ar", 1)}
 UNROLLED = ", unrolled"

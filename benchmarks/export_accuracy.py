@@ -22,16 +22,17 @@ from tqdm import tqdm
 # Beside this file lies export.py, which is not the package.
 sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
 
-from export.artifact import CONFIDENCES_NAME, TOKEN_IDS_NAME, DecodeMode, Precision
-from export.parity import TIE_MARGIN, Ids, cpu_session, read_with_torch, run_artifact
+from artifact.metadata import CONFIDENCES_NAME, TOKEN_IDS_NAME, DecodeMode, Precision
+from artifact.session import open_cpu_session
+from artifact.text import Reading
+from export.gate.parity import TIE_MARGIN, Ids, read_with_torch, run_artifact
 from export.to_onnx import ExportOptions, build_artifact
 from model.charsets import CHARSETS
-from model.configs import NAMED
-from model.data import Crops, find_lmdb, read_lmdb
-from model.evaluate import score
-from model.loading import load
-from model.parseq import PARSeq
-from model.reader import Reading
+from model.checkpoints.loading import load
+from model.data.crops import Crops, find_lmdb, read_lmdb
+from model.recognisers.parseq.config import NAMED
+from model.recognisers.parseq.network import PARSeq
+from reading.evaluate import score
 
 BATCH = 32
 ALL_MODES = [f"{decode}+{count}" for decode in ("ar", "nar") for count in (0, 1, 2)]
@@ -77,7 +78,7 @@ def evaluate(model: PARSeq, archive: Path, mode: str, precisions: list[Precision
     charset, rows = CHARSETS[args.charset], []
     for precision in precisions:
         options = ExportOptions("benchmark", decode, refine_iters, "", precision=precision, calibration=args.calibration)
-        session = cpu_session(build_artifact(model, options).SerializeToString())
+        session = open_cpu_session(build_artifact(model, options).SerializeToString())
         parts = [run_artifact(session, crops.images[start : start + BATCH]) for start in range(0, len(crops), BATCH)]
         assert np.concatenate([part[CONFIDENCES_NAME] for part in parts]).max() <= 1 + 1e-3
         found = texts(np.concatenate([part[TOKEN_IDS_NAME] for part in parts]), config.charset_train)

@@ -27,7 +27,7 @@ from benchmarks.serving.client import OK, REFUSALS, Address
 from benchmarks.serving.loads import ClosedLoop, OpenLoop
 from benchmarks.serving.server import running
 from service.config import BUNDLED_ARTIFACT
-from service.cpu import cpu_budget
+from service.process.cpu import cpu_budget
 
 LOADS = (0.3, 0.5, 0.7, 0.9, 1.1, 2.0)
 SAMPLE_S = 0.2

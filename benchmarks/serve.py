@@ -31,7 +31,7 @@ from benchmarks.serving.report import table
 from benchmarks.serving.server import running
 from benchmarks.serving.steps import STEPS, Bench, Row, medians
 from service.config import BUNDLED_ARTIFACT
-from service.cpu import cpu_budget
+from service.process.cpu import cpu_budget
 
 WORK_FOLDER = ROOT / "build" / "serve-benchmark"
 BUNDLED = "bundled"

@@ -11,15 +11,15 @@ from typing import NoReturn, get_args
 
 from tqdm import tqdm
 
-from export.artifact import ArtifactError, DecodeMode, Precision
-from export.crop_sources import CropSourceError, parity_data
+from artifact.metadata import ArtifactError, DecodeMode, Precision
+from export.gate.crop_sources import CropSourceError, parity_data
+from export.gate.parity import ParityError
 from export.inspect import describe, inspect_artifact
-from export.parity import ParityError
 from export.to_onnx import NO_STEPS, ExportError, ExportOptions, ExportSummary, check_writable, export_artifact
-from model.configs import NAMED, ConfigError, read_config
-from model.download import DownloadError, file_sha256
-from model.loading import load, weights_path
-from model.parseq import PARSeq
+from model.checkpoints.download import DownloadError, file_sha256
+from model.checkpoints.loading import load, weights_path
+from model.recognisers.parseq.config import NAMED, ConfigError, read_config
+from model.recognisers.parseq.network import PARSeq
 
 EXIT_PARITY = 1
 EXIT_USAGE = 2

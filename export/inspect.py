@@ -15,10 +15,10 @@ import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
 
-from export.artifact import INPUT_NAME, PARITY_KEY, ArtifactError, ArtifactMetadata
-from export.builder import all_nodes
-from export.crops import SEED, word_crops
-from export.parity import LOG_ERRORS
+from artifact.metadata import INPUT_NAME, PARITY_KEY, ArtifactError, ArtifactMetadata
+from artifact.session import SEVERITY_FATAL
+from export.gate.crops import SEED, word_crops
+from export.graphs.builder import all_nodes
 
 BATCH_SIZES = (1, 8, 32)
 MIN_RUNS = 5
@@ -88,7 +88,7 @@ def _read(path: Path) -> onnx.ModelProto:
 
 def _time(path: Path, metadata: ArtifactMetadata) -> list[Timing]:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = LOG_ERRORS
+    options.log_severity_level = SEVERITY_FATAL
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises classes of its own for each cause

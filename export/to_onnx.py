@@ -13,17 +13,17 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from export.agreement import AgreementReport, check_agreement, loop_difference, planned_readings
-from export.artifact import KNOWN_ANSWER_KEY, PARITY_KEY, ArtifactMetadata, DecodeMode, Precision
-from export.builder import OPSET, GraphBuilder, all_nodes
-from export.calibrate import observe_ranges
-from export.crop_sources import calibration_crops
-from export.crops import Crop, parity_crops, word_crops
-from export.graph import write_graph
-from export.int8 import Int8Builder, Range
-from export.known_answer import known_answer
-from export.parity import BATCH_SIZES, GateReport, ParityError, ParityReport, batches, check_parity
-from model.parseq import PARSeq
+from artifact.metadata import KNOWN_ANSWER_KEY, PARITY_KEY, ArtifactMetadata, DecodeMode, Precision
+from export.gate.agreement import AgreementReport, check_agreement, loop_difference, planned_readings
+from export.gate.calibrate import observe_ranges
+from export.gate.crop_sources import calibration_crops
+from export.gate.crops import Crop, parity_crops, word_crops
+from export.gate.known_answer import known_answer
+from export.gate.parity import BATCH_SIZES, GateReport, ParityError, ParityReport, batches, check_parity
+from export.graphs.builder import OPSET, GraphBuilder, all_nodes
+from export.graphs.graph import write_graph
+from export.graphs.int8 import Int8Builder, Range
+from model.recognisers.parseq.network import PARSeq
 
 MAX_FILE_BYTES = 2**31 - 1
 """What one ONNX file can hold."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from model.loading import load
+    from model.checkpoints.loading import load
 
 __all__ = ["load"]
 
@@ -16,7 +16,7 @@ __all__ = ["load"]
 def __getattr__(name: str) -> Any:
     # Late, so that rendering crops or reading a config does not import torch.
     if name == "load":
-        from model.loading import load
+        from model.checkpoints.loading import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

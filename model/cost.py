@@ -9,7 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.parseq import PARSeq
+from model.recognisers.parseq.network import PARSeq
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,14 +29,14 @@ def run(script: str, module: str) -> int:
 
 def convert() -> int:
     """`parseq-convert`."""
-    return run("parseq-convert", "model.convert")
+    return run("parseq-convert", "model.data.convert")
 
 
 def train() -> int:
     """`parseq-train`."""
-    return run("parseq-train", "model.train")
+    return run("parseq-train", "model.training.train")
 
 
 def tune() -> int:
     """`parseq-tune`."""
-    return run("parseq-tune", "model.tune")
+    return run("parseq-tune", "model.training.tune")

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
-from model.configs import ConfigError, read_config
-from model.loading import load
-from model.parseq import PARSeq
-from model.reader import NetworkReader, Reader
+from model.checkpoints.loading import load
+from model.recognisers.parseq.config import ConfigError, read_config
+from model.recognisers.parseq.network import PARSeq
+from reading.readers.checkpoint import NetworkReader
+from reading.readers.interface import Reader
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +64,7 @@ def load_network(args: argparse.Namespace) -> PARSeq:
     """The network the options ask for.
 
     Raises:
-        ConfigError, WeightsError, DownloadError: see `model.loading.load`.
+        ConfigError, WeightsError, DownloadError: see `model.checkpoints.loading.load`.
     """
     config = read_config(args.config) if args.config else None
     if args.weights is None and config is None:
@@ -83,7 +84,7 @@ def network_reader(args: argparse.Namespace) -> Reader:
     """The network the options ask for, as a reader.
 
     Raises:
-        ConfigError, WeightsError, DownloadError: see `model.loading.load`.
+        ConfigError, WeightsError, DownloadError: see `model.checkpoints.loading.load`.
     """
     network = load_network(args)
     if args.threads > 0:

@@ -1,9 +1,9 @@
 """The online program: one artifact in, HTTP out.
 
-Nothing here imports torch, `model/`, or anything of `export/` but `export.artifact`, the contract.
+Nothing here imports torch, `model/`, `export/` or `reading/`: `artifact/` is the contract with them.
 """
 
-import export  # noqa: F401 - first of all: it tells ONNX Runtime not to call home
+import artifact  # noqa: F401 - first of all: it tells ONNX Runtime not to call home
 
 
 def __getattr__(name: str) -> str:

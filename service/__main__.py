@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service import early_signals
+from service.process import early_signals
 
 if __name__ == "__main__":  # `service.entry` does it for the console script
     early_signals.hold()
@@ -20,17 +20,17 @@ from typing import Final
 
 import uvicorn
 
-from service.app import App
-from service.artifact import load_artifact
 from service.config import Settings, env_name, load_settings
+from service.core.runtime import Runtime
 from service.environment import doubts
 from service.errors import StartupError
-from service.heap import return_large_blocks
-from service.http_protocol import protocol_for
-from service.logs import configure_logging
-from service.open_files import allow_connections, connections_within, max_open_files
-from service.request_context import outside_requests
-from service.runtime import Runtime
+from service.http.app import App
+from service.http.connection.protocol import protocol_for
+from service.process.heap import return_large_blocks
+from service.process.logs import configure_logging
+from service.process.open_files import allow_connections, connections_within, max_open_files
+from service.process.request import outside_requests
+from service.sessions.artifact import load_artifact
 
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long the thread that serves HTTP may wait for one that decodes images to pause. With Python's own 5 ms, a single crop

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.client_address import ClientAddresses
 from service.errors import StartupError
+from service.http.gates.client_address import ClientAddresses
 
 ENV_PREFIX = "PARSEQ_"
 PORT_VARIABLE = "PARSEQ_PORT"

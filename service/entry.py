@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.early_signals import hold
+from service.process.early_signals import hold
 
 
 def serve() -> int:

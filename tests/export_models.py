@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.artifact import INPUT_NAME
-from export.builder import GraphBuilder
+from artifact.metadata import INPUT_NAME
+from export.graphs.builder import GraphBuilder
 from model.charsets import CHARSETS
-from model.configs import PARSeqConfig
-from model.parseq import PARSeq
+from model.recognisers.parseq.config import PARSeqConfig
+from model.recognisers.parseq.network import PARSeq
 
 SIZES: dict[str, Any] = {
     "charset_train": CHARSETS["36"],

@@ -13,12 +13,12 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from service.app import App
-from service.artifact import LoadedArtifact
 from service.config import Settings
-from service.engine.topology import plan_topology
+from service.core.runtime import Runtime
 from service.engine.types import Item, Outcome, Refusal
-from service.runtime import Runtime
+from service.http.app import App
+from service.sessions.artifact import LoadedArtifact
+from service.sessions.topology import plan_topology
 from tests.toy_artifact import METADATA, POISON, STEPS
 
 PATIENCE_S = 60

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from export.artifact import ArtifactMetadata
+from artifact.metadata import ArtifactMetadata
 
 CHARSET = "0123456789abcdefghijklmnopqrstuvwxyz"
 HEIGHT, WIDTH, MAX_LABEL_LENGTH = 32, 128, 25

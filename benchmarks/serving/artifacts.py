@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from artifact.metadata import CONFIDENCES_NAME, INPUT_NAME, TOKEN_IDS_NAME, ArtifactMetadata
 from benchmarks.serving.client import post
-from export.artifact import CONFIDENCES_NAME, INPUT_NAME, TOKEN_IDS_NAME, ArtifactMetadata
 
 SAMPLES = Path(__file__).parents[2] / "docs" / "samples"
 CROP_SIZE = (120, 40)
@@ -33,8 +33,8 @@ def made_up_artifact(model_name: str, folder: Path) -> Path:
         import torch
 
         from export.to_onnx import ExportOptions, build_artifact, weights_digest, write_atomically
-        from model.configs import named_config
-        from model.parseq import PARSeq
+        from model.recognisers.parseq.config import named_config
+        from model.recognisers.parseq.network import PARSeq
 
         torch.manual_seed(0)
         model = PARSeq(named_config(model_name)).eval()

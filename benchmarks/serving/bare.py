@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from export.artifact import INPUT_NAME, ArtifactMetadata
+from artifact.metadata import INPUT_NAME, ArtifactMetadata
 
 BATCHES = (1, 8, 32)
 

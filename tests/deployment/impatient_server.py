@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from service import timeouts
 from service.__main__ import main
+from service.http import timeouts
 
 if __name__ == "__main__":
     timeouts.MIN_TIMEOUT_MS = 0.0  # type: ignore[misc]  # else such deadlines need an overload, which is another matter

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 
-from service.metrics import Metrics
+from service.core.metrics import Metrics
 
 SUFFIXES = {
     "counter": ("_total",),
@@ -22,7 +22,7 @@ def metric_names(expression: str) -> set[str]:
 
 
 def unknown_metrics(expression: str) -> set[str]:
-    """Those among them that `service/metrics.py` does not have."""
+    """Those among them that `service/core/metrics.py` does not have."""
     return metric_names(expression) - known_metrics()
 
 

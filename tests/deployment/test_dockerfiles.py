@@ -177,7 +177,7 @@ def test_nothing_gets_into_a_build_but_what_it_needs() -> None:
         "docker/requirements-cpu.txt",
         "docker/requirements-gpu.txt",
         "export/__init__.py",
-        "export/artifact.py",
+        "artifact/metadata.py",
         "pyproject.toml",
     }
     assert {path for path in listed.stdout.splitlines() if path.startswith("service/")} <= sent

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.metrics import Metrics
+from service.core.metrics import Metrics
 from tests.deployment import promql
 from tests.deployment.apply_checks import apply_complaints
 from tests.deployment.manifest_checks import complaints

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.config import BUNDLED_ARTIFACT
-from service.heap import return_large_blocks
+from service.process.heap import return_large_blocks
 from tests.fuzz.folder import Folder
 from tests.fuzz.in_process import is_fault, read_all
 from tests.fuzz.memory import Memory

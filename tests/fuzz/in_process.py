@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from service.decode_image import decode_image
+from artifact.fit import fit
 from service.errors import Problem
-from service.image_limits import ImageLimits
-from service.preprocess import to_crop
+from service.images.decode import decode_image
+from service.images.limits import ImageLimits
 from tests.fuzz.memory import Memory
 
 CHECK_EVERY = 1000
@@ -33,7 +33,7 @@ class Report:
 def read(data: bytes, limits: ImageLimits) -> str:
     """How a file is answered; any error but a `Problem` is a bug and is raised."""
     try:
-        crop = to_crop(decode_image(data, limits), 32, 128)
+        crop = fit(decode_image(data, limits), 32, 128)
     except Problem as problem:
         return problem.kind.slug if problem.status < 500 else f"{problem.status}!"
     assert crop.shape == (32, 128, 3)

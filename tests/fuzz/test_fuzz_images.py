@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.config import BUNDLED_ARTIFACT
-from service.image_structure import format_of
+from service.images.structure import format_of
 from tests.fuzz import __main__ as fuzz_main
 from tests.fuzz import in_process
 from tests.fuzz.in_process import read_all

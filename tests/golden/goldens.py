@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.configs import config_from_mapping
-from model.parseq import PARSeq
-from model.preprocess import normalise
+from model.recognisers.parseq.config import config_from_mapping
+from model.recognisers.parseq.network import PARSeq
+from model.recognisers.parts.normalise import normalise
 from tests.golden import recipe
 
 COMPACT = Path(__file__).parent / "data"

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from model.preprocess import normalise
+from model.recognisers.parts.normalise import normalise
 from tests.golden.goldens import FULL, MODELS, TOLERANCE, decode_options, description, images, network
 
 pytestmark = pytest.mark.shared

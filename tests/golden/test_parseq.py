@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model.configs import named_config
-from model.parseq import PARSeq
+from model.recognisers.parseq.config import named_config
+from model.recognisers.parseq.network import PARSeq
 from tests.golden.goldens import MODELS, TOLERANCE, arrays, decode_options, description, images, network
 
 LOGITS = [(name, key.removeprefix("logits_")) for name in MODELS for key in arrays(name) if key.startswith("logits_")]

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from model.charsets import CHARSETS, PRINTABLE, CharsetAdapter
-from model.permutations import attention_masks, draw_permutations
-from model.preprocess import normalise
-from model.tokenizer import Tokenizer, UnknownCharacterError
+from model.recognisers.parseq.permutations import attention_masks, draw_permutations
+from model.recognisers.parts.normalise import normalise
+from model.recognisers.parts.tokenizer import Tokenizer, UnknownCharacterError
 from tests.golden.goldens import COMPACT
 
 

@@ -11,7 +11,7 @@ import httpx
 import uvicorn
 
 from service.__main__ import _listen, _uvicorn_config
-from service.runtime import Runtime
+from service.core.runtime import Runtime
 from tests.fakes import PATIENCE_S
 
 Address = tuple[str, int]

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 import model
-from model.configs import named_config
-from model.download import file_sha256
-from model.loading import weights_path
-from model.preprocess import resize
-from model.reader import read_batches
-from service.artifact import load_artifact
+from artifact.fit import fit
+from model.checkpoints.download import file_sha256
+from model.checkpoints.loading import weights_path
+from model.recognisers.parseq.config import named_config
+from reading.readers.checkpoint import read_batches
 from service.config import BUNDLED_ARTIFACT
+from service.sessions.artifact import load_artifact
 from tests.fakes import toy_settings
 from tests.integration.server import ROOT, running
 
@@ -37,7 +37,7 @@ def test_the_artifact_was_exported_from_the_weights_beside_it() -> None:
 
 def test_pytorch_and_the_artifact_read_the_samples_alike() -> None:
     network = model.load("parseq-nano", pretrained=True)
-    pixels = np.stack([resize(Image.open(sample(name)), network.config.img_size) for name in SAMPLES])
+    pixels = np.stack([fit(Image.open(sample(name)), *network.config.img_size) for name in SAMPLES])
     [readings] = read_batches(network, pixels)
     assert [reading.text for reading in readings] == list(SAMPLES.values())
     token_ids, confidences = load_artifact(toy_settings()).session.run(pixels)

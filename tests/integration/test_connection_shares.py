@@ -11,8 +11,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from service.connection_limit import SLOW_HEAD_S
 from service.errors import TOO_MANY_CONNECTIONS
+from service.http.connection.limit import SLOW_HEAD_S
 from tests.fakes import PATIENCE_S
 from tests.integration.in_process import read_answer
 from tests.integration.test_connections import BODY, PATIENT, PROBE, Server, head, serving

@@ -11,10 +11,10 @@ from typing import ClassVar
 import pytest
 
 from service.config import Settings
+from service.core.runtime import Runtime
 from service.errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, METHOD_NOT_ALLOWED, REQUEST_TIMEOUT, UNREADABLE_IMAGE
-from service.http_protocol import READ_BYTES, HttpProtocol
-from service.runtime import Runtime
-from service.whole_answers import WholeAnswers
+from service.http.connection.protocol import READ_BYTES, HttpProtocol
+from service.http.connection.whole_writes import WholeAnswers
 from tests.fakes import PATIENCE_S, FakeSession, toy_runtime
 from tests.integration.in_process import Address, listening, read_answer
 from tests.toy_artifact import png_of

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.loading import load
-from model.train import main
+from model.checkpoints.loading import load
+from model.training.train import main
 from tests.training_runs import run_module, words, write_archive, write_config, write_shards
 
 
@@ -36,7 +36,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
     # Lightning starts the second process with the command of the first.
     several = {"--batch-size": 6, "--output": "two", "--trainer.devices": 2, "--trainer.strategy": "ddp"}
     assert main(words({**options, "--batch-size": 12, "--output": tmp_path / "one"})) == 0
-    done = run_module("model.train", words({**options, **several}), tmp_path)
+    done = run_module("model.training.train", words({**options, **several}), tmp_path)
     assert done.returncode == 0, done.stderr
     expected, found = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(found) == 4

@@ -14,15 +14,15 @@ import pytest
 from PIL import Image
 
 import model
-from export import evaluate
-from export.crops import word_crops
-from export.reader_options import ServiceError
-from export.service_reader import ServiceReader
+from export.gate.crops import word_crops
 from export.to_onnx import ExportOptions, build_artifact
 from model.charsets import PRINTABLE
-from model.convert import write_lmdb
-from model.pictures import encode_png
-from model.reader import Picture
+from model.data.convert import write_lmdb
+from model.data.pictures import encode_png
+from reading import evaluate
+from reading.readers.interface import Picture
+from reading.readers.options import ServiceError
+from reading.readers.service import ServiceReader
 from tests.integration.server import ServerProcess, running
 
 OPTIONS = ["--charset", "36", "62", "94", "--by-kind", "--batch-size", "20", "--threads", "1"]

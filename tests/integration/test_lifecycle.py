@@ -16,7 +16,7 @@ import httpx
 import onnx
 import pytest
 
-from export.artifact import KNOWN_ANSWER_KEY
+from artifact.metadata import KNOWN_ANSWER_KEY
 from tests.integration.server import PATIENCE_S, ROOT, ServerProcess, command, environment, running
 from tests.toy_artifact import METADATA, png_of, write_artifact
 
@@ -27,7 +27,7 @@ PATIENT: dict[str, object] = {"lanes": 1, "max_batch_size": 1, "request_timeout_
 BROKEN_AFTER_THE_START = """
 import sys
 from service.__main__ import main
-from service.served_model import ServedModel
+from service.core.served_model import ServedModel
 
 def fail(_model):
     raise RuntimeError("the device answers no more")

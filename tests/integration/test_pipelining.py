@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from service.http_protocol import MAX_UNANSWERED, HttpProtocol
+from service.http.connection.protocol import MAX_UNANSWERED, HttpProtocol
 from tests.fakes import PATIENCE_S
 from tests.integration.in_process import read_answer
 from tests.integration.test_connections import BODY, PATIENT, PROBE, Server, head, serving

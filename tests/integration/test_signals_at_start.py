@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is seen in /
 SCRIPT = "import sys; from service.entry import serve; sys.exit(serve())"
 HOLDING = """
 import hashlib, sys
-from service import early_signals
+from service.process import early_signals
 early_signals.hold()
 print("held", file=sys.stderr, flush=True)
 hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # for minutes, no Python runs on this thread
@@ -81,7 +81,7 @@ def test_it_ends_well_at_any_moment_of_its_start(tmp_path: Path, artifact: str, 
         process.send_signal(number)
         assert process.wait(PATIENCE_S) == 0, log.read_text()
     assert "Traceback" not in log.read_text()
-    assert re.search(r"before it could serve\n\Z|INFO service.runtime: stopped\n\Z", log.read_text()), log.read_text()
+    assert re.search(r"before it could serve\n\Z|INFO service.core.runtime: stopped\n\Z", log.read_text()), log.read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

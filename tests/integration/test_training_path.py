@@ -13,11 +13,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from export.__main__ import main as export
-from export.evaluate import main as evaluate
 from export.inspect import inspect_artifact
-from model.convert import main as convert
+from model.data.convert import main as convert
 from model.synth.__main__ import main as render
-from model.train import main as train
+from model.training.train import main as train
+from reading.evaluate import main as evaluate
 from tests.training_runs import ROOT, environment, fonts_at_hand, words, write_config
 
 WORDS = ["exit", "open", "shop", "street", "bread", "milk", "one", "two", "three", "four", "five", "six", "seven", "eight"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.batcher import Engine
 from service.engine.cost import CostModel
+from service.engine.engine import Engine
 from service.engine.scheduler import Limits
 from service.engine.types import Outcome
 from tests.fakes import PATIENCE_S, FakeSession, Mailbox, Tally, new_item

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from benchmarks.serving.client import post
-from service.jpeg_scans import MAX_FULL_SCANS
+from service.images.jpeg import MAX_FULL_SCANS
 from tests.hostile_images import FULL_SIDE, png, scan_bomb
 
 Address = tuple[str, int]

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import service.__main__
-from service.artifact import LoadedArtifact, load_artifact
 from service.config import Settings
-from service.engine.topology import Topology
+from service.sessions.artifact import LoadedArtifact, load_artifact
+from service.sessions.topology import Topology
 from tests.toy_artifact import POISON
 
 MODULE = "tests.reliability.faulty_server"

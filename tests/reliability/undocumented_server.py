@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from service import routes
 from service.__main__ import main
 from service.errors import OTHER_HTTP_ERROR, Problem
+from service.http import routes
 
 
 def _refuse(_runtime: object) -> dict[str, object]:

@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-import service.key_file
-from service.api_keys import LOOK_EVERY_S, ApiKeys
+import service.http.gates.key_file
 from service.errors import UNAUTHORIZED, Problem, StartupError
-from service.key_file import MAX_FILE_BYTES
-from service.request_context import RequestContext, current_request
+from service.http.gates.api_keys import LOOK_EVERY_S, ApiKeys
+from service.http.gates.key_file import MAX_FILE_BYTES
+from service.process.request import RequestContext, current_request
 from tests.fakes import FakeClock, request, toy_runtime, with_client
 from tests.toy_artifact import png_of
 
@@ -300,7 +300,7 @@ def test_what_is_logged_of_the_file_names_no_request(file: Path) -> None:
 
     clock = FakeClock()
     keys = ApiKeys(file, clock)
-    logger, catcher = logging.getLogger("service.api_keys"), Catcher()
+    logger, catcher = logging.getLogger("service.http.gates.api_keys"), Catcher()
     logger.addHandler(catcher)
     token = current_request.set(RequestContext("somebody"))
     try:

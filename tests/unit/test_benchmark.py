@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from export import benchmark
-from export.latency import Run, measure
 from export.to_onnx import ExportOptions, build_artifact
 from model.cost import costs, parameters
+from reading import benchmark
+from reading.latency import Run, measure
 from tests.export_models import SIZES, small_model
 
 
@@ -82,7 +82,7 @@ def test_flops_by_hand() -> None:
 
 
 def test_parameters_of_the_reference() -> None:
-    from model.loading import load
+    from model.checkpoints.loading import load
 
     # Its paper says 23.8 and 6.0 million.
     assert round(parameters(load("parseq")) / 1e6, 1) == 23.8

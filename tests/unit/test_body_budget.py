@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from service import body_budget
-from service.body_budget import SMALL_BODY_BYTES, BodyBudget, Holding, bodies_bytes, copies_of
+from service.http.connection import body_budget
+from service.http.connection.body_budget import SMALL_BODY_BYTES, BodyBudget, Holding, bodies_bytes, copies_of
 from tests.fakes import toy_settings
 
 ROOM = 2**20

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from service import errors
-from service.app import App
+from service.core.runtime import Runtime
 from service.errors import Kind
-from service.request_context import CLIENT_KEY
-from service.runtime import Runtime
-from service.timeouts import TIMEOUT_HEADER
+from service.http.app import App
+from service.http.gates.request_ids import CLIENT_KEY
+from service.http.timeouts import TIMEOUT_HEADER
 from tests.fakes import FakeSession, serving, toy_runtime
 from tests.toy_artifact import png_of
 
@@ -181,11 +181,11 @@ def test_the_clients_own_time_out_counts() -> None:
 def test_a_refusal_is_logged_for_debugging_only(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(app: App) -> None:
         for level in (logging.INFO, logging.DEBUG):
-            caplog.set_level(level, "service.busy")
+            caplog.set_level(level, "service.http.gates.doorman")
             await Request().to(app)
 
     while_busy(scenario)
-    [line] = [record for record in caplog.records if record.name == "service.busy"]
+    [line] = [record for record in caplog.records if record.name == "service.http.gates.doorman"]
     assert line.levelno == logging.DEBUG
     assert "/v1/recognize: 429" in line.getMessage()
 

@@ -1,6 +1,6 @@
 import pytest
 
-from service.client_address import ClientAddresses
+from service.http.gates.client_address import ClientAddresses
 
 
 def forwarded(*values: str) -> list[tuple[bytes, bytes]]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from service.config import BUNDLED_ARTIFACT, Settings, env_name, load_settings
-from service.cpu import cpu_budget, cpu_model
 from service.environment import doubts
 from service.errors import StartupError
-from service.image_limits import ImageLimits
+from service.images.limits import ImageLimits
+from service.process.cpu import cpu_budget, cpu_model
 
 KNOWN = [env_name(name) for name in Settings.model_fields]
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.connection_limit import SLOW_BODY_S, SLOW_HEAD_S, ConnectionLimit, Stage
+from service.http.connection.limit import SLOW_BODY_S, SLOW_HEAD_S, ConnectionLimit, Stage
 from tests.fakes import FakeClock
 
 MOST = 6

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from artifact.fit import fit
 from service import errors
-from service.decode_image import QUICK_BYTES, TRANSPOSES, decode_base64, decode_image, may_be_quick
 from service.errors import Kind, Problem
-from service.image_limits import FORMATS, ImageLimits
-from service.preprocess import to_crop
+from service.images.decode import QUICK_BYTES, TRANSPOSES, decode_base64, decode_image, may_be_quick
+from service.images.limits import FORMATS, ImageLimits
 from tests.images import encode, gradient
 
 LIMITS = ImageLimits(max_pixels=10_000)
@@ -146,7 +146,7 @@ def test_the_first_frame_of_an_animation_is_read() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1)])
 def test_extreme_shapes_become_a_crop(size: tuple[int, int]) -> None:
-    crop = to_crop(decode_image(encode(Image.new("RGB", size), "PNG"), LIMITS), 32, 128)
+    crop = fit(decode_image(encode(Image.new("RGB", size), "PNG"), LIMITS), 32, 128)
     assert crop.shape == (32, 128, 3)
     assert crop.dtype == np.uint8
 

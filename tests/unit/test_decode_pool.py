@@ -11,8 +11,8 @@ from functools import partial
 
 import pytest
 
-from service.decode_pool import DecodePool
 from service.engine.decoding import DecodeRequest
+from service.images.pool import DecodePool
 from tests.fakes import PATIENCE_S
 
 

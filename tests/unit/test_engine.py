@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.engine.batcher import Engine, run_checked
 from service.engine.cost import CostModel
+from service.engine.engine import Engine, run_checked
 from service.engine.scheduler import Limits
 from service.engine.types import EngineDownError, InferenceError, Item, Outcome, QueueFullError
 from tests.fakes import PATIENCE_S, FakeClock, FakeSession, LaneKilled, Mailbox, Tally, new_item, read_toy

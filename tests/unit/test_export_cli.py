@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from artifact.metadata import ArtifactMetadata
 from export import __main__ as cli
-from export.artifact import ArtifactMetadata
-from export.parity import Failure, ParityError, ParityReport
-from model.download import DownloadError, file_sha256
+from export.gate.parity import Failure, ParityError, ParityReport
+from model.checkpoints.download import DownloadError, file_sha256
 from tests.export_models import small_model
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from export import __main__ as cli
-from export.crop_sources import CropSourceError, calibration_crops, parity_data
+from export.gate.crop_sources import CropSourceError, calibration_crops, parity_data
 from tests.export_models import small_model
 
 

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import nn
 
-from export.artifact import DecodeMode
-from export.crops import parity_crops
-from export.encoder_graph import fold_batch_norm
-from export.graph import write_encoder_graph, write_graph
-from export.parity import read_with_torch
-from model.parseq import PARSeq
-from model.preprocess import normalise
+from artifact.metadata import DecodeMode
+from export.gate.crops import parity_crops
+from export.gate.parity import read_with_torch
+from export.graphs.encoder_graph import fold_batch_norm
+from export.graphs.graph import write_encoder_graph, write_graph
+from model.recognisers.parseq.network import PARSeq
+from model.recognisers.parts.normalise import normalise
 from tests.export_models import RESIDUAL, new_session, run, run_session, serialised, small_model
 
 TOLERANCE = 1e-4

@@ -9,7 +9,7 @@ import pytest
 
 from export import __main__ as cli
 from export import inspect
-from export.graph import write_encoder_graph
+from export.graphs.graph import write_encoder_graph
 from export.inspect import describe, inspect_artifact
 from export.to_onnx import ExportOptions, ExportSummary, export_artifact
 from tests.export_models import serialised, small_model

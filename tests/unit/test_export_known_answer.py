@@ -5,11 +5,12 @@ from pathlib import Path
 
 import onnx
 
-from export.artifact import KNOWN_ANSWER_KEY, ArtifactMetadata
-from export.known_answer import known_answer
+from artifact.metadata import KNOWN_ANSWER_KEY, ArtifactMetadata
+from artifact.session import open_cpu_session
+from export.gate.known_answer import known_answer
 from service.config import BUNDLED_ARTIFACT
-from service.engine.session import OrtSession, open_for_reading
-from service.known_answer import stored_answer
+from service.sessions.self_check import stored_answer
+from service.sessions.session import OrtSession
 from tests.toy_artifact import METADATA, write_artifact
 
 
@@ -17,7 +18,7 @@ def test_the_bundled_artifact_carries_an_answer_and_reads_it() -> None:
     properties = {entry.key: entry.value for entry in onnx.load(BUNDLED_ARTIFACT).metadata_props}
     answer = stored_answer(ArtifactMetadata.from_map(properties), properties)
     assert answer is not None
-    answer.check(OrtSession(open_for_reading(BUNDLED_ARTIFACT)))
+    answer.check(OrtSession(open_cpu_session(BUNDLED_ARTIFACT)))
 
 
 def test_it_is_the_same_every_time() -> None:

@@ -11,11 +11,11 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from export import parity
-from export.crops import BATCH, Crop, parity_crops
-from export.graph import write_graph
-from export.parity import BATCH_SIZES, ParityReport, batches, check_parity, read_with_torch
-from model.parseq import PARSeq
+from export.gate import parity
+from export.gate.crops import BATCH, Crop, parity_crops
+from export.gate.parity import BATCH_SIZES, ParityReport, batches, check_parity, read_with_torch
+from export.graphs.graph import write_graph
+from model.recognisers.parseq.network import PARSeq
 from tests.export_models import serialised, small_model
 
 SIZES = (1, 3, 32)

@@ -13,19 +13,19 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from export import agreement
-from export.agreement import DEMANDS, AgreementReport, check_agreement, planned_readings
-from export.artifact import DecodeMode, Precision
-from export.builder import GraphBuilder
-from export.calibrate import observe_ranges
-from export.crop_sources import CropSourceError, calibration_crops, parity_data
-from export.crops import word_crops
-from export.decoder_graph import DecoderGraph
-from export.graph import write_graph
-from export.int8 import CalibrationBuilder, Int8Builder, round_weight, scale_and_zero
-from export.parity import BATCH_SIZES, Failure, ParityError, read_with_torch
+from artifact.metadata import DecodeMode, Precision
+from export.gate import agreement
+from export.gate.agreement import DEMANDS, AgreementReport, check_agreement, planned_readings
+from export.gate.calibrate import observe_ranges
+from export.gate.crop_sources import CropSourceError, calibration_crops, parity_data
+from export.gate.crops import word_crops
+from export.gate.parity import BATCH_SIZES, Failure, ParityError, read_with_torch
+from export.graphs.builder import GraphBuilder
+from export.graphs.decoder_graph import DecoderGraph
+from export.graphs.graph import write_graph
+from export.graphs.int8 import CalibrationBuilder, Int8Builder, round_weight, scale_and_zero
 from export.to_onnx import ExportOptions, Ranges, build_artifact, export_artifact, observed_ranges, run_parity_gate
-from model.parseq import PARSeq
+from model.recognisers.parseq.network import PARSeq
 from tests.export_models import RESIDUAL, run, serialised, small_model
 
 NETWORKS: dict[str, dict[str, Any]] = {"patch": {}, "residual": RESIDUAL, "two-layers": {"dec_depth": 2}}
@@ -311,7 +311,7 @@ def test_the_calibration_crops_are_drawn_once(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("export.to_onnx.calibration_crops", draw)
     monkeypatch.setattr("export.to_onnx.AGREEMENT_CROPS", 8)
-    monkeypatch.setattr("export.agreement.AgreementReport.problem", None)
+    monkeypatch.setattr("export.gate.agreement.AgreementReport.problem", None)
     summary = export_artifact(small_model(), ExportOptions("mine", "nar", 0, "", precision="int8"), tmp_path / "a.onnx")
     assert drawn == ["256 drawn crops"]
     assert isinstance(summary.parity, AgreementReport)

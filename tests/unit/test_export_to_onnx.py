@@ -11,14 +11,15 @@ import onnx
 import onnxruntime
 import pytest
 
-from export import agreement, to_onnx
-from export.agreement import Demand
-from export.artifact import METADATA_KEY, PARITY_KEY, ArtifactError, ArtifactMetadata, Precision
-from export.builder import OPSET
-from export.graph import write_graph
-from export.parity import ParityError
+from artifact.metadata import METADATA_KEY, PARITY_KEY, ArtifactError, ArtifactMetadata, Precision
+from export import to_onnx
+from export.gate import agreement
+from export.gate.agreement import Demand
+from export.gate.parity import ParityError
+from export.graphs.builder import OPSET
+from export.graphs.graph import write_graph
 from export.to_onnx import ExportError, ExportOptions, build_artifact, export_artifact, weights_digest
-from model.parseq import PARSeq
+from model.recognisers.parseq.network import PARSeq
 from tests.export_models import run, small_model
 
 

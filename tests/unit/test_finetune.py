@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from model.charsets import DIGITS_AND_LOWERCASE, PRINTABLE
-from model.configs import PARSeqConfig
-from model.finetune import begin_with
-from model.loading import WeightsError, load, read_weights, save_weights
-from model.parseq import PARSeq
+from model.checkpoints.loading import WeightsError, load, read_weights, save_weights
+from model.recognisers.parseq.config import PARSeqConfig
+from model.recognisers.parseq.network import PARSeq
+from model.training.finetune import begin_with
 
 OLD = PARSeqConfig(
     charset_train=DIGITS_AND_LOWERCASE, embed_dim=24, enc_num_heads=2, dec_num_heads=2, enc_depth=1, max_label_length=6

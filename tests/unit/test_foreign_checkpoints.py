@@ -24,10 +24,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import inert_pickle
-from model.configs import ConfigError, PARSeqConfig
-from model.loading import WeightsError, load, read_weights
-from model.parseq import PARSeq
+from model.checkpoints import inert_pickle
+from model.checkpoints.loading import WeightsError, load, read_weights
+from model.recognisers.parseq.config import ConfigError, PARSeqConfig
+from model.recognisers.parseq.network import PARSeq
 from tests.training_runs import ROOT, environment
 
 SMALL = PARSeqConfig(
@@ -305,7 +305,7 @@ WATCHED = """
 import encodings.cp437  # of names in zip files
 import sys
 from pathlib import Path
-from model.loading import WeightsError, read_weights
+from model.checkpoints.loading import WeightsError, read_weights
 
 read_weights(Path("good.pt"))
 events = []
@@ -506,4 +506,4 @@ def test_altered_files_are_refused_or_read_but_never_fail_otherwise(weights: dic
 
 
 def test_the_project_is_what_runs() -> None:
-    assert Path(sys.modules["model.loading"].__file__ or "").is_relative_to(ROOT)
+    assert Path(sys.modules["model.checkpoints.loading"].__file__ or "").is_relative_to(ROOT)

@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from service import errors
-from service.content_disposition import Disposition, parse_disposition
 from service.errors import Kind
-from service.form_parts import MAX_TEXT_BYTES
-from service.media_types import BINARY_TYPES
-from service.multipart import MAX_TEXT_AROUND_BYTES
+from service.http.bodies.content_disposition import Disposition, parse_disposition
+from service.http.bodies.form_parts import MAX_TEXT_BYTES
+from service.http.bodies.media_types import BINARY_TYPES
+from service.http.bodies.multipart import MAX_TEXT_AROUND_BYTES
 from tests.fakes import request, toy_runtime
 from tests.images import encode, gradient
 from tests.toy_artifact import png_of

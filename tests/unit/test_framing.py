@@ -7,7 +7,7 @@ import random
 import pytest
 
 from service.errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, Problem
-from service.framing import FREE_CHUNKS, MAX_CHUNK_LINE_BYTES, MAX_EXTENSION_BYTES, MIN_CHUNK_BYTES, Framing
+from service.http.connection.framing import FREE_CHUNKS, MAX_CHUNK_LINE_BYTES, MAX_EXTENSION_BYTES, MIN_CHUNK_BYTES, Framing
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n\r\n"
 MAX_TRAILER_BYTES = 1000

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.heap import KEPT_BYTES, LARGE_BYTES, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, return_large_blocks
+from service.process.heap import KEPT_BYTES, LARGE_BYTES, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, return_large_blocks
 
 
 def test_large_blocks_go_back_and_the_end_of_the_heap_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,16 +13,18 @@ from typing import Any
 import pytest
 from PIL import GifImagePlugin, Image, ImageFile, PngImagePlugin
 
-from service import decode_image as module
-from service import errors, libtiff, tiff_structure
+from artifact.fit import fit
+from service import errors
 from service.config import DEFAULT_MAX_IMAGE_PIXELS
-from service.decode_image import decode_image
 from service.errors import Problem
-from service.image_limits import FORMATS, ImageLimits
-from service.image_structure import format_of
-from service.image_tags import MAX_EXIF_BYTES
-from service.jpeg_scans import MAX_FULL_SCANS, SEARCH_BYTES
-from service.preprocess import to_crop
+from service.images import decode as module
+from service.images import libtiff
+from service.images import tiff as tiff_structure
+from service.images.decode import decode_image
+from service.images.jpeg import MAX_FULL_SCANS, SEARCH_BYTES
+from service.images.limits import FORMATS, ImageLimits
+from service.images.structure import format_of
+from service.images.tags import MAX_EXIF_BYTES
 from tests.hostile_images import (
     LARGEST,
     READ,
@@ -60,14 +62,14 @@ MAX_CPU_S = 2.0
 MAX_GROWTH_KIB = 100 * 1024
 MEASURE = """
 import resource, sys
-from service.decode_image import decode_image
-from service.image_limits import ImageLimits
-from service.preprocess import to_crop
+from service.images.decode import decode_image
+from service.images.limits import ImageLimits
+from artifact.fit import fit
 from tests.images import encode, gradient
-to_crop(decode_image(encode(gradient(), "PNG"), ImageLimits()), 32, 128)
+fit(decode_image(encode(gradient(), "PNG"), ImageLimits()), 32, 128)
 data = open(sys.argv[1], "rb").read()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-to_crop(decode_image(data, ImageLimits()), 32, 128)
+fit(decode_image(data, ImageLimits()), 32, 128)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
@@ -81,7 +83,7 @@ def problem_of(data: bytes, **limits: Any) -> Problem:
 @pytest.mark.parametrize("name", READ)
 def test_odd_images_are_read(name: str) -> None:
     data, started_s = READ[name](), time.process_time()
-    crop = to_crop(decode_image(data, ImageLimits()), 32, 128)
+    crop = fit(decode_image(data, ImageLimits()), 32, 128)
     assert crop.shape == (32, 128, 3)
     assert time.process_time() - started_s < MAX_CPU_S
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.artifact import KNOWN_ANSWER_KEY, ArtifactError
-from service.known_answer import WrongAnswerError, learned_answer, stored_answer
+from artifact.metadata import KNOWN_ANSWER_KEY, ArtifactError
+from service.sessions.self_check import WrongAnswerError, learned_answer, stored_answer
 from tests.fakes import FakeSession, read_toy
 from tests.toy_artifact import METADATA, pixels_of
 

@@ -13,18 +13,18 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from export.artifact import ArtifactMetadata
-from service.artifact import LoadedArtifact
+from artifact.metadata import ArtifactMetadata
 from service.config import Settings
-from service.engine.topology import Topology
+from service.core.metrics import Metrics
+from service.core.runtime import Runtime
+from service.core.served_model import ServedModel
+from service.core.watchdog import Watchdog
 from service.errors import NOT_ALIVE, StartupError
-from service.known_answer import KnownAnswer
-from service.logs import FORMAT, RequestFormatter
-from service.metrics import Metrics
-from service.request_context import RequestContext, current_request
-from service.runtime import Runtime
-from service.served_model import ServedModel
-from service.watchdog import Watchdog
+from service.process.logs import FORMAT, RequestFormatter
+from service.process.request import RequestContext, current_request
+from service.sessions.artifact import LoadedArtifact
+from service.sessions.self_check import KnownAnswer
+from service.sessions.topology import Topology
 from tests.fakes import FakeClock, FakeSession, LaneKilled, read_toy, serving, toy_runtime, toy_settings, until
 from tests.toy_artifact import METADATA, pixels_of, png_of
 
@@ -397,7 +397,7 @@ def test_what_is_logged_of_a_reload_names_no_request(caplog: pytest.LogCaptureFi
             lines.append(formatter.format(record))
 
     catcher = Catcher()
-    logging.getLogger("service.runtime").addHandler(catcher)
+    logging.getLogger("service.core.runtime").addHandler(catcher)
     runtime = reloadable(FakeSession(), StartupError("no artifact there"), named("second", FakeSession()))
 
     def ask_amid_a_request(ask: Callable[[], None]) -> None:
@@ -417,6 +417,6 @@ def test_what_is_logged_of_a_reload_names_no_request(caplog: pytest.LogCaptureFi
     try:
         asyncio.run(scenario())
     finally:
-        logging.getLogger("service.runtime").removeHandler(catcher)
+        logging.getLogger("service.core.runtime").removeHandler(catcher)
     assert lines
     assert not [line for line in lines if "somebody" in line]

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from service.logs import CONTEXT_KEY, JsonFormatter
-from service.request_context import RequestContext
+from service.process.logs import CONTEXT_KEY, JsonFormatter
+from service.process.request import RequestContext
 
 
 def line_of(message: str, **values: object) -> dict[str, object]:
@@ -49,8 +49,8 @@ def test_a_traceback_is_a_member() -> None:
 def test_libraries_are_heard_from_warnings_on_and_pillow_never(level: str) -> None:
     program = f"""
 import logging
-import service.decode_image
-from service.logs import configure_logging
+import service.images.decode
+from service.process.logs import configure_logging
 configure_logging({level!r}, "json")
 for name in ("service.x", "PIL.TiffImagePlugin", "asyncio"):
     for speak in (logging.getLogger(name).debug, logging.getLogger(name).warning, logging.getLogger(name).error):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.memory import memory_limit_bytes
+from service.process.memory import memory_limit_bytes
 
 
 @pytest.mark.parametrize(

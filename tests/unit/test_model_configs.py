@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from model.configs import NAMED, ConfigError, PARSeqConfig, config_from_mapping, named_config, read_config
+from model.recognisers.parseq.config import NAMED, ConfigError, PARSeqConfig, config_from_mapping, named_config, read_config
 
 
 def test_names_with_underscores_are_the_same() -> None:

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from model import convert
-from model.archives import iterate_lmdb
 from model.charsets import PRINTABLE
-from model.crop_sets import crop_sets
-from model.data import read_lmdb
+from model.data.archives import iterate_lmdb
+from model.data.crops import convert, read_lmdb
+from model.data.label_files import count_labels, find_label_files, read_labels
 from model.errors import DataError
-from model.label_files import count_labels, find_label_files, read_labels
+from reading.pictures.crop_sets import crop_sets
 from tests.unit.test_model_data import png
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.archives import Archive
+from artifact.fit import fit
 from model.charsets import DIGITS_AND_LOWERCASE, PRINTABLE
-from model.data import Crops, DataError, concatenate, find_lmdb, iterate_lmdb, read_lmdb, read_synthetic
-from model.labels import LabelRules
-from model.preprocess import resize
-from model.stored import open_stored
-from model.stream import BatchStream
+from model.data.archives import Archive
+from model.data.crops import Crops, DataError, concatenate, find_lmdb, iterate_lmdb, read_lmdb, read_synthetic
+from model.data.labels import LabelRules
+from model.data.stored import open_stored
+from model.data.stream import BatchStream
 
 
 def png(colour: int) -> bytes:
@@ -160,4 +160,4 @@ def test_resize_is_pillows_bicubic_on_rgb() -> None:
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 255, (50, 90, 4), np.uint8), "RGBA")
     expected = np.asarray(image.convert("RGB").resize((128, 32), Image.Resampling.BICUBIC))
-    assert np.array_equal(resize(image, (32, 128)), expected)
+    assert np.array_equal(fit(image, 32, 128), expected)

@@ -6,17 +6,18 @@ import pytest
 
 from export import entry as export_entry
 from model import entry
+from reading import entry as reading_entry
 
 
 @pytest.mark.parametrize(
     ("script", "module", "missing"),
     [
-        (export_entry.read, "export.read", "torch"),
-        (export_entry.evaluate, "export.evaluate", "rapidfuzz"),
-        (export_entry.benchmark, "export.benchmark", "matplotlib"),
-        (entry.convert, "model.convert", "lmdb"),
-        (entry.train, "model.train", "lightning"),
-        (entry.tune, "model.tune", "lightning"),
+        (reading_entry.read, "reading.read", "torch"),
+        (reading_entry.evaluate, "reading.evaluate", "rapidfuzz"),
+        (reading_entry.benchmark, "reading.benchmark", "matplotlib"),
+        (entry.convert, "model.data.convert", "lmdb"),
+        (entry.train, "model.training.train", "lightning"),
+        (entry.tune, "model.training.tune", "lightning"),
         (export_entry.export, "export.__main__", "onnx"),
     ],
 )

@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model import evaluate
+from artifact.text import Reading
 from model.charsets import CHARSETS
-from model.crop_sets import CropSet, Stored, crop_sets
-from model.error_sheet import WorstMistakes
+from model.data.labels import clean_label
 from model.errors import DataError
-from model.evaluation import Rules, Scoring, run
-from model.labels import clean_label
-from model.reader import Picture, Reading
 from model.synth.dataset import ShardError
+from reading import evaluate
+from reading.pictures.crop_sets import CropSet, Stored, crop_sets
+from reading.readers.interface import Picture
+from reading.scores.error_sheet import WorstMistakes
+from reading.scores.evaluation import Rules, Scoring, run
 from tests.unit.test_model_data import png, put, write_lmdb
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from model.charsets import DIGITS_AND_LOWERCASE, PRINTABLE
-from model.labels import LabelRules
+from model.data.labels import LabelRules
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import save_file
 
 import model
-from model import download
-from model.configs import ConfigError, PARSeqConfig
-from model.download import DownloadError, released_file
-from model.loading import WeightsError, load, read_weights
-from model.parseq import PARSeq
+from model.checkpoints import download
+from model.checkpoints.download import DownloadError, released_file
+from model.checkpoints.loading import WeightsError, load, read_weights
+from model.recognisers.parseq.config import ConfigError, PARSeqConfig
+from model.recognisers.parseq.network import PARSeq
 
 SMALL = PARSeqConfig(embed_dim=24, enc_num_heads=2, dec_num_heads=2, enc_depth=1, max_label_length=4)
 
@@ -207,7 +207,7 @@ def test_released_names_have_the_published_prefixes() -> None:
 
 def test_load_is_at_the_top_and_torch_is_imported_late() -> None:
     assert model.load is load
-    code = "import sys, model, model.configs; sys.exit('torch' in sys.modules)"
+    code = "import sys, model, model.recognisers.parseq.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     with pytest.raises(AttributeError, match="has no attribute 'nope'"):
         _ = model.nope

@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from export import read
 from export.to_onnx import ExportOptions, build_artifact
-from model.configs import config_from_mapping
-from model.parseq import PARSeq
-from model.picture_paths import NothingFoundError, expand
-from model.pictures import as_seen
+from model.data.pictures import as_seen
+from model.recognisers.parseq.config import config_from_mapping
+from model.recognisers.parseq.network import PARSeq
+from reading import read
+from reading.pictures.paths import NothingFoundError, expand
 from tests.unit.test_model_training import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -143,7 +143,7 @@ def test_wrong_calls_are_one_line(options: list[str], told: str, capsys: pytest.
 
 
 def test_output_that_nobody_wants_ends_quietly(images: Path, network: list[str]) -> None:
-    command = [sys.executable, "-m", "export.read", str(images / "b.png"), *network]
+    command = [sys.executable, "-m", "reading.read", str(images / "b.png"), *network]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True)
     assert process.stdout is not None
     assert process.stderr is not None

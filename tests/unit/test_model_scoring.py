@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from model.calibration import BINS, Reliability
+from artifact.text import Reading
 from model.charsets import CHARSETS
-from model.error_sheet import WorstMistakes
-from model.reader import Reading
-from model.scores import Score, combine, kind_of, length_group, score, table
+from reading.scores.calibration import BINS, Reliability
+from reading.scores.error_sheet import WorstMistakes
+from reading.scores.scores import Score, combine, kind_of, length_group, score, table
 
 
 def test_scores_by_hand() -> None:

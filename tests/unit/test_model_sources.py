@@ -12,20 +12,20 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from model.archives import Archive, find_lmdb
 from model.charsets import DIGITS_AND_LOWERCASE, PRINTABLE
-from model.data import Batch, Crops, read_label_file, read_lmdb, read_synthetic
+from model.data.archives import Archive, find_lmdb
+from model.data.crops import Batch, Crops, read_label_file, read_lmdb, read_synthetic
+from model.data.labels import LabelRules
+from model.data.sources import AugmentedSource, JoinedSource, MemorySource, RenderedSource, Source
+from model.data.stored import StoredSource, open_stored
+from model.data.stream import BatchStream, shares_of
 from model.errors import DataError
-from model.labels import LabelRules
-from model.rand_augment import RandAugment
-from model.sources import AugmentedSource, JoinedSource, MemorySource, RenderedSource, Source
-from model.stored import StoredSource, open_stored
-from model.stream import BatchStream, shares_of
 from model.synth.corpus import Corpus
 from model.synth.dataset import Recipe, render_indexed
 from model.synth.fonts import embedded_face
 from model.synth.render import CropRenderer
 from model.synth.sign_words import SIGN_WORDS
+from model.training.rand_augment import RandAugment
 from tests.unit.test_model_data import crops, write_lmdb
 
 SIZE = (32, 128)

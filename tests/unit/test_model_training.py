@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from model.augment import jitter_colours, warp
-from model.curve import read_logs
-from model.data import Batch, Crops
-from model.loading import load
-from model.parseq import PARSeq
-from model.permutations import draw_permutations
-from model.system import RecognitionSystem
-from model.train import main
-from model.train_data import VALIDATION_BATCH, validation_loader
+from model.checkpoints.loading import load
+from model.data.crops import Batch, Crops
+from model.recognisers.parseq.network import PARSeq
+from model.recognisers.parseq.permutations import draw_permutations
+from model.training.augment import jitter_colours, warp
+from model.training.curve import read_logs
+from model.training.data import VALIDATION_BATCH, validation_loader
+from model.training.system import RecognitionSystem
+from model.training.train import main
 from tests.training_runs import TINY
 from tests.unit.test_model_data import png, write_lmdb
 

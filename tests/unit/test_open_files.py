@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from service import open_files
-from service.open_files import (
+from service.process import open_files
+from service.process.open_files import (
     FILES_BESIDE_CONNECTIONS,
     FILES_OF_THE_PROCESS,
     allow_connections,

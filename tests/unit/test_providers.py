@@ -11,19 +11,20 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from export.artifact import ArtifactMetadata
-from service.artifact import LoadedArtifact, load_artifact
-from service.engine import devices, opening
-from service.engine.batcher import Engine
+from artifact.metadata import ArtifactMetadata
+from artifact.session import open_cpu_session
+from service.core.metrics import Metrics
 from service.engine.cost import CostModel
-from service.engine.devices import DeviceSession, SpreadSession, count_cuda_devices, device_numbers
-from service.engine.providers import CHAINS, ORT_NAMES, SessionPlan, check_provider, preferred_provider, provider_chain
+from service.engine.engine import Engine
 from service.engine.scheduler import Limits
-from service.engine.session import open_for_reading, open_session, session_options
-from service.engine.topology import bucket_of
 from service.engine.types import Outcome
 from service.errors import StartupError
-from service.metrics import Metrics
+from service.sessions import devices, opening
+from service.sessions.artifact import LoadedArtifact, load_artifact
+from service.sessions.devices import DeviceSession, SpreadSession, count_cuda_devices, device_numbers
+from service.sessions.providers import CHAINS, ORT_NAMES, SessionPlan, check_provider, preferred_provider, provider_chain
+from service.sessions.session import open_session, session_options
+from service.sessions.topology import bucket_of
 from tests.fakes import PATIENCE_S, FakeSession, Mailbox, new_item, toy_settings
 from tests.toy_artifact import HEIGHT, METADATA, STEPS, WIDTH, pixels_of, write_artifact
 
@@ -223,7 +224,7 @@ def test_padding_is_counted_where_there_is_any() -> None:
 
 def test_bound_memory_reads_as_an_ordinary_run_does(tmp_path: Path) -> None:
     """The real thing, with the CPU as the device."""
-    real = open_for_reading(write_artifact(tmp_path / "toy.onnx"))
+    real = open_cpu_session(write_artifact(tmp_path / "toy.onnx"))
     bound = DeviceSession(real, "cpu", 0, CROP, (1, 4))
     for texts in (["abcd"], ["a", "b", "c", "d"], ["xy", "z"], ["q"]):
         ids, confidences = bound.run(np.stack([pixels_of(text) for text in texts]))

@@ -14,11 +14,11 @@ import httpx
 import pytest
 
 from service import errors
-from service.app import App
-from service.decode_image import QUICK_PIXELS
-from service.recognize import RecognizeEndpoint
-from service.runtime import Runtime
-from service.timeouts import TIMEOUT_HEADER
+from service.core.runtime import Runtime
+from service.http.app import App
+from service.http.endpoint import RecognizeEndpoint
+from service.http.timeouts import TIMEOUT_HEADER
+from service.images.decode import QUICK_PIXELS
 from tests.fakes import FakeSession, request, serving, toy_runtime, until, with_client
 from tests.images import encode, gradient
 from tests.toy_artifact import png_of
@@ -224,7 +224,7 @@ def test_a_crop_that_failed_has_its_timings_too() -> None:
 
 def decoding_thread(monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
     """Which thread decoded the image of a request to completion."""
-    from service import recognizer
+    from service.core import recognizer
 
     decode, threads = recognizer.decode_image, []
 
@@ -257,7 +257,7 @@ def test_only_quick_crops_are_decoded_on_the_event_loop(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("body", [b'{"images":[' + b"0," * 200_000 + b"0]}", b'{"x":[' + b"[]," * 200_000 + b"0]}"])
 def test_json_of_millions_of_values_is_refused_unparsed(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("service.bodies.RecognizeRequest")
+    monkeypatch.delattr("service.http.bodies.parse.RecognizeRequest")
     response = request(toy_runtime(), "POST", PATH, content=body, headers={"content-type": "application/json"})
     assert response.json()["type"] == errors.TOO_MANY_CROPS.type
     assert "PARSEQ_MAX_CROPS_PER_REQUEST" in response.json()["detail"]

@@ -10,15 +10,15 @@ from typing import cast
 import pytest
 from PIL import Image
 
-from service.bodies import Source
-from service.decode_image import QUICK_PIXELS, decode_image
-from service.decode_pool import DecodePool
-from service.engine.batcher import Engine
+from service.core.metrics import Metrics
+from service.core.recognizer import LIGHT_BYTES, LIGHT_PIXELS, CropResult, Recognizer
+from service.engine.engine import Engine
 from service.engine.types import Crop, Item, Outcome
 from service.errors import DEADLINE_EXPIRED, QUEUE_FULL, Problem
-from service.image_limits import ImageLimits
-from service.metrics import Metrics
-from service.recognizer import LIGHT_BYTES, LIGHT_PIXELS, CropResult, Recognizer
+from service.http.bodies.parse import Source
+from service.images.decode import QUICK_PIXELS, decode_image
+from service.images.limits import ImageLimits
+from service.images.pool import DecodePool
 from tests.fakes import PATIENCE_S
 from tests.hostile_images import scan_bomb
 from tests.images import encode, gradient
@@ -127,7 +127,7 @@ def test_crops_whose_deadline_has_passed_are_not_decoded(monkeypatch: pytest.Mon
         assert gate.wait(PATIENCE_S)
         return decode_image(content, limits)
 
-    monkeypatch.setattr("service.recognizer.decode_image", decode)
+    monkeypatch.setattr("service.core.recognizer.decode_image", decode)
     threading.Timer(0.5, gate.set).start()
     _, results = read(LIGHT, LIGHT, LIGHT, timeout_s=0.1)
     assert decoded == [LIGHT]

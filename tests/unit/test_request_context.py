@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from service.logs import CONTEXT_KEY, FORMAT, RequestFormatter
-from service.request_context import MAX_REQUEST_ID_LENGTH, RequestContext, context_of, current_request
+from service.http.gates.request_ids import MAX_REQUEST_ID_LENGTH, context_of
+from service.process.logs import CONTEXT_KEY, FORMAT, RequestFormatter
+from service.process.request import RequestContext, current_request
 from tests.fakes import request, toy_runtime, with_client
 from tests.toy_artifact import png_of
 
@@ -143,7 +144,7 @@ def test_log_lines_about_a_request_carry_its_ids(log: io.StringIO, monkeypatch: 
     assert about in line
     [line] = lines_about(log, f"POST {PATH}: 500 in")
     assert about in line
-    monkeypatch.setattr("service.answers.recognition", broken)
+    monkeypatch.setattr("service.http.answers.recognition", broken)
     request(toy_runtime(), "POST", PATH, content=png_of("a"), headers=headers)
     [line] = lines_about(log, "a request failed")
     assert about in line
@@ -156,7 +157,7 @@ def test_log_lines_of_decode_threads_carry_the_id_too(log: io.StringIO, monkeypa
         threads.append(threading.current_thread().name)
         raise ZeroDivisionError
 
-    monkeypatch.setattr("service.recognizer.to_crop", broken)
+    monkeypatch.setattr("service.core.recognizer.fit", broken)
     headers = {"x-request-id": "mine"}
     response = request(toy_runtime(), "POST", PATH, files=[("a", png_of("a")), ("b", png_of("b"))], headers=headers)
     assert [result["error"]["status"] for result in response.json()["results"]] == [500, 500]

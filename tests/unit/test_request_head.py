@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from service.errors import MALFORMED_REQUEST, UNSUPPORTED_TRANSFER_CODING, Problem
-from service.request_head import body_length, with_path
+from service.http.connection.head import body_length, with_path
 
 HOST = (b"host", b"x")
 

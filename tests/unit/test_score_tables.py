@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from model.evaluate import main as evaluate
-from model.score_tables import main
+from reading.evaluate import main as evaluate
+from reading.scores.tables import main
 from tests.integration.server import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "model_card.md"]

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from artifact.metadata import ArtifactMetadata
 from benchmarks.serving.arithmetic import (
     CpuReading,
     busy_ticks,
@@ -29,7 +30,6 @@ from benchmarks.serving.client import LOST, OK, Address, Answer, post, status_wh
 from benchmarks.serving.loads import ClosedLoop, OpenLoop, poisson_arrivals_s, seconds_until_answered
 from benchmarks.serving.report import table
 from benchmarks.serving.steps import STEPS, Row, Window, medians
-from export.artifact import ArtifactMetadata
 from tests.toy_artifact import METADATA, write_artifact
 
 ROOT = Path(__file__).parents[2]

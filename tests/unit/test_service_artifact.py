@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.artifact import METADATA_KEY
-from service.artifact import load_artifact
-from service.engine.session import warm_up
-from service.engine.topology import plan_topology
+from artifact.metadata import METADATA_KEY
 from service.engine.types import InferenceError
 from service.errors import StartupError
+from service.sessions.artifact import load_artifact
+from service.sessions.session import warm_up
+from service.sessions.topology import plan_topology
 from tests.fakes import FakeClock, FakeSession, read_toy, toy_settings
 from tests.toy_artifact import HEIGHT, METADATA, STEPS, WIDTH, pixels_of, write_artifact
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from service.core.metrics import Metrics
 from service.errors import KINDS
-from service.metrics import Metrics
 from tests.fakes import toy_runtime
 
 DOCS = Path(__file__).parents[2] / "docs"

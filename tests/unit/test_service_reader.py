@@ -11,9 +11,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from export.reader_options import ServiceError
-from export.service_reader import CROPS_PER_REQUEST, ServiceReader
-from model.reader import Picture, Reading
+from artifact.text import Reading
+from reading.readers.interface import Picture
+from reading.readers.options import ServiceError
+from reading.readers.service import CROPS_PER_REQUEST, ServiceReader
 
 IMAGE = Image.new("RGB", (2, 2))
 MODEL = {"name": "fake", "charset": "abc", "max_label_length": 9}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from service.slow_readers import Backlog, SlowReaders
-from service.whole_answers import WholeAnswers
+from service.http.connection.slow_readers import Backlog, SlowReaders
+from service.http.connection.whole_writes import WholeAnswers
 from tests.fakes import until
 
 

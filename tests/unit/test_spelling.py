@@ -9,10 +9,10 @@ import unicodedata
 
 import pytest
 
-from model.alterations import Alterations, add_option
 from model.charsets import DIGITS_AND_LOWERCASE, PRINTABLE, CharsetAdapter
-from model.labels import LabelRules
-from model.spelling import Speller, segments
+from model.data.alterations import Alterations, add_option
+from model.data.labels import LabelRules
+from model.data.spelling import Speller, segments
 
 UPPERCASE = string.ascii_uppercase
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from model.charsets import CHARSETS, PRINTABLE
-from model.configs import NAMED, ConfigError, PARSeqConfig
-from model.parseq import PARSeq
-from model.schedule import rate_factor, scaled_rate
-from model.train import network_config, parse_args, weights_name
-from model.train_data import split_weight
-from model.train_options import RECIPES, recipe_names
+from model.recognisers.parseq.config import NAMED, ConfigError, PARSeqConfig
+from model.recognisers.parseq.network import PARSeq
+from model.training.data import split_weight
+from model.training.options import RECIPES, recipe_names
+from model.training.schedule import rate_factor, scaled_rate
+from model.training.train import network_config, parse_args, weights_name
 
 
 def test_the_trainers_options_are_checked_and_built() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from model import evaluate
-from model.loading import load
-from model.train import main
+from model.checkpoints.loading import load
+from model.training.train import main
+from reading import evaluate
 from tests.training_runs import ROOT
 
 GUIDE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")

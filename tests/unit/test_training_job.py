@@ -13,15 +13,15 @@ import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
-from model.augment import jitter_colours, warp
-from model.averaging import EMA
-from model.configs import named_config
-from model.curve import read_logs
-from model.distributed import Shard
-from model.loading import load
-from model.sources import AugmentedSource, JoinedSource, RenderedCrops
-from model.train import main, parse_args, train
-from model.train_data import DataBuilder
+from model.checkpoints.loading import load
+from model.data.sources import AugmentedSource, JoinedSource, RenderedCrops
+from model.recognisers.parseq.config import named_config
+from model.training.augment import jitter_colours, warp
+from model.training.averaging import EMA
+from model.training.curve import read_logs
+from model.training.data import DataBuilder
+from model.training.distributed import Shard
+from model.training.train import main, parse_args, train
 from tests.training_runs import run_module, words, write_archive, write_config, write_shards
 
 
@@ -167,7 +167,7 @@ def test_a_run_that_is_ended_tells_how_to_go_on(
 ) -> None:
     ends = {"class_path": "tests.training_runs.KillAfter", "init_args": {"step": step, "how": int(how)}}
     run = words({**options, "--output": tmp_path / "run", "--trainer.callbacks": json.dumps(ends)})
-    ended = run_module("model.train", run, tmp_path)
+    ended = run_module("model.training.train", run, tmp_path)
     assert told in ended.stderr
     assert ended.returncode == code
 
@@ -244,7 +244,7 @@ def test_no_picture_ends_a_run(
     def draw(_: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("model.curve.draw_curve", draw)
+    monkeypatch.setattr("model.training.curve.draw_curve", draw)
     assert main(words({**options, "--output": tmp_path / "run", "--steps": 2})) == 0
     assert {"best.ckpt", "last.ckpt", "tiny.safetensors"} <= {path.name for path in (tmp_path / "run").iterdir()}
     assert "could not be drawn: [Errno 28] No space left on device" in capsys.readouterr().err
@@ -361,7 +361,7 @@ def test_a_run_that_leaves_the_numbers_is_stopped(
     def poisoned(args: Any, trainer_options: dict[str, Any]) -> Path:
         return train(args, trainer_options, [Poison(4, what)])
 
-    monkeypatch.setattr("model.train.train", poisoned)
+    monkeypatch.setattr("model.training.train.train", poisoned)
     assert main(words({**options, "--output": tmp_path / "run"})) == 3
     assert f"the {what} of step 5 is not a number (learning rate" in capsys.readouterr().err
     assert all(value.isfinite().all() for value in state(tmp_path / "run").values())

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from model.curve import read_logs
-from model.train import main
-from model.trainer import LAST
+from model.training.curve import read_logs
+from model.training.train import main
+from model.training.trainer import LAST
 from tests.training_runs import environment, run_module, words, write_archive, write_config, write_shards
 
 
@@ -42,7 +42,7 @@ def run_in_a_group(options: dict[str, Any], tmp_path: Path, **ends: Any) -> Any:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup` ignores
 
-    return run_module("model.train", run, tmp_path, start_new_session=True, preexec_fn=listen, timeout=300)
+    return run_module("model.training.train", run, tmp_path, start_new_session=True, preexec_fn=listen, timeout=300)
 
 
 def weights_at(path: Path) -> dict[str, torch.Tensor]:
@@ -104,7 +104,7 @@ def test_impatience_ends_a_run_at_once(options: dict[str, Any], tmp_path: Path) 
 
 def test_a_run_that_fails_does_not_wait_for_its_loaders(options: dict[str, Any], tmp_path: Path) -> None:
     code = (
-        "import sys; from model.train import parse_args, train; from tests.unit.test_training_job import StopAt\n"
+        "import sys; from model.training.train import parse_args, train; from tests.unit.test_training_job import StopAt\n"
         "train(*parse_args(sys.argv[1:]), [StopAt(1)])"
     )
     options |= {"--workers": 2, "--output": tmp_path / "run"}

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from model import tune
-from model.tune import TrialResult, first_rates, main, run_trial
+from model.training import tune
+from model.training.tune import TrialResult, first_rates, main, run_trial
 from tests.training_runs import words, write_config, write_shards
 
 

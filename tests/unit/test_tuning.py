@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.artifact import LoadedArtifact, load_artifact
-from service.engine import opening
-from service.engine.session import word_crops
-from service.engine.topology import Candidate, Sweep, Topology, candidates, plan_topology, sizes_up_to, wide_candidate
-from service.engine.tuning import choose, pays_alone, sweep
-from service.engine.tuning_cache import TuningKey, load_tuning, save_tuning, tuning_files
-from service.runtime import Runtime
+from service.core.runtime import Runtime
+from service.sessions import opening
+from service.sessions.artifact import LoadedArtifact, load_artifact
+from service.sessions.session import word_crops
+from service.sessions.topology import Candidate, Sweep, Topology, candidates, plan_topology, sizes_up_to, wide_candidate
+from service.sessions.tuning import choose, pays_alone, sweep
+from service.sessions.tuning_cache import TuningKey, load_tuning, save_tuning, tuning_files
 from tests.fakes import FakeClock, FakeSession, read_toy, request, toy_settings
 from tests.toy_artifact import HEIGHT, METADATA, WIDTH, pixels_of, png_of, write_artifact
 
@@ -347,7 +347,7 @@ class Starts:
         monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         monkeypatch.setattr(opening, "sweep", self._sweep)
         monkeypatch.setattr(opening, "pays_alone", lambda *_: self.pays_alone)
-        monkeypatch.setattr("service.artifact.cpu_budget", lambda: 2)
+        monkeypatch.setattr("service.sessions.artifact.cpu_budget", lambda: 2)
 
     def _sweep(self, sessions: list[tuple[Candidate, Any]], _shape: Any, sizes: Any) -> list[Sweep]:
         self.swept += [(candidate, tuple(sizes)) for candidate, _ in sessions]

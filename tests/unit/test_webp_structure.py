@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 
 from service import errors
 from service.errors import Problem
-from service.image_limits import ImageLimits
-from service.webp_structure import MAX_WEBP_CHUNKS, MAX_WEBP_GROUPS, MAX_WEBP_STREAMS, check_webp_structure
+from service.images.limits import ImageLimits
+from service.images.webp import MAX_WEBP_CHUNKS, MAX_WEBP_GROUPS, MAX_WEBP_STREAMS, check_webp_structure
 from tests.hostile_images import (
     animation,
     lossless_head,

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from service import whole_answers
-from service.whole_answers import WholeAnswers
+from service.http.connection import whole_writes as whole_answers
+from service.http.connection.whole_writes import WholeAnswers
 from tests.fakes import until
 
 

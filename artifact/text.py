@@ -1,0 +1,52 @@
+"""From the ids and probabilities that a graph gives to text and confidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from artifact.metadata import EOS_ID
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read in one crop."""
+
+    text: str
+    confidence: float
+    """Product of the probabilities of the text's tokens and of the end token, when there is one."""
+    character_confidences: tuple[float, ...] = ()
+    """The probability of each character, as many as the text has; empty where they are not known."""
+
+
+def text_length(token_ids: Sequence[int]) -> int:
+    """How many ids stand before the end token; all of them where there is none."""
+    for position, token_id in enumerate(token_ids):
+        if token_id == EOS_ID:
+            return position
+    return len(token_ids)
+
+
+def text_of(token_ids: Sequence[int], confidences: Sequence[float], charset: str) -> Reading:
+    """Read one crop's tokens.
+
+    Args:
+        token_ids: Of each step; 0 ends the text, `i` is `charset[i - 1]`. Plain integers: `.tolist()` of a row.
+        confidences: The probability of each token.
+        charset: Of the artifact.
+
+    Raises:
+        ValueError: An id is not one of the charset's.
+    """
+    length = text_length(token_ids)
+    kept = token_ids[:length]
+    if any(not 0 < token_id <= len(charset) for token_id in kept):
+        raise ValueError("the model gave a token id that is not in its charset")
+    # The probability of stopping here counts: a word cut short must not look certain.
+    probabilities = confidences[: length + 1]
+    return Reading(
+        text="".join([charset[token_id - 1] for token_id in kept]),
+        confidence=math.prod(probabilities),
+        character_confidences=tuple(probabilities[:length]),
+    )

@@ -1,0 +1,110 @@
+"""Word crops for the parity gate: drawn, deterministic, of every length a network can read, and a few without any text."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from artifact.fit import fit
+
+SEED = 20220701
+BATCH = 32
+"""The number of crops is a multiple of this, so that there is a full batch of it."""
+MAX_LENGTHS = 60
+"""Longest texts are sampled rather than all drawn beyond so many lengths."""
+MAX_WORD = 12
+"""Longest text of `word_crops`."""
+FONT_PX = 32
+DRAWABLE = frozenset(string.digits + string.ascii_letters + string.punctuation)
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """One crop and what it shows."""
+
+    description: str
+    """For reports, such as `text 'Kiosk' of 5`."""
+    pixels: Pixels
+    """uint8 `(height, width, 3)`."""
+
+
+def parity_crops(img_size: tuple[int, int], charset: str, max_label_length: int) -> list[Crop]:
+    """Crops with texts of every length 1..`max_label_length`, a blank one, noise and gradients.
+
+    Args:
+        img_size: height and width in pixels.
+        charset: texts are drawn from its printable ASCII characters, or from the letters if it has none.
+        max_label_length: longest text, in characters.
+    """
+    rng = np.random.default_rng(SEED)
+    crops = list(_without_text(img_size, rng))
+    alphabet = [c for c in charset if c in DRAWABLE] or list(string.ascii_letters)
+    count = min(max_label_length, MAX_LENGTHS)
+    lengths = [round(value) for value in np.linspace(1, max_label_length, count)]
+    total = math.ceil((len(crops) + len(lengths)) / BATCH) * BATCH
+    for number in range(total - len(crops)):
+        length = lengths[number] if number < len(lengths) else int(rng.integers(1, max_label_length + 1))
+        text = "".join(rng.choice(alphabet, length))
+        crops.append(Crop(f"text {text!r} of {length}", fit(_draw(text, rng), *img_size)))
+    return crops
+
+
+def word_crops(img_size: tuple[int, int], charset: str, max_label_length: int, count: int, seed: int) -> list[Crop]:
+    """Crops with texts of the lengths that words have.
+
+    Args:
+        img_size: height and width in pixels.
+        charset: as for `parity_crops`.
+        max_label_length: longest text, in characters.
+        count: how many.
+        seed: of texts, colours, angles and noise.
+    """
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, min(max_label_length, MAX_WORD) + 1, count)
+    return crops_of_lengths(img_size, charset, lengths.tolist(), rng)
+
+
+def crops_of_lengths(img_size: tuple[int, int], charset: str, lengths: Sequence[int], rng: np.random.Generator) -> list[Crop]:
+    """Crops with a text of each of `lengths` characters; the rest as for `word_crops`."""
+    alphabet = [c for c in charset if c in DRAWABLE] or list(string.ascii_letters)
+    texts = ["".join(rng.choice(alphabet, length)) for length in lengths]
+    return [Crop(f"text {text!r} of {len(text)}", fit(_draw(text, rng), *img_size)) for text in texts]
+
+
+def _without_text(img_size: tuple[int, int], rng: np.random.Generator) -> Iterator[Crop]:
+    height, width = img_size
+    shape = (height, width, 3)
+    yield Crop("blank white", np.full(shape, 255, np.uint8))
+    yield Crop("blank black", np.zeros(shape, np.uint8))
+    yield Crop("noise", rng.integers(0, 256, shape, dtype=np.uint8))
+    ramp = np.linspace(0, 255, width).astype(np.uint8)
+    yield Crop("gradient", np.ascontiguousarray(np.broadcast_to(ramp[None, :, None], shape)))
+
+
+def _draw(text: str, rng: np.random.Generator) -> Image.Image:
+    """Dark on light or light on dark, coloured, slightly rotated and noisy."""
+    font = ImageFont.load_default(size=FONT_PX)
+    left, top, right, bottom = font.getbbox(text)
+    margin = int(rng.integers(2, 12))
+    size = (int(right - left) + 2 * margin, int(bottom - top) + 2 * margin)
+    dark, light = rng.integers(0, 110, 3), rng.integers(145, 256, 3)
+    ink, paper = (dark, light) if rng.random() < 0.5 else (light, dark)
+    image = Image.new("RGB", size, _colour(paper))
+    ImageDraw.Draw(image).text((margin - left, margin - top), text, font=font, fill=_colour(ink))
+    angle = float(rng.uniform(-4, 4))
+    image = image.rotate(angle, Image.Resampling.BICUBIC, expand=True, fillcolor=_colour(paper))
+    noisy = np.asarray(image, dtype=np.float64) + rng.normal(0, rng.uniform(0, 12), (image.height, image.width, 3))
+    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+def _colour(values: NDArray[np.int64]) -> tuple[int, int, int]:
+    red, green, blue = (int(value) for value in values)
+    return red, green, blue

@@ -1,0 +1,293 @@
+"""The parity gate: an artifact is written only if ONNX Runtime reads with it what PyTorch reads with the network.
+
+Text and confidences are compared on drawn crops of every length, at several batch sizes and in different company. Only what
+carries meaning is compared: the steps up to and including the end token.
+
+Near ties. Two runtimes add the same numbers in different order, so their logits differ in the sixth digit. Where PyTorch's two
+best logits are closer than `TIE_MARGIN` either character is a right answer, and in autoregressive reading everything after it
+may differ. A crop with such a step, in any pass, is a near tie: it is counted, and its text may differ. All other crops are
+held to equality. So that this opens no door, a graph is refused too when more than `MAX_DIFFERING` of the crops are near ties
+that did differ, or more than `MAX_NEAR_TIES` are near ties at all: then the comparison would say little.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from artifact.metadata import CONFIDENCES_NAME, EOS_ID, INPUT_NAME, LOGITS_NAME, TOKEN_IDS_NAME, DecodeMode
+from artifact.session import open_cpu_session
+from export.gate.crops import SEED, Crop
+from model.recognisers.parseq.network import PARSeq
+from model.recognisers.parts.normalise import normalise
+
+BATCH_SIZES = (1, 2, 3, 8, 32)
+LOGIT_TOLERANCE = 1e-3
+"""Largest difference of a logit, where the artifact gives logits. Rounding alone was seen to make 1e-5 to 5e-5."""
+CONFIDENCE_TOLERANCE = 1e-3
+"""Largest difference of a token's probability."""
+TIE_MARGIN = 2e-4
+"""Two logits closer than this may change places by rounding; several times what rounding was seen to do."""
+MAX_NEAR_TIES = 0.5
+"""Largest share of crops that may be near ties."""
+MAX_DIFFERING = 0.1
+"""Largest share of crops that may be near ties with another text."""
+REFERENCE_BATCH = 8
+MAX_REPORTED = 5
+
+Ids = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What PyTorch reads. N crops, S steps, C classes."""
+
+    token_ids: Ids
+    """`(N, S)`."""
+    confidences: Floats
+    """`(N, S)`."""
+    logits: Floats
+    """`(N, S, C)`, of the last pass."""
+    steps: Ids
+    """`(N,)`: how many steps carry meaning, the end token's included."""
+    margins: Floats
+    """`(N,)`: smallest gap between the two best logits over those steps, in any pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One crop that was read differently."""
+
+    crop: str
+    batch_size: int
+    step: int
+    """The first step that differs, counted from 0."""
+    reason: str
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"crop {self.crop}, batch size {self.batch_size}, step {self.step}: {self.reason}"
+
+
+@dataclass(kw_only=True)
+class GateReport(ABC):
+    """What a gate has found. Stored in the artifact as JSON."""
+
+    crops: int
+    batch_sizes: list[int]
+    comparisons: int = 0
+    """Crops times batch sizes and companies."""
+    near_ties: int = 0
+    """Crops that PyTorch itself hardly decides."""
+    near_ties_differing: int = 0
+    """Those of them that were read differently."""
+    provider: str = "CPUExecutionProvider"
+    torch_version: str = torch.__version__
+    onnxruntime_version: str = onnxruntime.__version__
+    failures: list[Failure] = field(default_factory=list)
+    """Crops that were read differently; not all of them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @property
+    @abstractmethod
+    def problem(self) -> str | None:
+        """Why the artifact must not be written, in one sentence; None if it may."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """What was found, for people."""
+
+
+@dataclass(kw_only=True)
+class ParityReport(GateReport):
+    """What the parity gate saw."""
+
+    max_confidence_difference: float = 0.0
+    max_logit_difference: float | None = None
+    """Only of artifacts that give logits."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why the artifact must not be written, in one sentence; None if it may."""
+        if self.failures:
+            more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
+            return f"the exported graph does not read as PyTorch does: {self.failures[0]}{more}"
+        if self.near_ties > MAX_NEAR_TIES * self.crops:
+            return (
+                f"PyTorch itself is undecided (two best logits within {TIE_MARGIN:g}) on {self.near_ties} of {self.crops} "
+                "crops, so nothing can be compared: are the weights trained?"
+            )
+        if self.near_ties_differing > MAX_DIFFERING * self.crops:
+            return f"{self.near_ties_differing} of {self.crops} crops are near ties that read differently"
+        return None
+
+    @property
+    def summary(self) -> str:
+        """What was found, for people."""
+        sizes = ", ".join(map(str, self.batch_sizes))
+        return (
+            f"{self.comparisons} readings of {self.crops} crops at batch {sizes}: text equal to PyTorch's, "
+            f"confidences within {self.max_confidence_difference:.1e}; {self.near_ties} near ties"
+            + (f", {self.near_ties_differing} of them differ" if self.near_ties_differing else "")
+        )
+
+
+class ParityError(RuntimeError):
+    """The exported graph does not read as PyTorch does; nothing was written."""
+
+    def __init__(self, report: GateReport) -> None:
+        """Carry the whole report along with its summary."""
+        super().__init__(report.problem)
+        self.report = report
+
+
+def read_with_torch(model: PARSeq, pixels: NDArray[np.uint8], decode: DecodeMode, refine_iters: int) -> Reference:
+    """Read uint8 `(N, H, W, 3)` with the network itself, every pass of it.
+
+    Args:
+        model: in eval mode.
+        pixels: the crops.
+        decode: in turn or at once.
+        refine_iters: how often to read again.
+    """
+    passes = [_logits(model, pixels, decode == "ar", count) for count in range(refine_iters + 1)]
+    margins = torch.full((len(pixels),), torch.inf)
+    for logits in passes:
+        best = logits.topk(2, -1).values
+        carries_meaning = torch.arange(logits.shape[1]) < _meaningful_steps(logits.argmax(-1))[:, None]
+        gaps = torch.where(carries_meaning, best[..., 0] - best[..., 1], torch.inf)
+        margins = torch.minimum(margins, gaps.min(-1).values)
+    confidences, token_ids = passes[-1].softmax(-1).max(-1)
+    return Reference(
+        token_ids=token_ids.numpy(),
+        confidences=confidences.numpy(),
+        logits=passes[-1].numpy(),
+        steps=_meaningful_steps(token_ids).numpy(),
+        margins=margins.numpy(),
+    )
+
+
+@torch.inference_mode()
+def _logits(model: PARSeq, pixels: NDArray[np.uint8], decode_ar: bool, refine_iters: int) -> torch.Tensor:
+    parts = [
+        model(normalise(part), model.config.max_label_length, decode_ar, refine_iters)
+        for part in torch.split(torch.from_numpy(pixels), REFERENCE_BATCH)
+    ]
+    return torch.cat(parts)
+
+
+def _meaningful_steps(token_ids: torch.Tensor) -> torch.Tensor:
+    """int64 `(N, S)` to `(N,)`: steps up to and including the end token, all of them where there is none."""
+    before_end = (token_ids == EOS_ID).cumsum(-1) == 0
+    return (before_end.sum(-1) + 1).clamp(max=token_ids.shape[1])
+
+
+def check_parity(
+    artifact: bytes,
+    model: PARSeq,
+    crops: Sequence[Crop],
+    decode: DecodeMode,
+    refine_iters: int,
+    *,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    progress: Callable[[int], object] = lambda _: None,
+) -> ParityReport:
+    """Compare an artifact with the network. The report says whether it passed: see `ParityReport.problem`.
+
+    Args:
+        artifact: the serialised ONNX file.
+        model: the network it was made from, in eval mode.
+        crops: what to read.
+        decode: as the artifact was exported.
+        refine_iters: as the artifact was exported.
+        batch_sizes: batches to form; each size above 1 twice, in order and shuffled.
+        progress: called with the number of crops after every batch.
+    """
+    pixels = np.stack([crop.pixels for crop in crops])
+    reference = read_with_torch(model, pixels, decode, refine_iters)
+    near_tie = reference.margins < TIE_MARGIN
+    report = ParityReport(crops=len(crops), batch_sizes=list(batch_sizes), near_ties=int(near_tie.sum()))
+    session = open_cpu_session(artifact)
+    differing: set[int] = set()
+    for batch_size, chosen in batches(len(crops), batch_sizes):
+        outputs = run_artifact(session, pixels[chosen])
+        for row, crop in enumerate(chosen):
+            failure = _compare(reference, crop, outputs, row, report)
+            if failure is not None and near_tie[crop]:
+                differing.add(int(crop))
+            elif failure is not None:
+                report.failures.append(Failure(crops[crop].description, batch_size, *failure))
+        report.comparisons += len(chosen)
+        progress(len(chosen))
+    report.near_ties_differing = len(differing)
+    report.failures = report.failures[:MAX_REPORTED]
+    return report
+
+
+def batches(count: int, batch_sizes: Sequence[int]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Batch sizes and the crops of each batch: every crop at every size, and for sizes above 1 in two companies."""
+    rng = np.random.default_rng(SEED)
+    for batch_size in batch_sizes:
+        orders = [np.arange(count)] if batch_size == 1 else [np.arange(count), rng.permutation(count)]
+        for order in orders:
+            for start in range(0, count, batch_size):
+                yield batch_size, order[start : start + batch_size]
+
+
+def run_artifact(session: onnxruntime.InferenceSession, pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """All outputs by name, for pixels uint8 `(B, H, W, 3)`."""
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {INPUT_NAME: pixels}), strict=True))
+
+
+def first_difference(reference: Reference, crop: int, got: Ids) -> int | None:
+    """The first step with another token, None if there is none up to the end of the text.
+
+    Args:
+        reference: what PyTorch reads.
+        crop: which of its crops.
+        got: int64 `(S,)`, what the artifact reads.
+    """
+    wanted = reference.token_ids[crop]
+    if got.shape != wanted.shape:
+        return 0
+    differs = (got != wanted)[: int(reference.steps[crop])]
+    return int(np.argmax(differs)) if differs.any() else None
+
+
+def _compare(
+    reference: Reference, crop: int, outputs: dict[str, NDArray[Any]], row: int, report: ParityReport
+) -> tuple[int, str] | None:
+    """Step and reason of the first difference, None if there is none; notes the largest differences in the report."""
+    steps = int(reference.steps[crop])
+    wanted, got = reference.token_ids[crop], outputs[TOKEN_IDS_NAME][row]
+    if got.shape != wanted.shape:
+        return 0, f"the graph gives {got.shape[0]} steps, the network {wanted.shape[0]}"
+    step = first_difference(reference, crop, got)
+    if step is not None:
+        return step, f"token {got[step]} instead of {wanted[step]}"
+    gaps = np.abs(outputs[CONFIDENCES_NAME][row] - reference.confidences[crop])[:steps]
+    report.max_confidence_difference = max(report.max_confidence_difference, float(gaps.max()))
+    # Written so that a NaN fails.
+    if not (gaps <= CONFIDENCE_TOLERANCE).all():
+        step = int(np.argmin(gaps <= CONFIDENCE_TOLERANCE))
+        return step, f"confidence differs by {gaps[step]:.2g}"
+    if LOGITS_NAME in outputs:
+        gaps = np.abs(outputs[LOGITS_NAME][row] - reference.logits[crop])[:steps].max(-1)
+        report.max_logit_difference = max(report.max_logit_difference or 0.0, float(gaps.max()))
+        if not (gaps <= LOGIT_TOLERANCE).all():
+            step = int(np.argmin(gaps <= LOGIT_TOLERANCE))
+            return step, f"logits differ by {gaps[step]:.2g}"
+    return None

@@ -1,0 +1,1 @@
+"""Where a GPU would run the graphs, asked without one."""

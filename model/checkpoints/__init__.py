@@ -1,0 +1,1 @@
+"""Files of weights: published, bundled and users' own, read without running anything from them."""

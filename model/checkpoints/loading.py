@@ -1,0 +1,296 @@
+"""Networks with weights: bundled, published, or from a file. Loading never runs code from a file (see `torch_file`)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from model.checkpoints.download import released_file
+from model.checkpoints.hyper_parameters import entries, read_scalar_or_pair
+from model.checkpoints.inert_pickle import Made
+from model.checkpoints.torch_file import FormatError, StoredTensor, TorchFile, open_torch_file, stored_tensor
+from model.recognisers.parseq.config import ConfigError, PARSeqConfig, config_from_mapping, named_config
+from model.recognisers.parseq.network import PARSeq
+
+FREE_FIELDS = frozenset({"decode_ar", "refine_iters", "perm_num", "perm_forward", "perm_mirrored", "dropout"})
+"""What weights can be used with otherwise than they were trained with."""
+BUNDLED_FOLDER = Path(__file__).parent.parent / "weights"
+CONFIG_KEY = "parseq_config"
+"""Of the architecture in the metadata of safetensors files."""
+WEIGHTS_INSIDE = ("state_dict", "model_state_dict", "model", "module")
+"""Keys under which checkpoints keep their weights."""
+WRAPPERS = frozenset({"module", "model", "_orig_mod", "_forward_module", "_fsdp_wrapped_module"})
+"""Parts of names that a training system, data parallelism and compilation add before those of the network."""
+MARK = "head.weight"
+"""A tensor that every PARSeq has: it tells which names of a whole training system are the network's."""
+
+Value = TypeVar("Value")
+
+
+class WeightsError(ValueError):
+    """A weights file is unreadable or belongs to another network; the message names the cause and the cure."""
+
+
+def weights_path(name: str) -> Path:
+    """The weights of a named network: the bundled file, else the published one (downloaded, checked and cached).
+
+    Raises:
+        ConfigError: there is no network of that name.
+        DownloadError: the published file cannot be had.
+    """
+    named_config(name)
+    name = name.replace("_", "-")
+    return bundled_weights(name) or released_file(name)
+
+
+def bundled_weights(name: str) -> Path | None:
+    """The weights of a named network that come with the project, if there are any."""
+    path = BUNDLED_FOLDER / f"{name}.safetensors"
+    return path if path.is_file() else None
+
+
+def load(
+    name: str | None = None,
+    *,
+    config: PARSeqConfig | None = None,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+) -> PARSeq:
+    """Build a network, with weights if asked to, in evaluation mode on the CPU.
+
+    Args:
+        name: of a known architecture, such as `parseq-tiny`. May be left out when `config` or a training checkpoint tells it.
+        config: the architecture itself, instead of a name.
+        pretrained: take the bundled or published weights of `name`.
+        weights: a file instead: a bare state dict (`.pt`), a safetensors file, or a Lightning checkpoint.
+
+    Raises:
+        ConfigError: the architecture is unknown, or not told.
+        WeightsError: the file is unreadable, or its weights do not fit.
+        DownloadError: the published file cannot be had.
+    """
+    if pretrained and weights is not None:
+        raise ConfigError("give either pretrained or weights, not both")
+    if pretrained:
+        if name is None:
+            raise ConfigError("pretrained weights need the name of a network")
+        weights = weights_path(name)
+    state, inside = read_weights(Path(weights)) if weights is not None else (None, None)
+    if config is None:
+        config = named_config(name) if name is not None else inside
+    if config is None:
+        raise ConfigError("the weights file does not tell its architecture: give the name of a network or a config")
+    if inside is not None:
+        check_agrees(config, inside, str(weights))
+    network = PARSeq(config)
+    if state is not None:
+        check_fit(network, state, str(weights))
+        network.load_state_dict(state)
+    return network.eval()
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], PARSeqConfig | None]:
+    """Read a weights file.
+
+    Returns:
+        The network's state dict, without prefix, and its configuration where the file tells it.
+
+    Raises:
+        WeightsError: the file is missing, unreadable, or holds something else.
+    """
+    if not path.is_file():
+        raise WeightsError(f"there is no weights file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            state, inside = _networks_own(load_file(path), path), _config_beside(path)
+        else:
+            with open_torch_file(path) as file:
+                state, inside = _read_content(file, path)
+    except WeightsError:
+        raise
+    except FormatError as error:
+        raise WeightsError(f"{path} {error}") from None
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from None
+    except Exception:  # readers of archives fail on foreign bytes in every way there is
+        raise WeightsError(f"{path} is damaged or is no weights file: fetch or export it again") from None
+    if inside is not None:
+        _check_told(inside, state, str(path))
+    return state, inside
+
+
+def _read_content(file: TorchFile, path: Path) -> tuple[dict[str, Tensor], PARSeqConfig | None]:
+    """The network's tensors and its configuration, out of whatever a training job has put around them."""
+    content, inside = file.content, None
+    for _ in range(len(WEIGHTS_INSIDE)):
+        table = entries(content)
+        if table is None:
+            break
+        inside = inside or config_inside(table.get("hyper_parameters"))
+        names = [name for name in WEIGHTS_INSIDE if name in table and entries(table[name]) is not None]
+        if not names or stored_tensor(table[names[0]]) is not None:
+            break
+        content = table[names[0]]
+    table = entries(content)
+    # A module, as it is or as a program of TorchScript.
+    whole = isinstance(content, Made) and content.called.startswith("__torch__")
+    if table is None or whole or "_modules" in table or "_parameters" in table:
+        raise WeightsError(_no_state_dict(path, content))
+    kept = _networks_own({name: stored_tensor(value) or value for name, value in table.items()}, path)
+    tensors = {}
+    for name, value in kept.items():
+        if not isinstance(value, StoredTensor):
+            raise WeightsError(_no_state_dict(path, value))
+        tensors[name] = file.tensor(value)
+    return tensors, inside
+
+
+def _no_state_dict(path: Path, found: Any) -> str:
+    """What is wrong with a file that holds `found` where weights should be, and what to do."""
+    cure = "where it was made, save the weights alone: torch.save(model.state_dict(), 'weights.pt')"
+    if isinstance(found, Made):
+        what = found.called[:100] or "an unknown kind"
+        return (
+            f"{path} holds an object of {what} where weights should be; only its code could read it, so it is refused: {cure}"
+        )
+    return f"{path} does not hold a state dict (names to tensors): {cure}"
+
+
+def _networks_own(table: dict[Any, Value], path: Path) -> dict[str, Value]:
+    """Those of the entries that are the network's, under its own names.
+
+    Raises:
+        WeightsError: there are none, or those of several networks.
+    """
+    groups: dict[tuple[str, ...], dict[str, Value]] = defaultdict(dict)
+    for name, value in table.items():
+        if not isinstance(name, str):
+            raise WeightsError(_no_state_dict(path, None))
+        parts = name.split(".")
+        begin = next((place for place, part in enumerate(parts) if part not in WRAPPERS), len(parts))
+        # Parts of the network may be wrapped too.
+        bare = ".".join(part for part in parts[begin:] if part not in WRAPPERS)
+        group = groups[tuple(parts[:begin])]
+        if bare in group:
+            raise WeightsError(f"{path} holds {bare} twice, once as {name}: keep the weights of one network in it")
+        group[bare] = value
+    if not groups:
+        raise WeightsError(_no_state_dict(path, None))
+    networks = [prefix for prefix, group in groups.items() if MARK in group]
+    if len(networks) > 1:
+        prefixes = " and ".join(repr(".".join(prefix)) for prefix in networks)
+        raise WeightsError(f"{path} holds several networks, with the prefixes {prefixes}: keep the weights of one in it")
+    return groups[networks[0]] if networks else max(groups.values(), key=len)
+
+
+def _check_told(inside: PARSeqConfig, state: dict[str, Tensor], source: str) -> None:
+    """Whether a file can hold the network that it tells of, before one of the sizes that it claims takes memory and time.
+
+    Raises:
+        WeightsError: it cannot.
+    """
+    width, classes = inside.embed_dim, len(inside.charset_train)
+    layers = inside.enc_depth * (4 + 2 * inside.enc_mlp_ratio) + inside.dec_depth * (8 + 2 * inside.dec_mlp_ratio)
+    # Of its matrices alone.
+    least = width * (width * layers + math.prod(inside.grid) + inside.max_label_length + 2 * classes)
+    if inside.enc_depth + inside.dec_depth > len(state) or least > sum(tensor.numel() for tensor in state.values()):
+        raise WeightsError(f"{source} tells of a larger network than it holds: fetch or train it again")
+
+
+def save_weights(network: PARSeq, path: Path) -> None:
+    """Write the network's weights as safetensors; the file tells its architecture."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    content = save(state, {CONFIG_KEY: json.dumps(network.config.to_dict())})
+    path.write_bytes(content)  # unlike `save_file`, with the permissions that the user's files have
+
+
+def _config_beside(path: Path) -> PARSeqConfig | None:
+    """The architecture in the metadata of a safetensors file that `save_weights` has written."""
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(path, "pt") as file:
+        told = (file.metadata() or {}).get(CONFIG_KEY)
+    try:
+        return config_inside(json.loads(told)) if told else None
+    except ValueError:
+        return None
+
+
+def read_checkpoint(path: Path, instead: str) -> dict[str, Any]:
+    """All of a training checkpoint of ours, on the CPU.
+
+    Raises:
+        WeightsError: it is damaged; the message says to remove it, and what happens or is to be done then (`instead`).
+    """
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception:  # a damaged archive fails in every way there is
+        raise WeightsError(f"{path} is damaged: remove it and {instead}") from None
+
+
+def config_inside(hyper_parameters: Any) -> PARSeqConfig | None:
+    """The architecture that a training checkpoint tells, ours (`config`) or the reference's (flat names).
+
+    They may be kept in mappings and wrappers of any library (`model.checkpoints.hyper_parameters`).
+    """
+    values = entries(hyper_parameters) or {}
+    values = entries(values.get("config")) or values
+    if "embed_dim" not in values:
+        return None
+    known = PARSeqConfig().to_dict()
+    try:
+        return config_from_mapping({key: read_scalar_or_pair(value) for key, value in values.items() if key in known})
+    except ValueError:
+        return None
+
+
+def check_agrees(wanted: PARSeqConfig, inside: PARSeqConfig, source: str, but: frozenset[str] = frozenset()) -> None:
+    """What no tensor's shape would tell: other heads, or the same number of other characters. Fields of `but` may differ.
+
+    Raises:
+        WeightsError: they contradict each other.
+    """
+    for name, value in inside.to_dict().items():
+        if name not in FREE_FIELDS | but and wanted.to_dict()[name] != value:
+            raise WeightsError(
+                f"{source} says that it was trained with {name} {value!r}, not {wanted.to_dict()[name]!r}: "
+                "leave the model's name and config out, or give those it was trained with"
+            )
+
+
+def check_fit(network: PARSeq, state: dict[str, Tensor], source: str) -> None:
+    """Whether `state` has all of the network's tensors, in their shapes, and no others.
+
+    Raises:
+        WeightsError: it has not.
+    """
+    wanted = network.state_dict()
+    classes = state.get("head.weight")
+    if classes is not None and classes.dim() == 2 and classes.shape[0] != wanted["head.weight"].shape[0]:
+        raise WeightsError(
+            f"{source} was trained with {classes.shape[0] - 1} characters, the charset has "
+            f"{wanted['head.weight'].shape[0] - 1}: give the config the charset that the weights were trained with"
+        )
+    missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    if missing or unexpected:
+        example = f"lacks {missing[0]}" if missing else f"has {unexpected[0]} besides"
+        raise WeightsError(
+            f"{source} belongs to another network ({len(missing)} names missing, {len(unexpected)} unknown; it {example}): "
+            "check the model's name or config"
+        )
+    for key, tensor in wanted.items():
+        if state[key].shape != tensor.shape:
+            raise WeightsError(
+                f"{source} belongs to a network of another size: {key} is {tuple(state[key].shape)}, "
+                f"expected {tuple(tensor.shape)}; check the model's name or config"
+            )
+        if not torch.isfinite(state[key]).all():
+            raise WeightsError(f"{source} is damaged: {key} holds numbers that are none (nan or inf); fetch or train it again")

@@ -1,0 +1,229 @@
+"""PARSeq: the network, its two ways of decoding, its refinement and its training loss.
+
+"Scene Text Recognition with Permuted Autoregressive Sequence Models", Bautista and Atienza, ECCV 2022. The state dict is key
+for key that of the released weights of baudm/parseq (the inner model of its checkpoints).
+
+Shapes: B batch, N encoder tokens, T `max_label_length`, S steps (at most T + 1), C classes (charset + end), E `embed_dim`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.recognisers.parseq.attention import KeyValue, KeyValueAttention
+from model.recognisers.parseq.config import PARSeqConfig
+from model.recognisers.parseq.decoder import Decoder
+from model.recognisers.parseq.encoder import Encoder
+from model.recognisers.parseq.permutations import attention_masks
+from model.recognisers.parts.tokenizer import Tokenizer
+
+
+class TokenEmbedding(nn.Module):
+    """Token embeddings scaled by the square root of their width."""
+
+    def __init__(self, count: int, embed_dim: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(count, embed_dim)
+        self.scale = math.sqrt(embed_dim)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """int64 `(B, S)` to float `(B, S, E)`."""
+        embedded: Tensor = self.embedding(ids)
+        return embedded * self.scale
+
+
+class PARSeq(nn.Module):
+    """The network with its decoding, refinement and loss."""
+
+    def __init__(self, config: PARSeqConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = Tokenizer(config.charset_train)
+        embed_dim = config.embed_dim
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(
+            embed_dim,
+            config.dec_num_heads,
+            embed_dim * config.dec_mlp_ratio,
+            config.dec_depth,
+            config.dropout,
+        )
+        # The begin and pad tokens are never predicted.
+        self.head = nn.Linear(embed_dim, len(self.tokenizer) - 2)
+        self.text_embed = TokenEmbedding(len(self.tokenizer), embed_dim)
+        self.pos_queries = nn.Parameter(torch.empty(1, config.max_label_length + 1, embed_dim))
+        self.dropout = nn.Dropout(config.dropout)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        nn.init.trunc_normal_(self.pos_queries, std=0.02)
+        nn.init.trunc_normal_(self.encoder.pos_embed, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+            elif isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, KeyValueAttention):
+                nn.init.xavier_uniform_(module.in_proj_weight)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images, float `(B, 3, H, W)` in [-1, 1], to memory, float `(B, N, E)`."""
+        memory: Tensor = self.encoder(images)
+        return memory
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """Content of the decoder: int64 `(B, S)`, the first the begin token, to float `(B, S, E)`.
+
+        Characters carry the position they stand at; the begin token carries none.
+        """
+        begin = self.text_embed(ids[:, :1])
+        rest = self.pos_queries[:, : ids.shape[1] - 1] + self.text_embed(ids[:, 1:])
+        content: Tensor = self.dropout(torch.cat([begin, rest], 1))
+        return content
+
+    def forward(
+        self,
+        images: Tensor,
+        max_length: int | None = None,
+        decode_ar: bool | None = None,
+        refine_iters: int | None = None,
+    ) -> Tensor:
+        """Read images.
+
+        Args:
+            images: float `(B, 3, H, W)` in [-1, 1].
+            max_length: read at most so many characters, and always as many steps. Without it autoregressive decoding stops as
+                soon as every text of the batch has ended.
+            decode_ar: autoregressive, or all positions at once; the config's choice without it.
+            refine_iters: how often to read again with the text so far as context; the config's choice without it.
+
+        Returns:
+            Logits, float `(B, S, C)`; `S` is `max_length + 1`, or less when decoding stopped early and nothing is refined.
+        """
+        decode_ar = self.config.decode_ar if decode_ar is None else decode_ar
+        refine_iters = self.config.refine_iters if refine_iters is None else refine_iters
+        stop_early = max_length is None
+        limit = self.config.max_label_length
+        steps = (limit if max_length is None else min(max_length, limit)) + 1
+        memory = self.decoder.project_memory(self.encode(images))
+        logits = self._read_in_turn(memory, steps, stop_early) if decode_ar else self._read_at_once(memory, steps)
+        for _ in range(refine_iters):
+            logits = self._refine(logits, memory, steps)
+        return logits
+
+    def _begin(self, memory: list[KeyValue]) -> Tensor:
+        keys = memory[0][0]
+        return torch.full((len(keys), 1), self.tokenizer.bos_id, dtype=torch.long, device=keys.device)
+
+    def _read_at_once(self, memory: list[KeyValue], steps: int) -> Tensor:
+        content = self.embed_tokens(self._begin(memory))
+        logits: Tensor = self.head(self.decoder(self.pos_queries[:, :steps], content, memory))
+        return logits
+
+    def _read_in_turn(self, memory: list[KeyValue], steps: int, stop_early: bool) -> Tensor:
+        ids = self._begin(memory)
+        ended = torch.zeros_like(ids, dtype=torch.bool)
+        logits = []
+        for step in range(steps):
+            # All the content so far precedes the query, so that the query needs no mask.
+            later = _above_diagonal(step + 1, 1, ids.device)
+            query = self.pos_queries[:, step : step + 1]
+            out = self.decoder(query, self.embed_tokens(ids), memory, None, later)
+            logits.append(self.head(out))
+            chosen = logits[-1].argmax(-1)
+            ids = torch.cat([ids, chosen], 1)
+            ended |= chosen == self.tokenizer.eos_id
+            if stop_early and bool(ended.all()):
+                break
+        return torch.cat(logits, 1)
+
+    def _refine(self, logits: Tensor, memory: list[KeyValue], steps: int) -> Tensor:
+        """Read every position again, seeing the whole text so far but the character in question (a cloze test).
+
+        Text that early stopping did not write would be hidden behind the end token in any case. With more than one layer the
+        reference fails there (its content mask keeps the full size); here the masks have the size of the text. As in the
+        reference, the content stream sees with the same mask as the queries.
+        """
+        ids = torch.cat([self._begin(memory), logits[:, :-1].argmax(-1)], 1)
+        length = ids.shape[1]
+        after_end = ((ids == self.tokenizer.eos_id).cumsum(-1) > 0)[:, None, None, :]
+        itself = torch.ones(steps, length, dtype=torch.bool, device=ids.device)
+        itself = itself.triu(1) & ~itself.triu(2)
+        blocked = after_end | itself
+        content_blocked = after_end | itself[:length]
+        query = self.pos_queries[:, :steps]
+        refined: Tensor = self.head(self.decoder(query, self.embed_tokens(ids), memory, blocked, content_blocked))
+        return refined
+
+    def permutation_loss(self, memory: Tensor, targets: Tensor, orders: Tensor, count: Tensor | None = None) -> Tensor:
+        """The permuted language-modelling loss over all orders, in one pass.
+
+        The mean negative log likelihood of every predicted token under every order. From the third order on the end token does
+        not count (the first two have taught it; under the others its place is known from the length).
+
+        Args:
+            memory: float `(B, N, E)`, from `encode`.
+            targets: int64 `(B, L + 2)`, from `Tokenizer.encode`.
+            orders: int64 `(P, L + 2)`, from `draw_permutations`.
+            count: divide the sum by this instead of by the number of predicted tokens.
+
+        Returns:
+            The loss, a scalar.
+        """
+        inputs, outputs = targets[:, :-1], targets[:, 1:]
+        pad_id, eos_id = self.tokenizer.pad_id, self.tokenizer.eos_id
+        content_blocked, query_blocked = attention_masks(orders.to(targets.device))
+        padding = ((inputs == pad_id) | (inputs == eos_id))[:, None, None, :]
+        logits = self._answer_orders(memory, inputs, padding, query_blocked, content_blocked)
+        wanted = self._wanted(outputs, len(orders))
+        reduction = "mean" if count is None else "sum"
+        loss = F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), ignore_index=pad_id, reduction=reduction)
+        return loss if count is None else loss / count
+
+    def count_predicted(self, targets: Tensor, orders: Tensor) -> Tensor:
+        """How many tokens `permutation_loss` is the mean of."""
+        return (self._wanted(targets[:, 1:], len(orders)) != self.tokenizer.pad_id).sum()
+
+    def _wanted(self, outputs: Tensor, orders: int) -> Tensor:
+        """What is to be predicted under each order, int64 `(P, B, L + 1)`."""
+        wanted = outputs.unsqueeze(0).repeat(orders, 1, 1)
+        wanted[2:][wanted[2:] == self.tokenizer.eos_id] = self.tokenizer.pad_id
+        return wanted
+
+    def _answer_orders(
+        self, memory: Tensor, inputs: Tensor, padding: Tensor, query_blocked: Tensor, content_blocked: Tensor
+    ) -> Tensor:
+        """Logits under every order, float `(P, B, L + 1, C)`."""
+        count, length = query_blocked.shape[:2]
+        batch = len(inputs)
+        memory_kv = self.decoder.project_memory(memory)
+        content = self.embed_tokens(inputs)
+        query = self.pos_queries[:, :length].repeat(1, count, 1)
+        if self.config.dec_depth == 1:
+            # The content's keys and values are the same under all orders: line the orders' queries up behind one another.
+            query = self.dropout(query.expand(batch, -1, -1))
+            logits: Tensor = self.head(self.decoder(query, content, memory_kv, padding | query_blocked.flatten(0, 1)))
+            return logits.view(batch, count, length, -1).transpose(0, 1)
+
+        def fold(x: Tensor) -> Tensor:
+            return x.repeat(count, *[1] * (x.dim() - 1))
+
+        def per_order(blocked: Tensor) -> Tensor:
+            return fold(padding) | blocked.repeat_interleave(batch, 0)[:, None]
+
+        query = self.dropout(self.pos_queries[:, :length].expand(count * batch, -1, -1))
+        folded = [(fold(key), fold(value)) for key, value in memory_kv]
+        out = self.decoder(query, fold(content), folded, per_order(query_blocked), per_order(content_blocked))
+        logits = self.head(out)
+        return logits.view(count, batch, length, -1)
+
+
+def _above_diagonal(size: int, diagonal: int, device: torch.device) -> Tensor:
+    return torch.ones(size, size, dtype=torch.bool, device=device).triu(diagonal)

@@ -1,0 +1,253 @@
+"""`parseq-train`: train PARSeq on rendered and real crops, resumable, with its learning curve as CSV and picture."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+
+from model.charsets import CHARSETS
+from model.checkpoints.download import DownloadError
+from model.checkpoints.loading import (
+    FREE_FIELDS,
+    WeightsError,
+    config_inside,
+    read_checkpoint,
+    read_weights,
+    save_weights,
+    weights_path,
+)
+from model.errors import DataError, DivergedError
+from model.recognisers.parseq.config import NAMED, ConfigError, PARSeqConfig, named_config, read_config
+from model.training.averaging import CHECKPOINT_KEY
+from model.training.curve import draw_if_possible
+from model.training.data import DataBuilder
+from model.training.finetune import begin_with
+from model.training.options import build_parser, parse
+from model.training.schedule import scaled_rate
+from model.training.stopping import Stopped, StopRequest, StopWhenAsked
+from model.training.system import RecognitionSystem
+from model.training.trainer import BEST, LAST, build_trainer
+
+EXIT_DIVERGED = 3
+EXIT_BY_SIGNAL = 128
+"""And the signal's number, as shells count: 130 for Ctrl-C, 143 for SIGTERM."""
+
+
+def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The job's options, and those for the Trainer."""
+    return parse(build_parser(description=__doc__), sys.argv[1:] if argv is None else argv)
+
+
+def last_checkpoint(output: Path) -> dict[str, Any] | None:
+    """The newest checkpoint of a run, if it has one.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    path = output / LAST
+    return read_checkpoint(path, f"resume from a copy of {BEST} under its name") if path.is_file() else None
+
+
+def network_config(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> PARSeqConfig:
+    """The architecture that the options ask for.
+
+    Raises:
+        ConfigError, WeightsError: they do not describe one, or not that of the run that is resumed.
+    """
+    resumed = config_inside(checkpoint["hyper_parameters"]) if checkpoint else None
+    told = _told_config(args)
+    config = told or resumed or _weights_config(args) or named_config("parseq-nano")
+    changes: dict[str, Any] = {}
+    if args.charset:
+        changes["charset_train"] = read_charset(args.charset)
+    if args.add_characters:
+        base = str(changes.get("charset_train", config.charset_train))
+        changes["charset_train"] = base + "".join(c for c in dict.fromkeys(args.add_characters) if c not in base)
+    if args.max_label_length is not None:
+        changes["max_label_length"] = args.max_label_length
+    config = replace(config, **changes)
+    if resumed is not None:
+        for name, value in resumed.to_dict().items():
+            if name not in FREE_FIELDS and config.to_dict()[name] != value:
+                raise ConfigError(
+                    f"the run in {args.output} has {name} {value!r}, not {config.to_dict()[name]!r}: leave that option out to "
+                    "resume it, or begin another run with --weights"
+                )
+    return config
+
+
+def _told_config(args: argparse.Namespace) -> PARSeqConfig | None:
+    if args.config:
+        return read_config(args.config)
+    return named_config(args.model) if args.model else None
+
+
+def _weights_config(args: argparse.Namespace) -> PARSeqConfig | None:
+    """The architecture of `--weights`, if it tells it."""
+    if args.weights is None:
+        return None
+    if is_released(args.weights):
+        return named_config(args.weights)
+    return read_weights(Path(args.weights))[1]
+
+
+def is_released(name: str) -> bool:
+    """Whether `name` is that of a network, not of a file."""
+    return name.replace("_", "-") in NAMED and not Path(name).is_file()
+
+
+def read_charset(name: str) -> str:
+    """A standard set by its size, or all characters of a text file but line breaks, in order of first appearance.
+
+    Raises:
+        ConfigError: there is no such set or file.
+    """
+    if name in CHARSETS:
+        return CHARSETS[name]
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"the charset {name!r} is none of {', '.join(CHARSETS)}, nor a UTF-8 text file") from None
+    return "".join(dict.fromkeys(text.replace("\n", "").replace("\r", "")))
+
+
+def build_system(args: argparse.Namespace, config: PARSeqConfig, *, fresh: bool) -> RecognitionSystem:
+    """The network with its losses and schedule; a fresh one begins with `--weights`."""
+    system = RecognitionSystem(
+        config.to_dict(),
+        lr=args.lr,
+        weight_decay=args.weight_decay,
+        warmup_steps=args.warmup_steps,
+        decay_fraction=args.decay_fraction,
+        glyph_weight=args.glyph_weight,
+        seed=args.seed,
+        schedule=args.schedule,
+        warmup_fraction=args.warmup_fraction,
+        batch_augment=args.augment == "fast",
+        ctc_weight=args.ctc_weight,
+        compile_encoder=args.compile,
+    )
+    if args.weights and fresh:
+        released = is_released(args.weights)
+        state, told = read_weights(weights_path(args.weights) if released else Path(args.weights))
+        told = told or (named_config(args.weights) if released else None)
+        print(begin_with(system.model, state, told, str(args.weights)), file=sys.stderr)
+    return system
+
+
+def train(args: argparse.Namespace, trainer_options: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Path:
+    """Run the job.
+
+    Returns:
+        The weights file, safetensors, of the network alone.
+
+    Raises:
+        ConfigError, DataError, WeightsError, DownloadError: the arguments do not make a job.
+        DivergedError: training has left the numbers.
+        Stopped: a signal has ended it; what it had done is saved.
+    """
+    request = StopRequest()
+    with request.listening():
+        return _train(args, trainer_options, [*callbacks, StopWhenAsked(request, args.output / LAST)])
+
+
+def _train(args: argparse.Namespace, trainer_options: dict[str, Any], callbacks: Sequence[Callback]) -> Path:
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    checkpoint = last_checkpoint(args.output)
+    if checkpoint and not args.resume:
+        raise DataError(f"{args.output} already holds a run: add --resume to go on, or choose another --output")
+    if checkpoint and CHECKPOINT_KEY in checkpoint and args.average == "none":
+        raise ConfigError(f"the run in {args.output} averages its weights: resume it with the same --average")
+    if args.resume:
+        step = f"goes on from step {checkpoint['global_step']}" if checkpoint else "holds no run yet: it begins anew"
+        rank_zero_only(tell)(f"{args.output} {step}")
+    config = network_config(args, checkpoint)
+    lightning.seed_everything(args.seed, verbose=False)
+    system = build_system(args, config, fresh=checkpoint is None)
+    data = DataBuilder(args, config).build(int(checkpoint["global_step"]) if checkpoint else 0)
+    trainer = build_trainer(args, trainer_options, data, callbacks)
+    if args.scale_lr:
+        system.lr = scaled_rate(args.lr, args.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
+    system.validation_names = list(data.validation)
+    try:
+        trainer.fit(system, datamodule=data, ckpt_path=args.output / LAST if checkpoint else None, weights_only=True)
+    finally:
+        data.processes.let_go()
+    weights: Path = args.output / f"{weights_name(args, config)}.safetensors"
+    if trainer.is_global_zero:
+        for name, count in data.broken().items():
+            print(f"{name}: {count} broken images met and skipped", file=sys.stderr)
+        save_weights(system.model, weights)
+        draw_if_possible(args.output)
+    return weights
+
+
+def tell(line: str) -> None:
+    """To whoever watches, not to whoever takes the output."""
+    print(line, file=sys.stderr)
+
+
+def how_to_go_on(output: Path) -> str:
+    """What is left of a run that was stopped."""
+    try:
+        checkpoint = last_checkpoint(output)
+    except WeightsError as error:
+        return str(error)
+    if checkpoint is None:
+        return "before its first step was done, so nothing is left of it"
+    return f"the same command with --resume goes on from step {checkpoint['global_step']}"
+
+
+def weights_name(args: argparse.Namespace, config: PARSeqConfig) -> str:
+    """What the weights file of a run is called: as its architecture."""
+    if args.config:
+        return str(args.config.stem)
+    if args.model:
+        return str(args.model)
+    names = [name for name, known in NAMED.items() if _same_sizes(known, config)]
+    return names[0] if names else "weights"
+
+
+def _same_sizes(one: PARSeqConfig, other: PARSeqConfig) -> bool:
+    free = FREE_FIELDS | {"charset_train", "max_label_length"}
+    return all(other.to_dict()[name] == value for name, value in one.to_dict().items() if name not in free)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; the exit code: 2 for a wrong call, 3 when training has left the numbers, over 128 when it was stopped."""
+    args, trainer_options = parse_args(argv)
+    try:
+        weights = train(args, trainer_options)
+    except (ConfigError, DataError, WeightsError, DownloadError) as error:
+        print(f"parseq-train: {error}", file=sys.stderr)
+        return 2
+    except DivergedError as error:
+        print(f"parseq-train: {error}", file=sys.stderr)
+        return EXIT_DIVERGED
+    except (Stopped, KeyboardInterrupt) as stopped:
+        signum = stopped.signum if isinstance(stopped, Stopped) else signal.SIGINT
+        rank_zero_only(tell)(f"parseq-train: stopped; {how_to_go_on(args.output)}")
+        return EXIT_BY_SIGNAL + signum
+    except SystemExit as stopped:
+        # What Lightning makes of an interrupt that did not come by the signal.
+        if not isinstance(stopped.__context__, KeyboardInterrupt):
+            raise
+        rank_zero_only(tell)(f"parseq-train: stopped; {how_to_go_on(args.output)}")
+        return EXIT_BY_SIGNAL + signal.SIGINT
+    rank_zero_only(print)(weights)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

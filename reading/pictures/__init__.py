@@ -1,0 +1,1 @@
+"""Which pictures are read: files named on a command line, and labelled data sets."""

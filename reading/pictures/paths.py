@@ -1,0 +1,63 @@
+"""Which image files a command line means: files, folders, patterns, and lists of them."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from model.data.walk import files_below
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+"""Of what is looked for in folders; a file that is named may have any."""
+STANDARD_INPUT = "-"
+
+
+class NothingFoundError(ValueError):
+    """A folder or a pattern leads to no image file."""
+
+
+def expand(name: str) -> list[Path]:
+    """The files behind a name, sorted.
+
+    A folder stands for all images in it and below it; `*`, `?`, `[...]` and `**` are patterns, unless there is a file of
+    just that name. Any other name is that of a file.
+
+    Raises:
+        NothingFoundError: there is no file behind a folder or a pattern.
+    """
+    path = Path(name)
+    if path.is_dir():
+        found = sorted(file for file in files_below(path) if file.suffix.lower() in SUFFIXES)
+        if not found:
+            raise NothingFoundError("no image in this folder or below it")
+        return found
+    if glob.has_magic(name) and not path.exists():
+        # Path.glob knows no absolute patterns.
+        matches = map(Path, glob.glob(name, recursive=True))  # noqa: PTH207
+        found = sorted(match for match in matches if match.is_file())
+        if not found:
+            raise NothingFoundError("no file matches")
+        return found
+    return [path]
+
+
+def listed(source: str) -> Iterator[str]:
+    """The names in a file, one a line; `-` is the standard input.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if source == STANDARD_INPUT:
+        yield from _names(sys.stdin)
+        return
+    with Path(source).open(encoding="utf-8-sig") as file:
+        yield from _names(file)
+
+
+def _names(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        name = line.rstrip("\r\n")
+        if name.strip():
+            yield name

@@ -1,0 +1,1 @@
+"""What reads crops: a network in PyTorch, an artifact in ONNX Runtime, a service over HTTP."""

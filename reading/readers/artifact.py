@@ -1,0 +1,45 @@
+"""Reading crops with an exported artifact in ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from artifact.fit import fit
+from artifact.metadata import CONFIDENCES_NAME, INPUT_NAME, TOKEN_IDS_NAME, ArtifactMetadata
+from artifact.session import open_cpu_session
+from artifact.text import Reading, text_of
+from reading.readers.interface import Picture
+
+
+class ArtifactReader:
+    """Reads with an `.onnx` file on the CPU."""
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        """Open an artifact.
+
+        Args:
+            path: the file.
+            threads: of a run; 0: ONNX Runtime's choice.
+
+        Raises:
+            ArtifactError: there is no such file, or it is not an artifact that this version knows.
+        """
+        self.session = open_cpu_session(path, threads=threads)
+        self.metadata = ArtifactMetadata.from_map(self.session.get_modelmeta().custom_metadata_map)
+        self.description = str(path)
+        self.charset = self.metadata.charset
+        self.max_label_length = self.metadata.max_label_length
+        self.refused = 0
+
+    def read(self, pictures: Sequence[Picture]) -> list[Reading]:
+        """A reading for each picture, all of them in one run."""
+        size = self.metadata.image_height, self.metadata.image_width
+        pixels = np.stack([fit(picture.image, *size) for picture in pictures])
+        ids, confidences = self.session.run([TOKEN_IDS_NAME, CONFIDENCES_NAME], {INPUT_NAME: pixels})
+        return [text_of(*row, self.charset) for row in zip(ids.tolist(), confidences.tolist(), strict=True)]
+
+    def close(self) -> None:
+        """Nothing to let go of."""

@@ -1,0 +1,40 @@
+"""What reads crops, and what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+
+from artifact.text import Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A crop to be read."""
+
+    image: Image.Image
+    """RGB, as it shall be seen."""
+    file: bytes | None = None
+    """The image file, where decoding it plainly gives `image`."""
+
+
+class Reader(Protocol):
+    """What reads crops: a network, an artifact, a service."""
+
+    description: str
+    """What it is, for reports."""
+    charset: str
+    """All characters that it can give."""
+    max_label_length: int
+    """The longest text that it can give, in characters."""
+    refused: int
+    """Crops so far that it would not take; they count as read empty."""
+
+    def read(self, pictures: Sequence[Picture]) -> list[Reading]:
+        """A reading for each picture."""
+
+    def close(self) -> None:
+        """Let go of connections."""

@@ -1,0 +1,138 @@
+"""Reading crops with a running service, over HTTP."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+
+from artifact.text import Reading
+from model.data.pictures import encode_png
+from reading.readers.interface import Picture
+from reading.readers.options import ServiceError
+
+CROPS_PER_REQUEST = 32
+CONNECTIONS = 2
+TIMEOUT_S = 120
+PATIENCE_S = 120
+"""How long a busy service is asked again."""
+BUSY = frozenset({429, 503})
+SERVER_ERROR = 500
+
+
+class ServiceReader:
+    """Reads by posting crops as they are stored, and as PNG files what is not stored as it shall be seen."""
+
+    def __init__(
+        self, url: str, *, transport: httpx.BaseTransport | None = None, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
+        """Ask the service what it serves.
+
+        Args:
+            url: where it is.
+            transport: instead of the network.
+            sleep: waits for so many seconds while the service is busy.
+
+        Raises:
+            ServiceError: there is no such service.
+        """
+        try:
+            address = httpx.URL(url.rstrip("/"))
+        except httpx.InvalidURL:
+            address = httpx.URL()
+        if address.scheme not in ("http", "https") or not address.host:
+            raise ServiceError(f"{url!r} is no address of a service: http://HOST:PORT or https://HOST:PORT is one")
+        self._client = httpx.Client(base_url=address, timeout=TIMEOUT_S, transport=transport)
+        self._sleep = sleep
+        try:
+            model = self._model()
+        except ServiceError:
+            self.close()
+            raise
+        self.description = f"{model['name']} at {url}"
+        self.charset: str = model["charset"]
+        self.max_label_length: int = model["max_label_length"]
+        limits = model["limits"]
+        self._crops = min(CROPS_PER_REQUEST, limits["max_crops_per_request"])
+        # Base64 and JSON around it make a body a third larger than what is in it.
+        self._bytes = limits["max_body_bytes"] // 2
+        self.refused = 0
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _model(self) -> dict[str, Any]:
+        answer = self._send("GET", "/v1/models")
+        try:
+            [model] = answer.json()["models"]
+            return dict(model)
+        except (ValueError, KeyError, TypeError):
+            raise ServiceError(f"{self._client.base_url} is not a parseq-service of this version") from None
+
+    def read(self, pictures: Sequence[Picture]) -> list[Reading]:
+        """A reading for each picture, in several requests at once."""
+        files = [picture.file or encode_png(picture.image) for picture in pictures]
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            return [reading for readings in pool.map(self._recognize, self._requests(files)) for reading in readings]
+
+    def _requests(self, files: Sequence[bytes]) -> Iterator[list[bytes]]:
+        request: list[bytes] = []
+        size_bytes = 0
+        for file in files:
+            if request and (len(request) == self._crops or size_bytes + len(file) > self._bytes):
+                yield request
+                request, size_bytes = [], 0
+            request.append(file)
+            size_bytes += len(file)
+        if request:
+            yield request
+
+    def _recognize(self, files: list[bytes]) -> list[Reading]:
+        body = {"images": [{"content": base64.b64encode(file).decode("ascii")} for file in files]}
+        results = self._send("POST", "/v1/recognize", body).json()["results"]
+        if len(results) != len(files):
+            raise ServiceError(f"the service gave {len(results)} results for {len(files)} crops")
+        return [self._reading(result) for result in results]
+
+    def _reading(self, result: dict[str, Any]) -> Reading:
+        error = result.get("error")
+        if error is None:
+            return Reading(result["text"], result["confidence"])
+        # What fails for the service's own reasons says nothing about the model: no score is better than a wrong one.
+        if error["status"] >= SERVER_ERROR:
+            raise ServiceError(f"the service failed on a crop: {error['title']}. {error['detail']}")
+        self.refused += 1
+        return Reading("", 0.0)
+
+    def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """Send a request, again while the service is busy."""
+        end_s = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                answer = self._client.request(method, path, json=body)
+            except httpx.TransportError as error:
+                raise ServiceError(f"no answer from {self._client.base_url}: {error or type(error).__name__}") from None
+            wait_s = _retry_after_s(answer)
+            if answer.status_code not in BUSY or time.monotonic() + wait_s > end_s:
+                break
+            self._sleep(wait_s)
+        if not answer.is_success:
+            raise ServiceError(f"{self._client.base_url} answered {answer.status_code}: {_detail(answer)}")
+        return answer
+
+
+def _retry_after_s(answer: httpx.Response) -> float:
+    value = answer.headers.get("Retry-After", "")
+    return float(value) if value.isdigit() else 1.0
+
+
+def _detail(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return answer.reason_phrase

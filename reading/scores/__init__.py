@@ -1,0 +1,1 @@
+"""Scores of readings against labels, and how they are reported."""

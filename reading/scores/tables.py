@@ -1,0 +1,87 @@
+"""`python -m reading.scores.tables`: put results of `parseq-evaluate --json` into Markdown files, so that nobody types a score.
+
+A table stands between two comments. The first names the results, relative to the Markdown file, the test charset, and the rows:
+`datasets`, `kinds` or `lengths`.
+
+    <!-- scores: docs/scores/real.json 36 datasets -->
+    <!-- end of scores -->
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from model.errors import DataError
+from reading.scores.scores import Score, table
+
+TITLES = {"datasets": "Dataset", "kinds": "Kind", "lengths": "Length"}
+PLACE = "<!-- scores: FILE CHARSET datasets|kinds|lengths --> <!-- end of scores -->"
+_PLACE = re.compile(r"(<!-- scores: (\S+) (\S+) (\S+) -->\n).*?(<!-- end of scores -->)", re.DOTALL)
+
+
+def with_tables(text: str, folder: Path) -> str:
+    """The Markdown `text` with each of its tables made anew; `folder` is what their files are relative to.
+
+    Raises:
+        DataError: a file is missing or holds no such results, or the text has no place for a table.
+    """
+
+    def fill(place: re.Match[str]) -> str:
+        opening, file, charset, rows, closing = place.groups()
+        return f"{opening}\n{_table(folder / file, charset, rows)}\n\n{closing}"
+
+    filled, places = _PLACE.subn(fill, text)
+    if not places:
+        raise DataError(f"there is no place for a table: {PLACE}")
+    return filled
+
+
+def _table(file: Path, charset: str, rows: str) -> str:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        scored = next(entry for entry in content["charsets"] if entry["charset"] == charset)
+        return table([_score(row) for row in scored[rows]], TITLES[rows])
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        raise DataError(
+            f"{file} holds no {rows} for charset {charset} as parseq-evaluate --json writes them ({error!r})"
+        ) from error
+
+
+def _score(row: dict[str, Any]) -> Score:
+    # Results from before altered labels were counted have no such number.
+    return Score(
+        **{field.name: row[field.name] for field in fields(Score) if field.name != "altered"}, altered=row.get("altered")
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point: 0; 1 with `--check` when a file is out of date; 2 for a wrong call or results that cannot be used."""
+    parser = argparse.ArgumentParser(prog="python -m reading.scores.tables", description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE.md")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail when a file is out of date")
+    args = parser.parse_args(argv)
+    outdated = []
+    try:
+        for file in args.files:
+            text = file.read_text(encoding="utf-8")
+            filled = with_tables(text, file.parent)
+            if filled != text:
+                outdated.append(file)
+            if not args.check:
+                file.write_text(filled, encoding="utf-8")
+    except (DataError, OSError) as error:
+        print(f"score_tables: {error}", file=sys.stderr)
+        return 2
+    for file in outdated:
+        print(f"{file}: {'out of date' if args.check else 'updated'}")
+    return 1 if args.check and outdated else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

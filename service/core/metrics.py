@@ -1,0 +1,236 @@
+"""Prometheus metrics, one registry for each app. Names and meaning are listed in `docs/metrics.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from service.engine.engine import Engine
+from service.engine.types import Observer, Outcome, Refusal
+from service.errors import KINDS
+from service.process.memory import memory_limit_bytes
+from service.sessions.topology import bucket_of
+
+LATENCY_BUCKETS_S = (
+    0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0,
+)  # fmt: skip
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+CONNECTION_ENDS = ("made_room", "unread")
+
+
+# A creation time beside every series doubles what is scraped, and nothing here needs it.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Metrics:
+    """All metrics of one app; also the `Observer` of an engine that does not pad its batches."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._add_requests()
+        self._add_connections()
+        self._add_crops()
+        self._add_engine()
+        self._add_process()
+
+    def _add_requests(self) -> None:
+        self.request_duration = self._histogram(
+            "parseq_request_duration_seconds", "Recognition requests, from first byte to last.", ["status"]
+        )
+        self._request_durations: dict[int, Histogram] = {}
+        self.recognition_duration = self._histogram(
+            "parseq_recognition_duration_seconds",
+            "From the complete request to its answer, end to end: decoding, queue and inference of all its crops.",
+        )
+        self.requests_in_flight = self._gauge("parseq_requests_in_flight", "Recognition requests being answered.")
+        self.problems = Counter(
+            "parseq_problems_total",
+            "Problems told to clients, for a whole request or for one crop.",
+            ["problem"],
+            registry=self.registry,
+        )
+        # Looked up once, and so that each series exists, at 0, from the start: else the first of a kind raises no rate.
+        self._problems = {kind.slug: self.problems.labels(kind.slug) for kind in KINDS}
+
+    def _add_connections(self) -> None:
+        self.connections = self._gauge("parseq_connections", "Open connections.")
+        self.connections_ended = Counter(
+            "parseq_connections_ended_total",
+            "Connections the server ended before their client or an idle time-out did.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._connections_ended = {reason: self.connections_ended.labels(reason) for reason in CONNECTION_ENDS}
+        self.held_back = Counter(
+            "parseq_requests_held_back_total",
+            "Times a client sent more requests ahead of their answers than are taken at once.",
+            registry=self.registry,
+        )
+        self.body_bytes = self._gauge(
+            "parseq_body_bytes", "Memory that bodies of requests take which are arriving or being answered."
+        )
+
+    def _add_crops(self) -> None:
+        self.crops_admitted = Counter(
+            "parseq_crops_admitted_total", "Crops let in; each ends in parseq_crops_total.", registry=self.registry
+        )
+        self.crops_refused = Counter(
+            "parseq_crops_refused_total",
+            "Crops turned away before they were decoded. A form or JSON refused before it was read counts as one.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.crops = Counter("parseq_crops_total", "Admitted crops by how they ended.", ["outcome"], registry=self.registry)
+        self._crops_by_outcome = {outcome: self.crops.labels(outcome) for outcome in Outcome}
+        self._refused_by_reason = {refusal: self.crops_refused.labels(refusal) for refusal in Refusal}
+        self.decode_wait = self._histogram(
+            "parseq_image_decode_wait_seconds", "Wait of one image for a decode thread; 0 for one decoded at once."
+        )
+        self.decode_duration = self._histogram("parseq_image_decode_duration_seconds", "Decoding and resizing of one image.")
+
+    def _add_engine(self) -> None:
+        self.queue_wait = self._histogram("parseq_queue_wait_seconds", "Wait of one decoded crop for a lane.")
+        self.inference_duration = self._histogram("parseq_inference_duration_seconds", "One run of the session.")
+        self.batch_size = Histogram(
+            "parseq_batch_size_crops",
+            "Crops in one run of the session.",
+            registry=self.registry,
+            buckets=BATCH_BUCKETS,
+        )
+        self.padding = Counter(
+            "parseq_padding_crops_total",
+            "Blank crops run with a batch to fill it up to a size the GPU was warmed up for.",
+            registry=self.registry,
+        )
+        self.decode_waiting = Gauge(
+            "parseq_decode_waiting_images",
+            "Images of admitted crops that wait for a decode thread.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.queue_depth = self._gauge("parseq_queue_depth_crops", "Decoded crops that wait for a lane.")
+        self.queue_age = self._gauge("parseq_queue_oldest_age_seconds", "Age of the crop that has waited longest.")
+        self.crops_in_flight = self._gauge(
+            "parseq_crops_in_flight", "Admitted crops being decoded, waiting or in a run of the session."
+        )
+        self.predicted_wait = self._gauge(
+            "parseq_predicted_wait_seconds", "What a request with one crop would wait for a lane if it came now."
+        )
+
+    def _add_process(self) -> None:
+        self.self_checks = Counter(
+            "parseq_self_checks_total", "Readings of the known crop, by how they came out.", ["outcome"], registry=self.registry
+        )
+        self._self_checks = {right: self.self_checks.labels("right" if right else "wrong") for right in (True, False)}
+        self.reloads = Counter(
+            "parseq_model_reloads_total", "Reloads of the artifact, by how they came out.", ["outcome"], registry=self.registry
+        )
+        self._reloads = {done: self.reloads.labels("done" if done else "failed") for done in (True, False)}
+        self.ready = self._gauge("parseq_ready", "1 when requests are accepted, else 0.")
+        self.memory_limit = self._gauge(
+            "parseq_memory_limit_bytes", "Memory the container may use before it is killed; +Inf without a limit."
+        )
+        self.memory_limit.set(memory_limit_bytes())
+        self.model = Info("parseq_model", "The artifact that is served, and how.", registry=self.registry)
+
+    def _histogram(self, name: str, documentation: str, labels: list[str] | None = None) -> Histogram:
+        return Histogram(name, documentation, labels or [], registry=self.registry, buckets=LATENCY_BUCKETS_S)
+
+    def _gauge(self, name: str, documentation: str) -> Gauge:
+        return Gauge(name, documentation, registry=self.registry)
+
+    def watch_engine(self, engine: Callable[[], Engine]) -> None:
+        """Read what is in the present engine when the metrics are scraped."""
+        self.queue_depth.set_function(lambda: engine().depth)
+        self.queue_age.set_function(lambda: engine().oldest_age_s)
+        self.crops_in_flight.set_function(lambda: engine().in_flight)
+        self.predicted_wait.set_function(lambda: engine().predicted_wait_s)
+
+    def watch_decoding(self, waiting: Callable[[bool], int]) -> None:
+        """Ask how many images of bulk, and how many others, wait when the metrics are scraped."""
+        self.decode_waiting.labels("bulk").set_function(lambda: waiting(True))
+        self.decode_waiting.labels("single").set_function(lambda: waiting(False))
+
+    def observer(self, buckets: Sequence[int]) -> Observer:
+        """For an engine whose batches are padded to `buckets`, ascending; none: they are not padded."""
+        return PaddingObserver(self, buckets) if buckets else self
+
+    def render(self) -> bytes:
+        """The text exposition."""
+        return generate_latest(self.registry)
+
+    def request_ended(self, status: int, duration_s: float) -> None:
+        """Observe one recognition request."""
+        duration = self._request_durations.get(status)
+        if duration is None:
+            duration = self._request_durations[status] = self.request_duration.labels(str(status))
+        duration.observe(duration_s)
+
+    def problem_told(self, slug: str) -> None:
+        """Count one problem told to a client."""
+        self._problems[slug].inc()
+
+    def connection_ended(self, reason: str) -> None:
+        """Count one connection that was ended, for one of `CONNECTION_ENDS`."""
+        self._connections_ended[reason].inc()
+
+    def self_checked(self, right: bool) -> None:
+        """Count one reading of the known crop."""
+        self._self_checks[right].inc()
+
+    def reloaded(self, succeeded: bool) -> None:
+        """Count one reload."""
+        self._reloads[succeeded].inc()
+
+    # -- Observer of the engine --------------------------------------------------------------------------------------
+
+    def admitted(self, n_items: int) -> None:
+        """Count crops let in."""
+        self.crops_admitted.inc(n_items)
+
+    def refused(self, n_items: int, refusal: Refusal) -> None:
+        """Count crops turned away."""
+        self._refused_by_reason[refusal].inc(n_items)
+
+    def settled(self, outcome: Outcome, n_items: int) -> None:
+        """Count crops that ended as `outcome`."""
+        self._crops_by_outcome[outcome].inc(n_items)
+
+    def queue_waited(self, wait_s: float) -> None:
+        """Observe one crop's wait."""
+        self.queue_wait.observe(wait_s)
+
+    def batch_ran(self, n_items: int, duration_s: float) -> None:
+        """Observe one run."""
+        self.batch_size.observe(n_items)
+        self.inference_duration.observe(duration_s)
+
+
+class PaddingObserver:
+    """The `Observer` of an engine whose batches are padded: all that `metrics` observes, and the padding."""
+
+    def __init__(self, metrics: Metrics, buckets: Sequence[int]) -> None:
+        self.admitted, self.refused = metrics.admitted, metrics.refused
+        self.settled, self.queue_waited = metrics.settled, metrics.queue_waited
+        self._metrics = metrics
+        self._buckets = buckets
+
+    def batch_ran(self, n_items: int, duration_s: float) -> None:
+        """Observe one run."""
+        self._metrics.batch_ran(n_items, duration_s)
+        self._metrics.padding.inc(bucket_of(n_items, self._buckets) - n_items)

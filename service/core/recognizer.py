@@ -1,0 +1,276 @@
+"""The way of a request's crops: admission, decode pool, engine, reading.
+
+Everything slow happens off the event loop. Decoding a small crop is not slow: handing it to a thread would cost about as much.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from artifact.fit import fit
+from artifact.metadata import ArtifactMetadata
+from artifact.text import Reading, text_of
+from service.core.metrics import Metrics
+from service.engine.admission import PESSIMISM
+from service.engine.decoding import DecodeRequest, Job
+from service.engine.engine import Engine
+from service.engine.types import EngineDownError, Item, Outcome, QueueFullError, Refusal
+from service.errors import (
+    DEADLINE_EXPIRED,
+    IMAGE_TOO_COMPLEX,
+    IMAGE_TOO_LARGE,
+    INFERENCE_FAILED,
+    INTERNAL,
+    NOT_READY,
+    QUEUE_FULL,
+    ClientLeftError,
+    Problem,
+)
+from service.http.bodies.parse import Source
+from service.http.gates.doorman import busy_detail
+from service.images.decode import QUICK_PIXELS, decode_base64, decode_image, may_be_quick
+from service.images.limits import ImageLimits
+from service.images.pool import DecodePool
+from service.process.logs import CONTEXT_KEY
+from service.process.request import RequestContext, current_request
+
+LIGHT_PIXELS: Final = 2**18
+"""Width times height of what is decoded as a word crop is, at most; a larger picture that comes alone waits behind those."""
+LIGHT_BYTES: Final = 2**18
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CropResult:
+    """What became of one crop, and how long each stage took."""
+
+    reading: Reading | Problem
+    decode_s: float
+    queue_s: float
+    inference_s: float
+
+
+class _Waiter:
+    """What a request waits for, on the event loop: its items, its deadline or its client's leaving, whichever is first."""
+
+    def __init__(self, n_items: int) -> None:
+        self._left = n_items
+        self.ended: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        """How the wait ended; `DONE` when all items are settled, well or badly."""
+
+    def item_settled(self, _item: Item) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.end(Outcome.DONE)
+
+    def end(self, outcome: Outcome) -> None:
+        # The request may have ended before, in another way: a finished future must not be touched.
+        if not self.ended.done():
+            self.ended.set_result(outcome)
+
+    def client_left(self, watch: asyncio.Future[None]) -> None:
+        if not watch.cancelled():
+            self.end(Outcome.CANCELLED)
+
+
+class Recognizer:
+    """Turns image files into readings.
+
+    Args:
+        engine: Running, or refusing items.
+        metadata: Of the artifact: image size and charset.
+        decode_pool: Where images are decoded; its queue is bounded by admission.
+        image_limits: What an image may be.
+        metrics: Told how long decoding takes.
+        max_wait_s: A large picture that comes alone is turned away when others like it keep it waiting for longer.
+        clock: Monotonic, seconds; the engine's.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        metadata: ArtifactMetadata,
+        decode_pool: DecodePool,
+        *,
+        image_limits: ImageLimits,
+        metrics: Metrics,
+        max_wait_s: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._metadata = metadata
+        self._decode_pool = decode_pool
+        self._limits = image_limits
+        self._quick_limits = replace(image_limits, max_pixels=min(QUICK_PIXELS, image_limits.max_pixels))
+        self._light_limits = replace(image_limits, max_pixels=min(LIGHT_PIXELS, image_limits.max_pixels))
+        self._max_wait_s = max_wait_s
+        self._metrics = metrics
+        self._clock = clock
+
+    async def recognize(
+        self,
+        sources: Sequence[Source],
+        timeout_s: float,
+        disconnected: Callable[[], Coroutine[None, None, None]],
+        client: Hashable = None,
+    ) -> list[CropResult]:
+        """Read all crops of a request: one result for each, in order.
+
+        Args:
+            sources: The images.
+            timeout_s: Crops not read by then get a `Problem` (504).
+            disconnected: Returns when the client has left.
+            client: Whose request it is: clients share what there is.
+
+        Raises:
+            Problem: the request as a whole is refused (429, 503).
+            ClientLeftError: the client left before the answer.
+        """
+        admitted_s = self._clock()
+        waiter = _Waiter(len(sources))
+        bulk = len(sources) > 1
+        items = [Item(admitted_s + timeout_s, waiter.item_settled, bulk, client) for _ in sources]
+        self._admit(items)
+        decoding = None
+        if bulk or not self._decode_at_once(items[0], sources[0], admitted_s):
+            decoding = self._decode_in_turn(items, sources, admitted_s)
+        try:
+            await self._wait(items, waiter, timeout_s, disconnected)
+        finally:
+            if decoding is not None and decoding.jobs:
+                self._decode_pool.drop(decoding)
+        return [self._result(item) for item in items]
+
+    def _admit(self, items: Sequence[Item]) -> None:
+        try:
+            self._engine.admit(items)
+        except QueueFullError as error:
+            raise _busy(error, len(items)) from error
+        except EngineDownError as error:
+            raise Problem(NOT_READY, "The server is starting, draining or about to be restarted.") from error
+
+    async def _wait(
+        self,
+        items: Sequence[Item],
+        waiter: _Waiter,
+        timeout_s: float,
+        disconnected: Callable[[], Coroutine[None, None, None]],
+    ) -> None:
+        """Wait for all items, the deadline or the client's leaving; afterwards every item has an outcome."""
+        loop = asyncio.get_running_loop()
+        watch = loop.create_task(disconnected())
+        watch.add_done_callback(waiter.client_left)
+        timer = loop.call_later(timeout_s, waiter.end, Outcome.EXPIRED)
+        outcome = Outcome.CANCELLED
+        try:
+            outcome = await waiter.ended
+            if outcome is Outcome.CANCELLED:
+                raise ClientLeftError
+        finally:
+            timer.cancel()
+            watch.cancel()
+            if outcome is not Outcome.DONE:
+                waiter.end(outcome)
+                self._engine.abandon(items, outcome)
+
+    def _decode_at_once(self, item: Item, source: Source, admitted_s: float) -> bool:
+        """On the event loop: decode a crop that takes less time than handing it to a thread; `False` for any other."""
+        if isinstance(source.content, str) or not may_be_quick(source.content):
+            return False
+        return self._decode(item, source, admitted_s, None, self._quick_limits)
+
+    def _decode_in_turn(self, items: Sequence[Item], sources: Sequence[Source], admitted_s: float) -> DecodeRequest:
+        """Hand the images of a request to the decode threads."""
+        first, context = items[0], current_request.get()
+        jobs: deque[Job] = deque(
+            partial(self._decode_by_weight, item, source, admitted_s, context)
+            for item, source in zip(items, sources, strict=True)
+        )
+        budget_s = min(self._max_wait_s, first.deadline_s - admitted_s)
+        request = DecodeRequest(first.client, first.bulk, first.deadline_s, jobs, budget_s, partial(self._too_heavy, first))
+        self._decode_pool.submit(request)
+        return request
+
+    def _decode_by_weight(
+        self, item: Item, source: Source, admitted_s: float, context: RequestContext | None, light: bool
+    ) -> bool:
+        """On a decode thread; `False`, and nothing done, for an image that is not `light` though it must be."""
+        if not light:
+            return self._decode(item, source, admitted_s, context, self._limits)
+        if len(source.content) <= LIGHT_BYTES and self._decode(item, source, admitted_s, context, self._light_limits):
+            return True
+        self._engine.put_off(item)
+        return False
+
+    def _too_heavy(self, item: Item, wait_s: float) -> None:
+        """On a decode thread: turn away a large picture that others like it would keep waiting for too long."""
+        late_s = PESSIMISM * wait_s - self._max_wait_s
+        self._engine.fail(item, _busy(QueueFullError(Refusal.PREDICTED_WAIT, wait_s, late_s), 1))
+
+    def _decode(
+        self, item: Item, source: Source, admitted_s: float, context: RequestContext | None, limits: ImageLimits
+    ) -> bool:
+        """From bytes to a queued crop, or a failed item; `False`, and nothing done, when the image must go to a thread."""
+        if item.outcome is not None:
+            return True  # nobody waits for it any more
+        started_s = self._clock()
+        try:
+            image = decode_image(self._bytes_of(source), limits)
+            crop = fit(image, self._metadata.image_height, self._metadata.image_width)
+        except Problem as problem:
+            # So its header says: no pixel has been decoded. What is too complex for few pixels may not be for many.
+            if problem.kind in (IMAGE_TOO_LARGE, IMAGE_TOO_COMPLEX) and limits.max_pixels < self._limits.max_pixels:
+                return False
+            self._engine.fail(item, problem.bare())
+        except Exception as error:
+            logger.exception("preprocessing failed", extra={CONTEXT_KEY: context})
+            self._engine.fail(item, error)
+        else:
+            item.decode_s = self._clock() - admitted_s
+            self._engine.submit(item, crop)
+        self._metrics.decode_wait.observe(started_s - admitted_s)
+        self._metrics.decode_duration.observe(self._clock() - started_s)
+        return True
+
+    def _bytes_of(self, source: Source) -> bytes:
+        if isinstance(source.content, bytes):
+            return source.content
+        self._limits.check_base64(len(source.content))
+        return decode_base64(source.content)
+
+    def _result(self, item: Item) -> CropResult:
+        return CropResult(self._reading(item), item.decode_s, item.queue_s, item.inference_s)
+
+    def _reading(self, item: Item) -> Reading | Problem:
+        if item.token_ids is not None and item.confidences is not None and item.outcome is Outcome.DONE:
+            try:
+                return text_of(item.token_ids.tolist(), item.confidences.tolist(), self._metadata.charset)
+            except ValueError:
+                logger.exception("the model's answer is not text")
+                return Problem(INFERENCE_FAILED, "The model failed on this crop.")
+        if item.outcome is Outcome.EXPIRED:
+            return Problem(DEADLINE_EXPIRED, "The crop was not read before its deadline. Try again when it is quieter.")
+        match item.error:
+            case Problem() as problem:
+                return problem
+            case EngineDownError():
+                return Problem(NOT_READY, "The server stopped before the crop was read.")
+            case None:
+                return Problem(INTERNAL, "The server failed on this crop.")
+            case _:
+                logger.error("no text for a crop: %r", item.error)
+                return Problem(INFERENCE_FAILED, "The model failed on this crop.")
+
+
+def _busy(error: QueueFullError, n_items: int) -> Problem:
+    detail, retry_after_s = busy_detail(error, n_items)
+    return Problem(QUEUE_FULL, detail, headers={"Retry-After": str(retry_after_s)})

@@ -1,0 +1,228 @@
+"""What lives as long as the app: the served model, decode pool, metrics, and whether the pod is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
+
+from service.config import Settings
+from service.core.metrics import Metrics
+from service.core.recognizer import Recognizer
+from service.core.served_model import ServedModel
+from service.core.watchdog import Watchdog
+from service.engine.engine import Engine
+from service.engine.types import Item
+from service.errors import StartupError
+from service.images.pool import DecodePool
+from service.sessions.artifact import LoadedArtifact, load_artifact
+from service.sessions.topology import Topology
+
+logger = logging.getLogger(__name__)
+
+MIN_ENGINE_STOP_S = 1.0
+"""What the engine gets to stop in even when the drain has used up its time."""
+
+
+class Runtime:
+    """The model that is served, and what surrounds it.
+
+    Args:
+        settings: Of the service.
+        artifact: The model.
+        on_failure: Called when the warm-up fails, with one line; the server cannot become ready after it.
+        on_unhealthy: Called when only a new process will help, with one line; the server is not alive after it.
+        load: Opens the artifact of the settings for a reload, to be run as the present one.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        artifact: LoadedArtifact,
+        on_failure: Callable[[str], None] = logger.critical,
+        on_unhealthy: Callable[[str], None] = logger.critical,
+        load: Callable[[Settings, Topology], LoadedArtifact] = load_artifact,
+    ) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self._on_failure = on_failure
+        self._on_unhealthy = on_unhealthy
+        self._load = load
+        self._warm = False
+        self._sick = False
+        self._drain_started_s: float | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._warm_up: asyncio.Task[None] | None = None
+        self._reload: asyncio.Task[None] | None = None
+        self._reload_again = False
+        self._decode_pool = DecodePool(artifact.topology.decode_threads)
+        self.model = self._serve(artifact)
+        self.metrics.watch_engine(lambda: self.model.engine)
+        self.metrics.watch_decoding(self._decode_pool.waiting)
+        self.metrics.ready.set_function(lambda: float(self.ready))
+        self.metrics.model.info(self.model.labels())
+
+    @property
+    def engine(self) -> Engine:
+        """Of the model that is served now."""
+        return self.model.engine
+
+    @property
+    def recognizer(self) -> Recognizer:
+        """Of the model that is served now."""
+        return self.model.recognizer
+
+    @property
+    def artifact(self) -> LoadedArtifact:
+        """That is served now."""
+        return self.model.artifact
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are accepted: warmed up, not draining, and healthy."""
+        return self._warm and self._drain_started_s is None and self.alive
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process can still do its work, now or after warm-up."""
+        return self.engine.alive and not self._sick
+
+    def start(self) -> None:
+        """Begin the warm-up; ready when it is over. On the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._warm_up = self._begin(self._become_ready())
+
+    async def stop(self) -> None:
+        """Not ready any more; run what was admitted, end the threads."""
+        drain_started_s = self.drain()
+        logger.info("stopping; %d crops wait", self.engine.depth)
+        await self.warmed_up()
+        if self._reload is not None:
+            await asyncio.wait((self._reload,))
+        # The server has waited for its connections since the drain began; what is left of the time is the engine's.
+        left_s = drain_started_s + self.settings.drain_timeout_s - time.monotonic()
+        drained = await asyncio.to_thread(self.engine.stop, max(MIN_ENGINE_STOP_S, left_s))
+        for task in self._tasks:
+            task.cancel()
+        self._decode_pool.stop(wait=drained)
+        if not drained:
+            logger.error("inference did not end within PARSEQ_DRAIN_TIMEOUT_S")
+        logger.info("stopped")
+
+    async def warmed_up(self) -> None:
+        """Wait until the warm-up is over, well or badly."""
+        if self._warm_up is not None:
+            await asyncio.wait((self._warm_up,))
+
+    def drain(self) -> float:
+        """Turn readiness off; requests in flight go on. Returns when that began, on the monotonic clock."""
+        if self._drain_started_s is None:
+            self._drain_started_s = time.monotonic()
+        return self._drain_started_s
+
+    def ask_to_reload(self) -> None:
+        """Reload soon. From a signal handler, which runs amid whatever request is being served: what it begins is not of it."""
+        if self._loop is None:
+            self._reload_again = True
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the server has stopped
+            self._loop.call_soon_threadsafe(self.reload, context=Context())
+
+    def reload(self) -> None:
+        """Begin to serve the artifact file as it is now; the present model goes on until the new one is warm, or if it fails.
+
+        On the event loop. During the warm-up, or while it reloads, it does so once more afterwards: the file may have changed
+        since it was read. A server that is stopping does nothing.
+        """
+        if not self._warm and self._drain_started_s is None:
+            self._reload_again = True
+        elif not self.ready:
+            logger.warning("not reloading: the server is not ready")
+        elif self._reload is not None and not self._reload.done():
+            self._reload_again = True
+        else:
+            self._reload = self._begin(self._replace_model())
+
+    def describe(self) -> str:
+        """The model and how it is run, in one line."""
+        return f"{self.model.describe()}, {self.artifact.topology.decode_threads} decode threads"
+
+    def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, context=Context())  # log lines name no request
+        self._tasks.add(task)  # the loop alone would not keep it
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _serve(self, artifact: LoadedArtifact) -> ServedModel:
+        return ServedModel(self.settings, artifact, self._decode_pool, self.metrics, self._deliver)
+
+    async def _become_ready(self) -> None:
+        started_s = time.monotonic()
+        try:
+            await asyncio.to_thread(self.model.warm_up)
+        except Exception as error:
+            self._on_failure(f"the artifact failed its warm-up: {type(error).__name__}: {str(error)[:300]}")
+            return
+        self.metrics.model.info(self.model.labels())  # now with the largest batch worth running
+        self._decode_pool.start()
+        self.engine.start()
+        self._warm = True
+        logger.info("ready after %.1f s of warm-up: %s", time.monotonic() - started_s, self.describe())
+        settings = self.settings
+        dog = Watchdog(lambda: self.model, settings.self_check_interval_s, settings.stuck_after_s, self.metrics, self._give_up)
+        self._begin(dog.watch())
+        if self._reload_again:
+            self.reload()
+
+    async def _replace_model(self) -> None:
+        self._reload_again = True
+        while self._reload_again and self.ready:
+            self._reload_again = False
+            await self._replace_model_once()
+
+    async def _replace_model_once(self) -> None:
+        old = self.model
+        try:
+            new = await asyncio.to_thread(self._warm_model, old.artifact.topology)
+        except Exception as error:
+            self.metrics.reloaded(succeeded=False)
+            reason = str(error) if isinstance(error, StartupError) else f"{type(error).__name__}: {str(error)[:300]}"
+            logger.error("the artifact was not reloaded, the one before goes on: %s", reason)
+            return
+        new.engine.start()
+        # On the event loop, where requests are admitted: none is between the two.
+        self.model = new
+        self.metrics.model.info(new.labels())
+        self.metrics.reloaded(succeeded=True)
+        logger.info("reloaded: %s", self.describe())
+        if not await asyncio.to_thread(old.engine.stop, self.settings.batch_timeout_ms / 1000):
+            logger.error("the model before did not end its work")
+
+    def _warm_model(self, topology: Topology) -> ServedModel:
+        model = self._serve(self._load(self.settings, topology))
+        model.warm_up()
+        return model
+
+    def _give_up(self, reason: str) -> None:
+        self._sick = True
+        self._on_unhealthy(reason)
+
+    def _deliver(self, items: Sequence[Item]) -> None:
+        """From any thread: tell the event loop which items are settled, one wake-up for all of them."""
+        loop = self._loop
+        if loop is None:
+            return
+        try:
+            loop.call_soon_threadsafe(_settle_all, items)
+        except RuntimeError:
+            # The loop is closed: the server was forced to stop, and whoever waited is gone.
+            logger.warning("%d items were settled after the server stopped", len(items))
+
+
+def _settle_all(items: Sequence[Item]) -> None:
+    for item in items:
+        item.on_settled(item)

@@ -1,0 +1,1 @@
+"""One connection of the HTTP server, and what all connections share."""

@@ -1,0 +1,111 @@
+"""How much memory all bodies together may take, and who is told when they would take more.
+
+A body counts as far as it has arrived, not as announced: to announce costs nothing. It counts until its answer is there. When
+the room is used up, the client with the most of it is told to come again, for its largest body that is still arriving; so one
+that arrives quickly and is small finds room whatever others hold.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterable
+from typing import Final
+
+from service.config import Settings
+from service.process.memory import memory_limit_bytes
+
+SMALL_BODY_BYTES: Final = 2**16
+"""Bodies of up to this size may also use the reserve."""
+RESERVE_SHARE: Final = 8
+"""The reserve is one part in so many of the room, on top of it."""
+MEMORY_SHARE: Final = 3
+"""One part in so many of the memory is for bodies unless a setting says otherwise: pictures and the model need the rest."""
+USUAL_MEMORY_BYTES: Final = 2**32
+"""Where the system does not tell."""
+COPIES: Final = 2
+"""Of forms and JSON, whose files are taken out of the body: both are there for a while."""
+
+
+class Holding:
+    """What is held of one body, in bytes of memory.
+
+    Args:
+        client: Whose it is.
+        refuse: Gives it up, and tells the client; the bytes are free soon afterwards.
+        copies: How often the body is in memory at once, at most.
+    """
+
+    __slots__ = ("arriving", "client", "copies", "n_bytes", "refuse")
+
+    def __init__(self, client: Hashable, refuse: Callable[[], None], copies: int = 1) -> None:
+        self.client = client
+        self.refuse = refuse
+        self.copies = copies
+        self.n_bytes = 0
+        self.arriving = True
+        """Only what arrives can be given up: the rest has been let in, and is answered."""
+
+
+def copies_of(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """How often a body with these headers is in memory at once, at most."""
+    types = (value.lower() for name, value in headers if name == b"content-type")
+    return COPIES if any(kind.startswith((b"multipart/", b"application/json")) for kind in types) else 1
+
+
+class BodyBudget:
+    """The bodies of one server.
+
+    Args:
+        max_bytes: They may take, besides the reserve for small ones.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._reserve_bytes = max_bytes // RESERVE_SHARE
+        self._holdings: dict[Holding, None] = {}
+        """In the order in which they began."""
+        self.held_bytes = 0
+
+    def take(self, holding: Holding, n_bytes: int) -> bool:
+        """More of a body has arrived: whether it may be kept. If not, `holding` has been refused and holds nothing more."""
+        n_bytes *= holding.copies
+        small = holding.n_bytes + n_bytes <= SMALL_BODY_BYTES * holding.copies
+        most = self.max_bytes + (self._reserve_bytes if small else 0)
+        self._holdings[holding] = None
+        holding.n_bytes += n_bytes
+        self.held_bytes += n_bytes
+        while self.held_bytes > most:
+            victim = self._victim() or holding
+            self.release(victim)
+            victim.refuse()
+            if victim is holding:
+                return False
+        return True
+
+    def release(self, holding: Holding) -> None:
+        """Nothing of it is held any more."""
+        if holding in self._holdings:
+            del self._holdings[holding]
+            self.held_bytes -= holding.n_bytes
+
+    def _victim(self) -> Holding | None:
+        """The largest body that is arriving, of the client with the most bytes; of equal ones the oldest."""
+        by_client: dict[Hashable, int] = {}
+        for holding in self._holdings:
+            by_client[holding.client] = by_client.get(holding.client, 0) + holding.n_bytes
+        arriving = (holding for holding in self._holdings if holding.arriving)
+        return max(arriving, key=lambda holding: (by_client[holding.client], holding.n_bytes), default=None)
+
+
+def bodies_bytes(settings: Settings) -> int:
+    """The room for bodies: the setting, or a third of the memory, but at least what the largest body takes."""
+    return settings.max_bodies_bytes or max(COPIES * settings.max_body_bytes, int(_memory_bytes() / MEMORY_SHARE))
+
+
+def _memory_bytes() -> float:
+    """What this process may use: the container's memory, or the machine's."""
+    try:
+        machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no such thing
+        machine_bytes = USUAL_MEMORY_BYTES
+    return min(memory_limit_bytes(), machine_bytes)

@@ -1,0 +1,108 @@
+"""API keys, for servers without a gateway that knows its clients: a file of keys that may change while the server runs."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from service.errors import UNAUTHORIZED, Problem, StartupError
+from service.http.gates.key_file import digests_of, read_key_file
+from service.process.request import outside_requests
+
+LOOK_EVERY_S: Final = 1.0
+"""How often, at most, the file is read. It is small; whether it has changed, nothing but its content tells for certain: times
+of change come in ticks, and a file in its place may have the same."""
+
+logger = logging.getLogger(__name__)
+
+
+class ApiKeys:
+    """The keys of a file, read again and again. Only SHA-256 digests are kept, of the keys and of the file.
+
+    A file that holds no key any more lets nobody pass. One that is missing, cannot be read or has a line that is no key changes
+    nothing: the keys before stay. Either is logged, once for each change.
+
+    Args:
+        path: One key a line, or `sha256:` and the digest of one in hexadecimal; empty lines and `#` comments are ignored.
+        clock: Monotonic, seconds.
+
+    Raises:
+        StartupError: the file cannot be read, or holds no key, or something that is none.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._clock = clock
+        self._looked_s = clock()
+        self._complaint: str | None = None
+        """What the last look found to be wrong with the file."""
+        content = read_key_file(path)
+        self._seen = _sha256(content)
+        """Of the content that the keys are of."""
+        self._digests = digests_of(path, content)
+        if not self._digests:
+            raise StartupError(f"PARSEQ_API_KEYS_FILE={path} holds no key: write one in each line")
+
+    def check(self, headers: Mapping[bytes, bytes]) -> bytes:
+        """Let a request pass.
+
+        Args:
+            headers: Of the request, names in lower case.
+
+        Returns:
+            The SHA-256 digest of its key, which tells its client from others.
+
+        Raises:
+            Problem: it has no key, or one that is not in the file.
+        """
+        now_s = self._clock()
+        if now_s - self._looked_s >= LOOK_EVERY_S:
+            self._looked_s = now_s
+            outside_requests(self._look)
+        key = _key_of(headers)
+        if key is None:
+            raise _unauthorized("This server wants an API key: send `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
+        digest = _sha256(key)
+        # All of them, and each in the same time: how long it takes says nothing about the keys.
+        if not sum([hmac.compare_digest(digest, known) for known in self._digests]):
+            raise _unauthorized("The API key is not one of this server's.")
+        return digest
+
+    def _look(self) -> None:
+        try:
+            content = read_key_file(self._path)
+            seen = _sha256(content)
+            digests = self._digests if seen == self._seen else digests_of(self._path, content)
+        except StartupError as error:
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                logger.error("the API keys stay as they were: %s", error)
+            return
+        if seen == self._seen and self._complaint is None:
+            return
+        self._seen, self._digests, self._complaint = seen, digests, None
+        if digests:
+            logger.info("read %d API keys", len(digests))
+        else:
+            logger.warning("nobody may pass: PARSEQ_API_KEYS_FILE=%s holds no API key any more", self._path)
+
+
+def _sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def _key_of(headers: Mapping[bytes, bytes]) -> bytes | None:
+    key = headers.get(b"x-api-key")
+    if key is not None:
+        return key.strip()
+    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else None
+
+
+def _unauthorized(detail: str) -> Problem:
+    return Problem(UNAUTHORIZED, detail, headers={"WWW-Authenticate": "Bearer"})

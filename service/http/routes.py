@@ -1,0 +1,104 @@
+"""The HTTP endpoints around recognition: model list, probes, metrics, a page to try it. Errors are raised as `Problem`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from service import errors
+from service.core.runtime import Runtime
+from service.errors import Problem
+from service.http import openapi
+from service.http.answers import encode_json
+from service.http.schemas import Health, Limits, ModelList
+
+PAGE = Path(__file__).parent.parent / "bundled" / "index.html"
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
+"""The page is one file: it needs nothing from elsewhere and may load nothing."""
+
+
+def build_router(runtime: Runtime) -> APIRouter:
+    """The endpoints of one app."""
+    router = APIRouter(default_response_class=Response)
+    _add_model_list(router, runtime)
+    _add_probes(router, runtime)
+    _add_page(router)
+    return router
+
+
+def _add_model_list(router: APIRouter, runtime: Runtime) -> None:
+    @router.get(
+        "/v1/models",
+        summary="The model that is served, and its limits",
+        operation_id="list_models",
+        responses={200: openapi.answer("The models.", ModelList), **openapi.problems([errors.UNAUTHORIZED])},
+        openapi_extra={"security": openapi.SECURITY},
+    )
+    async def list_models() -> Response:
+        return _json({"models": [_described(runtime)]})
+
+
+def _described(runtime: Runtime) -> dict[str, Any]:
+    metadata, settings = runtime.artifact.metadata, runtime.settings
+    return {
+        "name": metadata.model_name,
+        "charset": metadata.charset,
+        "image_height": metadata.image_height,
+        "image_width": metadata.image_width,
+        "max_label_length": metadata.max_label_length,
+        "decode_mode": metadata.decode_mode,
+        "refine_iters": metadata.refine_iters,
+        "precision": metadata.precision,
+        "weights_sha256": metadata.weights_sha256,
+        "provider": runtime.artifact.provider,
+        "limits": {name: getattr(settings, name) for name in Limits.model_fields},
+    }
+
+
+def _add_probes(router: APIRouter, runtime: Runtime) -> None:
+    @router.get(
+        "/livez",
+        summary="Whether the process can do its work",
+        operation_id="livez",
+        responses={200: openapi.answer("Alive.", Health), **openapi.problems([errors.NOT_ALIVE])},
+    )
+    async def livez() -> Response:
+        if not runtime.alive:
+            raise Problem(errors.NOT_ALIVE, "Inference hangs, fails or answers wrongly.")
+        return _json({"status": "alive"})
+
+    @router.get(
+        "/readyz",
+        summary="Whether requests are accepted",
+        operation_id="readyz",
+        responses={200: openapi.answer("Ready.", Health), **openapi.problems([errors.NOT_READY])},
+    )
+    async def readyz() -> Response:
+        if not runtime.ready:
+            raise Problem(errors.NOT_READY, "The server is warming up, draining or about to be restarted.")
+        return _json({"status": "ready"})
+
+    @router.get(
+        "/metrics",
+        summary="Metrics in the Prometheus text format",
+        operation_id="metrics",
+        responses={200: {"description": "Metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    async def metrics() -> Response:
+        return Response(runtime.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_page(router: APIRouter) -> None:
+    page = PAGE.read_bytes()
+
+    @router.get("/", include_in_schema=False)
+    async def try_it() -> Response:
+        return Response(page, media_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY})
+
+
+def _json(value: Any) -> Response:
+    return Response(encode_json(value), media_type="application/json")

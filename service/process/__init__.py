@@ -1,0 +1,1 @@
+"""The process: its cores, memory, files, signals and log lines."""

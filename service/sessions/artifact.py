@@ -1,0 +1,134 @@
+"""Loading an artifact: the graph must offer what its metadata says, or the server does not start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from artifact.metadata import (
+    CONFIDENCES_NAME,
+    INPUT_NAME,
+    LOGITS_NAME,
+    TOKEN_IDS_NAME,
+    ArtifactError,
+    ArtifactMetadata,
+)
+from artifact.session import open_cpu_session
+from service.config import Settings
+from service.engine.types import Session
+from service.errors import StartupError
+from service.process.cpu import cpu_budget
+from service.sessions.opening import open_engine_sessions
+from service.sessions.self_check import KnownAnswer, stored_answer
+from service.sessions.topology import Topology
+
+Shape = tuple[int | None, ...]
+"""`None` for the batch axis, which must be dynamic."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedArtifact:
+    """A model ready to run."""
+
+    metadata: ArtifactMetadata
+    session: Session
+    provider: str
+    """In use: `cpu`, `cuda`, `tensorrt` or `openvino`."""
+    topology: Topology
+    """What the session was opened for."""
+    alone: Session | None = None
+    """For a crop that is the only one in the engine; `None`: no other than the rest."""
+    known_answer: KnownAnswer | None = None
+    """As the exporter wrote it; `None`: the artifact carries none."""
+
+
+def load_artifact(settings: Settings, like: Topology | None = None) -> LoadedArtifact:
+    """Open the artifact of the settings, check it, and settle how it is run.
+
+    Args:
+        settings: Of the service.
+        like: How to run it when that is not known: nothing is measured beside a model that serves. Default: measure.
+
+    Raises:
+        StartupError: there is no such file, it is not an artifact this version can run, or the provider is not there.
+    """
+    path = settings.artifact
+    metadata, known_answer = read_artifact(path)
+    opened = open_engine_sessions(settings, metadata, cpu_budget(), like)
+    return LoadedArtifact(metadata, opened.session, opened.provider, opened.topology, opened.alone, known_answer)
+
+
+def read_artifact(path: Path) -> tuple[ArtifactMetadata, KnownAnswer | None]:
+    """What an artifact says about itself, compared with its graph, and the known answer it carries.
+
+    Raises:
+        StartupError: there is no such file, or it is not an artifact this version can run.
+    """
+    _check_file(path)
+    try:
+        session = open_cpu_session(path, threads=1, optimised=False)
+        properties = session.get_modelmeta().custom_metadata_map
+        metadata = ArtifactMetadata.from_map(properties)
+        check_interface(metadata, session.get_inputs(), session.get_outputs())
+        return metadata, stored_answer(metadata, properties)
+    except ArtifactError as error:
+        message = str(error)
+        raise StartupError(message if str(path) in message else f"{path}: {message}") from error
+
+
+def _check_file(path: Path) -> None:
+    """A look at the file first: what ONNX Runtime says of one that it may not read is no help."""
+    cure = "set PARSEQ_ARTIFACT or --artifact to an .onnx file"
+    try:
+        if path.is_dir():
+            raise StartupError(f"{path} is a folder: {cure}")
+        if not path.is_file():
+            raise StartupError(f"there is no artifact at {path}: {cure}")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise StartupError(f"{path} cannot be read ({error.strerror}): {cure} that this user may read") from error
+
+
+def check_interface(metadata: ArtifactMetadata, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """Compare the graph's inputs and outputs (each with `name`, `type`, `shape`) with the metadata.
+
+    Raises:
+        ArtifactError: a name, type or size differs, or the batch axis is fixed.
+    """
+    steps = metadata.max_label_length + 1
+    wanted_outputs: dict[str, tuple[str, Shape]] = {
+        TOKEN_IDS_NAME: ("tensor(int64)", (None, steps)),
+        CONFIDENCES_NAME: ("tensor(float)", (None, steps)),
+    }
+    if metadata.has_logits:
+        wanted_outputs[LOGITS_NAME] = ("tensor(float)", (None, steps, len(metadata.charset) + 1))
+    _compare(
+        "inputs",
+        {INPUT_NAME: ("tensor(uint8)", (None, metadata.image_height, metadata.image_width, 3))},
+        {value.name: value for value in inputs},
+    )
+    _compare("outputs", wanted_outputs, {value.name: value for value in outputs})
+
+
+def _compare(what: str, wanted: dict[str, tuple[str, Shape]], found: dict[str, Any]) -> None:
+    if wanted.keys() != found.keys():
+        raise ArtifactError(f"the graph's {what} are {sorted(found)}, its metadata promises {sorted(wanted)}")
+    for name, (type_, shape) in wanted.items():
+        value = found[name]
+        if value.type != type_:
+            raise ArtifactError(f"the graph's {name} is {value.type}, not {type_}")
+        if not _fits(value.shape, shape):
+            raise ArtifactError(f"the graph's {name} has shape {value.shape}, not {['batch', *shape[1:]]}")
+
+
+def _fits(found: Sequence[Any], wanted: Shape) -> bool:
+    """Sizes the graph leaves open (a name or `None`) are settled by the warm-up run."""
+    if len(found) != len(wanted):
+        return False
+    return all(
+        not isinstance(size, int) if want is None else not isinstance(size, int) or size == want
+        for size, want in zip(found, wanted, strict=True)
+    )

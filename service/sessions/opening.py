@@ -1,0 +1,196 @@
+"""From settings to sessions: the provider that can be used, the topology that suits it, and what runs in it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import onnxruntime
+
+from artifact.metadata import ArtifactMetadata
+from service.config import Settings
+from service.engine.types import Session
+from service.errors import StartupError
+from service.process.cpu import cpu_model
+from service.sessions.devices import DeviceSession, SpreadSession, count_cuda_devices, device_numbers
+from service.sessions.providers import GPU_PROVIDERS, SessionPlan, preferred_provider
+from service.sessions.session import OrtSession, open_session
+from service.sessions.topology import (
+    Candidate,
+    Sweep,
+    Topology,
+    candidates,
+    largest_batch_size,
+    plan_topology,
+    sizes_up_to,
+    wide_candidate,
+)
+from service.sessions.tuning import choose, pays_alone, sweep
+from service.sessions.tuning_cache import TuningKey, cache_folders, load_tuning, save_tuning, tuning_files
+
+logger = logging.getLogger(__name__)
+
+
+class EngineSessions(NamedTuple):
+    """What the engine runs."""
+
+    session: Session
+    alone: Session | None
+    """For a crop that is the only one in the engine; `None`: no other than the rest."""
+    provider: str
+    """In use."""
+    topology: Topology
+    """What the sessions are for."""
+
+
+class SessionOpener:
+    """Opens what the lanes of a candidate run. A GPU has one session for all lanes of all candidates.
+
+    Args:
+        plan: Of the sessions; lanes, threads and device are filled in.
+        devices: Numbers of the GPUs to use; of no meaning on a CPU.
+    """
+
+    def __init__(self, plan: SessionPlan, devices: tuple[int, ...]) -> None:
+        self.plan = plan
+        self.devices = devices
+        self._on_device: dict[int, Any] = {}
+
+    def open(self, candidate: Candidate) -> Session:
+        """A session to be run from `candidate.lanes` threads at once.
+
+        Raises:
+            StartupError: the provider cannot be used, or cannot load the file.
+        """
+        if self.plan.provider not in GPU_PROVIDERS:
+            plan = replace(self.plan, lanes=candidate.lanes, intra_op_threads=candidate.intra_op_threads)
+            return OrtSession(open_session(plan))
+        # Neighbouring lanes are on different devices: the first batches go to as many devices as there are.
+        return SpreadSession([self._lane(self.devices[lane % len(self.devices)]) for lane in range(candidate.lanes)])
+
+    def _lane(self, device: int) -> DeviceSession:
+        if device not in self._on_device:
+            self._on_device[device] = open_session(replace(self.plan, device=device))
+        metadata = self.plan.metadata
+        shape = (metadata.image_height, metadata.image_width, 3)
+        return DeviceSession(self._on_device[device], "cuda", device, shape, sizes_up_to(self.plan.max_batch_size))
+
+
+def open_engine_sessions(
+    settings: Settings, metadata: ArtifactMetadata, budget: int, like: Topology | None = None
+) -> EngineSessions:
+    """Open the artifact of the settings for the engine.
+
+    Args:
+        settings: Of the service.
+        metadata: Of the artifact.
+        budget: Cores this process may use.
+        like: The topology when none is known for this artifact; default: one is measured.
+
+    Raises:
+        StartupError: the provider cannot be used, or the artifact does not run on it.
+    """
+    provider = preferred_provider(settings.provider, onnxruntime.get_available_providers())
+    try:
+        return _open_tuned(settings, _opener(settings, metadata, provider), budget, like)
+    except StartupError as error:
+        if settings.provider != "auto" or provider == "cpu":
+            raise
+        logger.warning("no GPU can be used, so the CPU is: %s", error)
+        return _open_tuned(settings, _opener(settings, metadata, "cpu"), budget, like)
+
+
+def _opener(settings: Settings, metadata: ArtifactMetadata, provider: str) -> SessionOpener:
+    plan = SessionPlan(
+        settings.artifact,
+        metadata,
+        provider,
+        max_batch_size=largest_batch_size(settings, provider),
+        cache_folder=_engine_folder(settings.artifact) if provider == "tensorrt" else None,
+    )
+    devices = device_numbers(settings.devices, count_cuda_devices) if provider in GPU_PROVIDERS else (0,)
+    return SessionOpener(plan, devices)
+
+
+def _open_tuned(settings: Settings, opener: SessionOpener, budget: int, like: Topology | None) -> EngineSessions:
+    """Settle the topology (as set, as found before, or by a sweep) and open its sessions."""
+    provider, n_devices = opener.plan.provider, len(opener.devices)
+    options = candidates(settings, provider, budget, n_devices)
+    if not settings.tune or (len(options) == 1 and settings.max_batch_size):
+        topology = plan_topology(settings, provider, budget, n_devices=n_devices)
+        return EngineSessions(opener.open(options[0]), None, provider, topology)
+    key, files = _key(settings, opener, budget), tuning_files(settings.artifact)
+    wide, sizes = wide_candidate(options, provider), sizes_up_to(opener.plan.max_batch_size)
+    found = load_tuning(files, key, options, wide, sizes)
+    if found is not None:
+        topology = plan_topology(settings, provider, budget, found=found, origin="cached")
+        alone = opener.open(Candidate(1, topology.alone_threads)) if topology.alone_threads else None
+        return EngineSessions(opener.open(found.candidate), alone, provider, topology)
+    if like is not None:
+        alone = opener.open(Candidate(1, like.alone_threads)) if like.alone_threads else None
+        kept = replace(like, durations_s={}, origin="kept")
+        return EngineSessions(opener.open(Candidate(like.lanes, like.intra_op_threads)), alone, provider, kept)
+    found, session, alone = _measure(opener, options)
+    save_tuning(files, key, found)
+    return EngineSessions(session, alone, provider, plan_topology(settings, provider, budget, found=found, origin="measured"))
+
+
+def _measure(opener: SessionOpener, options: Sequence[Candidate]) -> tuple[Sweep, Session, Session | None]:
+    """Sweep all candidates; what the best one did, its session, and one for a crop that is alone, if that pays.
+
+    Raises:
+        StartupError: the artifact does not run.
+    """
+    metadata = opener.plan.metadata
+    shape, sizes = (metadata.image_height, metadata.image_width), sizes_up_to(opener.plan.max_batch_size)
+    started_s = time.monotonic()
+    sessions = {candidate: opener.open(candidate) for candidate in options}
+    wide, alone = wide_candidate(options, opener.plan.provider), None
+    try:
+        sweeps = sweep(list(sessions.items()), shape, sizes)
+        best = choose(sweeps)
+        session = sessions[best.candidate]
+        if wide is not None and best.candidate != wide and pays_alone(sessions[wide], session, shape):
+            best, alone = replace(best, candidate=replace(best.candidate, alone_threads=wide.intra_op_threads)), sessions[wide]
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
+        raise StartupError(f"{opener.plan.path}: the artifact failed its warm-up: {reason}") from error
+    for found in sweeps:
+        logger.info("measured %s", found.describe())
+    logger.info("tuned in %.1f s", time.monotonic() - started_s)
+    return best, session, alone
+
+
+def _key(settings: Settings, opener: SessionOpener, budget: int) -> TuningKey:
+    file = settings.artifact.stat()
+    return TuningKey(
+        artifact_bytes=file.st_size,
+        artifact_mtime_ns=file.st_mtime_ns,
+        onnxruntime=onnxruntime.__version__,
+        provider=opener.plan.provider,
+        devices=opener.devices,
+        cpu_model=cpu_model(),
+        cpu_budget=budget,
+        lanes=settings.lanes,
+        intra_op_threads=settings.intra_op_threads,
+        max_batch_size=settings.max_batch_size,
+    )
+
+
+def _engine_folder(artifact: Path) -> Path | None:
+    """A folder for TensorRT's engines that can be written, which takes minutes off every start but the first."""
+    for parent in cache_folders(artifact):
+        folder = parent / f"{artifact.name}.tensorrt"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    logger.warning("no folder for TensorRT's engines can be written: they are built anew at every start")
+    return None

@@ -1,0 +1,177 @@
+"""How the cores or devices are shared out: lanes, threads of a run, and the largest batch. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from service.config import Settings
+from service.engine.cost import CostModel
+from service.sessions.providers import GPU_PROVIDERS
+
+CPU_MAX_BATCH_SIZE: Final = 32
+GPU_MAX_BATCH_SIZE: Final = 64
+"""The largest batch that is tried, unless a setting says otherwise."""
+DEFAULT_CPU_BATCH_SIZE: Final = 8
+"""Where nothing is measured."""
+MAX_LANES_PER_DEVICE: Final = 2
+"""A GPU runs one batch of a session at a time; a second one in flight is copied and decoded meanwhile."""
+Origin = Literal["set", "measured", "cached", "kept"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Lanes and threads that could be used together."""
+
+    lanes: int
+    intra_op_threads: int
+    alone_threads: int = 0
+    """Of a second session, for a run that has the engine to itself; 0: there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What one candidate was measured to do."""
+
+    candidate: Candidate
+    durations_s: dict[int, float]
+    """Seconds of a run by batch size, with all lanes at work; at least one size."""
+
+    def crops_per_s(self, size: int) -> float:
+        """Of all lanes together."""
+        return self.candidate.lanes * size / self.durations_s[size]
+
+    @property
+    def best_crops_per_s(self) -> float:
+        """At the best of its sizes."""
+        return max(self.crops_per_s(size) for size in self.durations_s)
+
+    @property
+    def knee(self) -> int:
+        """The largest batch worth running by the engine's cost model, rounded up to a measured size."""
+        sizes = sorted(self.durations_s)
+        cost = CostModel(sizes[-1])
+        cost.seed(self.durations_s)
+        return bucket_of(cost.cap, sizes)
+
+    def describe(self) -> str:
+        """The rates, in one line."""
+        rates = ", ".join(f"{self.crops_per_s(size):.0f} at {size}" for size in sorted(self.durations_s))
+        return f"{self.candidate.lanes} lanes x {self.candidate.intra_op_threads} threads: crops/s {rates}; knee {self.knee}"
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """How the engine runs."""
+
+    lanes: int
+    """Runs in flight at once."""
+    intra_op_threads: int
+    """Of each run."""
+    max_batch_size: int
+    """Crops in a run, at most."""
+    decode_threads: int
+    alone_threads: int = 0
+    """Of a run of a crop that is the only one in the engine, in a session of its own; 0: it runs as any other."""
+    buckets: tuple[int, ...] = ()
+    """Sizes that batches are padded to, ascending; none on a CPU."""
+    durations_s: Mapping[int, float] = field(default_factory=dict)
+    """Seconds of a run by batch size, measured with all lanes at work; empty when that was not measured."""
+    origin: Origin = "set"
+
+    @property
+    def warm_up_sizes(self) -> tuple[int, ...]:
+        """Batch sizes that are run before the first request: all buckets, or 1, 2, 4, ... up to the largest."""
+        return self.buckets or sizes_up_to(self.max_batch_size)
+
+    def padded(self, durations_s: Mapping[int, float]) -> Mapping[int, float]:
+        """Seconds of a run by batch size, when those of the buckets are `durations_s`."""
+        if not self.buckets:
+            return durations_s
+        return {n_crops: durations_s[bucket_of(n_crops, self.buckets)] for n_crops in range(1, self.max_batch_size + 1)}
+
+
+def sizes_up_to(largest: int) -> tuple[int, ...]:
+    """1, 2, 4, ... and `largest`."""
+    sizes = [1]
+    while sizes[-1] < largest:
+        sizes.append(min(2 * sizes[-1], largest))
+    return tuple(sizes)
+
+
+def bucket_of(n_crops: int, buckets: Sequence[int]) -> int:
+    """The size a batch of `n_crops` is padded to: the smallest of the ascending `buckets` that holds it."""
+    return buckets[bisect_left(buckets, n_crops)]
+
+
+def largest_batch_size(settings: Settings, provider: str) -> int:
+    """The largest batch that is tried."""
+    return settings.max_batch_size or (GPU_MAX_BATCH_SIZE if provider in GPU_PROVIDERS else CPU_MAX_BATCH_SIZE)
+
+
+def candidates(settings: Settings, provider: str, budget: int, n_devices: int) -> list[Candidate]:
+    """What may be worth measuring, the most likely first; a single one when the settings leave no choice.
+
+    Args:
+        settings: Lanes and threads other than 0 are kept.
+        provider: In use.
+        budget: Cores this process may use.
+        n_devices: GPUs in use.
+    """
+    if provider in GPU_PROVIDERS:
+        lanes = [settings.lanes] if settings.lanes else [n_devices * n for n in range(1, MAX_LANES_PER_DEVICE + 1)]
+        return [Candidate(n_lanes, settings.intra_op_threads or 1) for n_lanes in lanes]
+    if settings.lanes:
+        return [Candidate(settings.lanes, settings.intra_op_threads or max(1, budget // settings.lanes))]
+    if settings.intra_op_threads:
+        return [Candidate(max(1, budget // settings.intra_op_threads), settings.intra_op_threads)]
+    threads = dict.fromkeys((1, 2 if budget >= 4 else 1, budget))
+    return [Candidate(budget // n_threads, n_threads) for n_threads in threads]
+
+
+def wide_candidate(options: Sequence[Candidate], provider: str) -> Candidate | None:
+    """Of several candidates, the one that gives all cores to one run; `None` on a GPU, or without a choice."""
+    if provider in GPU_PROVIDERS or len(options) == 1:
+        return None
+    return next(option for option in options if option.lanes == 1)
+
+
+def plan_topology(
+    settings: Settings,
+    provider: str,
+    budget: int,
+    *,
+    n_devices: int = 1,
+    found: Sweep | None = None,
+    origin: Origin = "set",
+) -> Topology:
+    """The topology of what was measured, or of what the settings say and is usual where they leave it open.
+
+    On a CPU one single-threaded lane for each core gives more crops per second, and each of them sooner, than one run with
+    many threads; a GPU wants one or two runs at a time. Decoding a word takes a few per cent of the time of reading it, so
+    decode threads come on top of the lanes: a core set aside for them would idle.
+
+    Args:
+        settings: Counts of 0 are settled here.
+        provider: In use.
+        budget: Cores this process may use.
+        n_devices: GPUs in use.
+        found: What was measured of the best candidate; default: the most likely one, not measured.
+        origin: How it was found.
+    """
+    best = found.candidate if found else candidates(settings, provider, budget, n_devices)[0]
+    on_gpu = provider in GPU_PROVIDERS
+    usual = found.knee if found else GPU_MAX_BATCH_SIZE if on_gpu else DEFAULT_CPU_BATCH_SIZE
+    cap = settings.max_batch_size or usual
+    return Topology(
+        lanes=best.lanes,
+        intra_op_threads=best.intra_op_threads,
+        max_batch_size=cap,
+        decode_threads=settings.decode_threads or max(1, budget // 2),
+        alone_threads=best.alone_threads,
+        buckets=sizes_up_to(cap) if on_gpu else (),
+        durations_s=found.durations_s if found else {},
+        origin=origin,
+    )
