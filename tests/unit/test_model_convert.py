@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from model.charsets import PRINTABLE
-from model.data.archives import iterate_lmdb
 from model.data import convert
+from model.data.archives import iterate_lmdb
 from model.data.crops import read_lmdb
 from model.data.label_files import count_labels, find_label_files, read_labels
 from model.errors import DataError

@@ -12,8 +12,8 @@ import importlib, importlib.abc, pkgutil, sys
 class Block(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         top = name.split(".")[0]
-        outside_contract = top == "export" and name not in ("export", "artifact.metadata")
-        if top in {"torch", "model", "onnx", "safetensors", "lightning"} or outside_contract:
+        outside = top in {"export", "reading"}
+        if top in {"torch", "model", "onnx", "safetensors", "lightning"} or outside:
             raise ImportError(f"the service must not import {name}")
 
 sys.meta_path.insert(0, Block())
