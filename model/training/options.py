@@ -12,7 +12,7 @@ import jsonargparse
 import lightning
 import yaml
 
-from model.options import add_label_options
+from model.data.labels import add_label_options
 from model.recognisers.parseq.config import NAMED, ConfigError
 
 # Two ways of saying one thing: in one place only one of them, and the last place wins.

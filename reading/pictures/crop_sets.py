@@ -17,7 +17,6 @@ from model.data.label_files import NAMES, count_labels, named_otherwise, read_la
 from model.data.pictures import decode_image, read_file
 from model.data.walk import files_below
 from model.errors import DataError
-from model.synth.dataset import ShardError
 
 SHARDS = "shard-*.npz"
 
@@ -45,7 +44,7 @@ def crop_sets(source: Path) -> list[CropSet]:
     of these in it. Their names are their paths below `source`.
 
     Raises:
-        DataError: there is none, or an archive is damaged.
+        DataError: There is none, or an archive or a shard is damaged.
     """
     if source.is_file():
         return [_labelled(source, source.parent.resolve().name)]
@@ -97,14 +96,14 @@ def _array(path: Path, key: str) -> NDArray[np.uint8]:
         with np.load(path) as shard:
             return np.asarray(shard[key])
     except Exception as error:  # as many kinds as there are ways to be no archive of arrays
-        raise ShardError(f"{path} is not a shard of crops: delete it and render again") from error
+        raise DataError(f"{path} is not a shard of crops: delete it and render again") from error
 
 
 def picture_of(stored: Stored) -> tuple[Image.Image, bytes | None]:
     """The picture as it is stored, and the bytes of its file where it has one.
 
     Raises:
-        BrokenImageError: it cannot be read.
+        BrokenImageError: It cannot be read.
     """
     if isinstance(stored, np.ndarray):
         return Image.fromarray(stored), None

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import DataError
-from reading.scores.scores import Score, table
+from reading.scores.metrics import Score, table
 
 TITLES = {"datasets": "Dataset", "kinds": "Kind", "lengths": "Length"}
 PLACE = "<!-- scores: FILE CHARSET datasets|kinds|lengths --> <!-- end of scores -->"

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from export.to_onnx import ExportOptions, build_artifact
-from model.cost import costs, parameters
 from reading import benchmark
-from reading.latency import Run, measure
+from reading.latency.cost import costs, parameters
+from reading.latency.measure import Run, measure
 from tests.export_models import SIZES, small_model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from reading.latency import Latency
+from reading.latency.measure import Latency
 
 
 def draw_latencies(found: Sequence[Latency], path: Path) -> None:

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from artifact.text import Reading
-from reading.readers.interface import Picture
-from reading.readers.options import ServiceError
+from reading.readers.interface import Picture, ReaderError
 from reading.readers.service import CROPS_PER_REQUEST, ServiceReader
 
 IMAGE = Image.new("RGB", (2, 2))
@@ -76,7 +75,7 @@ def test_a_busy_service_is_asked_again_when_it_says() -> None:
 
 def test_nobody_waits_for_ever() -> None:
     reader, _, waits = reader_of(lambda _: httpx.Response(429, headers={"Retry-After": "1000"}, json={"detail": "Full."}))
-    with pytest.raises(ServiceError, match="answered 429: Full"):
+    with pytest.raises(ReaderError, match="answered 429: Full"):
         reader.read(pictures(1))
     assert waits == []
 
@@ -94,7 +93,7 @@ def test_nobody_waits_for_ever() -> None:
 )
 def test_what_fails_is_not_scored(answer: httpx.Response, told: str) -> None:
     reader, _, _ = reader_of(lambda _: answer)
-    with pytest.raises(ServiceError, match=told):
+    with pytest.raises(ReaderError, match=told):
         reader.read(pictures(1))
 
 
@@ -106,5 +105,5 @@ def test_a_crop_that_is_refused_reads_as_nothing() -> None:
 
 
 def test_what_is_no_service_of_ours_is_told() -> None:
-    with pytest.raises(ServiceError, match="not a parseq-service"):
+    with pytest.raises(ReaderError, match="not a parseq-service"):
         ServiceReader("http://fake", transport=httpx.MockTransport(lambda _: httpx.Response(200, text="hello")))

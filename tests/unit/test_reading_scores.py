@@ -9,7 +9,7 @@ from artifact.text import Reading
 from model.charsets import CHARSETS
 from reading.scores.calibration import BINS, Reliability
 from reading.scores.error_sheet import WorstMistakes
-from reading.scores.scores import Score, combine, kind_of, length_group, score, table
+from reading.scores.metrics import Score, combine, kind_of, length_group, score, table
 
 
 def test_scores_by_hand() -> None:

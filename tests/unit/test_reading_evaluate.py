@@ -18,12 +18,11 @@ from artifact.text import Reading
 from model.charsets import CHARSETS
 from model.data.labels import clean_label
 from model.errors import DataError
-from model.synth.dataset import ShardError
 from reading import evaluate
 from reading.pictures.crop_sets import CropSet, Stored, crop_sets
 from reading.readers.interface import Picture
 from reading.scores.error_sheet import WorstMistakes
-from reading.scores.evaluation import Rules, Scoring, run
+from reading.scores.evaluation import Rules, Scoring, score_sets
 from tests.unit.test_model_data import png, put, write_lmdb
 
 
@@ -211,7 +210,7 @@ def test_every_kind_of_data_is_found_below_a_folder(tmp_path: Path) -> None:
     }
     assert [crops.name for crops in crop_sets(tmp_path / "plain" / "gt.txt")] == ["plain"]
     (tmp_path / "rendered" / "shard-00001.npz").write_bytes(b"no archive")
-    with pytest.raises(ShardError, match="shard-00001"):
+    with pytest.raises(DataError, match="shard-00001"):
         crop_sets(tmp_path)
     with pytest.raises(DataError, match="no LMDB archive"):
         crop_sets(tmp_path / "nowhere")
@@ -253,7 +252,7 @@ def test_no_more_than_a_batch_is_held() -> None:
 
     reader = Watching([("a", 1.0)])
     scoring = Scoring("36", CHARSETS["36"], 10, Rules(), WorstMistakes(0))
-    run(reader, [CropSet("endless", 50, iterate)], [scoring], Rules(), batch_size=8)
+    score_sets(reader, [CropSet("endless", 50, iterate)], [scoring], Rules(), batch_size=8)
     assert [len(pictures) for pictures in reader.shown] == [8] * 6 + [2]
 
 
