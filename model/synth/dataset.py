@@ -16,9 +16,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
-from artifact.fit import fit
 from model.synth.blanks import draw_blank, slice_of
 from model.synth.corpus import MAX_LENGTH, WIDE_KINDS, Corpus, TextKind, read_dictionary
 from model.synth.fonts import DEFAULT_CACHE, FONT_FOLDERS, Face, FontsNotFoundError, Split, load_faces, split_faces
@@ -172,7 +172,8 @@ def load_shards(folder: Path) -> Shards:
 
 def resized(crop: Crop, image_size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     """The crop as the model sees it: pixels uint8 (height, width, 3), centres float16 (25, 2) as fractions."""
-    pixels = fit(crop.image, *image_size)
+    height, width = image_size
+    pixels = np.asarray(crop.image.resize((width, height), Image.Resampling.BICUBIC), np.uint8)
     centers = np.full((MAX_LENGTH, 2), np.nan, np.float16)
     centers[: len(crop.text)] = crop.glyph_centers / np.array(crop.image.size, np.float32)
     return pixels, centers
