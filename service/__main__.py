@@ -20,9 +20,8 @@ from typing import Final
 
 import uvicorn
 
-from service.config import Settings, env_name, load_settings
+from service.config import Settings, doubts, env_name, load_settings
 from service.core.runtime import Runtime
-from service.environment import doubts
 from service.errors import StartupError
 from service.http.app import App
 from service.http.connection.protocol import protocol_for

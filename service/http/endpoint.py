@@ -17,9 +17,11 @@ from starlette.types import Receive, Scope, Send
 from service import errors
 from service.core.recognizer import CropResult
 from service.core.runtime import Runtime
+from service.engine.types import EngineDownError, QueueFullError
 from service.errors import ClientLeftError, Problem
 from service.http import answers
 from service.http.bodies.parse import BodyLimits, Crops, read_crops
+from service.http.gates.doorman import busy_detail
 from service.http.gates.request_ids import CLIENT_KEY
 from service.http.query import Wishes, read_query
 from service.http.timeouts import wanted_timeout_ms
@@ -57,6 +59,8 @@ class RecognizeEndpoint:
         """The answer: a reading, or the problem that came instead of it."""
         try:
             return await self._recognize(scope, receive)
+        except EngineDownError:
+            problem = Problem(errors.NOT_READY, "The server is starting, draining or about to be restarted.")
         except Problem as error:
             problem = error.bare()
         except ClientLeftError:
@@ -79,9 +83,13 @@ class RecognizeEndpoint:
         started_s = time.monotonic()
         configured_ms = settings.request_timeout_ms if len(crops.sources) == 1 else settings.batch_timeout_ms
         model = self._runtime.model  # the one that reads the crops, whatever is loaded meanwhile
-        results = await model.recognizer.recognize(
-            crops.sources, min(wanted_ms, configured_ms) / 1000, lambda: _client_left(receive), scope.get(CLIENT_KEY)
-        )
+        try:
+            results = await model.recognizer.recognize(
+                crops.sources, min(wanted_ms, configured_ms) / 1000, lambda: _client_left(receive), scope.get(CLIENT_KEY)
+            )
+        except QueueFullError as error:
+            detail, retry_after_s = busy_detail(error, len(crops.sources))
+            raise Problem(errors.QUEUE_FULL, detail, headers={"Retry-After": str(retry_after_s)}) from error
         total_s = time.monotonic() - started_s
         self._metrics.recognition_duration.observe(total_s)
         name = model.artifact.metadata.model_name

@@ -17,10 +17,10 @@ import httpx
 import pytest
 
 from service import errors
+from service.core.recognizer import Source
 from service.errors import KINDS, ClientLeftError, Kind, Problem
 from service.http.bodies import parse as bodies
 from service.http.bodies.media_types import BINARY_TYPES
-from service.http.bodies.parse import Source
 from service.http.docs_page import render
 from service.http.schemas import ModelList, ProblemDocument, Recognition, RecognitionList
 from service.http.timeouts import TIMEOUT_HEADER

@@ -11,11 +11,10 @@ import pytest
 from PIL import Image
 
 from service.core.metrics import Metrics
-from service.core.recognizer import LIGHT_BYTES, LIGHT_PIXELS, CropResult, Recognizer
+from service.core.recognizer import LIGHT_BYTES, LIGHT_PIXELS, CropResult, Recognizer, Source
 from service.engine.engine import Engine
-from service.engine.types import Crop, Item, Outcome
-from service.errors import DEADLINE_EXPIRED, QUEUE_FULL, Problem
-from service.http.bodies.parse import Source
+from service.engine.types import Crop, Item, Outcome, QueueFullError, Refusal
+from service.errors import DEADLINE_EXPIRED, Problem
 from service.images.decode import QUICK_PIXELS, decode_image
 from service.images.limits import ImageLimits
 from service.images.pool import DecodePool
@@ -112,10 +111,9 @@ def test_crops_of_a_request_with_several_are_not_decoded_where_single_ones_are()
 
 
 def test_a_large_picture_that_others_would_keep_waiting_is_told_to_come_again() -> None:
-    engine, [result] = read(HEAVY, max_wait_s=-1.0)
-    assert engine.told == ["put off", "failed"]
-    assert isinstance(result.reading, Problem)
-    assert (result.reading.kind, result.reading.headers) == (QUEUE_FULL, {"Retry-After": "1"})
+    with pytest.raises(QueueFullError) as caught:
+        read(HEAVY, max_wait_s=-1.0)
+    assert caught.value.refusal is Refusal.PREDICTED_WAIT
 
 
 def test_crops_whose_deadline_has_passed_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:

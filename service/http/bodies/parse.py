@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from starlette.types import Receive, Scope
 
 from service.config import Settings
+from service.core.recognizer import Source
 from service.errors import (
     EMPTY_BODY,
     INVALID_REQUEST,
@@ -47,16 +48,6 @@ class BodyForm(Enum):
     """One image, and nothing else."""
     FORM = 1
     JSON = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One image as it arrived."""
-
-    id: str | None
-    """`None`: the client named none; in a list its position there."""
-    content: bytes | str
-    """The file itself, or base64 text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
+from service.config import networks_of
+
 FORWARDED_FOR: Final = b"x-forwarded-for"
 IPV6_PREFIX: Final = 64
 """Of an IPv6 address this many bits tell a client: what follows one customer chooses freely."""
@@ -27,7 +29,7 @@ class ClientAddresses:
     """
 
     def __init__(self, trusted: str = "") -> None:
-        self._trusted = tuple(ip_network(word.strip()) for word in trusted.split(",") if word.strip())
+        self._trusted = networks_of(trusted)
         self._client = lru_cache(4096)(_client_of)
         self._is_trusted = lru_cache(4096)(self._look_up)
 
