@@ -39,7 +39,7 @@ class App:
         self._keys = ApiKeys(runtime.settings.api_keys_file) if runtime.settings.api_keys_file else None
         self._addresses = ClientAddresses(runtime.settings.trusted_proxies)
         self._metrics = runtime.metrics
-        self._doorman = Doorman(lambda: runtime.engine, runtime.settings, runtime.metrics)
+        self._doorman = Doorman(lambda: runtime.models.default.engine, runtime.settings, runtime.metrics)
         self._recognize = RecognizeEndpoint(runtime)
         self.api = _build_api(runtime, self._recognize)
         self._serve = RequestIds(self._dispatch)

@@ -82,7 +82,7 @@ class RecognizeEndpoint:
         crops = await read_crops(scope, headers, receive, self._limits)
         started_s = time.monotonic()
         configured_ms = settings.request_timeout_ms if len(crops.sources) == 1 else settings.batch_timeout_ms
-        model = self._runtime.model  # the one that reads the crops, whatever is loaded meanwhile
+        model = self._runtime.models.default  # the one that reads the crops, whatever is loaded meanwhile
         try:
             results = await model.recognizer.recognize(
                 crops.sources, min(wanted_ms, configured_ms) / 1000, lambda: _client_left(receive), scope.get(CLIENT_KEY)
@@ -92,8 +92,7 @@ class RecognizeEndpoint:
             raise Problem(errors.QUEUE_FULL, detail, headers={"Retry-After": str(retry_after_s)}) from error
         total_s = time.monotonic() - started_s
         self._metrics.recognition_duration.observe(total_s)
-        name = model.artifact.metadata.model_name
-        return self._render(crops, results, wishes, name, answers.timings_of(results, total_s))
+        return self._render(crops, results, wishes, model.name, answers.timings_of(results, total_s))
 
     def _render(
         self, crops: Crops, results: list[CropResult], wishes: Wishes, model: str, timings: answers.Timings

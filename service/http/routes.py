@@ -10,7 +10,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from service import errors
+from service.config import Settings
 from service.core.runtime import Runtime
+from service.core.served_model import ServedModel
 from service.errors import Problem
 from service.http import openapi
 from service.http.answers import encode_json
@@ -39,13 +41,13 @@ def _add_model_list(router: APIRouter, runtime: Runtime) -> None:
         openapi_extra={"security": openapi.SECURITY},
     )
     async def list_models() -> Response:
-        return _json({"models": [_described(runtime)]})
+        return _json({"models": [_described(model, runtime.settings) for model in runtime.models]})
 
 
-def _described(runtime: Runtime) -> dict[str, Any]:
-    metadata, settings = runtime.artifact.metadata, runtime.settings
+def _described(model: ServedModel, settings: Settings) -> dict[str, Any]:
+    metadata = model.artifact.metadata
     return {
-        "name": metadata.model_name,
+        "name": model.name,
         "charset": metadata.charset,
         "image_height": metadata.image_height,
         "image_width": metadata.image_width,
@@ -54,7 +56,7 @@ def _described(runtime: Runtime) -> dict[str, Any]:
         "refine_iters": metadata.refine_iters,
         "precision": metadata.precision,
         "weights_sha256": metadata.weights_sha256,
-        "provider": runtime.artifact.provider,
+        "provider": model.artifact.provider,
         "limits": {name: getattr(settings, name) for name in Limits.model_fields},
     }
 

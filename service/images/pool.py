@@ -20,6 +20,15 @@ DECODE_NICENESS: Final = 10
 """Threads that may decode slow images give way to the event loop, to the express thread and to lanes."""
 
 
+def decode_threads_for(budget: int) -> int:
+    """Threads for a process that may use so many cores, where the settings leave that open.
+
+    Decoding a word takes a few per cent of the time of reading it, so these threads come on top of the lanes: a core set aside
+    for them would idle.
+    """
+    return max(1, budget // 2)
+
+
 class DecodePool:
     """Runs the jobs of requests on threads of its own; admission bounds how many can wait.
 
