@@ -15,7 +15,7 @@ from PIL import Image
 
 from artifact.metadata import KNOWN_ANSWER_KEY, ArtifactError, ArtifactMetadata
 from artifact.text import text_length
-from service.engine.engine import run_checked
+from service.engine.runs import run_checked
 from service.engine.types import Session
 from service.sessions.session import word_crops
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from artifact.fit import fit
 from artifact.metadata import CONFIDENCES_NAME, INPUT_NAME, TOKEN_IDS_NAME
 from artifact.session import SEVERITY_FATAL, reason_of
-from service.engine.engine import run_checked
+from service.engine.runs import run_checked
 from service.engine.types import Confidences, Session, TokenIds
 from service.errors import StartupError
 from service.sessions.providers import GPU_PROVIDERS, SessionPlan, check_provider, provider_chain
