@@ -71,7 +71,7 @@ class V1(Dialect):
         if form is BodyForm.RAW:
             return V1Crops([Source(None, data)], timeout_ms, wishes, wishes.list)
         if form is BodyForm.JSON:
-            return V1Crops(sources_of_json(data, self._limits), timeout_ms, wishes, as_list=True)
+            return V1Crops(await sources_of_json(data, self._limits), timeout_ms, wishes, as_list=True)
         sources = await sources_of_form(head.headers[b"content-type"], data, self._limits)
         return V1Crops(sources, timeout_ms, wishes, wishes.list or len(sources) > 1)
 

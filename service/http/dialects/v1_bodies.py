@@ -22,7 +22,7 @@ from service.errors import (
     too_many_crops,
 )
 from service.http.bodies.json_outline import check_outline
-from service.http.bodies.media_types import announces_image
+from service.http.bodies.media_types import BINARY_TYPES, announces_image
 from service.http.bodies.multipart import parse_files
 from service.http.dialects.v1_schemas import ID_RULE, MAX_CROPS_KEY, MAX_ID_LENGTH, RecognizeRequest
 from service.http.problems import invalid_request
@@ -38,7 +38,13 @@ class BodyForm(Enum):
     JSON = 2
 
 
-_FORMS: Final = {"multipart/form-data": BodyForm.FORM, "application/json": BodyForm.JSON, "": BodyForm.RAW}
+_FORMS: Final = {
+    "multipart/form-data": BodyForm.FORM,
+    "application/json": BodyForm.JSON,
+    **dict.fromkeys(
+        ("", "image/png", "image/jpeg", *BINARY_TYPES), BodyForm.RAW
+    ),  # of the types of images those that are usual
+}
 
 
 def form_of(media_type: str) -> BodyForm | None:
@@ -104,10 +110,10 @@ async def sources_of_form(content_type: bytes, body: bytes, limits: BodyLimits) 
     return [Source(file.filename[:MAX_ID_LENGTH] or None, file.content) for file in files]
 
 
-def sources_of_json(body: bytes, limits: BodyLimits) -> list[Source]:
+async def sources_of_json(body: bytes, limits: BodyLimits) -> list[Source]:
     """The images in a list, in base64."""
     max_crops = limits.max_crops
-    check_outline(body, max_crops, limits.max_json_depth)
+    await check_outline(body, max_crops, limits.max_json_depth)
     try:
         parsed = RecognizeRequest.model_validate_json(body.removeprefix(BOM_UTF8), context={MAX_CROPS_KEY: max_crops})
     except ValidationError as error:
