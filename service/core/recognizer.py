@@ -139,7 +139,7 @@ class Recognizer:
             client: Whose request it is: clients share what there is.
 
         Raises:
-            QueueFullError: The request as a whole is turned away, at once or, if its only picture is a large one, a little later.
+            QueueFullError: The request as a whole is turned away, at once or, when its only picture is a large one, a little later.
             EngineDownError: The engine takes no requests.
             ClientLeftError: The client left before the answer.
         """

@@ -62,7 +62,7 @@ class Body:
             n_bytes = body.tell()
             if not message.get("more_body", False) and n_bytes <= most:
                 return body.getvalue()
-        raise body_too_large(self._max_bytes) if too_large is None else too_large(n_bytes)
+        raise body_too_large(most) if too_large is None else too_large(n_bytes)
 
     async def client_left(self) -> None:
         """Return when the client closes the connection; once the body has been read, nothing else is of interest."""
