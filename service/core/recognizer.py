@@ -20,7 +20,7 @@ from artifact.metadata import ArtifactMetadata
 from artifact.text import Reading, text_of
 from service.core.metrics import Metrics
 from service.engine.admission import PESSIMISM
-from service.engine.decoding import DecodeRequest, Job
+from service.engine.decode_backlog import DecodeRequest, Job
 from service.engine.engine import Engine
 from service.engine.types import EngineDownError, Item, Outcome, QueueFullError, Refusal
 from service.errors import (
@@ -139,7 +139,7 @@ class Recognizer:
             client: Whose request it is: clients share what there is.
 
         Raises:
-            QueueFullError: The request as a whole is turned away, at once or, when its only picture is a large one, a little later.
+            QueueFullError: The request as a whole is turned away: at once, or later if its only picture turns out to be large.
             EngineDownError: The engine takes no requests.
             ClientLeftError: The client left before the answer.
         """
@@ -210,7 +210,7 @@ class Recognizer:
             return self._decode(item, source, admitted_s, context, self._limits)
         if len(source.content) <= LIGHT_BYTES and self._decode(item, source, admitted_s, context, self._light_limits):
             return True
-        self._engine.put_off(item)
+        self._engine.demote(item)
         return False
 
     def _too_heavy(self, item: Item, wait_s: float) -> None:

@@ -41,7 +41,7 @@ class Limits:
     bulk_stretch: float = BULK_STRETCH
 
 
-class Undelayed:
+class NoDecoding:
     """Decoding that takes no time worth counting."""
 
     def backlog_s(self, bulk: bool) -> float:
@@ -66,7 +66,7 @@ class Scheduler:
         self.cost = cost
         self._limits = limits
         self._queue = DeadlineQueue(limits.max_queue_items)
-        self._decoding = decoding or Undelayed()
+        self._decoding = decoding or NoDecoding()
         self._running = 0
         self._busy_lanes = 0
         self._single_seen_s = -math.inf
@@ -163,9 +163,9 @@ class Scheduler:
             self._queue.reserve(item)
             item.admitted_s = now_s
 
-    def put_off(self, item: Item) -> None:
+    def demote(self, item: Item) -> None:
         """The image of a single crop will take long to decode: until then the crop is not ahead of others."""
-        self._queue.put_off(item)
+        self._queue.demote(item)
 
     def submit(self, item: Item, crop: Crop, now_s: float) -> bool:
         """Queue the decoded crop of an admitted item; `False` when the item has ended meanwhile."""

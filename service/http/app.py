@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -18,7 +18,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service import __version__, errors
 from service.core.runtime import Runtime
-from service.core.served_model import ServedModel
 from service.errors import Problem
 from service.http import openapi
 from service.http.bodies.body import Body
@@ -41,26 +40,6 @@ DESCRIPTION: Final = "Reads the word on an image. Errors are RFC 9457 problem do
 logger = logging.getLogger(__name__)
 
 
-class TheModel:
-    """The one model of a runtime, as `Models`."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-
-    @property
-    def default(self) -> ServedModel:
-        """The one that is served now."""
-        return self._runtime.model
-
-    def get(self, name: str) -> ServedModel | None:
-        """The same, if it is called so."""
-        model = self._runtime.model
-        return model if name == model.artifact.metadata.model_name else None
-
-    def __iter__(self) -> Iterator[ServedModel]:
-        return iter((self._runtime.model,))
-
-
 class App:
     """The ASGI app of one runtime, which it starts and stops by its lifespan.
 
@@ -70,7 +49,7 @@ class App:
     """
 
     def __init__(self, runtime: Runtime, dialects: Sequence[Dialect] | None = None) -> None:
-        settings, metrics, models = runtime.settings, runtime.metrics, TheModel(runtime)
+        settings, metrics, models = runtime.settings, runtime.metrics, runtime.models
         self._metrics = metrics
         self._max_body_bytes = settings.max_body_bytes
         self._dialects = Dialects((V1(settings),) if dialects is None else dialects)

@@ -10,12 +10,12 @@ from typing import Final
 from service import errors
 from service.config import Settings
 from service.core.metrics import Metrics
+from service.core.models import Models
 from service.engine.types import EngineDownError, QueueFullError
 from service.errors import ClientLeftError, Problem
 from service.http.bodies.body import Body
 from service.http.dialects.dialect import Dialect
 from service.http.gates.doorman import busy
-from service.http.gates.model_choice import Models
 from service.http.head import Head
 from service.http.problems import Answer, Problems
 
@@ -76,6 +76,6 @@ class Endpoint:
             raise Problem(errors.NOT_READY, "The server is starting, draining or about to be restarted.") from error
         total_s = time.monotonic() - started_s
         self._metrics.recognition_duration.observe(total_s)
-        answer = await dialect.answer(head, crops, results, model.artifact.metadata.model_name, total_s)
+        answer = await dialect.answer(head, crops, results, model.name, total_s)
         self._problems.count_within(results)
         return answer

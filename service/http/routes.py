@@ -12,12 +12,12 @@ from starlette.responses import Response
 from service import errors
 from service.config import Settings
 from service.core.metrics import Metrics
+from service.core.models import Models
 from service.core.served_model import ServedModel
 from service.errors import Problem
 from service.http import openapi
 from service.http.dialects.v1_answers import encode_json
 from service.http.dialects.v1_schemas import Health, Limits, ModelList
-from service.http.gates.model_choice import Models
 
 PAGE = Path(__file__).parent.parent / "bundled" / "index.html"
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
@@ -63,7 +63,7 @@ def _add_model_list(router: APIRouter, models: Models, settings: Settings) -> No
 def _described(model: ServedModel, settings: Settings) -> dict[str, Any]:
     metadata = model.artifact.metadata
     return {
-        "name": metadata.model_name,
+        "name": model.name,
         "charset": metadata.charset,
         "image_height": metadata.image_height,
         "image_width": metadata.image_width,

@@ -76,7 +76,7 @@ def while_busy(scenario: Callable[[App], Awaitable[Any]], **settings: Any) -> Ru
 
     async def run() -> None:
         async with serving(runtime) as client:
-            runtime.model.cost.seed({1: RUN_S})
+            runtime.models.default.cost.seed({1: RUN_S})
             session.entered = threading.Semaphore(0)
             session.gate.clear()
             running = asyncio.ensure_future(client.post(PATH, content=png_of("a"), headers={"content-type": "image/png"}))

@@ -149,7 +149,7 @@ def test_the_doorman_turns_away_in_the_words_of_the_dialect() -> None:
     runtime = toy_runtime(session, max_batch_size=1, max_queue_wait_ms=500.0)
 
     async def scenario(client: httpx.AsyncClient) -> None:
-        runtime.model.cost.seed({1: 2.0})
+        runtime.models.default.cost.seed({1: 2.0})
         session.entered = threading.Semaphore(0)
         session.gate.clear()
         running = asyncio.ensure_future(client.post("/toy", content=png_of("a")))

@@ -79,7 +79,7 @@ def test_a_client_that_leaves_takes_its_crops_along(content_type: str) -> None:
         session.gate.clear()
         connection = Connection(body, content_type)
         serving_it = asyncio.ensure_future(app(connection.scope, connection.receive, connection.send))
-        await until(lambda: sum(session.batches) + runtime.engine.depth == n_crops)
+        await until(lambda: sum(session.batches) + runtime.models.default.engine.depth == n_crops)
         connection.leave()
         await serving_it
         session.gate.set()

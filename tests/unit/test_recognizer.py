@@ -35,8 +35,8 @@ class NotingEngine:
     def admit(self, items: Sequence[Item]) -> None:
         self.items += items
 
-    def put_off(self, _item: Item) -> None:
-        self.told.append("put off")
+    def demote(self, _item: Item) -> None:
+        self.told.append("demoted")
 
     def submit(self, item: Item, _crop: Crop) -> None:
         self.told.append(f"submitted by {threading.current_thread().name}")
@@ -94,9 +94,9 @@ EXPRESS, OTHERS = "submitted by decode-image-express", "submitted by decode-imag
         (QUICK, ["submitted by MainThread"]),
         (LIGHT, [EXPRESS]),
         (encode(gradient(), "WEBP"), [EXPRESS]),
-        (HEAVY, ["put off", OTHERS]),
-        (png_of("a") + bytes(LIGHT_BYTES), ["put off", OTHERS]),
-        (scan_bomb(16, 512), ["put off", OTHERS]),
+        (HEAVY, ["demoted", OTHERS]),
+        (png_of("a") + bytes(LIGHT_BYTES), ["demoted", OTHERS]),
+        (scan_bomb(16, 512), ["demoted", OTHERS]),
     ],
     ids=["quick", "light", "slow format", "many pixels", "many bytes", "many scans for its pixels, but not too many"],
 )

@@ -2,27 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
-
-from service.core.served_model import ServedModel
+from service.core.models import Models
 from service.errors import NOT_FOUND, Problem
 from service.http.head import Head
-
-
-class Models(Protocol):
-    """The models that are served now."""
-
-    @property
-    def default(self) -> ServedModel:
-        """For requests that name none."""
-        ...
-
-    def get(self, name: str) -> ServedModel | None:
-        """The model of this name or alias; `None`: there is none."""
-        ...
-
-    def __iter__(self) -> Iterator[ServedModel]: ...
 
 
 class ModelChoice:
