@@ -155,10 +155,11 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _uvicorn_config(settings: Settings, runtime: Runtime) -> uvicorn.Config:
+    app = App(runtime)
     return uvicorn.Config(
-        App(runtime),
+        app,
         loop="auto" if sys.platform == "win32" else "uvloop",  # which does not exist there
-        http=protocol_for(runtime.metrics, settings),
+        http=protocol_for(settings, runtime.metrics, app.problems, app.addresses),
         log_config=None,
         log_level="warning",
         access_log=False,

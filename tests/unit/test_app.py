@@ -19,11 +19,11 @@ import pytest
 from service import errors
 from service.core.recognizer import Source
 from service.errors import KINDS, ClientLeftError, Kind, Problem
-from service.http.bodies import parse as bodies
 from service.http.bodies.media_types import BINARY_TYPES
+from service.http.dialects import v1_bodies as bodies
+from service.http.dialects.v1_schemas import ModelList, ProblemDocument, Recognition, RecognitionList
 from service.http.docs_page import render
-from service.http.schemas import ModelList, ProblemDocument, Recognition, RecognitionList
-from service.http.timeouts import TIMEOUT_HEADER
+from service.http.head import TIMEOUT_HEADER
 from tests.fakes import FakeSession, LaneKilled, request, serving, toy_runtime, until, with_client
 from tests.toy_artifact import CHARSET, confidence_of, png_of
 
@@ -499,7 +499,7 @@ def test_an_unexpected_error_says_nothing_about_the_server(monkeypatch: pytest.M
     def broken(*_args: Any) -> Any:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("service.http.answers.recognition", broken)
+    monkeypatch.setattr("service.http.dialects.v1.recognition", broken)
     response = post(content=png_of("a"), headers=PNG)
     expect_problem(response, errors.INTERNAL)
     assert "secret" not in response.text

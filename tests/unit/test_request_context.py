@@ -144,7 +144,7 @@ def test_log_lines_about_a_request_carry_its_ids(log: io.StringIO, monkeypatch: 
     assert about in line
     [line] = lines_about(log, f"POST {PATH}: 500 in")
     assert about in line
-    monkeypatch.setattr("service.http.answers.recognition", broken)
+    monkeypatch.setattr("service.http.dialects.v1.recognition", broken)
     request(toy_runtime(), "POST", PATH, content=png_of("a"), headers=headers)
     [line] = lines_about(log, "a request failed")
     assert about in line

@@ -36,6 +36,8 @@ class WholeAnswers(asyncio.Transport):
         self._held = b""
         self._announced = False
         self._lingers = False
+        self.reading_held = False
+        """Whether to read nothing on, whoever asks for it."""
         self.sent_bytes = 0
         """Given to the operating system, or waiting for it."""
 
@@ -57,7 +59,7 @@ class WholeAnswers(asyncio.Transport):
 
     def _send(self, data: bytes) -> None:
         # A connection that is lost has nobody to read it, and uvloop no handle to write to.
-        if self.is_closing():
+        if self._lingers or self._transport.is_closing():
             return
         if self._announced:
             self._announced = False
@@ -101,8 +103,8 @@ class WholeAnswers(asyncio.Transport):
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on."""
-        if not self.is_closing():
+        """Read on, unless that is held."""
+        if not self.reading_held and not self.is_closing():
             self._transport.resume_reading()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:

@@ -12,6 +12,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
 from service.config import networks_of
+from service.http.head import Head
 
 FORWARDED_FOR: Final = b"x-forwarded-for"
 IPV6_PREFIX: Final = 64
@@ -37,6 +38,11 @@ class ClientAddresses:
         """Whether `peer`, as a socket tells it, is a proxy whose `X-Forwarded-For` counts."""
         return bool(self._trusted) and self._is_trusted(peer)
 
+    def check(self, head: Head) -> None:
+        """Set `head.client`, unless it is known already."""
+        if head.client is None and head.peer is not None:
+            head.client = self.client_of(head.peer, head.lines)
+
     def client_of(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
         """The client behind a request: an IPv4 address, or the first 64 bits of an IPv6 one.
 
@@ -44,7 +50,7 @@ class ClientAddresses:
             peer: Address of the other end of the connection.
             headers: Of the request, names in lower case.
         """
-        if not self.is_trusted(peer):
+        if not self._trusted or not self._is_trusted(peer):
             return self._client(peer)
         forwarded = b",".join(value for name, value in headers if name == FORWARDED_FOR)
         for hop in reversed(forwarded.decode("latin-1").split(",")):
