@@ -17,7 +17,7 @@ PACKAGES = ("artifact", "export", "model", "reading", "service")
 MAX_FILES = 14
 """Of a package, `__init__.py` apart."""
 
-ABOVE: Mapping[str, frozenset[str]] = {
+BELOW: Mapping[str, frozenset[str]] = {
     name: frozenset(below.split())
     for name, below in {
         "artifact": "",
@@ -85,14 +85,14 @@ def is_in(name: str, layer: str) -> bool:
 
 
 def layer_of(name: str) -> str:
-    return max((layer for layer in ABOVE if is_in(name, layer)), key=len)
+    return max((layer for layer in BELOW if is_in(name, layer)), key=len)
 
 
 def upward(name: str, imports: Iterable[str]) -> list[str]:
     """What a module imports of ours that is neither in its layer nor in one below."""
     layer = layer_of(name)
     ours = [each for each in imports if each.split(".")[0] in PACKAGES]
-    return [each for each in ours if layer_of(each) != layer and not any(is_in(each, below) for below in ABOVE[layer])]
+    return [each for each in ours if layer_of(each) != layer and not any(is_in(each, below) for below in BELOW[layer])]
 
 
 def libraries(imports: Iterable[str]) -> set[str]:
@@ -145,7 +145,7 @@ def test_no_circle_among_the_files_and_packages_of(package: str) -> None:
     assert circles(siblings(package, IMPORTS)) == set()
 
 
-def test_rooms_do_without_some_libraries() -> None:
+def test_layers_do_without_some_libraries() -> None:
     found = {
         f"{name} ({layer})": libraries(imports) & libraries_forbidden
         for name, imports in IMPORTS.items()
@@ -165,7 +165,7 @@ def test_training_loads_no_onnxruntime_by_way_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("layer", list(ONLY))
-def test_rooms_with_few_libraries(layer: str) -> None:
+def test_layers_with_few_libraries(layer: str) -> None:
     found = {name: libraries(imports) - ONLY[layer] for name, imports in IMPORTS.items() if is_in(name, layer)}
     assert {name: names for name, names in found.items() if names} == {}
 
