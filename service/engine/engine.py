@@ -216,11 +216,11 @@ class Engine:
         while True:
             with self._condition:
                 batch, expired, stop = self._take()
-                alone = self._scheduler.alone
+                alone = self._alone if self._alone is not None and self._scheduler.alone else None
             if expired:
                 self._hand_out(expired, Outcome.EXPIRED)
             if batch:
-                return batch, self._alone if alone and self._alone is not None else self._session
+                return batch, self._session if alone is None else alone
             if stop:
                 return None
 

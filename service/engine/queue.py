@@ -77,15 +77,19 @@ class DeadlineQueue:
         self._by_arrival: dict[int, Item] = {}
         self._arrivals = 0
         self._places_without_bulk = 0
+        self.n_waiting = 0
+        """Items that wait; reserved slots are not among them."""
+        self.n_taken = 0
+        """Slots held, reserved or waiting."""
 
     def __len__(self) -> int:
-        """Items that wait; reserved slots are not among them."""
-        return len(self._by_arrival)
+        """Items that wait."""
+        return self.n_waiting
 
     @property
     def reserved(self) -> int:
         """Slots of items being decoded."""
-        return self._reserved[False] + self._reserved[True]
+        return self.n_taken - self.n_waiting
 
     def held(self, bulk: bool) -> int:
         """Slots held by one class, reserved or waiting."""
@@ -94,7 +98,7 @@ class DeadlineQueue:
     @property
     def free(self) -> int:
         """Slots held by nobody; less than 0 while clients are let in for their share."""
-        return self.capacity - len(self) - self.reserved
+        return self.capacity - self.n_taken
 
     @property
     def n_holders(self) -> int:
@@ -116,7 +120,7 @@ class DeadlineQueue:
 
     def has_room(self, client: Hashable, n_items: int) -> bool:
         """Whether the items of a request may be let in: there are places for all, or they are within the client's share."""
-        lacking = n_items - self.free
+        lacking = n_items + self.n_taken - self.capacity
         if lacking <= 0:
             return True
         if lacking > EXTRA_PLACES * self.capacity or not self.held_by_others(client):
@@ -145,9 +149,10 @@ class DeadlineQueue:
         Raises:
             ValueError: none is free, or the item was here before.
         """
-        if item.stage is not Stage.NEW or self.free <= -int(EXTRA_PLACES * self.capacity):
+        if item.stage is not Stage.NEW or self.n_taken >= self.capacity + int(EXTRA_PLACES * self.capacity):
             raise ValueError("no slot for this item")
         item.stage = Stage.DECODING
+        self.n_taken += 1
         self._reserved[item.bulk] += 1
         held = self._held.get(item.client)
         if held is None:
@@ -181,6 +186,7 @@ class DeadlineQueue:
         item.arrival = self._arrivals
         self._classes[item.bulk].push(item)
         self._by_arrival[item.arrival] = item
+        self.n_waiting += 1
 
     def remove(self, item: Item) -> None:
         """End an item wherever it is, and give back the slot it may hold."""
@@ -195,7 +201,7 @@ class DeadlineQueue:
         """End the waiting items whose deadline has passed, and give them out."""
         expired = []
         for line in self._classes.values():
-            while (first := line.most_urgent()) and first[0] <= now_s:
+            while line.heap and (first := line.most_urgent()) and first[0] <= now_s:
                 expired.append(first[2])
                 self.remove(first[2])
         return expired
@@ -206,7 +212,9 @@ class DeadlineQueue:
         Args:
             bulk_may_lead: Whether the share counts here.
         """
-        single, bulk = self._classes[False].turns.first(), self._classes[True].turns.first()
+        singles, others = self._classes[False], self._classes[True]
+        single = singles.turns.first() if singles.n_waiting else None
+        bulk = others.turns.first() if others.n_waiting else None
         if single is None or bulk is None:
             return single or bulk
         if bulk_may_lead and self.bulk_is_due:
@@ -249,10 +257,12 @@ class DeadlineQueue:
     def _leave(self, item: Item, stage: Stage, taken: bool = False) -> None:
         item.stage = stage  # before the line looks at it
         del self._by_arrival[item.arrival]
+        self.n_waiting -= 1
         self._classes[item.bulk].left(item, taken)
         self._give_back(item)
 
     def _give_back(self, item: Item) -> None:
+        self.n_taken -= 1
         held = self._held[item.client]
         held[item.bulk or item.demoted] -= 1
         if not held[False] and not held[True]:

@@ -32,7 +32,7 @@ from service.http.gates.doorman import Doorman
 from service.http.gates.model_choice import ModelChoice
 from service.http.gates.request_ids import RequestIds
 from service.http.head import HEAD_KEY, Head
-from service.http.problems import Problems, invalid_request, marks_of, problem_document
+from service.http.problems import GUARDS, REQUEST_ID_HEADER, Problems, invalid_request, problem_document
 from service.http.routes import build_router
 
 DESCRIPTION: Final = "Reads the word on an image. Errors are RFC 9457 problem documents."
@@ -117,11 +117,11 @@ class App:
 
     async def _pass_on(self, head: Head, scope: Scope, receive: Receive, send: Send) -> None:
         """Have FastAPI answer; to HEAD as to GET, the length included, but for the body."""
-        is_head = head.method == "HEAD"
+        is_head, request_id = head.method == "HEAD", head.context.request_id.encode("ascii")
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *marks_of(head.context)]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID_HEADER, request_id), *GUARDS]
             elif is_head:
                 message = {**message, "body": b""}
             await send(message)

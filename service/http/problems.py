@@ -41,15 +41,11 @@ class Answer:
             *self.headers,
             (b"content-length", b"%d" % len(self.body)),
             (b"content-type", self.media_type.encode("latin-1")),
-            *marks_of(context),
+            (REQUEST_ID_HEADER, context.request_id.encode("ascii")),
+            *GUARDS,
         ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
-
-
-def marks_of(context: RequestContext) -> Headers:
-    """The headers that every answer has, whoever gives it."""
-    return ((REQUEST_ID_HEADER, context.request_id.encode("ascii")), *GUARDS)
 
 
 def problem_document(problem: Problem) -> Answer:

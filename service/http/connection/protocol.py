@@ -223,7 +223,7 @@ class HttpProtocol(HttpToolsProtocol):
             raise (self._head_problem or Problem(MALFORMED_REQUEST, "This is not valid HTTP/1.1.")) from None
         if not self._deaf and self._framing.between_requests == self._arriving:
             raise Problem(MALFORMED_REQUEST, "It is in doubt where this request ends.")
-        if self._arriving and not self._app_knows():
+        if self._arriving and (self.cycle is None or self.cycle.scope is not self.scope):  # its head is not complete
             self._head_bytes += len(piece)
             if self._head_bytes > self.shared.max_head_bytes + HEAD_SLACK_BYTES:
                 raise refusals.head_too_large(self.shared.max_head_bytes)
@@ -378,7 +378,7 @@ class HttpProtocol(HttpToolsProtocol):
             known = self._app_knows()
             others = self._unanswered() - (known and not self.cycle.response_complete)
             stage = Stage.BUSY if others else Stage.BODY if known else Stage.HEAD
-        elif self._unanswered():
+        elif self.pipeline or (self._running is not None and not self._running.response_complete):
             stage = Stage.BUSY
         else:
             stage = Stage.IDLE if self._rest is None else Stage.HEAD

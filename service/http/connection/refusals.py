@@ -6,7 +6,7 @@ import http
 from collections.abc import Sequence
 
 from service.errors import HEAD_TOO_LARGE, NO_ROOM_FOR_BODY, REQUEST_TIMEOUT, TOO_MANY_CONNECTIONS, Problem
-from service.http.problems import Answer, marks_of
+from service.http.problems import GUARDS, REQUEST_ID_HEADER, Answer
 from service.process.request import RequestContext
 
 
@@ -18,15 +18,14 @@ def refusal(answer: Answer, context: RequestContext, default_headers: Sequence[t
         context: Of the request, as far as its head has come.
         default_headers: Of every answer.
     """
-    request_id, *guards = marks_of(context)
     headers = [
         *default_headers,
         (b"content-type", answer.media_type.encode()),
         (b"content-length", b"%d" % len(answer.body)),
         (b"connection", b"close"),
-        request_id,
+        (REQUEST_ID_HEADER, context.request_id.encode("ascii")),
         *answer.headers,
-        *guards,
+        *GUARDS,
     ]
     status = b"HTTP/1.1 %d %b" % (answer.status, http.HTTPStatus(answer.status).phrase.encode())
     return b"\r\n".join([status, *(b"%b: %b" % header for header in headers), b"", answer.body])

@@ -34,6 +34,7 @@ class WholeAnswers(asyncio.Transport):
         super().__init__()
         self._transport, self._loop, self._more_to_come = transport, loop, more_to_come
         self._held = b""
+        self._flushing: asyncio.Handle | None = None
         self._announced = False
         self._lingers = False
         self.reading_held = False
@@ -46,10 +47,12 @@ class WholeAnswers(asyncio.Transport):
         if self._held:
             # Not held again, so that what waits is bounded and the transport can say that it has enough.
             data, self._held = self._held + data, b""
+            if self._flushing is not None:
+                self._flushing.cancel()
             self._send(data)
         elif data:
             self._held = bytes(data)
-            self._loop.call_soon(self.flush)
+            self._flushing = self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Send what is held."""

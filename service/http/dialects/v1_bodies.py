@@ -6,6 +6,7 @@ from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -22,7 +23,7 @@ from service.errors import (
     too_many_crops,
 )
 from service.http.bodies.json_outline import check_outline
-from service.http.bodies.media_types import BINARY_TYPES, announces_image
+from service.http.bodies.media_types import announces_image
 from service.http.bodies.multipart import parse_files
 from service.http.dialects.v1_schemas import ID_RULE, MAX_CROPS_KEY, MAX_ID_LENGTH, RecognizeRequest
 from service.http.problems import invalid_request
@@ -38,15 +39,10 @@ class BodyForm(Enum):
     JSON = 2
 
 
-_FORMS: Final = {
-    "multipart/form-data": BodyForm.FORM,
-    "application/json": BodyForm.JSON,
-    **dict.fromkeys(
-        ("", "image/png", "image/jpeg", *BINARY_TYPES), BodyForm.RAW
-    ),  # of the types of images those that are usual
-}
+_FORMS: Final = {"multipart/form-data": BodyForm.FORM, "application/json": BodyForm.JSON, "": BodyForm.RAW}
 
 
+@lru_cache(64)
 def form_of(media_type: str) -> BodyForm | None:
     """How a body of this type carries images; `None`: it does not."""
     form = _FORMS.get(media_type)

@@ -41,7 +41,7 @@ class ClientAddresses:
     def check(self, head: Head) -> None:
         """Set `head.client`, unless it is known already."""
         if head.client is None and head.peer is not None:
-            head.client = self.client_of(head.peer, head.lines)
+            head.client = self.client_of(head.peer, head.lines) if self._trusted else self._client(head.peer)
 
     def client_of(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
         """The client behind a request: an IPv4 address, or the first 64 bits of an IPv6 one.
