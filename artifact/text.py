@@ -41,7 +41,7 @@ def text_of(token_ids: Sequence[int], confidences: Sequence[float], charset: str
     """
     length = text_length(token_ids)
     kept = token_ids[:length]
-    if any(not 0 < token_id <= len(charset) for token_id in kept):
+    if kept and not (min(kept) > 0 and max(kept) <= len(charset)):
         raise ValueError("the model gave a token id that is not in its charset")
     # The probability of stopping here counts: a word cut short must not look certain.
     probabilities = confidences[: length + 1]

@@ -44,19 +44,20 @@ class LoadedArtifact:
     """As the exporter wrote it; `None`: the artifact carries none."""
 
 
-def load_artifact(settings: Settings, like: Topology | None = None) -> LoadedArtifact:
+def load_artifact(settings: Settings, like: Topology | None = None, budget: int | None = None) -> LoadedArtifact:
     """Open the artifact of the settings, check it, and settle how it is run.
 
     Args:
         settings: Of the service.
         like: How to run it when that is not known: nothing is measured beside a model that serves. Default: measure.
+        budget: Cores for its lanes. Default: all that this process may use.
 
     Raises:
         StartupError: there is no such file, it is not an artifact this version can run, or the provider is not there.
     """
     path = settings.artifact
     metadata, known_answer = read_artifact(path)
-    opened = open_engine_sessions(settings, metadata, cpu_budget(), like)
+    opened = open_engine_sessions(settings, metadata, budget or cpu_budget(), like)
     return LoadedArtifact(metadata, opened.session, opened.provider, opened.topology, opened.alone, known_answer)
 
 

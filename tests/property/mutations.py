@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 # Those without threads first: they fail quickly.
 TESTS = [
-    *(f"tests/property/test_{name}_properties.py" for name in ("scheduler", "admission", "cost", "fair_line", "decoding")),
+    *(f"tests/property/test_{name}_properties.py" for name in ("scheduler", "admission", "cost", "fair_queue", "decode_queue")),
     "tests/unit/test_engine_queue.py",
     "tests/unit/test_engine_scheduler.py",
     "tests/unit/test_engine.py",
@@ -34,7 +34,7 @@ MUTATIONS = (
     ("queue.py", "first[0] <= now_s", "first[0] < now_s", "an item expires a moment late"),
     (
         "queue.py",
-        "self._reserved[item.bulk or item.put_off] -= 1\n            self._give_back(item)\n        elif",
+        "self._reserved[item.bulk or item.demoted] -= 1\n            self._give_back(item)\n        elif",
         "self._give_back(item)\n        elif",
         "a slot is lost by an early end",
     ),
@@ -77,21 +77,26 @@ MUTATIONS = (
         "no first request for many clients",
     ),
     ("queue.py", "if not held[False] and not held[True]:", "if False:", "clients are never forgotten"),
-    ("queue.py", "held[True] -= 1\n", "pass\n", "what was put off counts twice"),
+    ("queue.py", "held[True] -= 1\n", "pass\n", "what was demoted counts twice"),
     ("queue.py", "min(held[bulk], own + n_items)", "held[bulk]", "clients wait for all that others have"),
-    ("fair_line.py", "max(self._clock, self._debts.pop(client, 0.0)))", "0.0)", "who comes late has turns saved up"),
-    ("fair_line.py", "self._remember(client, owner.turn)", "pass", "who leaves the line escapes its debt"),
-    ("fair_line.py", "owner.heap, owner.listed = [], None", "pass", "what waited is kept"),
-    ("fair_line.py", "if listed[0] == owner.turn and listed[1] == urgency:", "if True:", "the order of clients is out of date"),
-    ("decoding.py", "SENT_BACK * self.used_s", "0.0", "a slow list is not overtaken"),
-    ("decoding.py", "line.turns.charge(request.client, cpu_s)", "pass", "clients do not share the time of decoding"),
-    ("decoding.py", "line.saved_s += cpu_s / (BULK_EVERY - 1)", "pass", "bulk has no share of decoding"),
-    ("decoding.py", "self._lines[running.weight].saved_s -= cpu_s", "pass", "bulk has more than its share of decoding"),
-    ("decoding.py", "if PESSIMISM * wait_s > request.budget_s:", "if False:", "large pictures pile up"),
+    ("fair_queue.py", "max(self._clock, self._debts.pop(client, 0.0)))", "0.0)", "who comes late has turns saved up"),
+    ("fair_queue.py", "self._remember(client, owner.turn)", "pass", "who leaves the line escapes its debt"),
+    ("fair_queue.py", "owner.heap, owner.listed = [], None", "pass", "what waited is kept"),
+    ("fair_queue.py", "if listed[:3] == (owner.turn, urgency, number):", "if True:", "the order of clients is out of date"),
+    ("decode_backlog.py", "SENT_BACK * self.used_s", "0.0", "a slow list is not overtaken"),
+    ("decode_queue.py", "backlog.turns.charge(request.client, cpu_s)", "pass", "clients do not share the time of decoding"),
+    ("decode_queue.py", "backlog.credit_s += cpu_s / (BULK_EVERY - 1)", "pass", "bulk has no share of decoding"),
     (
-        "decoding.py",
-        "(Weight.LIGHT if light.n_waiting else None)",
-        "(Weight.BULK if of_bulk.n_waiting else None)",
+        "decode_queue.py",
+        "self._backlogs[running.priority].credit_s -= cpu_s",
+        "pass",
+        "bulk has more than its share of decoding",
+    ),
+    ("decode_queue.py", "if PESSIMISM * wait_s > request.budget_s:", "if False:", "large pictures pile up"),
+    (
+        "decode_queue.py",
+        "(Priority.LIGHT if light.n_waiting else None)",
+        "(Priority.BULK if of_bulk.n_waiting else None)",
         "bulk on the express thread",
     ),
     ("admission.py", "prediction.start_s == 0.0", "False", "refused while a lane is free"),
@@ -106,16 +111,16 @@ MUTATIONS = (
     ("cost.py", "(1 + KNEE_SLACK) * min(", "2 * min(", "the cap is too small"),
     ("cost.py", "fits, fails = 0,", "fits, fails = 1,", "one crop always fits"),
     (
-        "batcher.py",
+        "engine.py",
         "self._scheduler.ran(len(batch), duration_s if session is self._session else None)",
         "pass",
         "a lane is taken while it answers",
     ),
-    ("batcher.py", "duration_s if session is self._session else None", "duration_s", "runs with all cores are learnt from"),
-    ("batcher.py", "self._alone if alone and", "self._alone if", "batches run as if they were alone"),
-    ("batcher.py", "self._run([item], self._session)", "self._run([item], session)", "what failed alone is run alone again"),
+    ("engine.py", "duration_s if session is self._session else None", "duration_s", "runs with all cores are learnt from"),
+    ("engine.py", "self._alone if alone and", "self._alone if", "batches run as if they were alone"),
+    ("engine.py", "self._run([item], self._session)", "self._run([item], session)", "what failed alone is run alone again"),
     (
-        "batcher.py",
+        "engine.py",
         "for item in batch:\n                if",
         "for item in []:\n                if",
         "no second run",
@@ -143,7 +148,7 @@ def main() -> int:
     survivors = 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for name in ("service", "export", "tests"):
+        for name in ("artifact", "service", "export", "tests"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "golden"))
         shutil.copy(ROOT / "pyproject.toml", folder)
         fakes = folder / "tests" / "fakes.py"  # a mutation that loses an item is not worth a minute's patience

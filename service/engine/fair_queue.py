@@ -32,7 +32,7 @@ class _Owner(Generic[Thing]):
         """Its entry in the order of clients; any other one there is out of date."""
 
 
-class FairLine(Generic[Thing]):
+class FairQueue(Generic[Thing]):
     """Things by client and urgency. Not thread-safe.
 
     Args:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from pydantic import TypeAdapter, ValidationError
 
 from service.errors import INVALID_QUERY, Problem
-from service.http.bodies.parse import invalid_request
+from service.http.problems import invalid_request
 
 PARAMETERS: Final = {
     "characters": "Also answer the confidence of each character.",

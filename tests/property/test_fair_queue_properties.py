@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.fair_line import MAX_DEBTORS, MIN_DEAD, FairLine
+from service.engine.fair_queue import MAX_DEBTORS, MIN_DEAD, FairQueue
 
 CLIENTS = "abc"
 
@@ -22,14 +22,14 @@ class Thing:
     waits: bool = True
 
 
-def line_of(*things: Thing) -> FairLine[Thing]:
-    line = FairLine[Thing](lambda thing: thing.waits)
+def line_of(*things: Thing) -> FairQueue[Thing]:
+    line = FairQueue[Thing](lambda thing: thing.waits)
     for thing in things:
         line.push(thing.client, thing.urgency, thing)
     return line
 
 
-def take(line: FairLine[Thing], cost: float = 1.0) -> Thing:
+def take(line: FairQueue[Thing], cost: float = 1.0) -> Thing:
     thing = line.first()
     assert thing is not None
     thing.waits = False

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.decoding import DecodeQueue, DecodeRequest, Job, Running
+from service.engine.decode_backlog import DecodeRequest, Job
+from service.engine.decode_queue import DecodeQueue, Running
 from service.engine.queue import BULK_EVERY
 
 
@@ -57,8 +58,8 @@ class Play:
                 continue
             self._free.remove(express)
             name, cost_s, heavy = self._names[running.request]
-            light = not (heavy and running.weight == 0)
-            assert not express or running.weight == 0
+            light = not (heavy and running.priority == 0)
+            assert not express or running.priority == 0
             cost_s = cost_s if light else 1e-5
             if light:
                 self.ran.append((self.now_s, name, cost_s))
@@ -67,7 +68,7 @@ class Play:
 
     def check(self) -> None:
         """The sums that admission looks at are right."""
-        for line in self.queue._lines:
+        for line in self.queue._backlogs:
             wanted_s = sum((len(request.jobs) + request.n_running) * line.expected_s(request) for request in line.unfinished)
             counted_s = sum(request.counted_s for request in line.unfinished)
             assert line.work_s == pytest.approx(counted_s, abs=1e-6)
@@ -216,7 +217,7 @@ def test_large_single_pictures_are_turned_away_when_they_would_wait_too_long() -
 
 def test_a_class_without_a_first_is_a_bug() -> None:
     queue = DecodeQueue(1)
-    queue._lines[0].n_waiting = 2
+    queue._backlogs[0].n_waiting = 2
     with pytest.raises(RuntimeError):
         queue.take(True)
 
