@@ -45,7 +45,7 @@ lint: $(DEV_READY) ## Check style, types, insecure code and secrets
 	$(DEV_BIN)/ruff check .
 	$(DEV_BIN)/ruff format --check .
 	$(DEV_BIN)/mypy
-	$(DEV_BIN)/bandit --quiet --configfile pyproject.toml --recursive service export model benchmarks
+	$(DEV_BIN)/bandit --quiet --configfile pyproject.toml --recursive artifact service export model reading benchmarks
 	git ls-files -z | xargs -0 $(DEV_BIN)/detect-secrets-hook $(SECRET_OPTIONS)
 
 format: $(DEV_READY) ## Format the code
