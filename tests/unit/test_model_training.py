@@ -20,8 +20,8 @@ from model.training.curve import read_logs
 from model.training.data import VALIDATION_BATCH, validation_loader
 from model.training.system import RecognitionSystem
 from model.training.train import main
+from tests.archives import png, write_lmdb
 from tests.training_runs import TINY
-from tests.unit.test_model_data import png, write_lmdb
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from model.training.curve import read_logs
 from model.training.data import DataBuilder
 from model.training.distributed import Shard
 from model.training.train import main, parse_args, train
-from tests.training_runs import run_module, words, write_archive, write_config, write_shards
+from tests.training_runs import StopAt, run_module, words, write_archive, write_config, write_shards
 
 
 @pytest.fixture
@@ -39,17 +39,6 @@ def options(tmp_path: Path) -> dict[str, Any]:
         "--threads": 1,
         "--trainer.enable_progress_bar": "false",
     }
-
-
-class StopAt(lightning.Callback):
-    """The power goes out before a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
-        if trainer.global_step == self.step:
-            raise RuntimeError("the power went out")
 
 
 class Poison(lightning.Callback):

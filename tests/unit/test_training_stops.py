@@ -104,7 +104,7 @@ def test_impatience_ends_a_run_at_once(options: dict[str, Any], tmp_path: Path) 
 
 def test_a_run_that_fails_does_not_wait_for_its_loaders(options: dict[str, Any], tmp_path: Path) -> None:
     code = (
-        "import sys; from model.training.train import parse_args, train; from tests.unit.test_training_job import StopAt\n"
+        "import sys; from model.training.train import parse_args, train; from tests.training_runs import StopAt\n"
         "train(*parse_args(sys.argv[1:]), [StopAt(1)])"
     )
     options |= {"--workers": 2, "--output": tmp_path / "run"}
