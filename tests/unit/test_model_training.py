@@ -23,6 +23,8 @@ from model.training.train import main
 from tests.archives import png, write_lmdb
 from tests.training_runs import TINY
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
@@ -60,6 +62,7 @@ def arguments(tmp_path: Path, shards: Path, output: str, steps: int) -> list[str
     return [str(word) for pair in values.items() for word in pair]
 
 
+@pytest.mark.draws
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Nothing of the decay may fall into the first part, whose length the schedule would otherwise tell apart.
     whole = [*arguments(tmp_path, shards, "whole", 8), "--decay-fraction", "0.1"]
