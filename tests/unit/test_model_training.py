@@ -23,7 +23,7 @@ from model.training.train import main
 from tests.archives import png, write_lmdb
 from tests.training_runs import TINY
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from model.training.train import main, parse_args, train
 from tests.forked_training import ForkedTraining
 from tests.training_runs import StopAt, words, write_archive, write_config, write_shards
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
 
 
 @pytest.fixture

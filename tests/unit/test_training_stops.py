@@ -18,7 +18,7 @@ from model.training.trainer import LAST
 from tests.forked_training import ForkedTraining
 from tests.training_runs import environment, words, write_archive, write_config, write_shards
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
 
 
 @pytest.fixture
