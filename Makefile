@@ -28,7 +28,7 @@ AT_ONCE := --numprocesses auto --maxprocesses 4 --dist worksteal
 define run_tests
 	-$(1)/python -m tests.deployment.tools
 	$(1)/pytest $(AT_ONCE) -m 'not serial' $(ARGS) || [ $$? -eq 5 ]
-	$(1)/pytest -m serial $(ARGS) || [ $$? -eq 5 ]
+	$(1)/pytest -m serial $(or $(ARGS),tests/reliability) || [ $$? -eq 5 ]
 endef
 
 .DEFAULT_GOAL := help

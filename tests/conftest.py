@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test` looks nowhere else for tests that must run alone: to collect them all takes longer than some of them."""
+    for item in items:
+        if item.get_closest_marker("serial") and item.path.parent.name != "reliability":
+            raise pytest.UsageError(f"{item.nodeid} is `serial` and not in tests/reliability")
+
+
 @pytest.fixture
 def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training without its learning curve, which takes longer to draw than tiny networks to train; `draws` marks exceptions."""

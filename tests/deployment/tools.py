@@ -1,8 +1,8 @@
 """The programs that check the files of the deployment: from the PATH, or else from a git-ignored folder.
 
 `python -m tests.deployment.tools` (`make tools`) fetches into that folder what is not on the PATH, once. Nothing is installed,
-and no root is needed. Debian's programs are those of one release, wherever they run: they need no more than the C library and what
-Python and git bring, and older releases have no `docker-compose` of the present format.
+and no root is needed. Debian's programs are those of one release, wherever they run: they need no more than the C library and
+what Python and git bring, and older releases have no `docker-compose` of the present format.
 """
 
 from __future__ import annotations

@@ -83,7 +83,6 @@ def decode_s_per_image(server: ServerProcess) -> float:
     return server.metric(f"{name}_sum") / max(1.0, server.metric(f"{name}_count"))
 
 
-@pytest.mark.serial
 def test_single_crops_do_not_wait_for_lists_of_slow_images(server: ServerProcess) -> None:
     with hogs(server.url, 1, images(SLOW, 100)):
         wait_until(lambda: server.metric('parseq_decode_waiting_images{kind="bulk"}') > 0)
