@@ -15,8 +15,7 @@ from typing import Any
 import lightning
 import numpy as np
 
-from tests.unit.test_model_data import write_lmdb
-from tests.unit.test_model_sources import picture
+from tests.archives import picture, write_lmdb
 
 ROOT = Path(__file__).parents[1]
 TINY: dict[str, Any] = {
@@ -76,6 +75,17 @@ def run_module(module: str, arguments: Sequence[str], folder: Path, **options: A
 def environment() -> dict[str, str]:
     """Of a job: this project first on the path, and no colours or bars for a terminal."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "dumb"}
+
+
+class StopAt(lightning.Callback):
+    """The power goes out before a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError("the power went out")
 
 
 class KillAfter(lightning.Callback):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from torch.utils.data import DataLoader
 
 from model.charsets import DIGITS_AND_LOWERCASE, PRINTABLE
@@ -26,17 +24,10 @@ from model.synth.fonts import embedded_face
 from model.synth.render import CropRenderer
 from model.synth.sign_words import SIGN_WORDS
 from model.training.rand_augment import RandAugment
-from tests.unit.test_model_data import crops, write_lmdb
+from tests.archives import crops, picture, write_lmdb
 
 SIZE = (32, 128)
 RULES = LabelRules(PRINTABLE, 25)
-
-
-def picture(index: int, size: tuple[int, int] = (60, 24)) -> bytes:
-    pixels = np.random.default_rng(index).integers(0, 255, (size[1], size[0], 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def samples(count: int) -> list[tuple[bytes, str]]:

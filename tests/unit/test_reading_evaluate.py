@@ -23,7 +23,7 @@ from reading.pictures.crop_sets import CropSet, Stored, crop_sets
 from reading.readers.interface import Picture
 from reading.scores.error_sheet import WorstMistakes
 from reading.scores.evaluation import Rules, Scoring, score_sets
-from tests.unit.test_model_data import png, put, write_lmdb
+from tests.archives import png, put, write_lmdb
 
 
 class FakeReader:

@@ -20,7 +20,7 @@ from model.recognisers.parseq.config import config_from_mapping
 from model.recognisers.parseq.network import PARSeq
 from reading import read
 from reading.pictures.paths import NothingFoundError, expand
-from tests.unit.test_model_training import TINY
+from tests.training_runs import TINY
 
 ROOT = Path(__file__).parents[2]
 

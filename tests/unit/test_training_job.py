@@ -22,7 +22,10 @@ from model.training.curve import read_logs
 from model.training.data import DataBuilder
 from model.training.distributed import Shard
 from model.training.train import main, parse_args, train
-from tests.training_runs import run_module, words, write_archive, write_config, write_shards
+from tests.forked_training import ForkedTraining
+from tests.training_runs import StopAt, words, write_archive, write_config, write_shards
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
 
 
 @pytest.fixture
@@ -39,17 +42,6 @@ def options(tmp_path: Path) -> dict[str, Any]:
         "--threads": 1,
         "--trainer.enable_progress_bar": "false",
     }
-
-
-class StopAt(lightning.Callback):
-    """The power goes out before a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
-        if trainer.global_step == self.step:
-            raise RuntimeError("the power went out")
 
 
 class Poison(lightning.Callback):
@@ -121,6 +113,7 @@ def test_another_seed_is_another_run(options: dict[str, Any], tmp_path: Path) ->
     assert not equal(state(tmp_path / "0"), state(tmp_path / "1"))
 
 
+@pytest.mark.draws
 def test_what_a_run_leaves(options: dict[str, Any], tmp_path: Path) -> None:
     output = tmp_path / "run"
     # No multiple of the steps between checkpoints.
@@ -163,11 +156,17 @@ def test_weights_can_be_read_by_whoever_reads_the_checkpoint(options: dict[str, 
     ],
 )
 def test_a_run_that_is_ended_tells_how_to_go_on(
-    options: dict[str, Any], how: signal.Signals, step: int, code: int, told: str, tmp_path: Path
+    forked_training: ForkedTraining,
+    options: dict[str, Any],
+    how: signal.Signals,
+    step: int,
+    code: int,
+    told: str,
+    tmp_path: Path,
 ) -> None:
     ends = {"class_path": "tests.training_runs.KillAfter", "init_args": {"step": step, "how": int(how)}}
     run = words({**options, "--output": tmp_path / "run", "--trainer.callbacks": json.dumps(ends)})
-    ended = run_module("model.training.train", run, tmp_path)
+    ended = forked_training.run(run, tmp_path)
     assert told in ended.stderr
     assert ended.returncode == code
 
