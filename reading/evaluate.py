@@ -22,7 +22,6 @@ from model.data.alterations import Alterations, add_option
 from model.errors import DataError
 from model.options import add_label_options, add_network_options, network_reader, positive
 from model.recognisers.parseq.config import ConfigError
-from model.synth.dataset import ShardError
 from reading.pictures.crop_sets import CropSet, crop_sets
 from reading.readers.interface import Reader
 from reading.readers.options import ServiceError, add_artifact_option, add_url_option, open_reader
@@ -33,7 +32,7 @@ from reading.scores.report import tables, write_csv, write_json
 from reading.scores.scores import Score, combine, score, table
 
 __all__ = ["Score", "combine", "score", "table"]
-INPUT_ERRORS = (ConfigError, DataError, ShardError, WeightsError, DownloadError)
+INPUT_ERRORS = (ConfigError, DataError, WeightsError, DownloadError)
 OF_MODEL = "model"
 """In place of a test charset's name: all characters that the model can give."""
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.data.label_formats import csv_rows, json_rows, text_rows
+from model.data.pictures import read_file
 from model.data.walk import files_below
 from model.errors import DataError
 
@@ -92,3 +93,25 @@ def read_labels(path: Path, images: Path | None = None) -> Iterator[LabelledFile
         raise DataError(f"{path} is no CSV file ({error})") from None
     except OSError as error:
         raise DataError(f"cannot read the file of labels {path}: {error.strerror}") from None
+
+
+class LabelledFiles:
+    """Image files with a file of labels, read by index."""
+
+    def __init__(self, path: Path) -> None:
+        self._files = list(read_labels(path))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def image(self, index: int) -> bytes:
+        """The encoded image.
+
+        Raises:
+            BrokenImageError: Its file cannot be read.
+        """
+        return read_file(self._files[index].path)
+
+    def label(self, index: int) -> str:
+        """The label as it is stored."""
+        return self._files[index].label

@@ -1,12 +1,12 @@
 """Where the crops of a training batch come from: memory, archives and image files read as they are needed, and the renderer.
 
 A source is asked for crops by number and answers with a `Crops`. It does so in the processes that load data, where crops are
-also augmented one by one.
+also augmented one by one. `StoredSource` and `model.synth.source` are sources too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,14 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from artifact.fit import fit
-from model.data.crops import MAX_CENTERS, Crops, concatenate, spelt_centers, unknown_centers
-from model.data.labels import LabelRules
-from model.errors import DataError
-from model.synth.dataset import CropSource as CropRenderer
-from model.synth.dataset import Recipe
-from model.synth.render import Crop
+from model.data.crops import Centers, Crops, concatenate, unknown_centers
 
-Centers = NDArray[np.float16]
 Augment = Callable[[Image.Image, Centers, np.random.Generator], tuple[Image.Image, Centers]]
 """A crop and the centres of its glyphs (fractions of width and height) to an altered one."""
 
@@ -45,6 +39,30 @@ class Source(Protocol):
         ...
 
 
+def assemble(
+    samples: Iterable[tuple[Image.Image, str, Centers]],
+    img_size: tuple[int, int],
+    augment: Augment | None,
+    seeds: Sequence[Sequence[int]],
+) -> Crops:
+    """Pictures with their labels and centres, augmented and brought to the network's size.
+
+    Args:
+        samples: RGB, of any size; as many as there are seeds.
+        img_size: Height and width in pixels.
+        augment: Alters each crop; None: they stay as they are.
+        seeds: Of the random numbers of each crop.
+    """
+    images = np.empty((len(seeds), *img_size, 3), np.uint8)
+    centers = unknown_centers(len(seeds))
+    labels = []
+    for row, ((image, label, known), seed) in enumerate(zip(samples, seeds, strict=True)):
+        altered = (image, known) if augment is None else augment(image, known, np.random.default_rng(seed))
+        images[row], centers[row] = fit(altered[0], *img_size), altered[1]
+        labels.append(label)
+    return Crops(images, labels, centers)
+
+
 class MemorySource:
     """Crops in memory, at the network's size."""
 
@@ -54,21 +72,20 @@ class MemorySource:
         self.name, self.held = name, held
 
     def __len__(self) -> int:
-        """Number of crops."""
         return len(self.held)
+
+    def part(self, chosen: NDArray[np.int64]) -> MemorySource:
+        """A source of some of the crops, by number."""
+        return MemorySource(self.name, self.held.take(chosen))
 
     def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> Crops:
         """See `Source`."""
         chosen = self.held.take(numbers)
         if augment is None:
             return chosen
+        pictures = map(Image.fromarray, chosen.images)
         height, width = chosen.images.shape[1:3]
-        images, centers = np.empty_like(chosen.images), np.empty_like(chosen.centers)
-        for row, seed in enumerate(seeds):
-            image = Image.fromarray(chosen.images[row])
-            altered, centers[row] = augment(image, chosen.centers[row], np.random.default_rng(seed))
-            images[row] = fit(altered, height, width)
-        return Crops(images, chosen.labels, centers)
+        return assemble(zip(pictures, chosen.labels, chosen.centers, strict=True), (height, width), augment, seeds)
 
 
 class RenderedCrops(MemorySource):
@@ -85,7 +102,6 @@ class JoinedSource:
         self._ends = np.cumsum([len(part) for part in parts])
 
     def __len__(self) -> int:
-        """Number of crops."""
         return int(self._ends[-1])
 
     def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> Crops:
@@ -102,11 +118,6 @@ class JoinedSource:
         return concatenate(found).take(np.argsort(np.concatenate(rows)))
 
 
-def join(name: str, parts: Sequence[Source]) -> Source:
-    """One source of all `parts`."""
-    return parts[0] if len(parts) == 1 else JoinedSource(name, parts)
-
-
 class AugmentedSource(JoinedSource):
     """Several sources as one, whose crops are augmented in a way of their own."""
 
@@ -119,56 +130,11 @@ class AugmentedSource(JoinedSource):
         return super().crops(numbers, self.augment, seeds)
 
 
+def join(name: str, parts: Sequence[Source]) -> Source:
+    """One source of all `parts`."""
+    return parts[0] if len(parts) == 1 else JoinedSource(name, parts)
+
+
 def leaves(source: Source) -> list[Source]:
     """The sources that `source` joins, at any depth; itself if it joins none."""
     return [leaf for part in source.parts for leaf in leaves(part)] if isinstance(source, JoinedSource) else [source]
-
-
-class RenderedSource:
-    """The renderer as a source without end: crop `i` of its seed is drawn when it is asked for."""
-
-    endless = True
-    name = "render"
-
-    def __init__(self, recipe: Recipe, img_size: tuple[int, int], rules: LabelRules) -> None:
-        """Find fonts and words, once: the processes that load data inherit them.
-
-        Raises:
-            FontsNotFoundError, DictionaryNotFoundError: they are not installed.
-        """
-        self.recipe, self.img_size, self.rules = recipe, img_size, rules
-        self._render: CropRenderer = recipe.source()
-
-    def __len__(self) -> int:
-        """Of no meaning."""
-        return 0
-
-    def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> Crops:
-        """See `Source`."""
-        images = np.empty((len(numbers), *self.img_size, 3), np.uint8)
-        centers = unknown_centers(len(numbers))
-        labels = []
-        for row, (number, seed) in enumerate(zip(numbers, seeds, strict=True)):
-            crop, label = self._readable(int(number))
-            drawn = np.full((MAX_CENTERS, 2), np.nan, np.float16)
-            drawn[: len(crop.text)] = crop.glyph_centers / np.array(crop.image.size, np.float32)
-            image, centers[row] = crop.image, spelt_centers(drawn, crop.text, self.rules)
-            if augment is not None:
-                image, centers[row] = augment(image, centers[row], np.random.default_rng(seed))
-            images[row] = fit(image, *self.img_size)
-            labels.append(label)
-        return Crops(images, labels, centers)
-
-    def _readable(self, number: int) -> tuple[Crop, str]:
-        """Crop `number` or, if the rules refuse its label, one with a number that no other asks for."""
-        for attempt in range(_ATTEMPTS):
-            crop = self._render(number + attempt * _STRIDE)
-            label = self.rules(crop.text)
-            if label is not None:
-                return crop, label
-        raise DataError("the renderer draws hardly any text that the charset and the label length allow")
-
-
-_ATTEMPTS = 1000
-_STRIDE = 1 << 40
-"""Far beyond the crops of any run."""

@@ -1,67 +1,25 @@
-"""Crops in LMDB archives and image files, decoded when they are needed: for data sets larger than memory."""
+"""Crops that stay in LMDB archives and image files and are decoded when they are needed: for data sets larger than memory."""
 
 from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from artifact.fit import fit
 from model.data.alterations import Alterations
 from model.data.archives import Archive
-from model.data.crops import Crops, none_usable, unknown_centers
-from model.data.label_files import read_labels
+from model.data.crops import Crops, Stored, decode_stored, none_usable, unknown_centers
+from model.data.label_files import LabelledFiles
 from model.data.labels import LabelRules
-from model.data.pictures import BrokenImageError, as_stored, decode_image, read_file
-from model.data.sources import Augment
+from model.data.sources import Augment, assemble
 from model.errors import DataError
 
 MAX_PIXELS_ASIDE = 4
 """A stored crop larger than so many times the network's size is shrunk before it is augmented: it saves time, hides nothing."""
-
-
-class Stored(Protocol):
-    """Encoded images and labels by index."""
-
-    def __len__(self) -> int:
-        """Number of crops."""
-        ...
-
-    def image(self, index: int) -> bytes:
-        """The encoded image."""
-        ...
-
-    def label(self, index: int) -> str | None:
-        """The label as it is stored; None if it is missing or cannot be read."""
-        ...
-
-
-class LabelledFiles:
-    """Image files with a file of labels, read by index."""
-
-    def __init__(self, path: Path) -> None:
-        self._files = list(read_labels(path))
-
-    def __len__(self) -> int:
-        """Number of crops."""
-        return len(self._files)
-
-    def image(self, index: int) -> bytes:
-        """The encoded image.
-
-        Raises:
-            BrokenImageError: its file cannot be read.
-        """
-        return read_file(self._files[index].path)
-
-    def label(self, index: int) -> str:
-        """The label as it is stored."""
-        return self._files[index].label
 
 
 class StoredSource:
@@ -108,22 +66,15 @@ class StoredSource:
         """How many broken images were met so far."""
         return int(np.count_nonzero(self._broken))
 
-    def part(self, chosen: NDArray[np.int64], name: str) -> StoredSource:
+    def part(self, chosen: NDArray[np.int64]) -> StoredSource:
         """A source of some of the crops, by number."""
-        return StoredSource(name, self.stored, self.img_size, self.rules, self.allowed[chosen])
+        return StoredSource(self.name, self.stored, self.img_size, self.rules, self.allowed[chosen])
 
     def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> Crops:
         """See `Source`."""
-        images = np.empty((len(numbers), *self.img_size, 3), np.uint8)
-        centers = unknown_centers(len(numbers))
-        labels = []
-        for row, (number, seed) in enumerate(zip(numbers, seeds, strict=True)):
-            image, label = self._whole(int(number), shrink=augment is not None)
-            if augment is not None:
-                image, _ = augment(image, centers[row], np.random.default_rng(seed))
-            images[row] = fit(image, *self.img_size)
-            labels.append(label)
-        return Crops(images, labels, centers)
+        whole = (self._whole(int(number), shrink=augment is not None) for number in numbers)
+        unknown = unknown_centers(1)[0]
+        return assemble(((image, label, unknown) for image, label in whole), self.img_size, augment, seeds)
 
     def _whole(self, number: int, *, shrink: bool) -> tuple[Image.Image, str]:
         """Crop `number` or, if it is broken, the next that is not."""
@@ -131,29 +82,22 @@ class StoredSource:
             at = (number + step) % len(self)
             if not self._broken[at]:
                 index = int(self.allowed[at])
-                image = self._decode(index, shrink)
+                image = decode_stored(self.stored, index)
                 label = self.stored.label(index)
                 text = None if label is None else self.rules(label)
                 if image is not None and text is not None:
+                    if shrink:
+                        height, width = self.img_size
+                        image.thumbnail((MAX_PIXELS_ASIDE * width, MAX_PIXELS_ASIDE * height), Image.Resampling.BICUBIC)
                     return image, text
                 self._broken[at] = 1
         raise DataError(f"no image in {self.name} can be decoded")
 
-    def _decode(self, index: int, shrink: bool) -> Image.Image | None:
-        try:
-            rgb = as_stored(decode_image(self.stored.image(index)))
-        except BrokenImageError:
-            return None
-        if shrink:
-            height, width = self.img_size
-            rgb.thumbnail((MAX_PIXELS_ASIDE * width, MAX_PIXELS_ASIDE * height), Image.Resampling.BICUBIC)
-        return rgb
 
+def stored_at(path: Path) -> tuple[str, Stored]:
+    """An LMDB archive (a folder) or a file of labels, and what it is called: as its folder.
 
-def open_stored(
-    path: Path, img_size: tuple[int, int], rules: LabelRules, alterations: Alterations | None = None
-) -> StoredSource:
-    """An LMDB archive (a folder) or a file of labels as a source that is read as needed."""
-    if path.is_dir():
-        return StoredSource(path.name, Archive(path), img_size, rules, alterations=alterations)
-    return StoredSource(path.parent.name, LabelledFiles(path), img_size, rules, alterations=alterations)
+    Raises:
+        DataError: It is neither.
+    """
+    return (path.name, Archive(path)) if path.is_dir() else (path.parent.name, LabelledFiles(path))

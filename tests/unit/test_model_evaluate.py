@@ -17,8 +17,8 @@ from PIL import Image
 from artifact.text import Reading
 from model.charsets import CHARSETS
 from model.data.labels import clean_label
+from model.data.shards import ShardError
 from model.errors import DataError
-from model.synth.dataset import ShardError
 from reading import evaluate
 from reading.pictures.crop_sets import CropSet, Stored, crop_sets
 from reading.readers.interface import Picture

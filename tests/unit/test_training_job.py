@@ -13,14 +13,14 @@ import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
+from model.augmentation.batches import jitter_colours, warp
 from model.checkpoints.loading import load
 from model.data.sources import AugmentedSource, JoinedSource, RenderedCrops
+from model.distributed import Shard
 from model.recognisers.parseq.config import named_config
-from model.training.augment import jitter_colours, warp
 from model.training.averaging import EMA
 from model.training.curve import read_logs
-from model.training.data import DataBuilder
-from model.training.distributed import Shard
+from model.training.data import build_data
 from model.training.train import main, parse_args, train
 from tests.training_runs import run_module, words, write_archive, write_config, write_shards
 
@@ -183,7 +183,7 @@ def test_a_run_that_is_ended_before_it_trains(
     def end(*_: object) -> None:
         raise ends
 
-    monkeypatch.setattr(DataBuilder, "build", end)
+    monkeypatch.setattr("model.training.train.build_data", end)
     run = words({**options, "--output": tmp_path / "run"})
     if isinstance(ends, KeyboardInterrupt):
         assert main(run) == 130
@@ -405,7 +405,7 @@ def test_rand_augment_can_be_for_real_crops_alone(
     write_shards(tmp_path / "rendered")
     words = [word if word.startswith("--") else str(tmp_path / word) for word in options]
     args, _ = parse_args([*words, "--augment-real", "reference", "--output", str(tmp_path / "run")])
-    data = DataBuilder(args, named_config("parseq-nano")).build(0)
+    data = build_data(args, named_config("parseq-nano"), 0)
     assert [isinstance(part.source, AugmentedSource) for part in data.training] == ours
     told = capsys.readouterr().err
     assert "real: 20 crops, 0 left out" in told
@@ -419,7 +419,7 @@ def test_rand_augment_leaves_rendered_crops_alone_in_a_folder_with_both(tmp_path
     write_shards(tmp_path / "both" / "drawn")
     write_archive(tmp_path / "both" / "rendered", 20)
     args, _ = parse_args(["--source", str(tmp_path / "both"), "--augment-real", "reference", "--output", str(tmp_path / "run")])
-    data = DataBuilder(args, named_config("parseq-nano")).build(0)
+    data = build_data(args, named_config("parseq-nano"), 0)
     (mixed,) = (part.source for part in data.training)
     assert isinstance(mixed, JoinedSource)
     drawn, real = mixed.parts

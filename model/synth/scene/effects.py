@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from model.synth.backgrounds import linear_ramp
+from model.synth.scene.backgrounds import linear_ramp
 
 Pixels = NDArray[np.float32]
 Rng = np.random.Generator

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from model.synth.phrases import MARKS, SIGNS
+from model.charsets import PRINTABLE
+from model.synth.words.phrases import MARKS, SIGNS
 
 Template = NDArray[np.float32]
 
-PRINTABLE = string.digits + string.ascii_letters + string.punctuation
 DRAWABLE = PRINTABLE + SIGNS + MARKS
 """What is looked for in a face."""
 _UNASSIGNED = ("\u0378", "\ufffe", "\U000e0fff")

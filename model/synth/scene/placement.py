@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model.synth.geometry import (
+from model.synth.lettering.lines import Lettering
+from model.synth.scene.geometry import (
     Arc,
     Matrix,
     Warp,
@@ -16,7 +17,6 @@ from model.synth.geometry import (
     shear,
     translation,
 )
-from model.synth.lettering import Lettering
 
 Rng = np.random.Generator
 

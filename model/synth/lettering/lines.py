@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from model.synth.fonts import Face
+from model.synth.lettering.fonts import Face
 
 
 @dataclass(frozen=True)

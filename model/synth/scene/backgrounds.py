@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from model.synth.colours import Colour, random_colour
+from model.synth.scene.colours import Colour, random_colour
 
 Pixels = NDArray[np.float32]
 Rng = np.random.Generator
