@@ -1,7 +1,7 @@
 """Crops for training and scoring: LMDB archives and labelled folders of real crops, shards of rendered ones.
 
 What is read here is held in memory at the network's size (12 kB each at 32x128): decoding and resizing happen once.
-`model.data.stored` reads what does not fit.
+`model.data.sources` reads what does not fit.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def read_synthetic(folder: Path, rules: LabelRules | None = None, alterations: A
     `alterations`.
 
     Raises:
-        DataError: there is none, or none with a label that the rules allow.
+        DataError: There is none, or none with a label that the rules allow.
     """
     try:
         images, labels, centers = load_shards(folder)
@@ -146,17 +146,17 @@ def read_lmdb(
     Labels are spelt by `LabelRules`. Crops whose label is then empty or too long, or whose image is broken, are left out.
 
     Args:
-        folder: the archive's folder.
-        img_size: height and width in pixels to resize to.
-        charset: what labels may hold.
-        max_label_length: the longest label to keep, in characters.
-        normalise_unicode, keep_whitespace, keep_empty: see `LabelRules`.
+        folder: The archive's folder.
+        img_size: Height and width in pixels to resize to.
+        charset: What labels may hold.
+        max_label_length: The longest label to keep, in characters.
+        normalise_unicode, keep_whitespace, keep_empty: See `LabelRules`.
 
     Returns:
         The crops, and how many were left out.
 
     Raises:
-        DataError: the folder is not such an archive.
+        DataError: The folder is not such an archive.
     """
     rules = LabelRules(charset, max_label_length, normalise_unicode, keep_whitespace, keep_empty=keep_empty)
     return read_crops(Archive(folder), img_size, rules, folder)

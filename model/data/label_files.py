@@ -54,7 +54,7 @@ def count_labels(path: Path) -> int:
     """Lines with something on them: a few more than labels where there are column names or line breaks in a CSV field.
 
     Raises:
-        DataError: it is a JSON file that holds no labels.
+        DataError: It is a JSON file that holds no labels.
     """
     if path.suffix.lower() == JSON:
         return sum(1 for _ in read_labels(path))
@@ -66,12 +66,12 @@ def read_labels(path: Path, images: Path | None = None) -> Iterator[LabelledFile
     """Files and labels in the order of `path`.
 
     Args:
-        path: the file of labels, UTF-8.
-        images: the folder that paths are relative to; without it, the one the file of labels is in (of a JSON file the folder
+        path: The file of labels, UTF-8.
+        images: The folder that paths are relative to; without it, the one the file of labels is in (of a JSON file the folder
             `images` in that, if there is one, as docTR has it).
 
     Raises:
-        DataError: the file cannot be read, is not UTF-8, or holds no labels of word crops.
+        DataError: The file cannot be read, is not UTF-8, or holds no labels of word crops.
     """
     suffix = path.suffix.lower()
     folder = path.parent if images is None else images

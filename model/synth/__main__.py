@@ -1,4 +1,4 @@
-"""Render shards of synthetic crops, or a contact sheet of them: ``python -m model.synth --help``."""
+"""Render shards of synthetic crops, or a contact sheet of them: `python -m model.synth --help`."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ CropSource = Callable[[int], Crop]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that, together with the fonts installed, decides what crop ``i`` looks like."""
+    """Everything that, together with the fonts installed, decides what crop `i` looks like."""
 
     split: Split
     seed: int
@@ -90,7 +90,7 @@ class ShardFormat:
 
 
 def render_indexed(corpus: Corpus, renderer: CropRenderer, recipe: Recipe, index: int) -> Crop:
-    """Crop number ``index``: it depends on the recipe and the index alone."""
+    """Crop number `index`: it depends on the recipe and the index alone."""
     rng = np.random.default_rng((recipe.seed, _STREAMS[recipe.split], index))
     if recipe.blank_share and rng.random() < recipe.blank_share:
         return _blank(corpus, renderer, rng)
@@ -117,10 +117,10 @@ def write_shards(
     name: str = "",
     progress: bool = False,
 ) -> int:
-    """Write crops 0 to ``count`` - 1 as ``shard-00000.npz``, ... into ``output``; returns how many shards were new.
+    """Write crops 0 to `count` - 1 as `shard-00000.npz`, ... into `output`; returns how many shards were new.
 
-    ``source`` is called once in each process. Complete shards are kept, so that a stopped run resumes and a larger
-    ``count`` extends it; a shard appears under its name only when it is whole. ``name`` says what is drawn. Raises
+    `source` is called once in each process. Complete shards are kept, so that a stopped run resumes and a larger
+    `count` extends it; a shard appears under its name only when it is whole. `name` says what is drawn. Raises
     ShardError when the folder holds shards of another name or format.
     """
     output.mkdir(parents=True, exist_ok=True)

@@ -47,8 +47,8 @@ class Crop:
 class CropRenderer:
     """Renders crops with the given faces; legible ones are preferred. Raises FontsNotFoundError for no faces.
 
-    ``clean_share`` is the probability that a crop gets few effects, ``curved_share`` that another one is bent if its text has
-    more than two letters. With ``wide`` the tails are longer: fainter, darker, hollow, dotted and extruded letters, bends of up
+    `clean_share` is the probability that a crop gets few effects, `curved_share` that another one is bent if its text has
+    more than two letters. With `wide` the tails are longer: fainter, darker, hollow, dotted and extruded letters, bends of up
     to 170 degrees, and unusual faces as often as plain ones.
     """
 
@@ -63,7 +63,7 @@ class CropRenderer:
         self._cumulative = np.cumsum(weights / weights.sum())
 
     def render(self, text: str, rng: Rng) -> Crop:
-        """Draw ``text``. Raises ValueError for no text, and for characters that no face has together."""
+        """Draw `text`. Raises ValueError for no text, and for characters that no face has together."""
         if not text:
             raise ValueError("cannot render an empty text")
         face = self._choose_face(text, rng)

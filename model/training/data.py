@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from model.augmentation.rand_augment import RandAugment
 from model.data.crops import Batch, Crops
 from model.data.labels import LabelRules
-from model.data.sources import MemorySource, Source, join, leaves
-from model.data.stored import StoredSource
+from model.data.sources import MemorySource, Source, StoredSource, join, leaves
 from model.data.stream import BatchStream, shares_of
 from model.errors import DataError
 from model.recognisers.parseq.config import PARSeqConfig

@@ -18,8 +18,7 @@ from model.data.crops import Stored, read_crops, read_synthetic
 from model.data.label_files import NAMES, find_label_files, named_otherwise
 from model.data.labels import LabelRules
 from model.data.shards import SHARDS, find_shards
-from model.data.sources import Augment, AugmentedSource, MemorySource, RenderedCrops, Source, join
-from model.data.stored import StoredSource, stored_at
+from model.data.sources import Augment, AugmentedSource, MemorySource, RenderedCrops, Source, StoredSource, join, stored_at
 from model.errors import DataError
 from model.synth.dataset import Recipe
 from model.synth.lettering.fonts import FontsNotFoundError

@@ -275,10 +275,10 @@ def overruled_options(levels: Sequence[Sequence[str]]) -> set[str]:
     """Of options that exclude each other, those that a later file, or the command line, has chosen another instead of.
 
     Args:
-        levels: the words of each file and of the command line, in order.
+        levels: The words of each file and of the command line, in order.
 
     Raises:
-        ConfigError: both are given in one place.
+        ConfigError: Both are given in one place.
     """
     overruled: set[str] = set()
     for pair in EXCLUSIVE:
@@ -299,7 +299,7 @@ def read_run(name: str) -> list[str]:
     """The options in a YAML file, or in a recipe of the project, as words of a command line.
 
     Raises:
-        ConfigError: there is no such file, or it is not a mapping of options.
+        ConfigError: There is no such file, or it is not a mapping of options.
     """
     path = RECIPES / f"{name}.yaml" if name in recipe_names() else Path(name)
     try:
@@ -338,7 +338,7 @@ def trainer_options(words: list[str]) -> dict[str, Any]:
     """Options `--trainer.NAME VALUE`, checked against the Trainer's own signature, plug-ins built.
 
     Raises:
-        ConfigError: one is unknown, has a wrong value, or is another option's business.
+        ConfigError: One is unknown, has a wrong value, or is another option's business.
     """
     if not words:
         return {}

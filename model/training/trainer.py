@@ -77,7 +77,7 @@ def steps_of(epochs: float, crops: int, batch_size: int, trainer: lightning.Trai
     """The steps of so many passes over the crops.
 
     Raises:
-        DataError: no source has an end.
+        DataError: No source has an end.
     """
     if not crops:
         raise DataError("rendering has no end, so that --epochs says nothing: give --steps")

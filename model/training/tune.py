@@ -87,7 +87,7 @@ def search_with_ray(args: TuneOptions, words: list[str]) -> list[TrialResult]:
     """Run all trials.
 
     Raises:
-        DataError: a trial failed, or the search cannot be resumed.
+        DataError: A trial failed, or the search cannot be resumed.
     """
     if (args.output / SEARCH_FOLDER).exists() and not args.resume:
         raise DataError(f"{args.output} already holds a search: add --resume to go on, or choose another --output")

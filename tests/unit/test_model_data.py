@@ -13,7 +13,7 @@ from model.charsets import DIGITS_AND_LOWERCASE, PRINTABLE
 from model.data.archives import Archive, find_lmdb, iterate_lmdb
 from model.data.crops import Crops, concatenate, read_lmdb, read_synthetic
 from model.data.labels import LabelRules
-from model.data.stored import StoredSource, stored_at
+from model.data.sources import StoredSource, stored_at
 from model.data.stream import BatchStream
 from model.errors import DataError
 

@@ -18,8 +18,7 @@ from model.data.archives import Archive, find_lmdb
 from model.data.crops import Batch, Crops, read_crops, read_lmdb, read_synthetic
 from model.data.label_files import LabelledFiles
 from model.data.labels import LabelRules
-from model.data.sources import AugmentedSource, JoinedSource, MemorySource, Source
-from model.data.stored import StoredSource, stored_at
+from model.data.sources import AugmentedSource, JoinedSource, MemorySource, Source, StoredSource, stored_at
 from model.data.stream import BatchStream, shares_of
 from model.errors import DataError
 from model.synth.dataset import Recipe, render_indexed

@@ -94,6 +94,14 @@ def test_a_scan_finds_a_face_once_and_ignores_what_is_no_font(font_file: Path):
     assert faces[0].font(20).getlength("word") > 10
 
 
+def test_links_to_folders_of_fonts_are_followed(font_file: Path, tmp_path: Path):
+    named = tmp_path / "named"
+    named.mkdir()
+    (named / "link").symlink_to(font_file.parent, target_is_directory=True)
+    (named / "loop").symlink_to(named, target_is_directory=True)
+    assert fonts.find_font_files([named]) == [named / "link" / font_file.name]
+
+
 def test_a_scan_is_cached_until_the_files_change(font_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cache = tmp_path / "cache"
     first = load_faces([font_file.parent], cache)

@@ -22,34 +22,12 @@ from model.training.averaging import EMA
 from model.training.curve import read_logs
 from model.training.data import build_data
 from model.training.train import main, parse_args, train
-from tests.training_runs import run_module, words, write_archive, write_config, write_shards
+from tests.training_runs import StopAt, run_module, run_options, words, write_archive, write_shards
 
 
 @pytest.fixture
 def options(tmp_path: Path) -> dict[str, Any]:
-    return {
-        "--config": write_config(tmp_path / "tiny.json"),
-        "--source": [f"{write_shards(tmp_path / 'rendered')}=2", f"{write_archive(tmp_path / 'real')}=1"],
-        "--validation": tmp_path / "rendered",
-        "--batch-size": 6,
-        "--steps": 6,
-        "--validate-every": 3,
-        "--checkpoint-every": 2,
-        "--warmup-steps": 2,
-        "--threads": 1,
-        "--trainer.enable_progress_bar": "false",
-    }
-
-
-class StopAt(lightning.Callback):
-    """The power goes out before a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
-        if trainer.global_step == self.step:
-            raise RuntimeError("the power went out")
+    return {**run_options(tmp_path), "--checkpoint-every": 2}
 
 
 class Poison(lightning.Callback):
@@ -377,8 +355,11 @@ def test_epochs_are_passes_over_the_crops(options: dict[str, Any], tmp_path: Pat
 def test_data_that_cannot_be_used(options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "fonts").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "shard-00000.npz").write_bytes(b"no shard")
     cases: list[tuple[dict[str, Any], str]] = [
         ({"--source": tmp_path / "empty"}, "holds no crops: no LMDB archive"),
+        ({"--source": tmp_path / "damaged"}, "shard-00000.npz is not a shard of crops"),
         ({"--real": tmp_path / "real"}, "not both"),
         ({"--source": [], "--train-dir": "real"}, "give that too"),
         ({"--source": [], "--render": True, "--render-fonts": tmp_path / "fonts"}, "no usable font face"),

@@ -15,22 +15,12 @@ import torch
 from model.training.curve import read_logs
 from model.training.train import main
 from model.training.trainer import LAST
-from tests.training_runs import environment, run_module, words, write_archive, write_config, write_shards
+from tests.training_runs import environment, run_module, run_options, words
 
 
 @pytest.fixture
 def options(tmp_path: Path) -> dict[str, Any]:
-    return {
-        "--config": write_config(tmp_path / "tiny.json"),
-        "--source": [f"{write_shards(tmp_path / 'rendered')}=2", f"{write_archive(tmp_path / 'real')}=1"],
-        "--validation": tmp_path / "rendered",
-        "--batch-size": 6,
-        "--steps": 6,
-        "--validate-every": 3,
-        "--warmup-steps": 2,
-        "--threads": 1,
-        "--trainer.enable_progress_bar": "false",
-    }
+    return run_options(tmp_path)
 
 
 def run_in_a_group(options: dict[str, Any], tmp_path: Path, **ends: Any) -> Any:
@@ -104,7 +94,7 @@ def test_impatience_ends_a_run_at_once(options: dict[str, Any], tmp_path: Path) 
 
 def test_a_run_that_fails_does_not_wait_for_its_loaders(options: dict[str, Any], tmp_path: Path) -> None:
     code = (
-        "import sys; from model.training.train import parse_args, train; from tests.unit.test_training_job import StopAt\n"
+        "import sys; from model.training.train import parse_args, train; from tests.training_runs import StopAt\n"
         "train(*parse_args(sys.argv[1:]), [StopAt(1)])"
     )
     options |= {"--workers": 2, "--output": tmp_path / "run"}

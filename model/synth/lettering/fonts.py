@@ -52,8 +52,8 @@ class FontsNotFoundError(RuntimeError):
 class Face:
     """One face of a font file.
 
-    ``characters`` are those of `glyphs.DRAWABLE` that it truly draws (every face has a space besides). With ``caps_only`` its
-    lower case looks like capitals (or is missing), so texts must be upper-cased before they are drawn. ``legibility`` in [0, 1]
+    `characters` are those of `glyphs.DRAWABLE` that it truly draws (every face has a space besides). With `caps_only` its
+    lower case looks like capitals (or is missing), so texts must be upper-cased before they are drawn. `legibility` in [0, 1]
     says how much its glyphs resemble plain lettering.
     """
 
@@ -66,15 +66,15 @@ class Face:
     legibility: float
 
     def font(self, size: int) -> ImageFont.FreeTypeFont:
-        """The face at ``size`` pixels per em; opened once and kept for later calls."""
+        """The face at `size` pixels per em; opened once and kept for later calls."""
         return open_font(self.path, self.index, size)
 
     def spell(self, text: str) -> str:
-        """``text`` as this face would show it: upper-cased when there are only capitals."""
+        """`text` as this face would show it: upper-cased when there are only capitals."""
         return text.upper() if self.caps_only else text
 
     def can_draw(self, text: str) -> bool:
-        """Whether every character of ``text``, spelt for this face, has a glyph."""
+        """Whether every character of `text`, spelt for this face, has a glyph."""
         return set(self.spell(text)) - {" "} <= set(self.characters)
 
 
@@ -97,9 +97,9 @@ def embedded_face() -> Face:
 
 
 def load_faces(folders: Sequence[Path] = FONT_FOLDERS, cache: Path | None = DEFAULT_CACHE) -> list[Face]:
-    """All usable faces under ``folders``, in a stable order, duplicates removed.
+    """All usable faces under `folders`, in a stable order, duplicates removed.
 
-    The scan takes about 20 ms a file, so its result is kept as JSON under ``cache`` (None: no cache) until a file
+    The scan takes about 20 ms a file, so its result is kept as JSON under `cache` (None: no cache) until a file
     changes. Raises FontsNotFoundError when no face is usable.
     """
     paths = find_font_files(folders)
@@ -123,7 +123,7 @@ def split_faces(faces: Sequence[Face], split: Split) -> list[Face]:
 
 
 def find_font_files(folders: Sequence[Path]) -> list[Path]:
-    """Font files below ``folders``, sorted; links to folders are followed, folders that do not exist count as empty."""
+    """Font files below `folders`, sorted; links to folders are followed, folders that do not exist count as empty."""
     found = set()
     for folder in folders:
         wanted = FONT_SUFFIXES if folder in FONT_FOLDERS else FONT_SUFFIXES | WEB_FONT_SUFFIXES

@@ -53,7 +53,7 @@ class GlyphSheet:
         return "".join(self._bitmaps)
 
     def distinct(self, characters: Collection[str]) -> int:
-        """How many different drawings the ``characters`` have."""
+        """How many different drawings the `characters` have."""
         return len({self._bitmaps[c] for c in characters})
 
     def digest(self) -> str:
@@ -86,7 +86,7 @@ class GlyphSheet:
         return int((rank < 2).sum())
 
     def _match(self, characters: str, plain: str) -> Template:
-        """Likeness of each of our ``characters`` (rows) to each ``plain`` one (columns)."""
+        """Likeness of each of our `characters` (rows) to each `plain` one (columns)."""
         ours = np.stack([self._templates[c].ravel() for c in characters])
         return np.asarray(np.max([ours @ forms.T for forms in _plain_templates(plain)], axis=0))
 

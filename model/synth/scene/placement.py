@@ -68,7 +68,7 @@ def _matrix(rng: Rng, line: Lettering, *, hard: bool) -> Matrix:
 
 
 def _receding(rng: Rng, reach: NDArray[np.float64]) -> Matrix:
-    """A perspective for ink that reaches ``reach`` (2,) pixels from the origin: the far end at most half as large."""
+    """A perspective for ink that reaches `reach` (2,) pixels from the origin: the far end at most half as large."""
     recede = np.clip(rng.normal(0, 0.1, 2), -0.16, 0.16) / reach
     return perspective(float(recede[0]), float(recede[1]))
 

@@ -70,8 +70,8 @@ def is_validation_word(word: str) -> bool:
 class Corpus:
     """Samples texts for one split; the words of the two splits are disjoint.
 
-    ``large`` and ``common`` are word lists (default: Debian's dictionaries); what is not purely of letters is
-    ignored. ``kinds`` are the texts that are drawn besides, ``extra`` the characters beyond printable ASCII that they may
+    `large` and `common` are word lists (default: Debian's dictionaries); what is not purely of letters is
+    ignored. `kinds` are the texts that are drawn besides, `extra` the characters beyond printable ASCII that they may
     hold. Raises ValueError when no word is left.
     """
 

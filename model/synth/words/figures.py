@@ -19,7 +19,7 @@ def sample(rng: Rng, word: WordSource) -> str:
 
 
 def _digits(rng: Rng, low: int, high: int) -> str:
-    """Between ``low`` and ``high`` digits, both included."""
+    """Between `low` and `high` digits, both included."""
     count = int(rng.integers(low, high + 1))
     return "".join(string.digits[i] for i in rng.integers(10, size=count))
 
