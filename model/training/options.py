@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 
 import jsonargparse
 import lightning
 import yaml
 
+from model.command_line import Option, add_options
 from model.options import add_label_options
 from model.recognisers.parseq.config import NAMED, ConfigError
 from model.training.averaging import Average
@@ -37,18 +37,6 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """What the command line says of a field besides its name, type and default; of a list one can give several."""
-
-    help: str
-    group: str | None = None
-    """The heading in `--help`."""
-    metavar: str | None = None
-    opposite: bool = False
-    """Of a switch: there is `--no-...` too."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """What a training job is told, besides the options of Lightning's Trainer."""
@@ -66,21 +54,20 @@ class TrainOptions:
 
     model: Annotated[
         str | None,
-        Option(f"architecture: {', '.join(NAMED)} (default: that of --weights or of the run, else parseq-nano)", "network"),
+        Option(
+            f"architecture: {', '.join(NAMED)} (default: that of --weights or of the run, else parseq-nano)", group="network"
+        ),
     ] = None
-    config: Annotated[Path | None, Option("architecture from a JSON file instead", "network", metavar="FILE.json")] = None
+    config: Annotated[Path | None, Option("architecture from a JSON file instead", metavar="FILE.json")] = None
     charset: Annotated[
-        str | None, Option("characters to read: a standard set, or those of a text file", "network", metavar="36|62|94|FILE")
+        str | None, Option("characters to read: a standard set, or those of a text file", metavar="36|62|94|FILE")
     ] = None
-    add_characters: Annotated[str, Option("characters to read besides, such as 'äöü '", "network", metavar="CHARACTERS")] = ""
-    max_label_length: Annotated[
-        int | None, Option("characters of the longest label (default: the architecture's)", "network")
-    ] = None
+    add_characters: Annotated[str, Option("characters to read besides, such as 'äöü '", metavar="CHARACTERS")] = ""
+    max_label_length: Annotated[int | None, Option("characters of the longest label (default: the architecture's)")] = None
     weights: Annotated[
         str | None,
         Option(
             "begin with these weights instead of random ones: those of a released or the bundled network, or a file",
-            "network",
             metavar="NAME|FILE",
         ),
     ] = None
@@ -90,40 +77,39 @@ class TrainOptions:
         Option(
             "train on this, in a share of each batch that follows from the weights (1): an LMDB or a folder of such, a folder "
             "with a file of labels, a folder of rendered crops, or the word `render`; repeat",
-            "data",
             metavar="WHAT[=WEIGHT]",
+            group="data",
         ),
     ] = field(default_factory=list)
-    data_root: Annotated[Path | None, Option("holds train/, val/ and test/", "data", metavar="FOLDER")] = None
+    data_root: Annotated[Path | None, Option("holds train/, val/ and test/", metavar="FOLDER")] = None
     train_dir: Annotated[
-        str | None, Option("train on all below train/NAME of --data-root: real, synth, ...", "data", metavar="NAME")
+        str | None, Option("train on all below train/NAME of --data-root: real, synth, ...", metavar="NAME")
     ] = None
-    synthetic: Annotated[list[Path], Option("folder of rendered crops (python -m model.synth); repeat", "data")] = field(
+    synthetic: Annotated[list[Path], Option("folder of rendered crops (python -m model.synth); repeat")] = field(
         default_factory=list
     )
-    render: Annotated[bool, Option("render crops beside the training, never the same twice", "data")] = False
-    real: Annotated[
-        list[Path], Option("LMDB of real crops, or a folder of such; every tenth is for validation; repeat", "data")
-    ] = field(default_factory=list)
+    render: Annotated[bool, Option("render crops beside the training, never the same twice")] = False
+    real: Annotated[list[Path], Option("LMDB of real crops, or a folder of such; every tenth is for validation; repeat")] = (
+        field(default_factory=list)
+    )
     real_caseless: Annotated[
-        list[Path], Option("LMDB whose labels do not tell the case: only its crops without letters are used", "data")
+        list[Path], Option("LMDB whose labels do not tell the case: only its crops without letters are used")
     ] = field(default_factory=list)
-    real_share: Annotated[float, Option("share of real crops in a batch (%(default)s)", "data")] = 0.16
-    synthetic_validation: Annotated[Path | None, Option("folder of rendered crops to validate on", "data")] = None
-    validation: Annotated[
-        list[Path], Option("crops to validate on, as --source (default: val/ of --data-root); repeat", "data")
-    ] = field(default_factory=list)
-    render_fonts: Annotated[
-        list[Path], Option("folder of fonts to render with (default: the installed ones); repeat", "data")
-    ] = field(default_factory=list)
-    render_words: Annotated[
-        Path | None, Option("words to render, one a line (default: the dictionaries)", "data", metavar="FILE")
-    ] = None
+    real_share: Annotated[float, Option("share of real crops in a batch (%(default)s)")] = 0.16
+    synthetic_validation: Annotated[Path | None, Option("folder of rendered crops to validate on")] = None
+    validation: Annotated[list[Path], Option("crops to validate on, as --source (default: val/ of --data-root); repeat")] = (
+        field(default_factory=list)
+    )
+    render_fonts: Annotated[list[Path], Option("folder of fonts to render with (default: the installed ones); repeat")] = field(
+        default_factory=list
+    )
+    render_words: Annotated[Path | None, Option("words to render, one a line (default: the dictionaries)", metavar="FILE")] = (
+        None
+    )
     render_wide: Annotated[
         bool,
         Option(
             "render more of what is rare (python -m model.synth --help), crops without text too if --keep-empty (default: no)",
-            "data",
             opposite=True,
         ),
     ] = False
@@ -136,58 +122,49 @@ class TrainOptions:
         Option(
             "decode crops when they are needed instead of holding them in memory (default: with RandAugment, or when they "
             "would fill a quarter of the memory)",
-            "data",
             opposite=True,
         ),
     ] = None
-    workers: Annotated[
-        int | None, Option("processes that load data (default: 0 if all is in memory, else up to 4)", "data")
-    ] = None
+    workers: Annotated[int | None, Option("processes that load data (default: 0 if all is in memory, else up to 4)")] = None
     augment: Annotated[
         Literal["fast", "reference", "none"],
-        Option("fast: jitter and warp whole batches; reference: RandAugment of each crop (%(default)s)", "data"),
+        Option("fast: jitter and warp whole batches; reference: RandAugment of each crop (%(default)s)"),
     ] = "fast"
     augment_real: Annotated[
         Literal["reference", "none"],
-        Option("RandAugment of crops that are not rendered, whatever --augment says (%(default)s)", "data"),
+        Option("RandAugment of crops that are not rendered, whatever --augment says (%(default)s)"),
     ] = "none"
 
-    steps: Annotated[int, Option("steps in all, those before a resume included (%(default)s)", "training")] = 6000
-    epochs: Annotated[float | None, Option("instead: times that all crops of the sources are seen", "training")] = None
-    batch_size: Annotated[int, Option("crops a step and device (%(default)s)", "training")] = 64
-    lr: Annotated[float, Option("peak learning rate (%(default)s)", "training")] = 1.5e-3
+    steps: Annotated[int, Option("steps in all, those before a resume included (%(default)s)", group="training")] = 6000
+    epochs: Annotated[float | None, Option("instead: times that all crops of the sources are seen")] = None
+    batch_size: Annotated[int, Option("crops a step and device (%(default)s)")] = 64
+    lr: Annotated[float, Option("peak learning rate (%(default)s)")] = 1.5e-3
     scale_lr: Annotated[
         bool,
         Option(
             "take --lr as the rate for 256 crops, and scale it by batch, devices and accumulation as the reference does",
-            "training",
             opposite=True,
         ),
     ] = False
-    weight_decay: Annotated[float, Option("of AdamW (%(default)s)", "training")] = 0.01
-    schedule: Annotated[Schedule, Option("(%(default)s)", "training")] = "constant"
-    warmup_steps: Annotated[int, Option("constant: steps of linear warm-up (%(default)s)", "training")] = 300
-    decay_fraction: Annotated[float, Option("constant: share of the steps that decay the rate (%(default)s)", "training")] = (
-        0.25
-    )
-    warmup_fraction: Annotated[float, Option("onecycle: share that warms up (%(default)s)", "training")] = 0.075
-    glyph_weight: Annotated[float, Option("weight of the glyph-centre loss (%(default)s)", "training")] = 1.0
-    ctc_weight: Annotated[float, Option("weight of a CTC loss over the encoder's columns (%(default)s: none)", "training")] = (
-        0.0
-    )
+    weight_decay: Annotated[float, Option("of AdamW (%(default)s)")] = 0.01
+    schedule: Annotated[Schedule, Option("(%(default)s)")] = "constant"
+    warmup_steps: Annotated[int, Option("constant: steps of linear warm-up (%(default)s)")] = 300
+    decay_fraction: Annotated[float, Option("constant: share of the steps that decay the rate (%(default)s)")] = 0.25
+    warmup_fraction: Annotated[float, Option("onecycle: share that warms up (%(default)s)")] = 0.075
+    glyph_weight: Annotated[float, Option("weight of the glyph-centre loss (%(default)s)")] = 1.0
+    ctc_weight: Annotated[float, Option("weight of a CTC loss over the encoder's columns (%(default)s: none)")] = 0.0
     compile: Annotated[
         bool,
         Option(
             "compile the encoder for training: a minute at the start, faster steps; needs a C++ compiler (default: no)",
-            "training",
             opposite=True,
         ),
     ] = False
-    average: Annotated[Average, Option("average of the weights to validate and save (%(default)s)", "training")] = "none"
-    average_from: Annotated[float, Option("share of the steps before averaging begins (%(default)s)", "training")] = 0.0
-    ema_decay: Annotated[float, Option("of the exponential average (%(default)s)", "training")] = 0.999
-    validate_every: Annotated[int, Option("steps between validations (%(default)s)", "training")] = 500
-    checkpoint_every: Annotated[int, Option("steps between checkpoints (%(default)s)", "training")] = 100
+    average: Annotated[Average, Option("average of the weights to validate and save (%(default)s)")] = "none"
+    average_from: Annotated[float, Option("share of the steps before averaging begins (%(default)s)")] = 0.0
+    ema_decay: Annotated[float, Option("of the exponential average (%(default)s)")] = 0.999
+    validate_every: Annotated[int, Option("steps between validations (%(default)s)")] = 500
+    checkpoint_every: Annotated[int, Option("steps between checkpoints (%(default)s)")] = 100
 
     @property
     def rand_augments(self) -> bool:
@@ -208,37 +185,8 @@ def build_parser(options: type[TrainOptions], prog: str, description: str | None
         epilog="Any option of Lightning's Trainer besides: --trainer.precision bf16-mixed, --trainer.devices 2, "
         "--trainer.strategy ddp, --trainer.accumulate_grad_batches 4, --trainer.enable_progress_bar false, ...",
     )
-    group: argparse._ActionsContainer = parser
-    title: str | None = None
-    kinds = get_type_hints(options, include_extras=True)
-    for each in fields(options):
-        for told in getattr(kinds[each.name], "__metadata__", ()):
-            if not isinstance(told, Option):
-                told(group)
-                continue
-            if told.group != title:
-                group, title = parser.add_argument_group(told.group), told.group
-            group.add_argument(f"--{each.name.replace('_', '-')}", **_argument(each, kinds[each.name].__origin__, told))
+    add_options(parser, options)
     return parser
-
-
-def _argument(each: Field[Any], kind: Any, option: Option) -> dict[str, Any]:
-    """What argparse is to know of a field of type `kind`."""
-    told: dict[str, Any] = {"help": option.help}
-    if each.default_factory is not MISSING:
-        told |= {"action": "append", "default": each.default_factory()}
-        (kind,) = get_args(kind)
-    elif each.default is MISSING:
-        told["required"] = True
-    else:
-        told["default"] = each.default
-    if isinstance(kind, UnionType):
-        kind = get_args(kind)[0]
-    if get_origin(kind) is Literal:
-        return {**told, "choices": list(get_args(kind))}
-    if kind is bool:
-        return {**told, "action": argparse.BooleanOptionalAction if option.opposite else "store_true"}
-    return {**told, "type": kind, "metavar": option.metavar}
 
 
 def parse(

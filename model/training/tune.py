@@ -20,9 +20,10 @@ from lightning.pytorch.callbacks import Callback
 
 from model.checkpoints.download import DownloadError
 from model.checkpoints.loading import WeightsError
+from model.command_line import Option
 from model.errors import DataError, DivergedError
 from model.recognisers.parseq.config import ConfigError
-from model.training.options import Option, TrainOptions, parse
+from model.training.options import TrainOptions, parse
 from model.training.train import train
 
 Report = Callable[[dict[str, float]], None]
@@ -35,13 +36,13 @@ SEARCH_FOLDER = "search"
 class TuneOptions(TrainOptions):
     """What a search is told: the options of its trials, and its own."""
 
-    trials: Annotated[int, Option("learning rates to try (%(default)s)", "search")] = 10
-    lr_min: Annotated[float, Option("(%(default)s)", "search")] = 1e-4
-    lr_max: Annotated[float, Option("(%(default)s)", "search")] = 1e-2
-    metric: Annotated[Metric, Option("of the validation crops; the largest wins", "search")] = "one_minus_ned"
-    cpus_per_trial: Annotated[float, Option("(%(default)s)", "search")] = 1
-    gpus_per_trial: Annotated[float, Option("(%(default)s)", "search")] = 0
-    address: Annotated[str, Option("of a Ray cluster, or auto; default: this machine alone", "search")] = "local"
+    trials: Annotated[int, Option("learning rates to try (%(default)s)", group="search")] = 10
+    lr_min: Annotated[float, Option("(%(default)s)")] = 1e-4
+    lr_max: Annotated[float, Option("(%(default)s)")] = 1e-2
+    metric: Annotated[Metric, Option("of the validation crops; the largest wins")] = "one_minus_ned"
+    cpus_per_trial: Annotated[float, Option("(%(default)s)")] = 1
+    gpus_per_trial: Annotated[float, Option("(%(default)s)")] = 0
+    address: Annotated[str, Option("of a Ray cluster, or auto; default: this machine alone")] = "local"
 
 
 @dataclass(frozen=True, slots=True)
