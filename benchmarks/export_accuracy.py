@@ -29,7 +29,8 @@ from export.gate.parity import TIE_MARGIN, Ids, read_with_torch, run_artifact
 from export.to_onnx import ExportOptions, build_artifact
 from model.charsets import CHARSETS
 from model.checkpoints.loading import load
-from model.data.crops import Crops, find_lmdb, read_lmdb
+from model.data.archives import find_lmdb
+from model.data.crops import Crops, read_lmdb
 from model.recognisers.parseq.config import NAMED
 from model.recognisers.parseq.network import PARSeq
 from reading.scores.metrics import score

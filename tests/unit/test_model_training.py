@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from model.augmentation.batches import jitter_colours, warp
 from model.checkpoints.loading import load
 from model.data.crops import Batch, Crops
 from model.recognisers.parseq.network import PARSeq
 from model.recognisers.parseq.permutations import draw_permutations
-from model.training.augment import jitter_colours, warp
 from model.training.curve import read_logs
 from model.training.data import VALIDATION_BATCH, validation_loader
 from model.training.system import RecognitionSystem

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from model.synth import backgrounds, colours, effects
+from model.synth.scene import backgrounds, colours, effects
 
 Rng = np.random.Generator
 Pixels = NDArray[np.float32]

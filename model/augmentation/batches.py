@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.training.distributed import ALONE, Shard
+from model.distributed import ALONE, Shard
 
 
 def jitter_colours(images: Tensor, shard: Shard = ALONE) -> Tensor:
     """Random gain and offset per crop and channel, sometimes inverted, sometimes grey, sometimes noisy.
 
     Args:
-        images: float `(B, 3, H, W)` in [-1, 1].
-        shard: which crops of the global batch they are: all processes draw for all of it, and use what is theirs.
+        images: Float `(B, 3, H, W)` in [-1, 1].
+        shard: Which crops of the global batch they are: all processes draw for all of it, and use what is theirs.
 
     Returns:
         The same shape, clamped to [-1, 1].
@@ -38,9 +38,9 @@ def warp(images: Tensor, centers: Tensor, shard: Shard = ALONE) -> tuple[Tensor,
     """A small random affine map per crop: rotation, scale, shear and shift, the edge repeated.
 
     Args:
-        images: float `(B, 3, H, W)`.
-        centers: float `(B, L, 2)`, x and y as fractions of width and height; NaN stays NaN.
-        shard: see `jitter_colours`.
+        images: Float `(B, 3, H, W)`.
+        centers: Float `(B, L, 2)`, x and y as fractions of width and height; NaN stays NaN.
+        shard: See `jitter_colours`.
 
     Returns:
         Both, moved alike.

@@ -17,7 +17,7 @@ _CELL = 12
 
 @dataclass(frozen=True)
 class Arc:
-    """Bends the horizontal line through ``origin`` into a circle of signed ``radius`` pixels (positive: a smile's
+    """Bends the horizontal line through `origin` into a circle of signed `radius` pixels (positive: a smile's
     opposite, the middle higher than the ends). Lengths along that line are kept."""
 
     origin: tuple[float, float]
@@ -42,7 +42,7 @@ class Arc:
 
 @dataclass(frozen=True)
 class Warp:
-    """An optional arc followed by a homography ``matrix`` (3, 3) acting on columns (x, y, 1)."""
+    """An optional arc followed by a homography `matrix` (3, 3) acting on columns (x, y, 1)."""
 
     matrix: Matrix
     arc: Arc | None = None
@@ -61,7 +61,7 @@ class Warp:
         return Warp(translation(dx, dy) @ self.matrix, self.arc)
 
     def draw(self, source: Image.Image, size: tuple[int, int]) -> Image.Image:
-        """``source`` seen through the warp, as an image of ``size`` (width, height); black outside."""
+        """`source` seen through the warp, as an image of `size` (width, height); black outside."""
         if self.arc is None:
             inverse = _inverse(self.matrix)
             data = tuple((inverse / inverse[2, 2]).ravel()[:8])
@@ -99,12 +99,12 @@ def rotation(degrees: float) -> Matrix:
 
 
 def shear(factor: float) -> Matrix:
-    """Matrix (3, 3) that slants: x gains ``factor`` times y."""
+    """Matrix (3, 3) that slants: x gains `factor` times y."""
     return np.array([[1, factor, 0], [0, 1, 0], [0, 0, 1]], np.float64)
 
 
 def perspective(px: float, py: float) -> Matrix:
-    """Matrix (3, 3) of a plane that recedes along x by ``px`` and along y by ``py`` per pixel."""
+    """Matrix (3, 3) of a plane that recedes along x by `px` and along y by `py` per pixel."""
     return np.array([[1, 0, 0], [0, 1, 0], [px, py, 1]], np.float64)
 
 

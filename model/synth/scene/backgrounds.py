@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from model.synth.colours import Colour, random_colour
+from model.synth.scene.colours import Colour, random_colour
 
 Pixels = NDArray[np.float32]
 Rng = np.random.Generator
@@ -14,19 +14,19 @@ Size = tuple[int, int]
 
 
 def plain(size: Size, colour: Colour) -> Pixels:
-    """One colour, as (height, width, 3) float32 in 0-255; ``size`` is (width, height)."""
+    """One colour, as (height, width, 3) float32 in 0-255; `size` is (width, height)."""
     return np.broadcast_to(colour, (size[1], size[0], 3)).astype(np.float32)
 
 
 def gradient(rng: Rng, size: Size, colour: Colour, strength: float) -> Pixels:
-    """A colour that drifts along a random direction by up to ``strength`` grey levels."""
+    """A colour that drifts along a random direction by up to `strength` grey levels."""
     ramp = linear_ramp(rng, size) - 0.5
     drift = rng.normal(0, 0.35, 3).astype(np.float32) + np.float32(rng.choice((-1.0, 1.0)))
     return np.asarray(colour + ramp[..., None] * drift * np.float32(strength), np.float32)
 
 
 def textured(rng: Rng, size: Size, colour: Colour, strength: float) -> Pixels:
-    """A colour under coloured noise of several scales, its deviation about ``strength`` grey levels."""
+    """A colour under coloured noise of several scales, its deviation about `strength` grey levels."""
     noise = cloud(rng, size, int(rng.integers(2, 5))) + 0.6 * cloud(rng, size, int(rng.integers(5, 14)))
     # Surfaces vary in brightness more than in hue.
     noise = noise.mean(axis=2, keepdims=True) * np.float32(1.5) + noise * np.float32(rng.uniform(0, 0.5))
@@ -44,7 +44,7 @@ def linear_ramp(rng: Rng, size: Size) -> Pixels:
 
 
 def cloud(rng: Rng, size: Size, cells: int) -> Pixels:
-    """Smooth coloured noise (height, width, 3) in about [-1, 1] with ``cells`` bumps along the height."""
+    """Smooth coloured noise (height, width, 3) in about [-1, 1] with `cells` bumps along the height."""
     across = max(2, cells * size[0] // max(size[1], 1))
     small = rng.integers(0, 256, (cells, across, 3), dtype=np.uint8)
     grown = Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
@@ -52,7 +52,7 @@ def cloud(rng: Rng, size: Size, cells: int) -> Pixels:
 
 
 def add_clutter(rng: Rng, pixels: Pixels, ground: Colour, reach: float) -> Pixels:
-    """Draw lines, boxes and soft blobs that differ from the ``ground`` by about ``reach`` grey levels."""
+    """Draw lines, boxes and soft blobs that differ from the `ground` by about `reach` grey levels."""
     canvas = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(canvas)
     for _ in range(int(rng.integers(1, 6))):

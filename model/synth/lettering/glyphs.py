@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from model.synth.phrases import MARKS, SIGNS
+from model.charsets import PRINTABLE
+from model.synth.words.phrases import MARKS, SIGNS
 
 Template = NDArray[np.float32]
 
-PRINTABLE = string.digits + string.ascii_letters + string.punctuation
 DRAWABLE = PRINTABLE + SIGNS + MARKS
 """What is looked for in a face."""
 _UNASSIGNED = ("\u0378", "\ufffe", "\U000e0fff")
@@ -53,7 +53,7 @@ class GlyphSheet:
         return "".join(self._bitmaps)
 
     def distinct(self, characters: Collection[str]) -> int:
-        """How many different drawings the ``characters`` have."""
+        """How many different drawings the `characters` have."""
         return len({self._bitmaps[c] for c in characters})
 
     def digest(self) -> str:
@@ -86,7 +86,7 @@ class GlyphSheet:
         return int((rank < 2).sum())
 
     def _match(self, characters: str, plain: str) -> Template:
-        """Likeness of each of our ``characters`` (rows) to each ``plain`` one (columns)."""
+        """Likeness of each of our `characters` (rows) to each `plain` one (columns)."""
         ours = np.stack([self._templates[c].ravel() for c in characters])
         return np.asarray(np.max([ours @ forms.T for forms in _plain_templates(plain)], axis=0))
 

@@ -34,7 +34,7 @@ def random_colour(rng: Rng) -> Colour:
 
 
 def contrasting(rng: Rng, other: Colour, at_least: float) -> Colour:
-    """A colour whose brightness differs by ``at_least`` from ``other``'s; the best of many when none does."""
+    """A colour whose brightness differs by `at_least` from `other`'s; the best of many when none does."""
     best, gap = other, -1.0
     for _ in range(30):
         colour = random_colour(rng)

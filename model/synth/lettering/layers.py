@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
-from model.synth.lettering import Lettering
+from model.synth.lettering.lines import Lettering
 
 Rng = np.random.Generator
 

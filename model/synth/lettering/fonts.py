@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Literal
 
 from PIL import ImageFont
 
-from model.synth.glyphs import GlyphSheet
-
-Split = Literal["train", "validation"]
+from artifact.files import write_whole
+from model.data.walk import files_below
+from model.synth.lettering.glyphs import GlyphSheet
+from model.synth.words.split import Split, is_validation
 
 FONT_FOLDERS = (Path("/usr/share/fonts"),)
 FONT_SUFFIXES = frozenset({".ttf", ".otf", ".ttc"})
@@ -53,8 +52,8 @@ class FontsNotFoundError(RuntimeError):
 class Face:
     """One face of a font file.
 
-    ``characters`` are those of `glyphs.DRAWABLE` that it truly draws (every face has a space besides). With ``caps_only`` its
-    lower case looks like capitals (or is missing), so texts must be upper-cased before they are drawn. ``legibility`` in [0, 1]
+    `characters` are those of `glyphs.DRAWABLE` that it truly draws (every face has a space besides). With `caps_only` its
+    lower case looks like capitals (or is missing), so texts must be upper-cased before they are drawn. `legibility` in [0, 1]
     says how much its glyphs resemble plain lettering.
     """
 
@@ -67,15 +66,15 @@ class Face:
     legibility: float
 
     def font(self, size: int) -> ImageFont.FreeTypeFont:
-        """The face at ``size`` pixels per em; opened once and kept for later calls."""
+        """The face at `size` pixels per em; opened once and kept for later calls."""
         return open_font(self.path, self.index, size)
 
     def spell(self, text: str) -> str:
-        """``text`` as this face would show it: upper-cased when there are only capitals."""
+        """`text` as this face would show it: upper-cased when there are only capitals."""
         return text.upper() if self.caps_only else text
 
     def can_draw(self, text: str) -> bool:
-        """Whether every character of ``text``, spelt for this face, has a glyph."""
+        """Whether every character of `text`, spelt for this face, has a glyph."""
         return set(self.spell(text)) - {" "} <= set(self.characters)
 
 
@@ -98,9 +97,9 @@ def embedded_face() -> Face:
 
 
 def load_faces(folders: Sequence[Path] = FONT_FOLDERS, cache: Path | None = DEFAULT_CACHE) -> list[Face]:
-    """All usable faces under ``folders``, in a stable order, duplicates removed.
+    """All usable faces under `folders`, in a stable order, duplicates removed.
 
-    The scan takes about 20 ms a file, so its result is kept as JSON under ``cache`` (None: no cache) until a file
+    The scan takes about 20 ms a file, so its result is kept as JSON under `cache` (None: no cache) until a file
     changes. Raises FontsNotFoundError when no face is usable.
     """
     paths = find_font_files(folders)
@@ -110,7 +109,8 @@ def load_faces(folders: Sequence[Path] = FONT_FOLDERS, cache: Path | None = DEFA
     else:
         faces = _scan(paths)
         if store is not None:
-            _write_atomically(store, json.dumps([asdict(face) for face in faces], indent=0))
+            store.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(store, json.dumps([asdict(face) for face in faces], indent=0).encode())
     if not faces:
         raise FontsNotFoundError(folders)
     return faces
@@ -119,21 +119,16 @@ def load_faces(folders: Sequence[Path] = FONT_FOLDERS, cache: Path | None = DEFA
 def split_faces(faces: Sequence[Face], split: Split) -> list[Face]:
     """The faces of one split. The family decides, so that a bold never leaks to where its regular is not."""
     wanted = split == "validation"
-    return [face for face in faces if _is_validation(face.family) == wanted]
+    return [face for face in faces if is_validation(face.family, VALIDATION_PER_MILLE) == wanted]
 
 
 def find_font_files(folders: Sequence[Path]) -> list[Path]:
-    """Font files below ``folders``, sorted; folders that do not exist count as empty."""
+    """Font files below `folders`, sorted; links to folders are followed, folders that do not exist count as empty."""
     found = set()
     for folder in folders:
         wanted = FONT_SUFFIXES if folder in FONT_FOLDERS else FONT_SUFFIXES | WEB_FONT_SUFFIXES
-        found |= {path for path in folder.rglob("*") if path.suffix.lower() in wanted}
+        found |= {path for path in files_below(folder) if path.suffix.lower() in wanted}
     return sorted(found)
-
-
-def _is_validation(family: str) -> bool:
-    digest = hashlib.sha256(family.lower().encode()).digest()
-    return int.from_bytes(digest[:4], "big") % 1000 < VALIDATION_PER_MILLE
 
 
 def _scan(paths: Sequence[Path]) -> list[Face]:
@@ -180,10 +175,3 @@ def _fingerprint(paths: Sequence[Path]) -> str:
         stat = path.stat()
         parts.append(f"{path}:{stat.st_size}:{int(stat.st_mtime)}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.synth import backgrounds, colours, effects
-from model.synth.colours import Pair
+from model.synth.scene import backgrounds, colours, effects
+from model.synth.scene.colours import Pair
 
 Rng = np.random.Generator
 Pixels = NDArray[np.float32]
@@ -35,7 +35,7 @@ def _mix(below: Pixels, above: Pixels, coverage: Pixels) -> Pixels:
 
 
 def _ground(rng: Rng, size: tuple[int, int], colour: colours.Colour, contrast: float, *, hard: bool) -> Pixels:
-    """The background; its own variation stays below the ``contrast`` that the ink has against it."""
+    """The background; its own variation stays below the `contrast` that the ink has against it."""
     kind = rng.random() if hard else 0.75 * rng.random()
     if kind < 0.45:
         pixels = backgrounds.plain(size, colour)

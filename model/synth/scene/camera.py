@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.synth import colours, effects
-from model.synth.colours import Pair
+from model.synth.scene import colours, effects
+from model.synth.scene.colours import Pair
 
 Rng = np.random.Generator
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model.synth.geometry import (
+from model.synth.lettering.lines import Lettering
+from model.synth.scene.geometry import (
     Arc,
     Matrix,
     Warp,
@@ -16,7 +17,6 @@ from model.synth.geometry import (
     shear,
     translation,
 )
-from model.synth.lettering import Lettering
 
 Rng = np.random.Generator
 
@@ -68,7 +68,7 @@ def _matrix(rng: Rng, line: Lettering, *, hard: bool) -> Matrix:
 
 
 def _receding(rng: Rng, reach: NDArray[np.float64]) -> Matrix:
-    """A perspective for ink that reaches ``reach`` (2,) pixels from the origin: the far end at most half as large."""
+    """A perspective for ink that reaches `reach` (2,) pixels from the origin: the far end at most half as large."""
     recede = np.clip(rng.normal(0, 0.1, 2), -0.16, 0.16) / reach
     return perspective(float(recede[0]), float(recede[1]))
 

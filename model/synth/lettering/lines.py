@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from model.synth.fonts import Face
+from model.synth.lettering.fonts import Face
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Lettering:
     """Centre of each glyph's ink, (len(text), 2)."""
 
     def draw(self, canvas: Image.Image, at: tuple[float, float], stroke: int = 0) -> None:
-        """Draw white on an "L" canvas, the ink's upper left corner at ``at``; thickened by ``stroke`` pixels."""
+        """Draw white on an "L" canvas, the ink's upper left corner at `at`; thickened by `stroke` pixels."""
         pen = ImageDraw.Draw(canvas)
         x, y = at[0], at[1] + self.top
         for origin, character in zip(self.origins, self.text, strict=True):
@@ -39,7 +39,7 @@ class Lettering:
 def ink_box(font: ImageFont.FreeTypeFont, character: str) -> tuple[float, float, float, float]:
     """Left, top, right, bottom of a glyph's ink relative to the pen.
 
-    ``font.getbbox`` would reach from the pen to the next and down to the baseline: for a hyphen, mostly air.
+    `font.getbbox` would reach from the pen to the next and down to the baseline: for a hyphen, mostly air.
     """
     mask, offset = font.getmask2(character, mode="L")
     ink = mask.getbbox()
@@ -49,7 +49,7 @@ def ink_box(font: ImageFont.FreeTypeFont, character: str) -> tuple[float, float,
 
 
 def lay_out(text: str, face: Face, size: int, spacing: float = 0.0) -> Lettering:
-    """Lay out ``text`` with the face's kerning at ``size`` pixels per em and ``spacing`` em between letters."""
+    """Lay out `text` with the face's kerning at `size` pixels per em and `spacing` em between letters."""
     font = face.font(size)
     # The advance of a prefix carries its kerning; the next glyph starts there.
     pens = [font.getlength(text[:i]) + i * spacing * size for i in range(len(text))]

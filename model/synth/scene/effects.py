@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from model.synth.backgrounds import linear_ramp
+from model.synth.scene.backgrounds import linear_ramp
 
 Pixels = NDArray[np.float32]
 Rng = np.random.Generator
@@ -37,7 +37,7 @@ def spot(rng: Rng, pixels: Pixels) -> Pixels:
 
 
 def add_noise(rng: Rng, pixels: Pixels, deviation: float) -> Pixels:
-    """Sensor noise of ``deviation`` grey levels, partly common to the three channels."""
+    """Sensor noise of `deviation` grey levels, partly common to the three channels."""
     height, width = pixels.shape[:2]
     grey = rng.standard_normal((height, width, 1), dtype=np.float32)
     if rng.random() < 0.5:
@@ -47,12 +47,12 @@ def add_noise(rng: Rng, pixels: Pixels, deviation: float) -> Pixels:
 
 
 def blur(image: Image.Image, radius: float) -> Image.Image:
-    """Out of focus by ``radius`` pixels."""
+    """Out of focus by `radius` pixels."""
     return image.filter(ImageFilter.GaussianBlur(radius))
 
 
 def motion_blur(rng: Rng, image: Image.Image, length: float) -> Image.Image:
-    """Smeared over ``length`` pixels along a random direction, mostly a level one."""
+    """Smeared over `length` pixels along a random direction, mostly a level one."""
     angle = rng.normal(0, 0.5) if rng.random() < 0.7 else rng.uniform(0, np.pi)
     steps = max(2, round(length))
     pixels = np.asarray(image, np.float32)

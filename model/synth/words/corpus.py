@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 
-from model.synth import figures, phrases
-from model.synth.fonts import Split
-from model.synth.sign_words import SIGN_WORDS
+from model.charsets import PRINTABLE
+from model.synth.words import figures, phrases
+from model.synth.words.chance import Rng, in_some_case, pick
+from model.synth.words.sign_words import SIGN_WORDS
+from model.synth.words.split import Split, is_validation
 
-CHARSET = string.digits + string.ascii_letters + string.punctuation
+CHARSET = PRINTABLE
 MAX_LENGTH = phrases.MAX_LENGTH
 
 COMMON_DICTIONARY = Path("/usr/share/dict/american-english-small")
@@ -29,12 +29,10 @@ _SIGN_SHARE, _COMMON_SHARE = 0.3, 0.4
 _LENGTH_WEIGHTS = (0, 1, 6, 12, 16, 16, 14, 11, 9, 6, 4.5, 3, 2, 1.5, 1, 0.7, 0.5, 0.3, 0.2, 0.15, 0.1, 0.1, 0.1)
 _WORD = re.compile(r"[A-Za-z]+")
 
-T = TypeVar("T")
 TextKind = Literal["long", "line", "currency"]
 """Texts of 15 to 25 characters; lines of several words; prices with other signs than `$`, degrees and the like."""
 WIDE_KINDS: dict[TextKind, float] = {"long": 0.08, "line": 0.06, "currency": 0.04}
 """Of a wide recipe, and their shares."""
-Rng = np.random.Generator
 
 
 class DictionaryNotFoundError(RuntimeError):
@@ -66,15 +64,14 @@ def read_dictionary(path: Path) -> list[str]:
 
 def is_validation_word(word: str) -> bool:
     """Whether a word belongs to the validation split, whatever its case."""
-    digest = hashlib.sha256(word.lower().encode()).digest()
-    return int.from_bytes(digest[:4], "big") % 1000 < VALIDATION_PER_MILLE
+    return is_validation(word, VALIDATION_PER_MILLE)
 
 
 class Corpus:
     """Samples texts for one split; the words of the two splits are disjoint.
 
-    ``large`` and ``common`` are word lists (default: Debian's dictionaries); what is not purely of letters is
-    ignored. ``kinds`` are the texts that are drawn besides, ``extra`` the characters beyond printable ASCII that they may
+    `large` and `common` are word lists (default: Debian's dictionaries); what is not purely of letters is
+    ignored. `kinds` are the texts that are drawn besides, `extra` the characters beyond printable ASCII that they may
     hold. Raises ValueError when no word is left.
     """
 
@@ -143,7 +140,7 @@ class Corpus:
         return pool.sample(rng)
 
     def _decorated_word(self, rng: Rng) -> str:
-        word = _in_some_case(rng, self._word(rng))
+        word = in_some_case(rng, self._word(rng), upper=0.30, capitalised=0.55)
         if rng.random() > 0.2:
             return word
         return pick(rng, _DECORATIONS)(word, partial(self._word, rng))
@@ -168,26 +165,12 @@ class _WordPool:
         return pick(rng, self._buckets[min(index, len(self._buckets) - 1)])
 
 
-def pick(rng: Rng, items: Sequence[T]) -> T:
-    """One of ``items``, evenly; faster than ``rng.choice`` and true to the type."""
-    return items[int(rng.integers(len(items)))]
-
-
 def random_string(rng: Rng) -> str:
     """Any printable characters, 1 to 25 of them and mostly few."""
     length = min(1 + int(rng.geometric(0.16)), MAX_LENGTH) if rng.random() < 0.95 else 1
     if rng.random() < 0.06:
         length = int(rng.integers(1, MAX_LENGTH + 1))
     return "".join(CHARSET[i] for i in rng.integers(len(CHARSET), size=length))
-
-
-def _in_some_case(rng: Rng, word: str) -> str:
-    share = rng.random()
-    if share < 0.30:
-        return word.upper()
-    if share < 0.55:
-        return word[:1].upper() + word[1:].lower()
-    return word.lower()
 
 
 Decoration = Callable[[str, Callable[[], str]], str]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from model.data.sources import Centers
+from model.data.crops import Centers
 
 Rng = np.random.Generator
 PROBABILITY = 0.5
