@@ -11,12 +11,13 @@ from typing import NoReturn, get_args
 
 from tqdm import tqdm
 
+from artifact.download import file_sha256
 from artifact.metadata import ArtifactError, DecodeMode, Precision
 from export.gate.crop_sources import CropSourceError, parity_data
 from export.gate.parity import ParityError
 from export.inspect import describe, inspect_artifact
 from export.to_onnx import NO_STEPS, ExportError, ExportOptions, ExportSummary, check_writable, export_artifact
-from model.checkpoints.download import DownloadError, file_sha256
+from model.checkpoints.download import DownloadError
 from model.checkpoints.loading import load, weights_path
 from model.recognisers.parseq.config import NAMED, ConfigError, read_config
 from model.recognisers.parseq.network import PARSeq
