@@ -7,8 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from export.graphs.graph import write_graph
-from tests.export_models import run, serialised
+from tests.export_models import run, serialised, write_graph
 from tests.golden.goldens import MODELS, TOLERANCE, arrays, decode_options, description, network
 
 
