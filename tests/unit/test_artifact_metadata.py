@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,3 +116,8 @@ def test_what_a_graph_offers() -> None:
     }
     assert "".join(METADATA.vocabulary) == METADATA.charset
     assert METADATA.outputs().keys() == {"token_ids", "confidences"}
+
+
+def test_every_field_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    assert [field.name for field in fields(ArtifactMetadata) if f"`{field.name}`" not in page] == []
