@@ -82,10 +82,10 @@ class Answer:
 
     token_ids: str
     """int64 `(B, S)`."""
-    logits: str
-    """float32 `(B, S, C)`, from which the tokens were chosen."""
+    logits: str | None
+    """float32 `(B, S, C)`, from which the tokens were chosen; None where they belong to other steps, such as columns."""
     confidences: str | None = None
-    """float32 `(B, S)`; without them the largest probability of each step."""
+    """float32 `(B, S)`; None: the largest probability of each step, by the logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Graph(ABC, Generic[Options]):
         Raises:
             ExportError: What is chosen contradicts itself, or is no choice of this recogniser.
         """
-        for name in chosen.keys() - {field.name for field in fields(self.OPTIONS)}:
+        for name in sorted(chosen.keys() - {field.name for field in fields(self.OPTIONS)}):
             raise ExportError(f"--{name.replace('_', '-')} is no option of {network.config.RECOGNISER!r}: leave it out")
         return self.complete(network, chosen, precision)
 
@@ -174,14 +174,21 @@ class Graph(ABC, Generic[Options]):
         answer = self.read(g, network, options, g.input(INPUT_NAME, TensorProto.UINT8, (BATCH, height, width, 3)))
         steps = self.described(network, options)["max_label_length"] + 1
         g.scope("answer")
-        confidences = answer.confidences or g.node(
-            "ReduceMax", [g.softmax(answer.logits), g.constant(np.array([-1]), "last_axis")], keepdims=0
-        )
+        confidences = answer.confidences or largest_probability(g, answer.logits or "")
         g.output(answer.token_ids, TOKEN_IDS_NAME, TensorProto.INT64, (BATCH, steps))
         g.output(confidences, CONFIDENCES_NAME, TensorProto.FLOAT, (BATCH, steps))
         if with_logits:
+            if answer.logits is None:
+                raise ExportError(
+                    f"{network.config.RECOGNISER!r} has no logits for each step of a text: leave --with-logits out"
+                )
             classes = len(network.config.charset_train) + 1
             g.output(answer.logits, LOGITS_NAME, TensorProto.FLOAT, (BATCH, steps, classes))
+
+
+def largest_probability(g: GraphBuilder, logits: str) -> str:
+    """Of each step: float32 `(B, S, C)` to `(B, S)`."""
+    return g.node("ReduceMax", [g.softmax(logits), g.constant(np.array([-1]), "last_axis")], keepdims=0)
 
 
 @torch.inference_mode()

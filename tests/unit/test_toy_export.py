@@ -23,7 +23,7 @@ from export.gate.crops import Crop
 from export.gate.parity import ParityError
 from export.graphs import interface
 from export.graphs.builder import GraphBuilder
-from export.graphs.interface import Answer, ExportError, Graph, Reference, every_pass, register
+from export.graphs.interface import Answer, ExportError, Graph, Reference, every_pass, largest_probability, register
 from export.graphs.parts import centred_pixels
 from export.to_onnx import ExportOptions, build_artifact, export_artifact, run_parity_gate
 
@@ -80,12 +80,14 @@ class CollapsingGraph(ToyGraph):
 
     def read(self, g: GraphBuilder, network: Toy, options: Any, images: str) -> Answer:
         answer = super().read(g, network, options, images)
-        best = g.node("ReduceMax", [g.softmax(answer.logits), g.constant(np.array([-1]), "last_axis")], keepdims=0)
-        # Every class means a character here, that of number 0 the second one.
-        shown = g.node("Max", [answer.token_ids, g.constant(np.array(1), "at_least")])
-        zero = g.node("Sub", [*[g.node("ReduceMax", [shown, g.constant(np.array([1]), "rows")], keepdims=1)] * 2])
+        assert answer.logits is not None
+        best = largest_probability(g, answer.logits)
+        # No column ends the text: class 0 is taken for the first character.
+        shown = g.node("Max", [answer.token_ids, g.constant(np.array(1), "first_character")])
+        last = g.node("ReduceMax", [shown, g.constant(np.array([1]), "steps")], keepdims=1)
+        zero = g.node("Sub", [last, last])
         one = g.cast(g.node("Equal", [zero, zero]), TensorProto.FLOAT)
-        return Answer(g.concat([shown, zero], 1), answer.logits, g.concat([best, one], 1))
+        return Answer(g.concat([shown, zero], 1), None, g.concat([best, one], 1))
 
     def reference(self, network: Toy, pixels: NDArray[np.uint8]) -> Reference:
         (logits,) = every_pass(network, pixels)
@@ -165,6 +167,8 @@ def test_it_may_have_steps_of_its_own() -> None:
     assert report.problem is None
     ids, _ = open_cpu_session(proto.SerializeToString()).run(None, {INPUT_NAME: np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)})
     assert ids.shape == (2, COLUMNS + 1)
+    with pytest.raises(ExportError, match="no logits for each step"):
+        build_artifact(toy, ExportOptions("mine", "", with_logits=True))
 
 
 @pytest.mark.usefixtures("known")
