@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.gate.crops import Crop, word_crops
-from model.recognisers.parseq.config import PARSeqConfig
+from export.graphs.interface import Config
 
 if TYPE_CHECKING:
     from model.data.crops import Crops
@@ -24,7 +24,7 @@ class CropSourceError(ValueError):
     """A folder holds no crops that can be used; the message names the cause and the cure."""
 
 
-def calibration_crops(folder: Path | None, config: PARSeqConfig) -> tuple[NDArray[np.uint8], str]:
+def calibration_crops(folder: Path | None, config: Config) -> tuple[NDArray[np.uint8], str]:
     """Crops to calibrate on, uint8 `(N, H, W, 3)`, and what they are: from a folder, or drawn."""
     if folder is None:
         drawn = word_crops(config.img_size, config.charset_train, config.max_label_length, CALIBRATION_CROPS, SEED)
@@ -34,14 +34,14 @@ def calibration_crops(folder: Path | None, config: PARSeqConfig) -> tuple[NDArra
     return crops.images[chosen], f"{len(chosen)} crops of {folder.resolve().name}"
 
 
-def parity_data(folder: Path, config: PARSeqConfig) -> list[Crop]:
+def parity_data(folder: Path, config: Config) -> list[Crop]:
     """All crops of a folder, for the parity gate."""
     crops = _read(folder, config)
     names = (f"{number} of {folder.resolve().name}, label {label!r}" for number, label in enumerate(crops.labels, start=1))
     return [Crop(name, image) for name, image in zip(names, crops.images, strict=True)]
 
 
-def _read(folder: Path, config: PARSeqConfig) -> Crops:
+def _read(folder: Path, config: Config) -> Crops:
     """An LMDB archive, a folder of archives, or rendered shards.
 
     Raises:

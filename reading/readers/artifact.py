@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artifact.fit import fit
+from artifact.fit import fit_for
 from artifact.metadata import CONFIDENCES_NAME, INPUT_NAME, TOKEN_IDS_NAME, ArtifactError, ArtifactMetadata
 from artifact.session import open_cpu_session
 from artifact.text import Reading, text_of
@@ -39,10 +39,9 @@ class ArtifactReader:
 
     def read(self, pictures: Sequence[Picture]) -> list[Reading]:
         """A reading for each picture, all of them in one run."""
-        size = self.metadata.image_height, self.metadata.image_width
-        pixels = np.stack([fit(picture.image, *size) for picture in pictures])
+        pixels = np.stack([fit_for(self.metadata, picture.image) for picture in pictures])
         ids, confidences = self.session.run([TOKEN_IDS_NAME, CONFIDENCES_NAME], {INPUT_NAME: pixels})
-        return [text_of(*row, self.charset) for row in zip(ids.tolist(), confidences.tolist(), strict=True)]
+        return [text_of(*row, self.metadata.vocabulary) for row in zip(ids.tolist(), confidences.tolist(), strict=True)]
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from artifact.fit import fit
+from artifact.fit import fit_for
 from artifact.metadata import ArtifactMetadata
 from artifact.text import Reading, text_of
 from service.core.metrics import Metrics
@@ -227,7 +227,7 @@ class Recognizer:
         started_s = self._clock()
         try:
             image = decode_image(self._bytes_of(source), limits)
-            crop = fit(image, self._metadata.image_height, self._metadata.image_width)
+            crop = fit_for(self._metadata, image)
         except Problem as problem:
             # So its header says: no pixel has been decoded. What is too complex for few pixels may not be for many.
             if problem.kind in (IMAGE_TOO_LARGE, IMAGE_TOO_COMPLEX) and limits.max_pixels < self._limits.max_pixels:
@@ -255,7 +255,7 @@ class Recognizer:
     def _reading(self, item: Item) -> Reading | Problem:
         if item.token_ids is not None and item.confidences is not None and item.outcome is Outcome.DONE:
             try:
-                return text_of(item.token_ids.tolist(), item.confidences.tolist(), self._metadata.charset)
+                return text_of(item.token_ids.tolist(), item.confidences.tolist(), self._metadata.vocabulary)
             except ValueError:
                 logger.exception("the model's answer is not text")
                 return Problem(INFERENCE_FAILED, "The model failed on this crop.")

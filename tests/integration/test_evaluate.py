@@ -61,7 +61,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("artifact") / "nano.onnx"
     network = model.load("parseq-nano", pretrained=True)
-    path.write_bytes(build_artifact(network, ExportOptions("nano", "ar", 1, "")).SerializeToString())
+    path.write_bytes(build_artifact(network, ExportOptions("nano", "")).SerializeToString())
     return path
 
 

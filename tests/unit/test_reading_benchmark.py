@@ -92,7 +92,7 @@ def test_parameters_of_the_reference() -> None:
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
     path = tmp_path / "small.onnx"
-    path.write_bytes(build_artifact(small_model(), ExportOptions("small", "ar", 1, "")).SerializeToString())
+    path.write_bytes(build_artifact(small_model(), ExportOptions("small", "")).SerializeToString())
     return path
 
 

@@ -33,7 +33,7 @@ def model_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = PARSeq(config_from_mapping(TINY)).eval()
     save_file(network.state_dict(), folder / "w.safetensors")
     (folder / "c.json").write_text(json.dumps(TINY))
-    artifact = build_artifact(network, ExportOptions("tiny", "ar", 1, ""))
+    artifact = build_artifact(network, ExportOptions("tiny", ""))
     (folder / "a.onnx").write_bytes(artifact.SerializeToString())
     return folder
 

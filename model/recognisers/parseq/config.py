@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from model.charsets import PRINTABLE
 
@@ -22,6 +22,8 @@ class ConfigError(ValueError):
 @dataclass(frozen=True, slots=True)
 class PARSeqConfig:
     """A PARSeq network. Names and defaults follow the reference implementation's `system_args`; `stem` is ours."""
+
+    RECOGNISER: ClassVar[str] = "parseq"
 
     charset_train: str = PRINTABLE
     max_label_length: int = 25

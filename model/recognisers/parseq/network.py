@@ -118,6 +118,15 @@ class PARSeq(nn.Module):
             logits = self._refine(logits, memory, steps)
         return logits
 
+    def passes(self, images: Tensor) -> list[Tensor]:
+        """Logits, float `(B, T + 1, C)`, of the first reading and of every refinement: all decisions that lead to the text."""
+        steps = self.config.max_label_length + 1
+        memory = self.decoder.project_memory(self.encode(images))
+        passes = [self._read_in_turn(memory, steps, False) if self.config.decode_ar else self._read_at_once(memory, steps)]
+        for _ in range(self.config.refine_iters):
+            passes.append(self._refine(passes[-1], memory, steps))
+        return passes
+
     def _begin(self, memory: list[KeyValue]) -> Tensor:
         keys = memory[0][0]
         return torch.full((len(keys), 1), self.tokenizer.bos_id, dtype=torch.long, device=keys.device)

@@ -16,7 +16,7 @@ from onnx import TensorProto
 from torch import Tensor
 
 from export.graphs.builder import Array, Carried, GraphBuilder, Round
-from export.graphs.decoder_graph import DecoderGraph, Place, Step
+from export.graphs.parseq.decoder import DecoderGraph, Place, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class LoopPlace(Place):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadInTurn:
     """What reading in turn has given."""
 
     tokens: str
@@ -54,7 +54,7 @@ class Reading:
     """float `(B, S, C)`; empty if nobody asked."""
 
 
-def read_every_step(decoder: DecoderGraph, steps: int, *, with_logits: bool) -> Reading:
+def read_every_step(decoder: DecoderGraph, steps: int, *, with_logits: bool) -> ReadInTurn:
     """Read the first `steps` positions one after another, all of them written out.
 
     No text is cut short; steps after the end token are computed and carry no meaning.
@@ -69,10 +69,10 @@ def read_every_step(decoder: DecoderGraph, steps: int, *, with_logits: bool) -> 
     logits = ""
     if with_logits:
         logits = g.reshape(g.concat([step.logits for step in read], 1), (0, steps, decoder.classes))
-    return Reading(g.transpose(tokens, (1, 0)), logits)
+    return ReadInTurn(g.transpose(tokens, (1, 0)), logits)
 
 
-def read_until_ended(decoder: DecoderGraph, steps: int, *, with_logits: bool) -> Reading:
+def read_until_ended(decoder: DecoderGraph, steps: int, *, with_logits: bool) -> ReadInTurn:
     """The same with a loop that ends when every text of the batch has; what was not read is zeros, that is end tokens."""
     g, config = decoder.g, decoder.model.config
     if steps == 1:
@@ -96,8 +96,8 @@ def read_until_ended(decoder: DecoderGraph, steps: int, *, with_logits: bool) ->
     stacks = g.loop(steps - 1, carried, write)
     tokens = _pad(g, first.token, g.transpose(stacks[0], (1, 0)), (steps,))
     if not with_logits:
-        return Reading(tokens, "")
-    return Reading(tokens, _pad(g, first.logits, g.transpose(stacks[1], (1, 0, 2)), (steps, decoder.classes)))
+        return ReadInTurn(tokens, "")
+    return ReadInTurn(tokens, _pad(g, first.logits, g.transpose(stacks[1], (1, 0, 2)), (steps, decoder.classes)))
 
 
 def _unfinished(g: GraphBuilder, smallest: str) -> str:

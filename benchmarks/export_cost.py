@@ -1,6 +1,6 @@
 """What decoding costs beside the encoder: exported graphs of every mode and precision, and PyTorch as it stands.
 
-python benchmarks/export.py --model parseq-tiny [--weights FILE] [--json FILE]
+python -m benchmarks.export_cost --model parseq-tiny [--weights FILE] [--json FILE]
 
 The graphs of a precision take turns with the float32 encoder, one run each and in a new order every round, so that whatever
 else the machine does, and whatever a run leaves behind in caches and threads, falls on all alike. The figures are medians
@@ -25,35 +25,36 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto
 from tqdm import tqdm
 
-# Beside this file lies export.py, which is not the package.
-sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
-
-from artifact.metadata import INPUT_NAME, DecodeMode
+from artifact.metadata import INPUT_NAME, Precision
 from export.gate.calibrate import observe_ranges
 from export.gate.crop_sources import calibration_crops
 from export.gate.crops import crops_of_lengths
 from export.graphs.builder import GraphBuilder
-from export.graphs.graph import write_encoder_graph, write_graph
-from export.graphs.int8 import Int8Builder, Range
+from export.graphs.parseq.graph import GRAPH, ParseqOptions, write_encoder_graph
+from export.to_onnx import Ranges, new_builder
 from model.checkpoints.loading import bundled_weights, load
 from model.recognisers.parseq.config import NAMED, named_config
 from model.recognisers.parseq.network import PARSeq
 from model.recognisers.parts.normalise import normalise
 
-MODES: dict[str, tuple[DecodeMode, int]] = {"nar": ("nar", 0), "ar": ("ar", 0), "ar+1": ("ar", 1)}
+MODES = {
+    "nar": ParseqOptions("nar", 0),
+    "ar": ParseqOptions("ar", 0, early_exit=True),
+    "ar+1": ParseqOptions("ar", 1, early_exit=True),
+}
 UNROLLED = ", unrolled"
 CROPS = 512
 LENGTHS = {3: 198, 4: 255, 5: 158, 6: 131, 7: 109, 8: 66, 9: 40, 10: 23, 11: 11, 12: 5, 13: 3, 14: 1}
 """Characters of a word and how many of a thousand words have them: ICDAR 2015, challenge 4.3, training set."""
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 EAGER = "pytorch"
 YARDSTICK = ("encoder", "fp32")
 PAUSE_S = 0.5
@@ -73,32 +74,26 @@ class Row:
     """To the float32 graph of the encoder alone, at the same batch."""
 
 
-def onnx_runs(model: PARSeq, precisions: list[str], threads: int) -> list[dict[tuple[str, str], Run]]:
+def onnx_runs(model: PARSeq, precisions: list[Precision], threads: int) -> list[dict[tuple[str, str], Run]]:
     """Sessions for every mode and precision, in groups that take turns; each has the yardstick."""
-    ranges: dict[str, Range] = {}
+    ranges: Ranges = {}
     if "int8" in precisions:
-        ranges = observe_ranges(model, calibration_crops(None, model.config)[0], "ar", 1)
+        pixels, _ = calibration_crops(None, model.config)
+        ranges = observe_ranges(lambda builder: GRAPH.write(builder, model, ParseqOptions("ar", 1)), pixels)
     encoder = session_run(write_encoder_graph(model), threads)
     groups: list[dict[tuple[str, str], Run]] = []
     for precision in precisions:
         runs, written_out = {YARDSTICK: encoder}, {YARDSTICK: encoder}
         if precision != YARDSTICK[1]:
-            runs["encoder", precision] = session_run(write_encoder_graph(model, _builder(precision, ranges)), threads)
+            runs["encoder", precision] = session_run(write_encoder_graph(model, new_builder(precision, ranges)), threads)
         for mode, how in MODES.items():
-            early_exit = how[0] == "ar"
-            graph = write_graph(model, *how, early_exit=early_exit, builder=_builder(precision, ranges))
+            GRAPH.write(graph := new_builder(precision, ranges), model, how)
             runs[mode, precision] = session_run(graph, threads)
-            if early_exit:
-                unrolled = write_graph(model, *how, builder=_builder(precision, ranges))
+            if how.early_exit:
+                GRAPH.write(unrolled := new_builder(precision, ranges), model, GRAPH.written_out(how))
                 written_out[mode + UNROLLED, precision] = session_run(unrolled, threads)
         groups += [runs, written_out]
     return groups
-
-
-def _builder(precision: str, ranges: dict[str, Range]) -> GraphBuilder:
-    if precision == "int8":
-        return Int8Builder(ranges)
-    return GraphBuilder(TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT)
 
 
 def session_run(graph: GraphBuilder, threads: int) -> Run:
@@ -120,14 +115,14 @@ def torch_runs(model: PARSeq) -> dict[tuple[str, str], Run]:
     def encode(pixels: NDArray[np.uint8]) -> object:
         return model.encode(normalise(torch.from_numpy(pixels)))
 
-    def read(decode: DecodeMode, refine_iters: int) -> Run:
+    def read(how: ParseqOptions) -> Run:
         @torch.inference_mode()
         def run(pixels: NDArray[np.uint8]) -> object:
-            return model(normalise(torch.from_numpy(pixels)), None, decode == "ar", refine_iters).softmax(-1).max(-1)
+            return model(normalise(torch.from_numpy(pixels)), None, how.decode == "ar", how.refine_iters).softmax(-1).max(-1)
 
         return run
 
-    return {("encoder", EAGER): encode, **{(mode, EAGER): read(*how) for mode, how in MODES.items()}}
+    return {("encoder", EAGER): encode, **{(mode, EAGER): read(how) for mode, how in MODES.items()}}
 
 
 def measure(

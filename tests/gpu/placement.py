@@ -1,6 +1,6 @@
 """Where ONNX Runtime's CUDA provider would run each node of a graph, answered without a GPU.
 
-    python -m export.gpu_placement FILE.onnx...
+    python -m tests.gpu.placement FILE.onnx...
 
 A session decides placement when it is created, from the list of kernels that its provider has; nothing is computed for that.
 All that a machine without a GPU lacks is the driver. So a small library is compiled that stands in for it: devices that are
@@ -154,7 +154,7 @@ def placement(path: Path, library: Path) -> Placement:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m export.gpu_placement", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.gpu.placement", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("files", metavar="FILE.onnx", type=Path, nargs="+")
     files: list[Path] = parser.parse_args(arguments).files
     clean = True

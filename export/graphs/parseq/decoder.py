@@ -22,7 +22,7 @@ from onnx import TensorProto
 from torch import Tensor
 
 from export.graphs.builder import Array, GraphBuilder
-from export.graphs.layer_graph import LayerGraph
+from export.graphs.parseq.layer import LayerGraph
 from model.recognisers.parseq.network import PARSeq
 
 MASKED = -30000.0

@@ -1,4 +1,4 @@
-"""The image encoder as ONNX nodes.
+"""PARSeq's image encoder as ONNX nodes.
 
 Shapes: B batch, N encoder tokens, E `embed_dim`, H heads, D = E / H.
 """
@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from export.graphs.builder import GraphBuilder
+from export.graphs.parts import HALF_RANGE, centred_pixels, convolution_and_norm
 from model.recognisers.parseq.config import PARSeqConfig
 from model.recognisers.parseq.encoder import Encoder, EncoderBlock, PatchEmbed, ResidualBlock, ResidualStem
-
-HALF_RANGE = 127.5
-"""Pixels are normalised as (x / 255 - 0.5) / 0.5 = x / 127.5 - 1."""
-HALF_PRECISION_STEP = 128.0
-"""In half precision centred pixels are divided by this, which is exact; weights made that much smaller would lose digits."""
 
 
 def write_encoder(g: GraphBuilder, encoder: Encoder, config: PARSeqConfig, images: str) -> str:
@@ -51,15 +46,6 @@ def write_encoder(g: GraphBuilder, encoder: Encoder, config: PARSeqConfig, image
     return g.reshape(normed, (-1, math.prod(config.grid), config.embed_dim))
 
 
-def _centred_pixels(g: GraphBuilder, images: str) -> tuple[str, float]:
-    """Pixels around 0, and the factor that takes them to [-1, 1], for the first weights to absorb."""
-    centred = g.node("Sub", [g.cast(images, g.float_type), g.constant(np.array(HALF_RANGE), "stem.centre")])
-    if not g.half:
-        return centred, 1 / HALF_RANGE
-    step = g.constant(np.array(1 / HALF_PRECISION_STEP), "stem.step")
-    return g.node("Mul", [centred, step]), HALF_PRECISION_STEP / HALF_RANGE
-
-
 def _patch_embed(g: GraphBuilder, stem: PatchEmbed, config: PARSeqConfig, images: str, pos_embed: Tensor) -> str:
     """A convolution whose kernel is its stride is one matrix product; normalisation and positions are folded into it."""
     (rows, columns), (height, width) = config.grid, config.patch_size
@@ -68,7 +54,7 @@ def _patch_embed(g: GraphBuilder, stem: PatchEmbed, config: PARSeqConfig, images
     weight = stem.proj.weight.detach().double().permute(2, 3, 1, 0).flatten(0, 2)
     bias = stem.proj.bias.detach().double() + pos_embed.detach().double()
     if g.half:
-        pixels, scale = _centred_pixels(g, images)
+        pixels, scale = centred_pixels(g, images)
     else:
         # The shift goes into the bias. In half precision the large sums that it cancels would be rounded.
         pixels, scale, bias = g.cast(images, g.float_type), 1 / HALF_RANGE, bias - weight.sum(0)
@@ -80,7 +66,7 @@ def _patch_embed(g: GraphBuilder, stem: PatchEmbed, config: PARSeqConfig, images
 
 def _residual_stem(g: GraphBuilder, stem: ResidualStem, config: PARSeqConfig, images: str, pos_embed: Tensor) -> str:
     """Convolutions with batch norm folded in. The padding is 0 after normalisation, so the shift stays in front."""
-    centred, scale = _centred_pixels(g, images)
+    centred, scale = centred_pixels(g, images)
     x = g.activation(g.transpose(centred, (0, 3, 1, 2)), "stem.input")
     layers = list(stem.stages)
     for index, layer in enumerate(layers):
@@ -88,7 +74,7 @@ def _residual_stem(g: GraphBuilder, stem: ResidualStem, config: PARSeqConfig, im
         if isinstance(layer, nn.Conv2d):
             following = layers[index + 1]
             assert isinstance(following, nn.BatchNorm2d)
-            x = _convolution(g, x, layer, following, name, scale)
+            x = convolution_and_norm(g, x, layer, following, name, scale)
             scale = 1.0
         elif isinstance(layer, ResidualBlock):
             x = _residual_block(g, layer, x, name)
@@ -102,26 +88,9 @@ def _residual_stem(g: GraphBuilder, stem: ResidualStem, config: PARSeqConfig, im
 
 
 def _residual_block(g: GraphBuilder, block: ResidualBlock, x: str, name: str) -> str:
-    inner = g.activation(g.relu(_convolution(g, x, block.conv1, block.norm1, f"{name}.1")), f"{name}.inner")
-    added = g.activation(_convolution(g, inner, block.conv2, block.norm2, f"{name}.2"), f"{name}.added")
+    inner = g.activation(g.relu(convolution_and_norm(g, x, block.conv1, block.norm1, f"{name}.1")), f"{name}.inner")
+    added = g.activation(convolution_and_norm(g, inner, block.conv2, block.norm2, f"{name}.2"), f"{name}.added")
     return g.activation(g.relu(g.add(x, added)), name)
-
-
-def _convolution(g: GraphBuilder, x: str, conv: nn.Conv2d, norm: nn.BatchNorm2d, name: str, scale: float = 1.0) -> str:
-    weight, bias = fold_batch_norm(conv, norm)
-    pads = [int(p) for p in conv.padding] * 2
-    return g.convolution(x, weight * scale, bias, name, strides=conv.stride, pads=pads)
-
-
-def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight `(out, in, kh, kw)` and bias `(out,)`, float64, of one convolution that does what `norm(conv(x))` does in eval."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    bias = norm.bias.detach().double() - norm.running_mean.double() * scale
-    if conv.bias is not None:
-        bias = bias + conv.bias.detach().double() * scale
-    return conv.weight.detach().double() * scale[:, None, None, None], bias
 
 
 def _block(g: GraphBuilder, block: EncoderBlock, config: PARSeqConfig, x: str, name: str) -> str:

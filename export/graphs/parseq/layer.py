@@ -1,4 +1,4 @@
-"""One decoder layer as ONNX nodes.
+"""One layer of PARSeq's decoder as ONNX nodes.
 
 Shapes: B batch, N encoder tokens, L queries, n content tokens, E `embed_dim`, H heads, D = E / H. One query is `(B, E)`,
 or `(B, 1, E)` where the builder wants it so; several are `(B, L, E)`. Keys and values of content are kept together,

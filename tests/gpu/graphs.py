@@ -1,6 +1,6 @@
 """Write the graphs whose placement on a GPU is checked: no weights are needed for that, and no parity gate.
 
-python -m export.gpu_graphs FOLDER
+python -m tests.gpu.graphs FOLDER
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ from pathlib import Path
 
 from onnx import TensorProto
 
-from artifact.metadata import DecodeMode
 from export.graphs.builder import GraphBuilder
-from export.graphs.graph import write_graph
+from export.graphs.parseq.graph import GRAPH, ParseqOptions
 from model.recognisers.parseq.config import named_config
 from model.recognisers.parseq.network import PARSeq
 
 NAMES = ("parseq-nano", "parseq-tiny", "parseq")
-MODES: tuple[tuple[DecodeMode, int], ...] = (("ar", 1), ("nar", 0))
+MODES = (ParseqOptions("ar", 1), ParseqOptions("nar", 0))
 PRECISIONS = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
 
 
 def main() -> int:
     """Entry point; the exit code."""
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m export.gpu_graphs FOLDER")
+        sys.exit("usage: python -m tests.gpu.graphs FOLDER")
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     for name in NAMES:
         model = PARSeq(named_config(name)).eval()
-        for decode, refine_iters in MODES:
+        for mode in MODES:
             for precision, float_type in PRECISIONS.items():
-                graph = write_graph(model, decode, refine_iters, builder=GraphBuilder(float_type))
+                graph = GraphBuilder(float_type)
+                GRAPH.write(graph, model, mode)
                 content = graph.model(name, {}, "0").SerializeToString()
-                (folder / f"{name}-{decode}+{refine_iters}-{precision}.onnx").write_bytes(content)
+                (folder / f"{name}-{mode.decode}+{mode.refine_iters}-{precision}.onnx").write_bytes(content)
     return 0
 
 
