@@ -13,7 +13,7 @@ from tests.wire import connected, counting
 
 MOST_CALLS = 150
 """Of functions in `service/` and `artifact/`, for one small PNG file from its bytes to those of the answer, on the event loop
-and in the lane, with a session that computes nothing. Libraries are not counted."""
+and in the lane; the session computes nothing. Libraries are not counted."""
 N_REQUESTS = 10
 REQUEST = b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n%b"
 
