@@ -18,8 +18,10 @@ from export.inspect import describe, inspect_artifact
 from export.to_onnx import NO_STEPS, ExportError, ExportOptions, ExportSummary, check_writable, export_artifact
 from model.checkpoints.download import DownloadError, file_sha256
 from model.checkpoints.loading import load, weights_path
-from model.recognisers.parseq.config import NAMED, ConfigError, read_config
+from model.errors import ConfigError
+from model.recognisers.parseq.config import NAMED
 from model.recognisers.parseq.network import PARSeq
+from model.recognisers.registry import read_config
 
 EXIT_PARITY = 1
 EXIT_USAGE = 2
@@ -147,9 +149,11 @@ def _load(args: argparse.Namespace) -> tuple[PARSeq, Path]:
     config = read_config(args.config) if args.config else None
     weights = args.weights if args.weights is not None else weights_path(args.model)
     try:
-        return load(args.model, config=config, weights=weights), weights
+        network = load(args.model, config=config, weights=weights)
     except ValueError as error:
         raise _InputError(str(error)) from error
+    assert isinstance(network, PARSeq)
+    return network, weights
 
 
 def _export(args: argparse.Namespace, model: PARSeq, weights: Path) -> ExportSummary:

@@ -1,6 +1,10 @@
 """Errors that several jobs share; each message names the cause and the cure."""
 
 
+class ConfigError(ValueError):
+    """A configuration is not one this version can build."""
+
+
 class DataError(ValueError):
     """A data folder is missing or malformed."""
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from model.checkpoints.loading import load
-from model.recognisers.parseq.config import ConfigError, read_config
+from model.errors import ConfigError
 from model.recognisers.parseq.network import PARSeq
+from model.recognisers.registry import read_config
 from reading.readers.checkpoint import NetworkReader
 from reading.readers.interface import Reader
 
@@ -71,6 +72,7 @@ def load_network(args: argparse.Namespace) -> PARSeq:
         network = load(args.model or "parseq-nano", pretrained=True)
     else:
         network = load(args.model, config=config, weights=args.weights)
+    assert isinstance(network, PARSeq)
     changes = {}
     if args.decode:
         changes["decode_ar"] = args.decode == "ar"

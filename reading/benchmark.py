@@ -18,9 +18,10 @@ from artifact.metadata import ArtifactError
 from model.checkpoints.download import DownloadError
 from model.checkpoints.loading import WeightsError, bundled_weights, load
 from model.cost import Cost, costs, parameters
+from model.errors import ConfigError
 from model.options import add_network_options, positive
-from model.recognisers.parseq.config import ConfigError, read_config
 from model.recognisers.parseq.network import PARSeq
+from model.recognisers.registry import read_config
 from reading.latency import ArtifactRuns, Latency, NetworkRuns, Runs, measure
 from reading.latency_plot import draw_latencies
 from reading.readers.options import OF_CHECKPOINTS, add_artifact_option
@@ -54,6 +55,7 @@ def load_any(args: argparse.Namespace) -> tuple[PARSeq, str]:
     name = args.model or (None if config or args.weights else "parseq-nano")
     weights = args.weights or (bundled_weights(name.replace("_", "-")) if name and not config else None)
     network = load(name, config=config, weights=weights)
+    assert isinstance(network, PARSeq)
     return network, f"{name or (args.config or args.weights).stem}{'' if weights else ' (fresh weights)'}"
 
 

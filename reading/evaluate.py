@@ -19,9 +19,8 @@ from model.charsets import CHARSETS
 from model.checkpoints.download import DownloadError
 from model.checkpoints.loading import WeightsError
 from model.data.alterations import Alterations, add_option
-from model.errors import DataError
+from model.errors import ConfigError, DataError
 from model.options import add_label_options, add_network_options, network_reader, positive
-from model.recognisers.parseq.config import ConfigError
 from model.synth.dataset import ShardError
 from reading.pictures.crop_sets import CropSet, crop_sets
 from reading.readers.interface import Reader

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from artifact.metadata import INPUT_NAME
 from export.gate.crops import SEED, crops_of_lengths, word_crops
-from model.recognisers.parseq.config import ConfigError
+from model.errors import ConfigError
 from model.recognisers.parseq.network import PARSeq
 from model.recognisers.parts.normalise import normalise
 from reading.readers.artifact import ArtifactReader

@@ -22,8 +22,8 @@ from artifact.text import Reading
 from model.checkpoints.download import DownloadError
 from model.checkpoints.loading import WeightsError
 from model.data.pictures import BrokenImageError, as_seen, as_stored, decode_image, read_file
+from model.errors import ConfigError
 from model.options import add_network_options, network_reader
-from model.recognisers.parseq.config import ConfigError
 from reading.pictures.paths import STANDARD_INPUT, NothingFoundError, expand, listed
 from reading.readers.interface import Picture, Reader
 from reading.readers.options import add_artifact_option, open_reader

@@ -13,7 +13,7 @@ from onnx import TensorProto
 from artifact.metadata import DecodeMode
 from export.graphs.builder import GraphBuilder
 from export.graphs.graph import write_graph
-from model.recognisers.parseq.config import named_config
+from model.recognisers.parseq.config import NAMED
 from model.recognisers.parseq.network import PARSeq
 
 NAMES = ("parseq-nano", "parseq-tiny", "parseq")
@@ -28,7 +28,7 @@ def main() -> int:
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     for name in NAMES:
-        model = PARSeq(named_config(name)).eval()
+        model = PARSeq(NAMED[name]).eval()
         for decode, refine_iters in MODES:
             for precision, float_type in PRECISIONS.items():
                 graph = write_graph(model, decode, refine_iters, builder=GraphBuilder(float_type))

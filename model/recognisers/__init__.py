@@ -1,1 +1,1 @@
-"""The networks, one folder for each family."""
+"""The networks, one folder for each kind; `registry` finds them, `interface` says what each gives."""

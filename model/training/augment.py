@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.training.distributed import ALONE, Shard
+from model.distributed import ALONE, Shard
 
 
 def jitter_colours(images: Tensor, shard: Shard = ALONE) -> Tensor:

@@ -25,7 +25,7 @@ from model.data.stored import StoredSource, open_stored
 from model.data.stream import BatchStream, shares_of
 from model.data.walk import files_below
 from model.errors import DataError
-from model.recognisers.parseq.config import PARSeqConfig
+from model.recognisers.interface import Config
 from model.synth.corpus import DictionaryNotFoundError, NoWordsError
 from model.synth.dataset import Recipe
 from model.synth.fonts import FONT_FOLDERS, FontsNotFoundError
@@ -147,7 +147,7 @@ def in_memory(source: Source) -> bool:
 class DataBuilder:
     """Opens what the options name."""
 
-    def __init__(self, args: argparse.Namespace, config: PARSeqConfig) -> None:
+    def __init__(self, args: argparse.Namespace, config: Config) -> None:
         self.args, self.config = args, config
         self.rules = LabelRules(
             config.charset_train,

@@ -12,8 +12,9 @@ import jsonargparse
 import lightning
 import yaml
 
+from model.errors import ConfigError
 from model.options import add_label_options
-from model.recognisers.parseq.config import NAMED, ConfigError
+from model.recognisers.registry import DEFAULT_MODEL, named_configs
 
 # Two ways of saying one thing: in one place only one of them, and the last place wins.
 EXCLUSIVE = (("steps", "epochs"), ("model", "config"))
@@ -57,7 +58,8 @@ def build_parser(prog: str = "parseq-train", description: str | None = None) -> 
 
 def _add_network(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--model", help=f"architecture: {', '.join(NAMED)} (default: that of --weights or of the run, else parseq-nano)"
+        "--model",
+        help=f"architecture: {', '.join(named_configs())} (default: that of --weights or of the run, else {DEFAULT_MODEL})",
     )
     group.add_argument("--config", type=Path, metavar="FILE.json", help="architecture from a JSON file instead")
     group.add_argument("--charset", metavar="36|62|94|FILE", help="characters to read: a standard set, or those of a text file")

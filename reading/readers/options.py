@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from artifact.metadata import ArtifactError
+from model.errors import ConfigError
 from model.options import network_reader
-from model.recognisers.parseq.config import ConfigError
 from reading.readers.interface import Reader
 
 OF_CHECKPOINTS = ("model", "config", "weights", "decode", "refine_iters", "device")

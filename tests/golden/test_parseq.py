@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model.recognisers.parseq.config import named_config
+from model.recognisers.parseq.config import NAMED
 from model.recognisers.parseq.network import PARSeq
 from tests.golden.goldens import MODELS, TOLERANCE, arrays, decode_options, description, images, network
 
@@ -61,7 +61,7 @@ def test_validation_loss(name: str, key: str) -> None:
 @pytest.mark.parametrize(("golden", "name"), [("parseq-full", "parseq"), ("parseq-tiny-full", "parseq-tiny")])
 def test_state_dict_of_released_architectures(golden: str, name: str) -> None:
     expected: dict[str, Any] = description(golden)["state_shapes"]
-    model = PARSeq(named_config(name))
+    model = PARSeq(NAMED[name])
     assert {f"model.{key}": list(value.shape) for key, value in model.state_dict().items()} == expected
     assert sum(parameter.numel() for parameter in model.parameters()) == description(golden)["n_params"]
 

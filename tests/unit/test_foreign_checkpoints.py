@@ -26,7 +26,8 @@ from torch import Tensor
 
 from model.checkpoints import inert_pickle
 from model.checkpoints.loading import WeightsError, load, read_weights
-from model.recognisers.parseq.config import ConfigError, PARSeqConfig
+from model.errors import ConfigError
+from model.recognisers.parseq.config import PARSeqConfig
 from model.recognisers.parseq.network import PARSeq
 from tests.training_runs import ROOT, environment
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from model.checkpoints.loading import load
 from model.data.sources import AugmentedSource, JoinedSource, RenderedCrops
-from model.recognisers.parseq.config import named_config
+from model.distributed import Shard
+from model.recognisers.registry import named_config
 from model.training.augment import jitter_colours, warp
 from model.training.averaging import EMA
 from model.training.curve import read_logs
 from model.training.data import DataBuilder
-from model.training.distributed import Shard
 from model.training.train import main, parse_args, train
 from tests.training_runs import run_module, words, write_archive, write_config, write_shards
 
