@@ -32,6 +32,7 @@ class Kept:
     dropped: str
     """Characters that the weights knew and the network has not."""
     positions: int
+    """0 where nothing depends on them."""
     new_positions: int
 
     def __str__(self) -> str:
@@ -43,7 +44,8 @@ class Kept:
             parts.append(f"{len(self.new)} new ones begin at random: {_short(self.new)}")
         if self.dropped:
             parts.append(f"{len(self.dropped)} are dropped: {_short(self.dropped)}")
-        parts.append(f"{self.positions} positions are kept")
+        if self.positions:
+            parts.append(f"{self.positions} positions are kept")
         if self.new_positions:
             parts.append(f"{self.new_positions} new ones begin at random")
         return f"beginning with {self.source}: {'; '.join(parts)}; all other weights are kept"
@@ -77,7 +79,7 @@ def begin_with(network: Network, state: dict[str, Tensor], told: Config | None, 
         if _alike(wanted[name], state.get(name), axis):
             rows = _rows(wanted[name].movedim(axis, 0), state[name].movedim(axis, 0), ours, theirs)
             adapted[name] = rows.movedim(0, axis)
-    had = positions = config.max_label_length + 1
+    had = positions = config.max_label_length + 1 if adapting.by_position else 0
     for name, axis in adapting.by_position.items():
         if _alike(wanted[name], state.get(name), axis):
             had = state[name].shape[axis]
