@@ -9,5 +9,9 @@ class DataError(ValueError):
     """A data folder is missing or malformed."""
 
 
+class WeightsError(ValueError):
+    """A weights file is unreadable or belongs to another network."""
+
+
 class DivergedError(RuntimeError):
     """Training has left the numbers: a loss or gradient is nan or infinite."""

@@ -13,11 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from model.checkpoints.agreement import check_agrees, check_fit, check_told
 from model.checkpoints.download import released_file
 from model.checkpoints.hyper_parameters import entries, read_scalar_or_pair
 from model.checkpoints.inert_pickle import Made
 from model.checkpoints.torch_file import FormatError, StoredTensor, TorchFile, open_torch_file, stored_tensor
 from model.errors import ConfigError
+from model.errors import WeightsError as WeightsError
 from model.recognisers.interface import Config, Network
 from model.recognisers.registry import (
     FOREIGN,
@@ -40,10 +42,6 @@ WEIGHTS_INSIDE = ("state_dict", "model_state_dict", "model", "module")
 WRAPPERS = frozenset({"module", "model", "_orig_mod", "_forward_module", "_fsdp_wrapped_module"})
 """Parts of names that a training system, data parallelism and compilation add before those of the network."""
 Value = TypeVar("Value")
-
-
-class WeightsError(ValueError):
-    """A weights file is unreadable or belongs to another network; the message names the cause and the cure."""
 
 
 def weights_path(name: str) -> Path:
@@ -96,7 +94,7 @@ def load(
         raise ConfigError("the weights file does not tell its architecture: give the name of a network or a config")
     if inside is not None:
         check_agrees(config, inside, str(weights))
-    network = recogniser_of(config).build(config)
+    network = recogniser_of(config).build_network(config)
     if state is not None:
         check_fit(network, state, str(weights))
         network.load_state_dict(state)
@@ -129,7 +127,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Config | None]:
     except Exception:  # readers of archives fail on foreign bytes in every way there is
         raise WeightsError(f"{path} is damaged or is no weights file: fetch or export it again") from None
     if inside is not None:
-        _check_told(inside, state, str(path))
+        check_told(inside, state, str(path))
     return state, inside
 
 
@@ -196,17 +194,6 @@ def _networks_own(table: dict[Any, Value], path: Path) -> dict[str, Value]:
         prefixes = " and ".join(repr(".".join(prefix)) for prefix in networks)
         raise WeightsError(f"{path} holds several networks, with the prefixes {prefixes}: keep the weights of one in it")
     return groups[networks[0]] if networks else max(groups.values(), key=len)
-
-
-def _check_told(inside: Config, state: dict[str, Tensor], source: str) -> None:
-    """Whether a file can hold the network that it tells of, before one of the sizes that it claims takes memory and time.
-
-    Raises:
-        WeightsError: it cannot.
-    """
-    tensors, numbers = inside.least_size()
-    if tensors > len(state) or numbers > sum(tensor.numel() for tensor in state.values()):
-        raise WeightsError(f"{source} tells of a larger network than it holds: fetch or train it again")
 
 
 def save_weights(network: Network, path: Path) -> None:
@@ -281,64 +268,3 @@ def _plain(values: Mapping[Any, Any], names: Collection[str]) -> dict[str, Any]:
         except ValueError:
             continue
     return found
-
-
-def check_agrees(wanted: Config, inside: Config, source: str, but: frozenset[str] = frozenset()) -> None:
-    """What no tensor's shape would tell: other heads, or the same number of other characters. Fields of `but` may differ.
-
-    Raises:
-        WeightsError: they contradict each other.
-    """
-    if wanted.RECOGNISER != inside.RECOGNISER:
-        raise WeightsError(
-            f"{source} says that it is of the recogniser {inside.RECOGNISER}, not {wanted.RECOGNISER}: "
-            "leave the model's name and config out, or give those it was trained with"
-        )
-    given = wanted.to_dict()
-    for name, value in inside.to_dict().items():
-        if name not in inside.FREE | but and given[name] != value:
-            raise WeightsError(
-                f"{source} says that it was trained with {name} {value!r}, not {given[name]!r}: "
-                "leave the model's name and config out, or give those it was trained with"
-            )
-
-
-def check_fit(network: Network, state: dict[str, Tensor], source: str) -> None:
-    """Whether `state` has all of the network's tensors, in their shapes, and no others.
-
-    Raises:
-        WeightsError: it has not.
-    """
-    wanted = network.state_dict()
-    had, characters = known_characters(network, state), len(network.config.charset_train)
-    if had not in (None, characters):
-        raise WeightsError(
-            f"{source} was trained with {had} characters, the charset has {characters}: "
-            "give the config the charset that the weights were trained with"
-        )
-    missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    if missing or unexpected:
-        example = f"lacks {missing[0]}" if missing else f"has {unexpected[0]} besides"
-        raise WeightsError(
-            f"{source} belongs to another network ({len(missing)} names missing, {len(unexpected)} unknown; it {example}): "
-            "check the model's name or config"
-        )
-    for key, tensor in wanted.items():
-        if state[key].shape != tensor.shape:
-            raise WeightsError(
-                f"{source} belongs to a network of another size: {key} is {tuple(state[key].shape)}, "
-                f"expected {tuple(tensor.shape)}; check the model's name or config"
-            )
-        if not torch.isfinite(state[key]).all():
-            raise WeightsError(f"{source} is damaged: {key} holds numbers that are none (nan or inf); fetch or train it again")
-
-
-def known_characters(network: Network, state: Mapping[str, Tensor]) -> int | None:
-    """How many characters the weights in `state` can name, if they are of such a network."""
-    name, axis = recogniser_of(network.config).adapting.classes
-    wanted: Tensor = network.state_dict()[name]
-    found = state.get(name)
-    if found is None or found.dim() != wanted.dim():
-        return None
-    special = wanted.shape[axis] - len(network.config.charset_train)
-    return int(found.shape[axis]) - special

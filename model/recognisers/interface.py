@@ -101,11 +101,11 @@ class Step:
     shard: Shard
     """Which crops of the global batch this process has."""
 
-    def begin(self) -> None:
+    def seed_alike(self) -> None:
         """Seed all randomness of the batch, alike in all processes, so that a resumed run repeats an uninterrupted one."""
         torch.manual_seed(self._torch_seed)
 
-    def part(self) -> None:
+    def seed_apart(self) -> None:
         """From here on each process draws its own, dropout above all. Call it once what all have in common is drawn."""
         if self.shard.rank:
             torch.manual_seed(self._torch_seed ^ (self.shard.rank << 48))

@@ -82,12 +82,12 @@ class Recogniser:
     training_options: tuple[str, ...] = ()
     """Options of `parseq-train` that its `Training` takes by these names."""
 
-    def build(self, config: Config) -> Network:
+    def build_network(self, config: Config) -> Network:
         """A network with random weights."""
         network: Network = pkgutil.resolve_name(self.network)(config)
         return network
 
-    def train(self, network: Network, options: Mapping[str, Any]) -> Training:
+    def build_training(self, network: Network, options: Mapping[str, Any]) -> Training:
         """How `network` learns, by the options it was asked to."""
         training: Training = pkgutil.resolve_name(self.training)(network, **options)
         return training
@@ -185,7 +185,7 @@ def read_config(path: Path) -> Config:
     if not isinstance(values, dict):
         raise ConfigError(f"the config file {path} must hold a JSON object")
     told = values.get(RECOGNISER)
-    if told is not None and told not in recognisers():
+    if told is not None and (not isinstance(told, str) or told not in recognisers()):
         raise ConfigError(f"the config file {path} names the recogniser {told!r}; there are {', '.join(recognisers())}")
     entry = named_in(values) or default_recogniser()
     inner = values["system_args"] if isinstance(values.get("system_args"), dict) else values

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from model.charsets import CHARSETS
-from model.checkpoints.loading import WeightsError, check_agrees, check_fit, known_characters
+from model.checkpoints.agreement import check_agrees, check_fit, known_characters
+from model.errors import WeightsError
 from model.recognisers.interface import Config, Network
 from model.recognisers.registry import recogniser_of
 

@@ -60,8 +60,8 @@ class RecognitionSystem(lightning.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         entry = recognisers()[recogniser or named_config(DEFAULT_MODEL).RECOGNISER]
-        self.model = entry.build(entry.config.from_mapping(config))
-        self.objective = entry.train(self.model, options)
+        self.model = entry.build_network(entry.config.from_mapping(config))
+        self.objective = entry.build_training(self.model, options)
         for name, head in self.objective.heads.items():
             self.add_module(name, head)
         if compile_encoder:
@@ -93,7 +93,7 @@ class RecognitionSystem(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed all randomness of the step."""
-        self.step(batch_idx).begin()
+        self.step(batch_idx).seed_alike()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""

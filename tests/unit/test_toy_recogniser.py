@@ -62,7 +62,7 @@ def test_every_entry_is_whole() -> None:
         assert recogniser.published.keys() <= recogniser.named.keys()
         for config in recogniser.named.values():
             with torch.device("meta"):
-                state = recogniser.build(config).state_dict()
+                state = recogniser.build_network(config).state_dict()
             adapting = recogniser.adapting
             assert recogniser.keys | adapting.by_character.keys() | adapting.by_position.keys() <= state.keys()
             classes = [state[tensor].shape[axis] for tensor, axis in adapting.by_character.items()]
@@ -93,6 +93,7 @@ def test_it_is_chosen_by_name_by_file_and_by_its_weights(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"recogniser": ["toy"]}, "names the recogniser"),
         ({"recogniser": "top"}, "names the recogniser 'top'; there are parseq, toy"),
         ({"recogniser": "toy", "embed_dim": 4}, "unknown configuration names: embed_dim; known are charset_train"),
         ({"column_width": 4}, "unknown configuration names: column_width"),

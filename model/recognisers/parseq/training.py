@@ -67,7 +67,7 @@ class PARSeqTraining(Training):
         config = self.config
         memory = self._encode(images)
         orders = draw_permutations(width - 2, step.rng(), config.perm_num, config.perm_forward, config.perm_mirrored)
-        step.part()
+        step.seed_apart()
         count = total(self.network.count_predicted(targets, orders)) / shard.world_size if several else None
         loss = self.network.permutation_loss(memory, targets, orders, count)
         logged = {"loss": loss}
