@@ -41,7 +41,7 @@ from export.graphs.builder import GraphBuilder
 from export.graphs.parseq.graph import GRAPH, ParseqOptions, write_encoder_graph
 from export.to_onnx import Ranges, new_builder
 from model.checkpoints.loading import bundled_weights, load
-from model.recognisers.parseq.config import NAMED, named_config
+from model.recognisers.parseq.config import NAMED
 from model.recognisers.parseq.network import PARSeq
 from model.recognisers.parts.normalise import normalise
 
@@ -193,7 +193,7 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     weights = args.weights or bundled_weights(args.model)
-    model = load(args.model, weights=weights) if weights else PARSeq(named_config(args.model)).eval()
+    model = load(args.model, weights=weights) if weights else PARSeq(NAMED[args.model]).eval()
     crops = drawn_crops(model)
     groups = onnx_runs(model, list(dict.fromkeys(["fp32", *args.precision])), args.threads)
     # Last and by itself: PyTorch's threads go on spinning for a while, and the next to run pays for it.

@@ -15,12 +15,15 @@ from artifact.download import file_sha256
 from artifact.metadata import ArtifactError, Precision
 from export.gate.crop_sources import CropSourceError, parity_data
 from export.gate.parity import ParityError
-from export.graphs.interface import ExportError, Network, all_graphs
+from export.graphs.interface import ExportError, all_graphs
 from export.inspect import describe, inspect_artifact
 from export.to_onnx import ExportOptions, ExportSummary, check_writable, export_artifact
+from model.checkpoints.choose import choose_network
 from model.checkpoints.download import DownloadError
-from model.checkpoints.loading import load, weights_path
-from model.recognisers.parseq.config import NAMED, ConfigError, read_config
+from model.checkpoints.loading import weights_path
+from model.errors import ConfigError
+from model.recognisers.interface import Network
+from model.recognisers.registry import named_configs
 
 EXIT_PARITY = 1
 EXIT_USAGE = 2
@@ -44,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="parseq-export inspect FILE tells what is in such a file.",
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--model", metavar="NAME", help=f"architecture: {', '.join(NAMED)}")
+    which.add_argument("--model", metavar="NAME", help=f"architecture: {', '.join(named_configs())}")
     which.add_argument("--config", metavar="FILE.json", type=Path, help="architecture from a JSON file of its sizes")
     parser.add_argument(
         "--weights",
@@ -138,12 +141,14 @@ def _load(args: argparse.Namespace) -> tuple[Network, Path]:
     """The network and the file its weights came from."""
     if args.weights is None and args.model is None:
         raise ConfigError("give --weights FILE, or --model NAME for its bundled or published weights")
-    config = read_config(args.config) if args.config else None
     weights = args.weights if args.weights is not None else weights_path(args.model)
     try:
-        return load(args.model, config=config, weights=weights), weights
+        network, _ = choose_network(args.model, args.config, weights)
+    except (ConfigError, DownloadError):
+        raise
     except ValueError as error:
         raise _InputError(str(error)) from error
+    return network, weights
 
 
 def _export(args: argparse.Namespace, model: Network, weights: Path) -> ExportSummary:

@@ -25,7 +25,8 @@ from export.gate.known_answer import known_answer
 from export.gate.parity import GateReport, ParityError
 from export.graphs.builder import OPSET, GraphBuilder, all_nodes
 from export.graphs.int8 import Int8Builder, Range
-from export.graphs.interface import ExportError, Network, graph_of
+from export.graphs.interface import ExportError, graph_of
+from model.recognisers.interface import Network
 
 MAX_FILE_BYTES = 2**31 - 1
 """What one ONNX file can hold."""

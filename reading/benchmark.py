@@ -60,9 +60,10 @@ def open_subjects(options: ReaderOptions) -> tuple[list[Subject], Size | None]:
     found, size = list[Subject](), None
     # Late: an artifact needs no torch, a checkpoint no runtime.
     if not options.artifact or options.of_checkpoint:
+        from model.recognisers.registry import DEFAULT_MODEL
         from reading.latency.cost import costs, parameters
         from reading.latency.network import NetworkSubject
-        from reading.readers.checkpoint import DEFAULT_MODEL, load_network
+        from reading.readers.checkpoint import load_network
 
         # Speed does not need weights.
         network, weights = load_network(options, fetch=False)

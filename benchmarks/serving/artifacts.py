@@ -34,11 +34,11 @@ def made_up_artifact(model_name: str, folder: Path) -> Path:
         import torch
 
         from export.to_onnx import ExportOptions, build_artifact, weights_digest
-        from model.recognisers.parseq.config import named_config
+        from model.recognisers.parseq.config import NAMED
         from model.recognisers.parseq.network import PARSeq
 
         torch.manual_seed(0)
-        model = PARSeq(named_config(model_name)).eval()
+        model = PARSeq(NAMED[model_name]).eval()
         options = ExportOptions(model_name, weights_digest(model), {"decode": "nar", "refine_iters": 0})
         write_whole(path, build_artifact(model, options).SerializeToString())
     return path

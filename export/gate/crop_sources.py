@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.gate.crops import Crop, word_crops
-from export.graphs.interface import Config
+from model.recognisers.interface import Config
 
 if TYPE_CHECKING:
     from model.data.crops import Crops

@@ -12,7 +12,8 @@ from artifact.metadata import Precision
 from export.gate.agreement import AgreementReport, check_agreement, loop_difference, planned_readings
 from export.gate.crops import Crop, parity_crops, word_crops
 from export.gate.parity import BATCH_SIZES, GateReport, batches, check_parity
-from export.graphs.interface import Config, Reference
+from export.graphs.interface import Reference
+from model.recognisers.interface import Config
 
 AGREEMENT_CROPS = 256
 """Drawn crops that a graph of another precision reads besides those of the parity gate."""

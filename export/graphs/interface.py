@@ -11,7 +11,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from artifact.metadata import CONFIDENCES_NAME, EOS_ID, INPUT_NAME, LOGITS_NAME, TOKEN_IDS_NAME, Precision
 from export.graphs.builder import GraphBuilder
+from model.recognisers.interface import Network
 from model.recognisers.parts.normalise import normalise
 
 BATCH = "batch"
@@ -35,45 +36,6 @@ Floats = NDArray[np.float32]
 
 class ExportError(ValueError):
     """An export cannot be done as asked; the message names the cause and the cure."""
-
-
-class Config(Protocol):
-    """What of a network's config an export needs."""
-
-    RECOGNISER: ClassVar[str]
-    """The recogniser's name."""
-
-    @property
-    def charset_train(self) -> str:
-        """Characters by class, from class 1 on."""
-
-    @property
-    def max_label_length(self) -> int:
-        """Longest text."""
-
-    @property
-    def img_size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-
-
-class Network(Protocol):
-    """What of a network an export needs; it is an `nn.Module`."""
-
-    training: bool
-
-    @property
-    def config(self) -> Config:
-        """Its recogniser and sizes."""
-
-    def passes(self, images: Tensor) -> Sequence[Tensor]:
-        """Logits, float `(B, S, C)`, of every pass that decides something, the answer's last.
-
-        Args:
-            images: Float `(B, 3, H, W)` in [-1, 1].
-        """
-
-    def state_dict(self) -> Mapping[str, Any]:
-        """The weights by name."""
 
 
 @dataclass(frozen=True, slots=True)

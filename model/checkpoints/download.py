@@ -1,4 +1,4 @@
-"""The published weights of baudm/parseq: fetched once, checked, cached."""
+"""Published weights: fetched once, checked, cached."""
 
 from __future__ import annotations
 
@@ -9,14 +9,8 @@ from tqdm import tqdm
 
 from artifact.download import NotReceivedError, OtherFileError
 from artifact.download import download as receive
+from model.recognisers.registry import published_files
 
-RELEASE = "https://github.com/baudm/parseq/releases/download/v1.0.0/"
-RELEASED_FILES = {
-    "parseq-tiny": "parseq_tiny-e7a21b54.pt",
-    "parseq": "parseq-bb5792a6.pt",
-    "parseq-patch16-224": "parseq_small_patch16_224-fcf06f5a.pt",
-}
-"""File names end in the first eight hex digits of the file's SHA-256."""
 TIMEOUT_S = 30.0
 
 
@@ -31,19 +25,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parseq-service"
 
 
-def released_file(name: str, base_url: str = RELEASE) -> Path:
+def released_file(name: str) -> Path:
     """The published weights of `name`, from the cache or downloaded to it.
 
     Raises:
         DownloadError: there are none of that name, the network fails, or the file is not the published one.
     """
-    if name not in RELEASED_FILES:
-        raise DownloadError(f"no weights are published for {name!r}: there are for {', '.join(RELEASED_FILES)}")
-    file_name = RELEASED_FILES[name]
-    target = cache_folder() / file_name
+    files = published_files()
+    if name not in files:
+        raise DownloadError(f"no weights are published for {name!r}: there are for {', '.join(files)}")
+    target = cache_folder() / files[name].file_name
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
-        download(base_url + file_name, target, sha256_prefix=Path(file_name).stem.rpartition("-")[2])
+        download(files[name].url, target, files[name].sha256)
     return target
 
 

@@ -17,7 +17,7 @@ from model.data.labels import LabelRules
 from model.data.sources import MemorySource, Source, StoredSource, join, leaves
 from model.data.stream import BatchStream, shares_of
 from model.errors import DataError
-from model.recognisers.parseq.config import PARSeqConfig
+from model.recognisers.interface import Config
 from model.synth.dataset import Recipe
 from model.synth.lettering.fonts import FONT_FOLDERS
 from model.synth.words.phrases import EXTRA_CHARACTERS
@@ -126,7 +126,7 @@ def in_memory(source: Source) -> bool:
     return all(isinstance(part, MemorySource) for part in leaves(source))
 
 
-def build_data(options: TrainOptions, config: PARSeqConfig, first_step: int) -> TrainingData:
+def build_data(options: TrainOptions, config: Config, first_step: int) -> TrainingData:
     """The data of a run whose network has `config`; its stream begins with the batch of `first_step`.
 
     Raises:

@@ -15,7 +15,8 @@ import yaml
 
 from model.command_line import Option, add_options
 from model.data.labels import add_label_options
-from model.recognisers.parseq.config import NAMED, ConfigError
+from model.errors import ConfigError
+from model.recognisers.registry import DEFAULT_MODEL, named_configs
 from model.training.averaging import Average
 from model.training.schedule import Schedule
 
@@ -55,7 +56,8 @@ class TrainOptions:
     model: Annotated[
         str | None,
         Option(
-            f"architecture: {', '.join(NAMED)} (default: that of --weights or of the run, else parseq-nano)", group="network"
+            f"architecture: {', '.join(named_configs())} (default: that of --weights or of the run, else {DEFAULT_MODEL})",
+            group="network",
         ),
     ] = None
     config: Annotated[Path | None, Option("architecture from a JSON file instead", metavar="FILE.json")] = None

@@ -21,8 +21,7 @@ from lightning.pytorch.callbacks import Callback
 from model.checkpoints.download import DownloadError
 from model.checkpoints.loading import WeightsError
 from model.command_line import Option
-from model.errors import DataError, DivergedError
-from model.recognisers.parseq.config import ConfigError
+from model.errors import ConfigError, DataError, DivergedError
 from model.training.options import TrainOptions, parse
 from model.training.train import train
 

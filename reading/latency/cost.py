@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.recognisers.parseq.network import PARSeq
+from model.recognisers.interface import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,38 +28,24 @@ class Cost:
         return self.gflops / 2
 
 
-def parameters(network: PARSeq) -> int:
+def parameters(network: Network) -> int:
     """Numbers that training sets."""
     return sum(values.numel() for values in network.parameters())
 
 
-def costs(network: PARSeq) -> list[Cost]:
-    """The encoder alone, and whole readings of the longest text in several ways.
+def costs(network: Network) -> list[Cost]:
+    """Those of reading the longest text, in each of the network's ways.
 
-    The network is PyTorch's, which computes keys and values anew at every step; an exported graph does less.
+    The network is PyTorch's, which may compute again at every step what an exported graph computes once.
     """
-    length = network.config.max_label_length
     # PyTorch's counter stumbles over parameters that want gradients.
     network = copy.deepcopy(network).requires_grad_(False)
-    ways: dict[str, tuple[bool, int] | None] = {
-        "encoder": None,
-        "nar": (False, 0),
-        "ar": (True, 0),
-        "ar + 1 refinement": (True, 1),
-    }
-    config = network.config
-    own = "ar" if config.decode_ar else "nar"
-    own += "" if not config.refine_iters else f" + {config.refine_iters} refinement{'s' if config.refine_iters > 1 else ''}"
-    ways.setdefault(own, (config.decode_ar, config.refine_iters))
-    return [Cost(what, _flops(network, length, way) / 1e9) for what, way in ways.items()]
+    image = torch.zeros(1, 3, *network.config.img_size, device=next(network.parameters()).device)
+    return [Cost(what, _flops(way, image) / 1e9) for what, way in network.ways().items()]
 
 
-def _flops(network: PARSeq, length: int, way: tuple[bool, int] | None) -> int:
-    image = torch.zeros(1, 3, *network.config.img_size, device=network.pos_queries.device)
+def _flops(way: Callable[[Tensor], Tensor], image: Tensor) -> int:
     # Fused kernels of attention are counted on some devices only; its plain form is products of matrices on all of them.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        if way is None:
-            network.encode(image)
-        else:
-            network(image, length, *way)
+        way(image)
     return int(counter.get_total_flops())

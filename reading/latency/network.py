@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.gate.crops import SEED, word_crops
-from model.recognisers.parseq.network import PARSeq
+from model.recognisers.interface import Network
 from model.recognisers.parts.normalise import normalise
 from reading.latency.measure import Run
 
@@ -15,7 +15,7 @@ from reading.latency.measure import Run
 class NetworkSubject:
     """A label of L characters is L + 1 steps, whatever is read in the crop."""
 
-    def __init__(self, network: PARSeq, name: str) -> None:
+    def __init__(self, network: Network, name: str) -> None:
         """Measure `network` where it is."""
         self.network = network
         self.device = next(network.parameters()).device
@@ -26,8 +26,7 @@ class NetworkSubject:
             "torch": torch.__version__,
             "device": str(self.device),
             "threads": torch.get_num_threads(),
-            "decode": "ar" if config.decode_ar else "nar",
-            "refine_iters": config.refine_iters,
+            **network.reads_by(),
         }
 
     def _run(self, pixels: NDArray[np.uint8], length: int | None) -> Run:

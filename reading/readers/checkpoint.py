@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 
 from artifact.fit import fit
 from artifact.text import Reading
+from model.checkpoints.choose import choose_network
 from model.checkpoints.download import DownloadError
-from model.checkpoints.loading import WeightsError, bundled_weights, load, weights_path
-from model.recognisers.parseq.config import ConfigError, read_config
-from model.recognisers.parseq.network import PARSeq
+from model.checkpoints.loading import WeightsError, bundled_weights, load
+from model.errors import ConfigError
+from model.recognisers.interface import Network
 from model.recognisers.parts.normalise import normalise
+from model.recognisers.registry import DEFAULT_MODEL, hyphenated
 from reading.readers.interface import Picture, ReaderError
 from reading.readers.options import ReaderOptions
-
-DEFAULT_MODEL = "parseq-nano"
 
 
 class NetworkReader:
     """Reads with a network in evaluation mode, where the network is."""
 
-    def __init__(self, network: PARSeq, description: str) -> None:
+    def __init__(self, network: Network, description: str) -> None:
         self.description = description
         self.charset = network.config.charset_train
         self.max_label_length = network.config.max_label_length
@@ -43,7 +43,7 @@ class NetworkReader:
         """Nothing to let go of."""
 
 
-def read_batches(network: PARSeq, images: NDArray[np.uint8], batch_size: int = 64) -> Iterator[list[Reading]]:
+def read_batches(network: Network, images: NDArray[np.uint8], batch_size: int = 64) -> Iterator[list[Reading]]:
     """Read crops batch by batch.
 
     Args:
@@ -55,7 +55,7 @@ def read_batches(network: PARSeq, images: NDArray[np.uint8], batch_size: int = 6
     for start in range(0, len(images), batch_size):
         with torch.inference_mode():
             logits = network(normalise(torch.from_numpy(images[start : start + batch_size]).to(device)))
-            texts, probabilities = network.tokenizer.decode(logits.softmax(-1))
+            texts, probabilities = network.decode(logits)
         yield [Reading(text, float(p.prod())) for text, p in zip(texts, probabilities, strict=True)]
 
 
@@ -69,7 +69,7 @@ def open_checkpoint(options: ReaderOptions) -> NetworkReader:
     return NetworkReader(network, str(options.weights or options.model or options.config or DEFAULT_MODEL))
 
 
-def load_network(options: ReaderOptions, *, fetch: bool = True) -> tuple[PARSeq, Path | None]:
+def load_network(options: ReaderOptions, *, fetch: bool = True) -> tuple[Network, Path | None]:
     """The network that the options name, in evaluation mode, on their device, with as many threads as they say.
 
     Args:
@@ -84,11 +84,11 @@ def load_network(options: ReaderOptions, *, fetch: bool = True) -> tuple[PARSeq,
     """
     name, weights = options.model, options.weights
     try:
-        config = read_config(options.config) if options.config else None
-        if config is None and weights is None:
-            name = name or DEFAULT_MODEL
-            weights = weights_path(name) if fetch else bundled_weights(name.replace("_", "-"))
-        network = load(name, config=config, weights=weights)
+        if fetch or options.config or weights:
+            network, weights = choose_network(name, options.config, weights, DEFAULT_MODEL)
+        else:
+            weights = bundled_weights(hyphenated(name or DEFAULT_MODEL))
+            network = load(name or DEFAULT_MODEL, weights=weights)
     except (ConfigError, DownloadError, WeightsError) as error:
         raise ReaderError(str(error)) from error
     except OSError as error:  # of the folder that published weights are kept in

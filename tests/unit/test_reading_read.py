@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from export.to_onnx import ExportOptions, build_artifact
 from model.data.pictures import as_seen
-from model.recognisers.parseq.config import config_from_mapping
+from model.recognisers.parseq.config import PARSeqConfig
 from model.recognisers.parseq.network import PARSeq
 from reading import read
 from reading.pictures.paths import NothingFoundError, expand
@@ -30,7 +30,7 @@ def model_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files `w.safetensors`, `c.json` and `a.onnx` of one tiny network."""
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
-    network = PARSeq(config_from_mapping(TINY)).eval()
+    network = PARSeq(PARSeqConfig.from_mapping(TINY)).eval()
     save_file(network.state_dict(), folder / "w.safetensors")
     (folder / "c.json").write_text(json.dumps(TINY))
     artifact = build_artifact(network, ExportOptions("tiny", ""))

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from model.charsets import CHARSETS, PRINTABLE
-from model.recognisers.parseq.config import NAMED, ConfigError, PARSeqConfig
+from model.errors import ConfigError
+from model.recognisers.parseq.config import NAMED, PARSeqConfig
 from model.recognisers.parseq.network import PARSeq
 from model.training.data import split_weight
 from model.training.options import RECIPES, TrainOptions, recipe_names

@@ -17,7 +17,7 @@ from model.augmentation.batches import jitter_colours, warp
 from model.checkpoints.loading import load
 from model.data.sources import AugmentedSource, JoinedSource, RenderedCrops
 from model.distributed import Shard
-from model.recognisers.parseq.config import named_config
+from model.recognisers.registry import named_config
 from model.training.averaging import EMA
 from model.training.curve import read_logs
 from model.training.data import build_data
