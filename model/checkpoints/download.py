@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
-import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
+from artifact.download import NotReceivedError, OtherFileError
+from artifact.download import download as receive
 from model.recognisers.registry import published_files
 
-CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30.0
 
 
@@ -27,12 +23,6 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("PARSEQ_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parseq-service"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def released_file(name: str) -> Path:
@@ -51,38 +41,27 @@ def released_file(name: str) -> Path:
     return target
 
 
-def _open(url: str) -> Any:
-    # Addresses are those of published weights, not a user's, and what comes is checked by its digest.
-    return urllib.request.urlopen(url, timeout=TIMEOUT_S)  # nosec B310
-
-
 def download(url: str, target: Path, sha256_prefix: str) -> None:
     """Download `url` to `target`, which appears only when whole and checked.
 
     Raises:
         DownloadError: the network fails, or the content's SHA-256 does not begin with `sha256_prefix`.
     """
-    handle, partial = tempfile.mkstemp(dir=target.parent, suffix=".part")
     try:
-        digest = hashlib.sha256()
-        with os.fdopen(handle, "wb") as file, _open(url) as response:
-            size = int(response.headers.get("Content-Length") or 0)
-            with tqdm(total=size or None, unit="B", unit_scale=True, desc=target.name) as bar:
-                while chunk := response.read(CHUNK_BYTES):
-                    file.write(chunk)
-                    digest.update(chunk)
-                    bar.update(len(chunk))
-        if not digest.hexdigest().startswith(sha256_prefix):
-            raise DownloadError(
-                f"{url} gave a file with SHA-256 {digest.hexdigest()[:8]}..., expected {sha256_prefix}...: "
-                "the download was cut short or altered; try again"
-            )
-        Path(partial).replace(target)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", None) or error
+        with tqdm(unit="B", unit_scale=True, desc=target.name) as bar:
+
+            def show(received: int, size: int) -> None:
+                bar.total = size or None
+                bar.update(received - bar.n)
+
+            receive(url, target, sha256_prefix, silence_s=TIMEOUT_S, progress=show)
+    except OtherFileError as error:
         raise DownloadError(
-            f"cannot download {url} ({reason}): without a network, fetch the file elsewhere and put it at {target}, "
+            f"{url} gave a file with SHA-256 {str(error)[:8]}..., expected {sha256_prefix}...: "
+            "the download was cut short or altered; try again"
+        ) from None
+    except NotReceivedError as error:
+        raise DownloadError(
+            f"cannot download {url} (it {error}): without a network, fetch the file elsewhere and put it at {target}, "
             "or give its path (--weights FILE)"
         ) from None
-    finally:
-        Path(partial).unlink(missing_ok=True)

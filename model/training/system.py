@@ -9,13 +9,13 @@ import torch
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
+from model.augmentation.batches import jitter_colours, warp
 from model.data.crops import Batch
 from model.distributed import Shard, join_batch_norms
 from model.errors import DivergedError
 from model.recognisers.interface import Step
 from model.recognisers.parts.normalise import normalise
 from model.recognisers.registry import DEFAULT_MODEL, named_config, recognisers
-from model.training.augment import jitter_colours, warp
 from model.training.schedule import Schedule, rate_factor
 
 ACCURACY_PREFIX = "accuracy_"
