@@ -21,8 +21,19 @@ REQUIREMENTS ?= docker/requirements-cpu.txt
 SBOM ?= build/sbom.cdx.json
 PIP := -m pip --disable-pip-version-check --quiet install
 
+# A process for each core, up to four: tests that start servers or train have two programs of their own at work.
+AT_ONCE := --numprocesses auto --maxprocesses 4 --dist worksteal
+# $(1) is the folder of the programs. pytest ends with 5 when ARGS leaves it nothing to run. Without the tools of the deployment
+# (no network) only the tests that need them fail, and say so.
+define run_tests
+	-$(1)/python -m tests.deployment.tools
+	$(1)/pytest $(AT_ONCE) -m 'not serial' $(ARGS) || [ $$? -eq 5 ]
+	$(1)/pytest -m serial $(or $(ARGS),tests/reliability) || [ $$? -eq 5 ]
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: help serve dev test test-oldest lint format export train evaluate benchmark convert render clean
+.PHONY: help serve dev test test-fast test-oldest tools lint format export train evaluate benchmark convert render clean
+.PHONY: lint-style lint-types lint-security lint-secrets
 .PHONY: verify-gpu-placement verify-images verify-dashboard
 .PHONY: fuzz hostile sbom
 .PHONY: api-fuzz overload siege soak rolling-restart
@@ -36,16 +47,31 @@ serve: $(SERVE_READY) ## Start the service with the bundled model: make serve PO
 dev: $(DEV_READY) ## Set up the development environment in .venv: parseq-read, parseq-export, parseq-train, ...
 
 test: lint ## Lint, check types and run all tests
-	$(DEV_BIN)/pytest $(ARGS)
+	$(call run_tests,$(DEV_BIN))
+
+test-fast: $(DEV_READY) ## Run the unit, property and golden tests but those that train or take seconds each
+	$(DEV_BIN)/pytest $(AT_ONCE) -m 'not slow' tests/unit tests/property tests/golden $(ARGS)
 
 test-oldest: $(OLDEST_READY) ## Run all tests with the oldest versions that pyproject.toml allows
-	$(OLDEST_ENV)/bin/pytest $(ARGS)
+	$(call run_tests,$(OLDEST_ENV)/bin)
+
+tools: $(DEV_READY) ## Fetch the programs that check the deployment, those that are not installed (230 MB; make test does it)
+	$(DEV_BIN)/python -m tests.deployment.tools
 
 lint: $(DEV_READY) ## Check style, types, insecure code and secrets
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint-types lint-style lint-security lint-secrets
+
+lint-types:
+	$(DEV_BIN)/mypy
+
+lint-style:
 	$(DEV_BIN)/ruff check .
 	$(DEV_BIN)/ruff format --check .
-	$(DEV_BIN)/mypy
-	$(DEV_BIN)/bandit --quiet --configfile pyproject.toml --recursive service export model benchmarks
+
+lint-security:
+	$(DEV_BIN)/bandit --quiet --configfile pyproject.toml --recursive artifact service export model reading benchmarks
+
+lint-secrets:
 	git ls-files -z | xargs -0 $(DEV_BIN)/detect-secrets-hook $(SECRET_OPTIONS)
 
 format: $(DEV_READY) ## Format the code
@@ -82,7 +108,7 @@ siege: $(DEV_READY) ## Besiege the service with many attackers at once, beside g
 soak: $(DEV_READY) ## Half an hour of mixed traffic with faults: make soak ARGS='--minutes 10'
 	$(DEV_BIN)/python -m tests.reliability.soak $(ARGS)
 
-rolling-restart: $(DEV_READY) ## Restart and kill two replicas behind the gateway under load
+rolling-restart: tools ## Restart and kill two replicas behind the gateway under load
 	$(DEV_BIN)/python -m tests.reliability.restarts $(ARGS)
 
 verify-gpu-placement: $(DEV_READY) $(GPU_READY) ## Show where CUDA would run exported graphs; needs gcc and 2.5 GB, no GPU
@@ -92,7 +118,7 @@ verify-gpu-placement: $(DEV_READY) $(GPU_READY) ## Show where CUDA would run exp
 verify-images: ## Build both container images and run them; needs root on Debian or Ubuntu, 4 GB of disk and minutes
 	$(PYTHON) docker/verify_images
 
-verify-dashboard: $(DEV_READY) ## Ask every expression of dashboard and rules of a real Prometheus under load; a minute
+verify-dashboard: tools ## Ask every expression of dashboard and rules of a real Prometheus under load; a minute
 	$(DEV_BIN)/python -m tests.deployment.verify_dashboard
 
 fuzz: $(DEV_READY) ## Read 100,000 broken image files and post 5,000: make fuzz ARGS='--seed 1'

@@ -33,7 +33,7 @@ KNOWN_ANSWER_KEY = "parseq_known_answer"
 `text`, what the exporter saw the graph read on it. A server checks itself with it; not every artifact has one."""
 
 INPUT_NAME = "images"
-TOKEN_IDS_NAME = "token_ids"  # nosec B105 - tokens of a text
+TOKEN_IDS_NAME = "token_ids"  # nosec B105  # tokens of a text
 CONFIDENCES_NAME = "confidences"
 LOGITS_NAME = "logits"
 EOS_ID = 0

@@ -24,15 +24,16 @@ sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file_
 
 from artifact.metadata import CONFIDENCES_NAME, TOKEN_IDS_NAME, DecodeMode, Precision
 from artifact.session import open_cpu_session
-from artifact.text import Reading
+from artifact.text import Reading, text_of
 from export.gate.parity import TIE_MARGIN, Ids, read_with_torch, run_artifact
 from export.to_onnx import ExportOptions, build_artifact
 from model.charsets import CHARSETS
 from model.checkpoints.loading import load
-from model.data.crops import Crops, find_lmdb, read_lmdb
+from model.data.archives import find_lmdb
+from model.data.crops import Crops, read_lmdb
 from model.recognisers.parseq.config import NAMED
 from model.recognisers.parseq.network import PARSeq
-from reading.evaluate import score
+from reading.scores.metrics import score
 
 BATCH = 32
 ALL_MODES = [f"{decode}+{count}" for decode in ("ar", "nar") for count in (0, 1, 2)]
@@ -57,8 +58,7 @@ class Row:
 
 def texts(token_ids: Ids, charset: str) -> list[str]:
     """Token ids `(N, S)` as texts."""
-    rows = (row[: row.index(0)] if 0 in row else row for row in token_ids.tolist())
-    return ["".join(charset[token - 1] for token in row) for row in rows]
+    return [text_of(row, (), charset).text for row in token_ids.tolist()]
 
 
 def accuracy(found: list[str], crops: Crops, charset: str) -> float:

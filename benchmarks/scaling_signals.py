@@ -86,7 +86,7 @@ async def _row(name: str, address: Address, load: ClosedLoop | OpenLoop, seconds
 
 
 def _scrape(address: Address) -> Samples:
-    with urllib.request.urlopen("http://{}:{}/metrics".format(*address)) as answer:  # nosec B310 - loopback
+    with urllib.request.urlopen("http://{}:{}/metrics".format(*address)) as answer:  # nosec B310  # loopback
         text = answer.read().decode()
     found: Samples = {}
     for family in text_string_to_metric_families(text):

@@ -147,7 +147,7 @@ def _chunks(url: str, shown: str) -> Iterator[bytes]:
         FetchError: it gives nothing, an error, or stops half-way.
     """
     try:
-        with urlopen(url, timeout=SILENCE_TIMEOUT_S) as answer:  # nosec B310 - http or https, as checked
+        with urlopen(url, timeout=SILENCE_TIMEOUT_S) as answer:  # nosec B310  # http or https, as checked
             while chunk := answer.read(CHUNK_BYTES):
                 yield chunk
     except HTTPError as error:

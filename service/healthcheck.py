@@ -14,7 +14,8 @@ EXIT_READY: Final = 0
 EXIT_NOT_READY: Final = 1  # Docker knows no other code
 TIMEOUT_S: Final = 3.0
 PATH: Final = "/readyz"
-LOOPBACK_OF: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104 - compared, not bound
+ANY_IPV4: Final = "0.0.0.0"  # nosec B104  # compared, not bound
+LOOPBACK_OF: Final = {"": "127.0.0.1", ANY_IPV4: "127.0.0.1", "::": "::1"}
 """Where to ask when the server listens on all addresses."""
 DEFAULT_PORT: Final = "8000"
 

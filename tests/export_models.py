@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -75,8 +76,9 @@ def run(artifact: bytes, pixels: NDArray[np.uint8], batch_size: int) -> list[NDA
     return run_session(new_session(artifact), pixels, batch_size)
 
 
+@functools.lru_cache(maxsize=8)
 def new_session(artifact: bytes) -> onnxruntime.InferenceSession:
-    """A session of one thread."""
+    """A session of one thread; kept for a while, since to open one takes longer than all that most tests do with it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])

@@ -15,8 +15,7 @@ from typing import Any
 import lightning
 import numpy as np
 
-from tests.unit.test_model_data import write_lmdb
-from tests.unit.test_model_sources import picture
+from tests.archives import picture, write_lmdb
 
 ROOT = Path(__file__).parents[1]
 TINY: dict[str, Any] = {
@@ -55,6 +54,21 @@ def write_config(path: Path, **changes: Any) -> Path:
     return path
 
 
+def run_options(folder: Path) -> dict[str, Any]:
+    """Of a run of six steps on rendered and real crops in `folder`."""
+    return {
+        "--config": write_config(folder / "tiny.json"),
+        "--source": [f"{write_shards(folder / 'rendered')}=2", f"{write_archive(folder / 'real')}=1"],
+        "--validation": folder / "rendered",
+        "--batch-size": 6,
+        "--steps": 6,
+        "--validate-every": 3,
+        "--warmup-steps": 2,
+        "--threads": 1,
+        "--trainer.enable_progress_bar": "false",
+    }
+
+
 def words(options: Mapping[str, Any]) -> list[str]:
     """Options as words of a command line: `True` is a flag, a list repeats."""
     found: list[str] = []
@@ -76,6 +90,17 @@ def run_module(module: str, arguments: Sequence[str], folder: Path, **options: A
 def environment() -> dict[str, str]:
     """Of a job: this project first on the path, and no colours or bars for a terminal."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "dumb"}
+
+
+class StopAt(lightning.Callback):
+    """The power goes out before a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError("the power went out")
 
 
 class KillAfter(lightning.Callback):

@@ -48,8 +48,9 @@ def _read(folder: Path, config: PARSeqConfig) -> Crops:
         CropSourceError: there are no such crops, or they have another size.
     """
     try:
-        from model.data.crops import DataError, concatenate, find_lmdb, read_lmdb, read_synthetic
-        from model.synth.dataset import ShardError
+        from model.data.archives import find_lmdb
+        from model.data.crops import concatenate, read_lmdb, read_synthetic
+        from model.errors import DataError
     except ModuleNotFoundError as error:
         raise CropSourceError(
             f"reading crops from {folder} needs the package {error.name}: pip install 'parseq-service[train]'"
@@ -60,7 +61,7 @@ def _read(folder: Path, config: PARSeqConfig) -> Crops:
         else:
             limits = (config.img_size, config.charset_train, config.max_label_length)
             crops = concatenate([read_lmdb(path, *limits)[0] for path in find_lmdb(folder)])
-    except (DataError, ShardError) as error:
+    except DataError as error:
         raise CropSourceError(str(error)) from error
     if crops.images.shape[1:3] != config.img_size:
         size = "x".join(map(str, crops.images.shape[1:3]))

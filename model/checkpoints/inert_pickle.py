@@ -11,7 +11,7 @@ collisions can stop the reader; its work is bounded by the number of opcodes.
 from __future__ import annotations
 
 import io
-import pickletools  # nosec B403 - names opcodes, and runs none of them
+import pickletools  # nosec B403  # names opcodes, and runs none of them
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any

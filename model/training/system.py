@@ -11,14 +11,14 @@ from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.augmentation.batches import jitter_colours, warp
 from model.data.crops import Batch
+from model.distributed import Shard, join_batch_norms, largest, total
 from model.errors import DivergedError
 from model.recognisers.parseq.config import PARSeqConfig, config_from_mapping
 from model.recognisers.parseq.network import PARSeq
 from model.recognisers.parseq.permutations import draw_permutations
 from model.recognisers.parts.normalise import normalise
-from model.training.augment import jitter_colours, warp
-from model.training.distributed import Shard, join_batch_norms, largest, total
 from model.training.schedule import Schedule, rate_factor
 
 ACCURACY_PREFIX = "accuracy_"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from collections.abc import Sequence
@@ -30,9 +29,10 @@ from model.errors import DataError, DivergedError
 from model.recognisers.parseq.config import NAMED, ConfigError, PARSeqConfig, named_config, read_config
 from model.training.averaging import CHECKPOINT_KEY
 from model.training.curve import draw_if_possible
-from model.training.data import DataBuilder
+from model.training.data import build_data
 from model.training.finetune import begin_with
-from model.training.options import build_parser, parse
+from model.training.opening import tell
+from model.training.options import TrainOptions, parse
 from model.training.schedule import scaled_rate
 from model.training.stopping import Stopped, StopRequest, StopWhenAsked
 from model.training.system import RecognitionSystem
@@ -43,9 +43,9 @@ EXIT_BY_SIGNAL = 128
 """And the signal's number, as shells count: 130 for Ctrl-C, 143 for SIGTERM."""
 
 
-def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
+def parse_args(argv: list[str] | None = None) -> tuple[TrainOptions, dict[str, Any]]:
     """The job's options, and those for the Trainer."""
-    return parse(build_parser(description=__doc__), sys.argv[1:] if argv is None else argv)
+    return parse(TrainOptions, sys.argv[1:] if argv is None else argv, description=__doc__)
 
 
 def last_checkpoint(output: Path) -> dict[str, Any] | None:
@@ -58,7 +58,7 @@ def last_checkpoint(output: Path) -> dict[str, Any] | None:
     return read_checkpoint(path, f"resume from a copy of {BEST} under its name") if path.is_file() else None
 
 
-def network_config(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> PARSeqConfig:
+def network_config(args: TrainOptions, checkpoint: dict[str, Any] | None) -> PARSeqConfig:
     """The architecture that the options ask for.
 
     Raises:
@@ -86,13 +86,13 @@ def network_config(args: argparse.Namespace, checkpoint: dict[str, Any] | None) 
     return config
 
 
-def _told_config(args: argparse.Namespace) -> PARSeqConfig | None:
+def _told_config(args: TrainOptions) -> PARSeqConfig | None:
     if args.config:
         return read_config(args.config)
     return named_config(args.model) if args.model else None
 
 
-def _weights_config(args: argparse.Namespace) -> PARSeqConfig | None:
+def _weights_config(args: TrainOptions) -> PARSeqConfig | None:
     """The architecture of `--weights`, if it tells it."""
     if args.weights is None:
         return None
@@ -121,7 +121,7 @@ def read_charset(name: str) -> str:
     return "".join(dict.fromkeys(text.replace("\n", "").replace("\r", "")))
 
 
-def build_system(args: argparse.Namespace, config: PARSeqConfig, *, fresh: bool) -> RecognitionSystem:
+def build_system(args: TrainOptions, config: PARSeqConfig, *, fresh: bool) -> RecognitionSystem:
     """The network with its losses and schedule; a fresh one begins with `--weights`."""
     system = RecognitionSystem(
         config.to_dict(),
@@ -145,7 +145,7 @@ def build_system(args: argparse.Namespace, config: PARSeqConfig, *, fresh: bool)
     return system
 
 
-def train(args: argparse.Namespace, trainer_options: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Path:
+def train(args: TrainOptions, trainer_options: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Path:
     """Run the job.
 
     Returns:
@@ -161,7 +161,7 @@ def train(args: argparse.Namespace, trainer_options: dict[str, Any], callbacks: 
         return _train(args, trainer_options, [*callbacks, StopWhenAsked(request, args.output / LAST)])
 
 
-def _train(args: argparse.Namespace, trainer_options: dict[str, Any], callbacks: Sequence[Callback]) -> Path:
+def _train(args: TrainOptions, trainer_options: dict[str, Any], callbacks: Sequence[Callback]) -> Path:
     if args.threads:
         torch.set_num_threads(args.threads)
     checkpoint = last_checkpoint(args.output)
@@ -175,7 +175,7 @@ def _train(args: argparse.Namespace, trainer_options: dict[str, Any], callbacks:
     config = network_config(args, checkpoint)
     lightning.seed_everything(args.seed, verbose=False)
     system = build_system(args, config, fresh=checkpoint is None)
-    data = DataBuilder(args, config).build(int(checkpoint["global_step"]) if checkpoint else 0)
+    data = build_data(args, config, int(checkpoint["global_step"]) if checkpoint else 0)
     trainer = build_trainer(args, trainer_options, data, callbacks)
     if args.scale_lr:
         system.lr = scaled_rate(args.lr, args.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
@@ -184,18 +184,13 @@ def _train(args: argparse.Namespace, trainer_options: dict[str, Any], callbacks:
         trainer.fit(system, datamodule=data, ckpt_path=args.output / LAST if checkpoint else None, weights_only=True)
     finally:
         data.processes.let_go()
-    weights: Path = args.output / f"{weights_name(args, config)}.safetensors"
+    weights = args.output / f"{weights_name(args, config)}.safetensors"
     if trainer.is_global_zero:
         for name, count in data.broken().items():
-            print(f"{name}: {count} broken images met and skipped", file=sys.stderr)
+            tell(f"{name}: {count} broken images met and skipped")
         save_weights(system.model, weights)
         draw_if_possible(args.output)
     return weights
-
-
-def tell(line: str) -> None:
-    """To whoever watches, not to whoever takes the output."""
-    print(line, file=sys.stderr)
 
 
 def how_to_go_on(output: Path) -> str:
@@ -209,12 +204,12 @@ def how_to_go_on(output: Path) -> str:
     return f"the same command with --resume goes on from step {checkpoint['global_step']}"
 
 
-def weights_name(args: argparse.Namespace, config: PARSeqConfig) -> str:
+def weights_name(args: TrainOptions, config: PARSeqConfig) -> str:
     """What the weights file of a run is called: as its architecture."""
     if args.config:
-        return str(args.config.stem)
+        return args.config.stem
     if args.model:
-        return str(args.model)
+        return args.model
     names = [name for name, known in NAMED.items() if _same_sizes(known, config)]
     return names[0] if names else "weights"
 

@@ -17,8 +17,8 @@ class ModelEntry:
 
     artifact: LoadedArtifact
     """Opened for its share of the cores, see `cores_of_each`."""
-    reopen: Callable[[Topology], LoadedArtifact]
-    """Opens the file as it is then, to be run like the present one unless more is known; raises whatever stands against it."""
+    reopen: Callable[[Topology, int], LoadedArtifact]
+    """Opens the file as it is then, to be run like the present one unless more is known, with lanes for so many cores."""
     aliases: tuple[str, ...] = ()
     """Names beside the one in the artifact."""
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from service.config import Settings
 from service.core.metrics import Metrics
-from service.core.models import ModelEntry, Models
+from service.core.models import ModelEntry, Models, cores_of_each
 from service.core.served_model import ServedModel
 from service.core.watchdog import Watchdog
 from service.engine.types import Item
@@ -37,9 +37,9 @@ class Runtime:
         artifact: The model that `settings` name, which is the default.
         on_failure: Called when a warm-up fails, with one line; the server cannot become ready after it.
         on_unhealthy: Called once, when only a new process will help, with one line; the server is not alive after it.
-        load: Opens the artifact of the settings for a reload, to be run as the present one.
+        load: Opens the artifact of the settings for a reload, to be run as the present one, with lanes for so many cores.
         more_models: Served beside it.
-        budget: Cores this process may use.
+        budget: Cores this process may use. Default: as many as the system lets it.
 
     Raises:
         StartupError: Two models have the same name.
@@ -51,7 +51,7 @@ class Runtime:
         artifact: LoadedArtifact,
         on_failure: Callable[[str], None] = logger.critical,
         on_unhealthy: Callable[[str], None] = logger.critical,
-        load: Callable[[Settings, Topology], LoadedArtifact] = load_artifact,
+        load: Callable[[Settings, Topology, int], LoadedArtifact] = load_artifact,
         more_models: Sequence[ModelEntry] = (),
         budget: int | None = None,
     ) -> None:
@@ -67,9 +67,11 @@ class Runtime:
         self._warm_up: asyncio.Task[None] | None = None
         self._reload: asyncio.Task[None] | None = None
         self._reload_again = False
-        self._n_decode_threads = settings.decode_threads or decode_threads_for(budget or cpu_budget())
+        budget = budget or cpu_budget()
+        self._n_decode_threads = settings.decode_threads or decode_threads_for(budget)
         self._decode_pool = DecodePool(self._n_decode_threads)
         entries = (ModelEntry(artifact, partial(load, settings)), *more_models)
+        self._cores_of_each = cores_of_each(budget, len(entries))
         self._reopen = tuple(entry.reopen for entry in entries)
         self.models = Models([self._serve(entry.artifact, entry.aliases) for entry in entries])
         self.metrics.watch_engines(lambda: [model.engine for model in self.models])
@@ -207,7 +209,7 @@ class Runtime:
             logger.error("the model before did not end its work")
 
     def _warm_model(self, place: int, old: ServedModel) -> ServedModel:
-        model = self._serve(self._reopen[place](old.artifact.topology), old.aliases)
+        model = self._serve(self._reopen[place](old.artifact.topology, self._cores_of_each), old.aliases)
         model.warm_up()
         return model
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import re
-import time
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -16,7 +15,7 @@ import httpx
 import uvloop
 
 from tests.chaos.wild_requests import WildRequests
-from tests.integration.server import PATIENCE_S, ServerProcess, running
+from tests.integration.server import PATIENCE_S, ServerProcess, come_to_rest, outcomes, running, unsettled
 from tests.reliability import faulty_server
 from tests.reliability.faulty_server import Faults
 from tests.reliability.memory import resident_bytes
@@ -100,26 +99,6 @@ async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     length = re.search(rb"\r\ncontent-length: (\d+)", head, re.I)
     assert length, head
     return int(head.split()[1]), await reader.readexactly(int(length[1]))
-
-
-def come_to_rest(server: ServerProcess) -> None:
-    """Wait until no request is in flight and no crop waits."""
-    end_s = time.monotonic() + PATIENCE_S
-    while server.metric("parseq_requests_in_flight") or server.metric("parseq_queue_depth_crops") or unsettled(server):
-        assert server.process.poll() is None, server.log.read_text()
-        assert time.monotonic() < end_s, f"never came to rest: {unsettled(server)} crops unsettled"
-        time.sleep(0.05)
-
-
-def outcomes(server: ServerProcess) -> dict[str, float]:
-    return {
-        name: server.metric(f'parseq_crops_total{{outcome="{name}"}}') for name in ("done", "expired", "cancelled", "failed")
-    }
-
-
-def unsettled(server: ServerProcess) -> float:
-    """Crops that were admitted and have no outcome, more than those that have two."""
-    return server.metric("parseq_crops_admitted_total") - sum(outcomes(server).values())
 
 
 def open_files(server: ServerProcess) -> int:

@@ -60,6 +60,15 @@ def test_a_tool_that_cannot_be_had_is_an_error_that_names_the_cure(tmp_path: Pat
     assert not (tmp_path / "toys").exists()
 
 
+def test_tests_fetch_nothing_and_say_what_does(tmp_path: Path) -> None:
+    fetched = toy(lambda folder: write_program(folder / "toy-tool", "2.0"))
+    with pytest.raises(ToolMissingError, match=r"^toy is not on the PATH.*`make tools`.*install toy 2$"):
+        tools.find("toy", fetched, tmp_path, fetch=False)
+    assert not any(tmp_path.iterdir())
+    words = tools.find("toy", fetched, tmp_path)
+    assert tools.find("toy", fetched, tmp_path, fetch=False) == words
+
+
 def test_a_fetched_one_that_does_not_run_is_an_error(tmp_path: Path) -> None:
     tool = toy(lambda folder: write_program(folder / "toy-tool", "1.0"))
     with pytest.raises(ToolMissingError, match=r"does not work here: install toy 2"):

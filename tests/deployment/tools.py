@@ -1,7 +1,8 @@
-"""The programs that check the files of the deployment: from the PATH, or else fetched once into a git-ignored folder.
+"""The programs that check the files of the deployment: from the PATH, or else from a git-ignored folder.
 
-Nothing is installed and no root is needed. Debian's programs are those of one release, wherever they run: they need no more
-than the C library and what Python and git bring, and older releases have no `docker-compose` of the present format.
+`python -m tests.deployment.tools` (`make tools`) fetches into that folder what is not on the PATH, once. Nothing is installed,
+and no root is needed. Debian's programs are those of one release, wherever they run: they need no more than the C library and
+what Python and git bring, and older releases have no `docker-compose` of the present format.
 """
 
 from __future__ import annotations
@@ -173,16 +174,18 @@ def command(name: str) -> tuple[str, ...]:
     """The words that call a tool, to be put before its arguments.
 
     Raises:
-        ToolMissingError: it is not on the PATH and cannot be fetched.
+        ToolMissingError: it is not on the PATH and was not fetched.
     """
-    return find(name, TOOLS[name], FOLDER)
+    return find(name, TOOLS[name], FOLDER, fetch=False)
 
 
-def find(name: str, tool: Tool, folder: Path) -> tuple[str, ...]:
-    """`command`, for any tool and folder."""
+def find(name: str, tool: Tool, folder: Path, *, fetch: bool = True) -> tuple[str, ...]:
+    """`command`, for any tool and folder; what is not there is fetched if that is wanted."""
     for words in tool.commands:
         if shutil.which(words[0]) and _complaint(words, tool) is None:
             return words
+    if not fetch and not (folder / tool.source.name).exists():
+        raise ToolMissingError(f"{name} is not on the PATH (or too old): run `make tools`, which fetches it, or {tool.cure}")
     try:
         fetched = (str(_fetched(tool.source, folder) / tool.path),)
     except (OSError, subprocess.SubprocessError, ToolMissingError) as error:
@@ -234,3 +237,19 @@ def _run(words: Sequence[str], folder: Path) -> str:
     if ran.returncode != 0:
         raise ToolMissingError(f"{words[0]} failed: {(ran.stderr or ran.stdout).strip()}")
     return ran.stdout
+
+
+def main() -> int:
+    """Fetch what is missing; 1 when something cannot be had."""
+    missing = 0
+    for name, tool in TOOLS.items():
+        try:
+            find(name, tool, FOLDER)
+        except ToolMissingError as error:
+            print(error, file=sys.stderr)
+            missing = 1
+    return missing
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.golden.exported import exportable, exported_outputs
 from tests.golden.goldens import FULL, TOLERANCE
-from tests.golden.test_export import exportable, exported_outputs
 
 SHARED = [
     path

@@ -88,3 +88,34 @@ def _wait_ready(process: subprocess.Popen[bytes], log: Path) -> str:
             return found[1]
         time.sleep(0.02)
     raise AssertionError(log.read_text())
+
+
+def wait_until_refused(server: ServerProcess) -> None:
+    """Until new connections are refused: the drain has begun."""
+    end_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end_s:
+        try:
+            httpx.get(f"{server.url}/livez")
+        except httpx.TransportError:
+            return
+    raise AssertionError("the server goes on")
+
+
+def come_to_rest(server: ServerProcess) -> None:
+    """Wait until no request is in flight and no crop waits."""
+    end_s = time.monotonic() + PATIENCE_S
+    while server.metric("parseq_requests_in_flight") or server.metric("parseq_queue_depth_crops") or unsettled(server):
+        assert server.process.poll() is None, server.log.read_text()
+        assert time.monotonic() < end_s, f"never came to rest: {unsettled(server)} crops unsettled"
+        time.sleep(0.05)
+
+
+def outcomes(server: ServerProcess) -> dict[str, float]:
+    return {
+        name: server.metric(f'parseq_crops_total{{outcome="{name}"}}') for name in ("done", "expired", "cancelled", "failed")
+    }
+
+
+def unsettled(server: ServerProcess) -> float:
+    """Crops that were admitted and have no outcome, more than those that have two."""
+    return server.metric("parseq_crops_admitted_total") - sum(outcomes(server).values())

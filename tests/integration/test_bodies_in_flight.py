@@ -12,9 +12,8 @@ import pytest
 
 from service.errors import NO_ROOM_FOR_BODY
 from tests.fakes import PATIENCE_S
+from tests.integration.connections import BODY, PATIENT, PROBE, Server, counted, head, serving
 from tests.integration.in_process import read_answer
-from tests.integration.test_connections import BODY, PATIENT, PROBE, Server, head, serving
-from tests.integration.test_pipelining import counted
 
 MIB = 2**20
 ROOM = 4 * MIB

@@ -11,8 +11,8 @@ import pytest
 
 from service.errors import REQUEST_TIMEOUT, TOO_MANY_CONNECTIONS
 from tests.fakes import PATIENCE_S
+from tests.integration.connections import BODY, HASTY, PATIENT, PROBE, Server, head, serving
 from tests.integration.in_process import read_answer
-from tests.integration.test_connections import BODY, HASTY, PATIENT, PROBE, Server, head, serving
 
 MOST = 4
 POST = head() + BODY

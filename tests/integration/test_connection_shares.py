@@ -14,8 +14,8 @@ import pytest
 from service.errors import TOO_MANY_CONNECTIONS
 from service.http.connection.limit import SLOW_HEAD_S
 from tests.fakes import PATIENCE_S
+from tests.integration.connections import BODY, PATIENT, PROBE, Server, head, serving
 from tests.integration.in_process import read_answer
-from tests.integration.test_connections import BODY, PATIENT, PROBE, Server, head, serving
 
 MOST = 8
 POST = head() + BODY

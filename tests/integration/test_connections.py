@@ -5,55 +5,21 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import ClassVar
 
 import pytest
 
 from service.config import Settings
-from service.core.runtime import Runtime
 from service.errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, METHOD_NOT_ALLOWED, REQUEST_TIMEOUT, UNREADABLE_IMAGE
 from service.http.connection.protocol import READ_BYTES, HttpProtocol
 from service.http.connection.whole_writes import WholeAnswers
-from tests.fakes import PATIENCE_S, FakeSession, toy_runtime
-from tests.integration.in_process import Address, listening, read_answer
-from tests.toy_artifact import png_of
+from tests.fakes import PATIENCE_S, FakeSession
+from tests.integration.connections import BODY, HASTY, PATIENT, PROBE, Server, head, serving
+from tests.integration.in_process import read_answer
 
-BODY = png_of("word")
 MAX_HEAD_BYTES: int = Settings.model_fields["max_head_bytes"].default
 MAX_HEADERS: int = Settings.model_fields["max_headers"].default
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-PROBE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
-PATIENT: dict[str, float] = {"receive_timeout_s": PATIENCE_S, "keep_alive_s": PATIENCE_S}
-HASTY: dict[str, float] = {"receive_timeout_s": 0.2, "keep_alive_s": PATIENCE_S}
-
-
-def head(*lines: str, body: bytes = BODY, version: str = "1.1") -> bytes:
-    told = [f"POST /v1/recognize HTTP/{version}", "Host: x", "Content-Type: image/png", f"Content-Length: {len(body)}", *lines]
-    return "\r\n".join([*told, "", ""]).encode()
-
-
-class Server:
-    """A server, and what it counted."""
-
-    def __init__(self, address: Address, runtime: Runtime) -> None:
-        self.address, self.runtime = address, runtime
-
-    @contextmanager
-    def connection(self) -> Iterator[socket.socket]:
-        with socket.create_connection(self.address, PATIENCE_S) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            yield connection
-
-    def told(self, slug: str) -> float:
-        return self.runtime.metrics.problems.labels(slug)._value.get()
-
-
-@contextmanager
-def serving(session: FakeSession | None = None, **settings: float) -> Iterator[Server]:
-    runtime = toy_runtime(session, **settings)
-    with listening(runtime) as address:
-        yield Server(address, runtime)
 
 
 @pytest.fixture(scope="module")

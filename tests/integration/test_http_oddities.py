@@ -12,8 +12,8 @@ import pytest
 
 from service.errors import MALFORMED_REQUEST, UNAUTHORIZED, UNSUPPORTED_TRANSFER_CODING, Kind
 from tests.fakes import PATIENCE_S, FakeSession
+from tests.integration.connections import BODY, PATIENT, PROBE, Server, head, serving
 from tests.integration.in_process import read_answer
-from tests.integration.test_connections import BODY, PATIENT, PROBE, Server, head, serving
 
 KEY = "0123456789abcdef"
 CHUNKED = b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n"

@@ -17,7 +17,7 @@ import onnx
 import pytest
 
 from artifact.metadata import KNOWN_ANSWER_KEY
-from tests.integration.server import PATIENCE_S, ROOT, ServerProcess, command, environment, running
+from tests.integration.server import PATIENCE_S, ROOT, ServerProcess, command, environment, running, wait_until_refused
 from tests.toy_artifact import METADATA, png_of, write_artifact
 
 PNG = {"content-type": "image/png"}
@@ -43,17 +43,6 @@ def wait_for(server: ServerProcess, line: str) -> None:
         assert server.process.poll() is None, server.log.read_text()
         assert time.monotonic() < end_s, server.log.read_text()
         time.sleep(0.02)
-
-
-def wait_until_refused(server: ServerProcess) -> None:
-    """Until new connections are refused: the drain has begun."""
-    end_s = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end_s:
-        try:
-            httpx.get(f"{server.url}/livez")
-        except httpx.TransportError:
-            return
-    raise AssertionError("the server goes on")
 
 
 def named(path: Path, name: str) -> Path:

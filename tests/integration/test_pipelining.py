@@ -11,8 +11,8 @@ import pytest
 
 from service.http.connection.protocol import MAX_UNANSWERED, HttpProtocol
 from tests.fakes import PATIENCE_S
+from tests.integration.connections import BODY, PATIENT, PROBE, Server, counted, head, serving
 from tests.integration.in_process import read_answer
-from tests.integration.test_connections import BODY, PATIENT, PROBE, Server, head, serving
 
 PAGE = PROBE.replace(b"/livez", b"/")
 MANY = 3000
@@ -34,13 +34,6 @@ def deaf_client(server: Server, stack: ExitStack, sent: bytes) -> socket.socket:
     connection.send(sent)
     connection.settimeout(PATIENCE_S)
     return connection
-
-
-def counted(server: Server, sample: str) -> float:
-    for line in server.runtime.metrics.render().decode().splitlines():
-        if line.startswith(sample + " "):
-            return float(line.split()[-1])
-    raise AssertionError(sample)
 
 
 def wait_for(server: Server, sample: str, value: float) -> None:

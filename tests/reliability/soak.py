@@ -21,9 +21,8 @@ import uvloop
 
 from benchmarks.serving.arithmetic import percentile
 from service.config import BUNDLED_ARTIFACT
-from tests.chaos.test_disconnects import come_to_rest, outcomes, unsettled
 from tests.chaos.wild_requests import Expected, WildRequests
-from tests.integration.server import ServerProcess, running
+from tests.integration.server import ServerProcess, come_to_rest, outcomes, running, unsettled
 from tests.reliability import faulty_server
 from tests.reliability.clients import Crowd, Record
 from tests.reliability.faulty_server import Faults

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+import pytest
+
 from benchmarks.serving.client import Answer, post
 from benchmarks.serving.loads import OpenLoop, seconds_until_answered
 from tests.integration.server import running
@@ -23,6 +25,7 @@ MIN_GOODPUT = 0.2
 """Of the capacity that is still read: the clients, and whatever else the machine does, take their part of the same cores."""
 
 
+@pytest.mark.serial
 def test_ten_times_too_much_is_read_or_refused_and_soon_over(tmp_path: Path) -> None:
     artifact = write_artifact(tmp_path / "slow.onnx", work=WORK)
     requests = [post(png_of(f"w{index}"), "image/png") for index in range(50)]

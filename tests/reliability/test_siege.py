@@ -17,6 +17,7 @@ from tests.reliability.siege import KINDS, PROMISED, READ, Findings, Phase
 SHORT = "--phase-s 6 --rounds 2 --rate 8 --scale 0.2 --min-share 0.6 --max-slowdown 30 --busy-machine"
 
 
+@pytest.mark.serial
 def test_good_requests_are_served_beside_many_attackers_at_once() -> None:
     command = [sys.executable, "-m", "tests.reliability.siege", *SHORT.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False)

@@ -12,8 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.server import PATIENCE_S, ServerProcess, running
-from tests.integration.test_lifecycle import wait_until_refused
+from tests.integration.server import PATIENCE_S, ServerProcess, running, wait_until_refused
 from tests.reliability import faulty_server
 from tests.reliability.faulty_server import Faults
 from tests.toy_artifact import png_of, write_artifact

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_cost_of_decoding(tmp_path: Path) -> None:
     report = tmp_path / "rows.json"
     options = ["--batch", "1", "--rounds", "1", "--threads", "1", "--precision", "fp32", "--json", str(report)]

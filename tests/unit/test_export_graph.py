@@ -22,6 +22,8 @@ from model.recognisers.parseq.network import PARSeq
 from model.recognisers.parts.normalise import normalise
 from tests.export_models import RESIDUAL, new_session, run, run_session, serialised, small_model
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 MODES: list[tuple[DecodeMode, int]] = [("ar", 0), ("ar", 1), ("ar", 2), ("nar", 0), ("nar", 1), ("nar", 2)]
 NETWORKS: dict[str, dict[str, Any]] = {

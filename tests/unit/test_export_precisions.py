@@ -28,6 +28,8 @@ from export.to_onnx import ExportOptions, Ranges, build_artifact, export_artifac
 from model.recognisers.parseq.network import PARSeq
 from tests.export_models import RESIDUAL, run, serialised, small_model
 
+pytestmark = pytest.mark.slow
+
 NETWORKS: dict[str, dict[str, Any]] = {"patch": {}, "residual": RESIDUAL, "two-layers": {"dec_depth": 2}}
 UNUSUAL: dict[str, dict[str, Any]] = {
     "60-long": {"max_label_length": 60},

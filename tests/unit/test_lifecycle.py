@@ -247,7 +247,7 @@ class Shelf:
     def __init__(self, *artifacts: LoadedArtifact | Exception) -> None:
         self.artifacts = list(artifacts)
 
-    def load(self, _settings: Settings, _like: Topology) -> LoadedArtifact:
+    def load(self, _settings: Settings, _like: Topology, _budget: int) -> LoadedArtifact:
         found = self.artifacts.pop(0)
         if isinstance(found, Exception):
             raise found

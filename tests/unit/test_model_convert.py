@@ -13,7 +13,7 @@ from model.data.crops import read_lmdb
 from model.data.label_files import count_labels, find_label_files, read_labels
 from model.errors import DataError
 from reading.pictures.crop_sets import crop_sets
-from tests.unit.test_model_data import png
+from tests.archives import png
 
 
 def folder_of_crops(folder: Path, lines: str, name: str = "labels.tsv") -> Path:

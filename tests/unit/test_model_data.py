@@ -1,41 +1,20 @@
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
-import lmdb
 import numpy as np
 import pytest
 from PIL import Image
 
 from artifact.fit import fit
 from model.charsets import DIGITS_AND_LOWERCASE, PRINTABLE
-from model.data.archives import Archive
-from model.data.crops import Crops, DataError, concatenate, find_lmdb, iterate_lmdb, read_lmdb, read_synthetic
+from model.data.archives import Archive, find_lmdb, iterate_lmdb
+from model.data.crops import concatenate, read_lmdb, read_synthetic
 from model.data.labels import LabelRules
-from model.data.stored import open_stored
+from model.data.sources import StoredSource, stored_at
 from model.data.stream import BatchStream
-
-
-def png(colour: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (20, 10), (colour, 0, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write_lmdb(folder: Path, samples: list[tuple[bytes, str]], count: int | None = None) -> Path:
-    folder.mkdir(parents=True)
-    with lmdb.open(str(folder), map_size=1 << 22) as archive, archive.begin(write=True) as transaction:
-        transaction.put(b"num-samples", str(len(samples) if count is None else count).encode())
-        for index, (image, label) in enumerate(samples, start=1):
-            transaction.put(b"image-%09d" % index, image)
-            transaction.put(b"label-%09d" % index, label.encode())
-    return folder
-
-
-def crops(size: int, first: int = 0) -> Crops:
-    images = np.arange(first, first + size, dtype=np.uint8)[:, None, None, None].repeat(3, -1)
-    return Crops(images, [str(first + i) for i in range(size)], np.zeros((size, 25, 2), np.float16))
+from model.errors import DataError
+from tests.archives import crops, png, put, write_lmdb
 
 
 def test_lmdb_labels_are_mapped_and_broken_crops_counted(tmp_path: Path) -> None:
@@ -73,18 +52,6 @@ def test_lmdb_errors_name_the_cause(tmp_path: Path) -> None:
         read_synthetic(tmp_path)
 
 
-def put(folder: Path, **values: bytes | None) -> Path:
-    """Set or delete keys of an archive, `_` for `-`."""
-    with lmdb.open(str(folder), map_size=1 << 22) as archive, archive.begin(write=True) as transaction:
-        for name, value in values.items():
-            key = name.replace("_", "-").encode()
-            if value is None:
-                transaction.delete(key)
-            else:
-                transaction.put(key, value)
-    return folder
-
-
 def test_crops_that_are_missing_or_have_no_label_that_can_be_read_are_left_out(tmp_path: Path) -> None:
     folder = write_lmdb(tmp_path / "set", [(png(index), f"w{index}") for index in range(5)], count=7)
     put(folder, image_000000001=None, label_000000003=None, label_000000004="é".encode("latin-1"))
@@ -93,7 +60,7 @@ def test_crops_that_are_missing_or_have_no_label_that_can_be_read_are_left_out(t
         found, left_out = read_lmdb(folder, (32, 128), PRINTABLE, 25, keep_empty=keep_empty)
         assert (found.labels, left_out) == (["w1", "w4"], 5)
     # Decoded when needed: the label of the first is there, its image is found missing when it is asked for.
-    source = open_stored(folder, (32, 128), LabelRules(PRINTABLE, 25))
+    source = StoredSource(*stored_at(folder), (32, 128), LabelRules(PRINTABLE, 25))
     assert len(source) == 3
     assert source.crops(np.array([0, 1, 2]), None, [()] * 3).labels == ["w1", "w1", "w4"]
     assert source.broken == 1

@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 import torch
 
+from model.augmentation.batches import jitter_colours, warp
 from model.checkpoints.loading import load
 from model.data.crops import Batch, Crops
 from model.recognisers.parseq.network import PARSeq
 from model.recognisers.parseq.permutations import draw_permutations
-from model.training.augment import jitter_colours, warp
 from model.training.curve import read_logs
 from model.training.data import VALIDATION_BATCH, validation_loader
 from model.training.system import RecognitionSystem
 from model.training.train import main
+from tests.archives import png, write_lmdb
 from tests.training_runs import TINY
-from tests.unit.test_model_data import png, write_lmdb
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
 
 
 @pytest.fixture
@@ -60,6 +62,7 @@ def arguments(tmp_path: Path, shards: Path, output: str, steps: int) -> list[str
     return [str(word) for pair in values.items() for word in pair]
 
 
+@pytest.mark.draws
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Nothing of the decay may fall into the first part, whose length the schedule would otherwise tell apart.
     whole = [*arguments(tmp_path, shards, "whole", 8), "--decay-fraction", "0.1"]

@@ -28,6 +28,7 @@ from tests.toy_artifact import CHARSET, METADATA, png_of, write_artifact
 
 BACKWARDS = replace(METADATA, model_name="backwards", charset=CHARSET[::-1])
 BUDGET = 2
+Load = Callable[[Settings, Topology, int], LoadedArtifact]
 
 
 def reads_backwards(text: str) -> str:
@@ -39,7 +40,7 @@ def opened(path: Path) -> tuple[Settings, LoadedArtifact]:
     return settings, load_artifact(settings, budget=cores_of_each(BUDGET, 2))
 
 
-def entry_of(path: Path, load: Callable[[Settings, Topology], LoadedArtifact] = load_artifact, **values: Any) -> ModelEntry:
+def entry_of(path: Path, load: Load = load_artifact, **values: Any) -> ModelEntry:
     settings, artifact = opened(path)
     return ModelEntry(artifact, partial(load, settings), **values)
 
@@ -48,9 +49,7 @@ def backwards_at(path: Path, **values: Any) -> Path:
     return write_artifact(path, metadata=BACKWARDS.to_map(), **values)
 
 
-def two_models(
-    tmp_path: Path, load: Callable[[Settings, Topology], LoadedArtifact] = load_artifact, **values: Any
-) -> tuple[Runtime, list[str]]:
+def two_models(tmp_path: Path, load: Load = load_artifact, **values: Any) -> tuple[Runtime, list[str]]:
     """A runtime of the toy and its mirror image, and what it says when it cannot start."""
     settings, first = opened(write_artifact(tmp_path / "toy.onnx"))
     second, told = entry_of(backwards_at(tmp_path / "backwards.onnx", **values), load, aliases=("mirror",)), list[str]()
@@ -139,10 +138,11 @@ def test_both_models_read_and_drain_together(tmp_path: Path) -> None:
 def test_one_model_reloads_while_the_other_serves(tmp_path: Path) -> None:
     gate, entered = threading.Event(), threading.Event()
 
-    def load(settings: Settings, like: Topology) -> LoadedArtifact:
+    def load(settings: Settings, like: Topology, budget: int) -> LoadedArtifact:
+        assert budget == cores_of_each(BUDGET, 2)
         entered.set()
         assert gate.wait(PATIENCE_S)
-        artifact = load_artifact(settings, like)
+        artifact = load_artifact(settings, like, budget)
         return replace(artifact, metadata=replace(artifact.metadata, model_name="again"))
 
     runtime, _ = two_models(tmp_path, load)
@@ -166,8 +166,8 @@ def test_one_model_reloads_while_the_other_serves(tmp_path: Path) -> None:
 
 
 def test_a_reload_may_not_take_the_name_of_another_model(tmp_path: Path) -> None:
-    def load(settings: Settings, like: Topology) -> LoadedArtifact:
-        artifact = load_artifact(settings, like)
+    def load(settings: Settings, like: Topology, budget: int) -> LoadedArtifact:
+        artifact = load_artifact(settings, like, budget)
         return replace(artifact, metadata=replace(artifact.metadata, model_name="toy"))
 
     runtime, _ = two_models(tmp_path, load)
@@ -205,7 +205,7 @@ def test_each_model_is_watched_and_what_waits_is_counted_together() -> None:
         for name, session in zip("ab", sessions, strict=True)
     )
     ill: list[str] = []
-    entry = ModelEntry(second, cast("Callable[[Topology], LoadedArtifact]", None))
+    entry = ModelEntry(second, cast("Callable[[Topology, int], LoadedArtifact]", None))
     runtime = Runtime(settings, first, on_unhealthy=ill.append, more_models=[entry], budget=BUDGET)
 
     async def scenario() -> None:

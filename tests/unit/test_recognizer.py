@@ -60,11 +60,14 @@ async def stays() -> None:
     await asyncio.Event().wait()
 
 
-def read(*images: bytes, timeout_s: float = 3600.0, max_wait_s: float = 3600.0) -> tuple[NotingEngine, list[CropResult]]:
-    """What the engine was told of the crops of a request, and the results."""
+def read(
+    *images: bytes, timeout_s: float = 3600.0, max_wait_s: float = 3600.0, told: list[str] | None = None
+) -> tuple[NotingEngine, list[CropResult]]:
+    """What the engine was told of the crops of a request, in `told` even when it is refused, and the results."""
 
     async def run() -> tuple[NotingEngine, list[CropResult]]:
         engine, pool = NotingEngine(), DecodePool(1)
+        engine.told = [] if told is None else told
         pool.start()
         recognizer = Recognizer(
             cast(Engine, engine), METADATA, pool, image_limits=ImageLimits(), metrics=Metrics(), max_wait_s=max_wait_s
@@ -111,8 +114,10 @@ def test_crops_of_a_request_with_several_are_not_decoded_where_single_ones_are()
 
 
 def test_a_large_picture_that_others_would_keep_waiting_is_told_to_come_again() -> None:
+    told: list[str] = []
     with pytest.raises(QueueFullError) as caught:
-        read(HEAVY, max_wait_s=-1.0)
+        read(HEAVY, max_wait_s=-1.0, told=told)
+    assert told == ["demoted", "failed"]
     assert caught.value.refusal is Refusal.PREDICTED_WAIT
 
 

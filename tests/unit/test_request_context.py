@@ -121,12 +121,15 @@ def log() -> Iterator[io.StringIO]:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(RequestFormatter(FORMAT))
-    root, level = logging.getLogger(), logging.getLogger().level
+    root, own = logging.getLogger(), logging.getLogger("service")
+    levels = root.level, own.level
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
+    own.setLevel(logging.DEBUG)
     yield stream
     root.removeHandler(handler)
-    root.setLevel(level)
+    root.setLevel(levels[0])
+    own.setLevel(levels[1])
 
 
 def lines_about(log: io.StringIO, word: str) -> list[str]:

@@ -201,6 +201,7 @@ def test_the_bare_session_is_tried_in_every_topology(tmp_path: Path) -> None:
     assert len(BareModel(tmp_path / "toy.onnx", cores=1).candidates()) == 3
 
 
+@pytest.mark.slow
 def test_a_short_run_of_every_step(tmp_path: Path) -> None:
     artifact, report = write_artifact(tmp_path / "toy.onnx"), tmp_path / "rows.json"
     options = ["--artifact", str(artifact), "--slices", "1", "--slice-s", "0.1", "--json", str(report)]

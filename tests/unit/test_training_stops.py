@@ -15,34 +15,22 @@ import torch
 from model.training.curve import read_logs
 from model.training.train import main
 from model.training.trainer import LAST
-from tests.training_runs import environment, run_module, words, write_archive, write_config, write_shards
+from tests.forked_training import ForkedTraining
+from tests.training_runs import environment, run_options, words
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
 
 
 @pytest.fixture
 def options(tmp_path: Path) -> dict[str, Any]:
-    return {
-        "--config": write_config(tmp_path / "tiny.json"),
-        "--source": [f"{write_shards(tmp_path / 'rendered')}=2", f"{write_archive(tmp_path / 'real')}=1"],
-        "--validation": tmp_path / "rendered",
-        "--batch-size": 6,
-        "--steps": 6,
-        "--validate-every": 3,
-        "--warmup-steps": 2,
-        "--threads": 1,
-        "--trainer.enable_progress_bar": "false",
-    }
+    return run_options(tmp_path)
 
 
-def run_in_a_group(options: dict[str, Any], tmp_path: Path, **ends: Any) -> Any:
-    """Run the job, with signals to its process group, which are not ignored as they are in a background job."""
+def run_in_a_group(training: ForkedTraining, options: dict[str, Any], tmp_path: Path, **ends: Any) -> Any:
+    """Run the job, with signals to its process group."""
     callback = {"class_path": "tests.training_runs.SignalGroup", "init_args": ends}
     run = words({**options, "--output": tmp_path / "run", "--trainer.callbacks": json.dumps(callback)})
-
-    def listen() -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup` ignores
-
-    return run_module("model.training.train", run, tmp_path, start_new_session=True, preexec_fn=listen, timeout=300)
+    return training.run(run, tmp_path)
 
 
 def weights_at(path: Path) -> dict[str, torch.Tensor]:
@@ -60,10 +48,15 @@ def weights_at(path: Path) -> dict[str, torch.Tensor]:
     ],
 )
 def test_a_stop_saves_before_the_first_checkpoint_is_due(
-    options: dict[str, Any], how: signal.Signals, step: int, changes: dict[str, Any], tmp_path: Path
+    forked_training: ForkedTraining,
+    options: dict[str, Any],
+    how: signal.Signals,
+    step: int,
+    changes: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
     options |= changes
-    stopped = run_in_a_group(options, tmp_path, step=step, how=int(how))
+    stopped = run_in_a_group(forked_training, options, tmp_path, step=step, how=int(how))
     assert stopped.returncode == 128 + how, stopped.stderr
     assert f"stopped; the same command with --resume goes on from step {step + 1}" in stopped.stderr
     assert "Traceback" not in stopped.stderr
@@ -77,9 +70,11 @@ def test_a_stop_saves_before_the_first_checkpoint_is_due(
 
 
 @pytest.mark.parametrize(("step", "saved", "validated"), [(3, 3, [6]), (6, 5, [3, 6])])
-def test_a_stop_in_a_validation(options: dict[str, Any], step: int, saved: int, validated: list[int], tmp_path: Path) -> None:
+def test_a_stop_in_a_validation(
+    forked_training: ForkedTraining, options: dict[str, Any], step: int, saved: int, validated: list[int], tmp_path: Path
+) -> None:
     options |= {"--workers": 1, "--lazy": True, "--average": "ema"}
-    stopped = run_in_a_group(options, tmp_path, step=step, how=int(signal.SIGTERM), in_validation=True)
+    stopped = run_in_a_group(forked_training, options, tmp_path, step=step, how=int(signal.SIGTERM), in_validation=True)
     assert stopped.returncode == 143, stopped.stderr
     assert f"goes on from step {saved}" in stopped.stderr
     assert main(words({**options, "--output": tmp_path / "run", "--resume": True})) == 0
@@ -90,21 +85,23 @@ def test_a_stop_in_a_validation(options: dict[str, Any], step: int, saved: int, 
     assert [at for at, _ in read_logs(tmp_path / "run")["accuracy"]] == validated
 
 
-def test_a_signal_that_comes_twice_at_once_is_one(options: dict[str, Any], tmp_path: Path) -> None:
-    stopped = run_in_a_group(options, tmp_path, step=1, how=int(signal.SIGINT), times=2)
+def test_a_signal_that_comes_twice_at_once_is_one(
+    forked_training: ForkedTraining, options: dict[str, Any], tmp_path: Path
+) -> None:
+    stopped = run_in_a_group(forked_training, options, tmp_path, step=1, how=int(signal.SIGINT), times=2)
     assert (stopped.returncode, "from step 2" in stopped.stderr) == (130, True), stopped.stderr
 
 
-def test_impatience_ends_a_run_at_once(options: dict[str, Any], tmp_path: Path) -> None:
+def test_impatience_ends_a_run_at_once(forked_training: ForkedTraining, options: dict[str, Any], tmp_path: Path) -> None:
     options |= {"--checkpoint-every": 1}
-    stopped = run_in_a_group(options, tmp_path, step=1, how=int(signal.SIGINT), times=6)
+    stopped = run_in_a_group(forked_training, options, tmp_path, step=1, how=int(signal.SIGINT), times=6)
     assert (stopped.returncode, "from step 1" in stopped.stderr) == (130, True), stopped.stderr
     assert "Traceback" not in stopped.stderr
 
 
 def test_a_run_that_fails_does_not_wait_for_its_loaders(options: dict[str, Any], tmp_path: Path) -> None:
     code = (
-        "import sys; from model.training.train import parse_args, train; from tests.unit.test_training_job import StopAt\n"
+        "import sys; from model.training.train import parse_args, train; from tests.training_runs import StopAt\n"
         "train(*parse_args(sys.argv[1:]), [StopAt(1)])"
     )
     options |= {"--workers": 2, "--output": tmp_path / "run"}
