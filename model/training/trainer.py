@@ -112,12 +112,12 @@ class LastCheckpoint(ModelCheckpoint):
     A run that is stopped in that validation has not saved its last step, but the one before: resumed, it validates after all.
     """
 
-    def __init__(self, folder: Path, every: int, validate_every: int) -> None:
-        """Save in `folder` every so many steps."""
+    def __init__(self, folder: Path, every: int, validate_every: int, *, validates: bool) -> None:
+        """Save in `folder` every so many steps; `validates`: whether the run has anything to validate on."""
         stem = LAST.removesuffix(self.FILE_EXTENSION)
         super().__init__(dirpath=folder, filename=stem, every_n_train_steps=every, enable_version_counter=False)
         self.path = folder / LAST
-        self.every, self.validate_every = every, validate_every
+        self.every, self.validate_every, self.validates = every, validate_every, validates
         self._step = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -130,14 +130,18 @@ class LastCheckpoint(ModelCheckpoint):
         step = trainer.global_step
         if step < trainer.max_steps:
             super().on_train_batch_end(trainer, *args)
-            validates = trainer.enable_validation and (step % self.validate_every == 0 or step == trainer.max_steps - 1)
-            if validates and step > self._step and step % self.every:
+            is_next = self._validates(trainer) and (step % self.validate_every == 0 or step == trainer.max_steps - 1)
+            if is_next and step > self._step and step % self.every:
                 trainer.save_checkpoint(self.path, weights_only=False)
             self._step = step
-        elif trainer.enable_validation:
+        elif self._validates(trainer):
             trainer.should_stop = True
         else:
             trainer.save_checkpoint(self.path, weights_only=False)
+
+    def _validates(self, trainer: lightning.Trainer) -> bool:
+        # Lightning takes a list of no loaders for validation that is enabled.
+        return self.validates and trainer.enable_validation
 
     def on_validation_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Save what was validated last."""
@@ -174,5 +178,5 @@ def job_callbacks(options: TrainOptions, *, validates: bool) -> list[Callback]:
     if validates:
         found.append(BestCheckpoint(options.output))
         found.append(ToldValidation(options.output))
-    found.append(LastCheckpoint(options.output, options.checkpoint_every, options.validate_every))
+    found.append(LastCheckpoint(options.output, options.checkpoint_every, options.validate_every, validates=validates))
     return found

@@ -96,6 +96,13 @@ def test_a_run_can_be_repeated_and_resumed_exactly(options: dict[str, Any], vari
     assert equal(state(whole), state(parts, "tiny.safetensors"))
 
 
+def test_a_run_without_validation_saves_its_last_step(options: dict[str, Any], tmp_path: Path) -> None:
+    # Rendered crops alone: none of them are held out.
+    alone = {name: value for name, value in options.items() if name != "--validation"} | {"--source": tmp_path / "rendered"}
+    assert main(words({**alone, "--output": tmp_path / "run", "--steps": 3})) == 0
+    assert saved_step(tmp_path / "run", "last.ckpt") == 3
+
+
 def test_another_seed_is_another_run(options: dict[str, Any], tmp_path: Path) -> None:
     for seed in (0, 1):
         assert main(words({**options, "--output": tmp_path / str(seed), "--seed": seed})) == 0
