@@ -112,8 +112,8 @@ rolling-restart: tools ## Restart and kill two replicas behind the gateway under
 	$(DEV_BIN)/python -m tests.reliability.restarts $(ARGS)
 
 verify-gpu-placement: $(DEV_READY) $(GPU_READY) ## Show where CUDA would run exported graphs; needs gcc and 2.5 GB, no GPU
-	$(DEV_BIN)/python -m export.gpu.graphs $(GPU_GRAPHS)
-	$(GPU_ENV)/bin/python -m export.gpu.placement $(GPU_GRAPHS)/*.onnx
+	$(DEV_BIN)/python -m tests.gpu.graphs $(GPU_GRAPHS)
+	$(GPU_ENV)/bin/python -m tests.gpu.placement $(GPU_GRAPHS)/*.onnx
 
 verify-images: ## Build both container images and run them; needs root on Debian or Ubuntu, 4 GB of disk and minutes
 	$(PYTHON) docker/verify_images

@@ -37,5 +37,9 @@ def open_cpu_session(artifact: Path | bytes, *, threads: int = 0, optimised: boo
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base but this
         name = artifact if isinstance(artifact, Path) else "the graph"
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise ArtifactError(f"{name} is not an ONNX file that ONNX Runtime can load ({reason})") from error
+        raise ArtifactError(f"{name} is not an ONNX file that ONNX Runtime can load ({reason_of(error)})") from error
+
+
+def reason_of(error: Exception) -> str:
+    """What ONNX Runtime says of an error, as far as it fits into a line."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

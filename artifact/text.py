@@ -28,25 +28,26 @@ def text_length(token_ids: Sequence[int]) -> int:
     return len(token_ids)
 
 
-def text_of(token_ids: Sequence[int], confidences: Sequence[float], charset: str) -> Reading:
+def text_of(token_ids: Sequence[int], confidences: Sequence[float], vocabulary: Sequence[str]) -> Reading:
     """Read one crop's tokens.
 
     Args:
-        token_ids: Of each step; 0 ends the text, `i` is `charset[i - 1]`. Plain integers: `.tolist()` of a row.
+        token_ids: Of each step; 0 ends the text, `i` is `vocabulary[i - 1]`. Plain integers: `.tolist()` of a row.
         confidences: The probability of each token.
-        charset: Of the artifact.
+        vocabulary: Of the artifact: its charset, or symbols of several characters, each of which has its symbol's probability.
 
     Raises:
-        ValueError: An id is not one of the charset's.
+        ValueError: An id is not one of the vocabulary's.
     """
     length = text_length(token_ids)
     kept = token_ids[:length]
-    if any(not 0 < token_id <= len(charset) for token_id in kept):
+    if kept and not (min(kept) > 0 and max(kept) <= len(vocabulary)):
         raise ValueError("the model gave a token id that is not in its charset")
     # The probability of stopping here counts: a word cut short must not look certain.
     probabilities = confidences[: length + 1]
-    return Reading(
-        text="".join([charset[token_id - 1] for token_id in kept]),
-        confidence=math.prod(probabilities),
-        character_confidences=tuple(probabilities[:length]),
-    )
+    symbols = [vocabulary[token_id - 1] for token_id in kept]
+    if isinstance(vocabulary, str):
+        characters = tuple(probabilities[:length])
+    else:
+        characters = tuple(p for p, symbol in zip(probabilities, symbols, strict=False) for _ in symbol)
+    return Reading(text="".join(symbols), confidence=math.prod(probabilities), character_confidences=characters)

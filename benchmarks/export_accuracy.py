@@ -1,6 +1,6 @@
 """Exported graphs of every mode and precision on labelled crops: accuracy, and how many texts equal PyTorch's.
 
-python benchmarks/export_accuracy.py --model parseq-nano --data LMDB [--weights FILE] [--precision fp32 int8] [--json FILE]
+python -m benchmarks.export_accuracy --model parseq-nano --data LMDB [--weights FILE] [--precision fp32 int8] [--json FILE]
 
 Without `--mode` all of them: `ar` and `nar`, with 0, 1 and 2 refinements. Texts that differ although PyTorch's two best logits
 were further apart than rounding can move them are counted as errors of the export; for fp32 there must be none. The exit code
@@ -17,22 +17,22 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-# Beside this file lies export.py, which is not the package.
-sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
-
-from artifact.metadata import CONFIDENCES_NAME, TOKEN_IDS_NAME, DecodeMode, Precision
+from artifact.metadata import CONFIDENCES_NAME, TOKEN_IDS_NAME, Precision
 from artifact.session import open_cpu_session
-from artifact.text import Reading
-from export.gate.parity import TIE_MARGIN, Ids, read_with_torch, run_artifact
+from artifact.text import Reading, text_of
+from export.gate.parity import TIE_MARGIN, run_artifact
+from export.graphs.parseq.graph import GRAPH, ParseqOptions
 from export.to_onnx import ExportOptions, build_artifact
 from model.charsets import CHARSETS
 from model.checkpoints.loading import load
-from model.data.crops import Crops, find_lmdb, read_lmdb
+from model.data.archives import find_lmdb
+from model.data.crops import Crops, read_lmdb
 from model.recognisers.parseq.config import NAMED
 from model.recognisers.parseq.network import PARSeq
-from reading.evaluate import score
+from reading.scores.metrics import score
 
 BATCH = 32
 ALL_MODES = [f"{decode}+{count}" for decode in ("ar", "nar") for count in (0, 1, 2)]
@@ -55,10 +55,9 @@ class Row:
     """Other texts that are no near ties of float32."""
 
 
-def texts(token_ids: Ids, charset: str) -> list[str]:
+def texts(token_ids: NDArray[np.int64], charset: str) -> list[str]:
     """Token ids `(N, S)` as texts."""
-    rows = (row[: row.index(0)] if 0 in row else row for row in token_ids.tolist())
-    return ["".join(charset[token - 1] for token in row) for row in rows]
+    return [text_of(row, (), charset).text for row in token_ids.tolist()]
 
 
 def accuracy(found: list[str], crops: Crops, charset: str) -> float:
@@ -70,14 +69,14 @@ def evaluate(model: PARSeq, archive: Path, mode: str, precisions: list[Precision
     """All precisions of one mode on one archive."""
     config = model.config
     crops, _ = read_lmdb(archive, config.img_size, config.charset_train, config.max_label_length)
-    decode: DecodeMode = "ar" if mode.startswith("ar") else "nar"
-    refine_iters = int(mode.partition("+")[2])
-    reference = read_with_torch(model, crops.images, decode, refine_iters)
+    way = ParseqOptions("ar" if mode.startswith("ar") else "nar", refine_iters=int(mode.partition("+")[2]))
+    reference = GRAPH.reference(GRAPH.network_that_reads_so(model, way), crops.images)
     wanted = texts(reference.token_ids, config.charset_train)
     near_tie = reference.margins < TIE_MARGIN
     charset, rows = CHARSETS[args.charset], []
     for precision in precisions:
-        options = ExportOptions("benchmark", decode, refine_iters, "", precision=precision, calibration=args.calibration)
+        reading = {"decode": way.decode, "refine_iters": way.refine_iters}
+        options = ExportOptions("benchmark", "", reading, precision=precision, calibration=args.calibration)
         session = open_cpu_session(build_artifact(model, options).SerializeToString())
         parts = [run_artifact(session, crops.images[start : start + BATCH]) for start in range(0, len(crops), BATCH)]
         assert np.concatenate([part[CONFIDENCES_NAME] for part in parts]).max() <= 1 + 1e-3

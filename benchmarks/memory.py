@@ -1,7 +1,7 @@
 """How much memory the service takes, idle and under each kind of load that is heavy on it: what a container's limit must cover.
 
-    .venv/bin/python benchmarks/memory.py
-    MALLOC_ARENA_MAX=2 taskset -c 0 .venv/bin/python benchmarks/memory.py --artifact model.onnx
+    .venv/bin/python -m benchmarks.memory
+    MALLOC_ARENA_MAX=2 taskset -c 0 .venv/bin/python -m benchmarks.memory --artifact model.onnx
 
 Each step has a server of its own, so that one's peak is not another's. Linux only: the figures are the kernel's (`/proc`).
 """
@@ -14,14 +14,9 @@ import base64
 import io
 import json
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-# Beside this file lies export.py, which is not the package; the packages are a folder further up.
-ROOT = Path(__file__).resolve().parents[1]
-sys.path = [str(ROOT), *(entry for entry in sys.path if Path(entry).resolve() != ROOT / "benchmarks")]
 
 from PIL import Image
 
@@ -30,7 +25,7 @@ from benchmarks.serving.loads import ClosedLoop
 from benchmarks.serving.server import running
 from service.config import BUNDLED_ARTIFACT, Settings, load_settings
 
-SAMPLES = sorted((ROOT / "docs" / "samples").glob("*.png"))
+SAMPLES = sorted((Path(__file__).parents[1] / "docs" / "samples").glob("*.png"))
 CONNECTIONS = 32
 
 

@@ -1,6 +1,6 @@
 """Why the queue is as it is: the service's own scheduler, cost model and admission, played through on a simulated clock.
 
-python benchmarks/queue_simulation.py [--singles N]
+python -m benchmarks.queue_simulation [--singles N]
 
 Requests come at random (Poisson) or as soon as the last one is answered, runs take what a curve T(n) says and up to a tenth
 more or less, and nothing else takes time: no HTTP, no decoding. The curves:

@@ -1,6 +1,6 @@
 """What the metrics that one could scale on say at known loads: which of them tells busy from overloaded?
 
-    .venv/bin/python benchmarks/scaling_signals.py
+    .venv/bin/python -m benchmarks.scaling_signals
 
 Single crops at random moments (Poisson) at shares of what 32 connections get, and streams of 32-crop requests. Figures are over
 a slice of load; predicted wait is the mean of samples. docs/deployment.md tells what follows.
@@ -10,15 +10,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import tempfile
 import time
 import urllib.request
 from pathlib import Path
-
-# Beside this file lies export.py, which is not the package; the packages are a folder further up.
-ROOT = Path(__file__).resolve().parents[1]
-sys.path = [str(ROOT), *(entry for entry in sys.path if Path(entry).resolve() != ROOT / "benchmarks")]
 
 from prometheus_client.parser import text_string_to_metric_families
 

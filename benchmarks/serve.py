@@ -1,6 +1,6 @@
 """What the service adds to the bare model: throughput, latency and CPU time beside ONNX Runtime alone, in the same seconds.
 
-python benchmarks/serve.py [--model parseq-tiny bundled] [--artifact FILE] [--step c1 c8 ...] [--slices 5] [--json FILE]
+python -m benchmarks.serve [--model parseq-tiny bundled] [--artifact FILE] [--step c1 c8 ...] [--slices 5] [--json FILE]
 
 Starts the service, puts it under load over loopback, and measures the bare session before and after each slice of load; the
 figures are medians of the slices. docs/serving_performance.md says what the columns mean. `parseq-tiny` gets made-up weights,
@@ -18,10 +18,6 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-# Beside this file lies export.py, which is not the package; the packages are a folder further up.
-ROOT = Path(__file__).resolve().parents[1]
-sys.path = [str(ROOT), *(entry for entry in sys.path if Path(entry).resolve() != ROOT / "benchmarks")]
-
 import uvloop
 from tqdm import tqdm
 
@@ -33,7 +29,7 @@ from benchmarks.serving.steps import STEPS, Bench, Row, medians
 from service.config import BUNDLED_ARTIFACT
 from service.process.cpu import cpu_budget
 
-WORK_FOLDER = ROOT / "build" / "serve-benchmark"
+WORK_FOLDER = Path(__file__).parents[1] / "build" / "serve-benchmark"
 BUNDLED = "bundled"
 SEARCH_S = 1.0
 """For each candidate, when the best bare topology is looked for."""

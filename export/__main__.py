@@ -11,15 +11,19 @@ from typing import NoReturn, get_args
 
 from tqdm import tqdm
 
-from artifact.metadata import ArtifactError, DecodeMode, Precision
+from artifact.download import file_sha256
+from artifact.metadata import ArtifactError, Precision
 from export.gate.crop_sources import CropSourceError, parity_data
 from export.gate.parity import ParityError
+from export.graphs.interface import ExportError, all_graphs
 from export.inspect import describe, inspect_artifact
-from export.to_onnx import NO_STEPS, ExportError, ExportOptions, ExportSummary, check_writable, export_artifact
-from model.checkpoints.download import DownloadError, file_sha256
-from model.checkpoints.loading import load, weights_path
-from model.recognisers.parseq.config import NAMED, ConfigError, read_config
-from model.recognisers.parseq.network import PARSeq
+from export.to_onnx import ExportOptions, ExportSummary, check_writable, export_artifact
+from model.checkpoints.choose import choose_network
+from model.checkpoints.download import DownloadError
+from model.checkpoints.loading import weights_path
+from model.errors import ConfigError
+from model.recognisers.interface import Network
+from model.recognisers.registry import named_configs
 
 EXIT_PARITY = 1
 EXIT_USAGE = 2
@@ -43,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="parseq-export inspect FILE tells what is in such a file.",
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--model", metavar="NAME", help=f"architecture: {', '.join(NAMED)}")
+    which.add_argument("--model", metavar="NAME", help=f"architecture: {', '.join(named_configs())}")
     which.add_argument("--config", metavar="FILE.json", type=Path, help="architecture from a JSON file of its sizes")
     parser.add_argument(
         "--weights",
@@ -51,14 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         help="state dict (.pt), safetensors or training checkpoint; without it the bundled or published weights of --model",
     )
-    parser.add_argument("--decode", choices=("ar", "nar"), help="read in turn, or all at once (default: the model's own)")
-    parser.add_argument("--refine-iters", metavar="N", type=_count, help="how often to read again (default: the model's own)")
-    parser.add_argument(
-        "--early-exit",
-        action=argparse.BooleanOptionalAction,
-        help="ar: stop when all texts of a batch have ended, by a loop, quicker on a CPU; without it every step is written "
-        "out, which a GPU likes better (default: with int8)",
-    )
+    _reading_options(parser)
     parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="the .onnx file to write")
     parser.add_argument("--with-logits", action="store_true", help="give the logits as a third output")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help=PRECISION_HELP)
@@ -77,6 +74,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument("--name", help="the model's name as the server shows it (default: --model, or the weights' file name)")
     return parser
+
+
+def _reading_options(parser: argparse.ArgumentParser) -> list[str]:
+    """Add the recognisers' own options; returns the names that they are parsed to."""
+    before = len(parser._actions)
+    for graph in all_graphs().values():
+        graph.add_arguments(parser)
+    return [action.dest for action in parser._actions[before:]]
 
 
 def build_inspect_parser() -> argparse.ArgumentParser:
@@ -102,12 +107,6 @@ def inspect(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0, not {text!r}")
-    return int(text)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0 written, 1 refused by the parity gate, 2 wrong input."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -120,8 +119,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ExportError("--calibration is for --precision int8: leave it out, or add that")
         if args.name == "":
             raise ExportError("--name is empty: leave it out, or give a name")
-        if args.early_exit and args.decode == "nar":
-            raise ExportError(NO_STEPS)
         model, weights = _load(args)
         summary = _export(args, model, weights)
     except ParityError as error:
@@ -140,29 +137,29 @@ class _InputError(ValueError):
     """Weights or a configuration that cannot be used."""
 
 
-def _load(args: argparse.Namespace) -> tuple[PARSeq, Path]:
+def _load(args: argparse.Namespace) -> tuple[Network, Path]:
     """The network and the file its weights came from."""
     if args.weights is None and args.model is None:
         raise ConfigError("give --weights FILE, or --model NAME for its bundled or published weights")
-    config = read_config(args.config) if args.config else None
     weights = args.weights if args.weights is not None else weights_path(args.model)
     try:
-        return load(args.model, config=config, weights=weights), weights
+        network, _ = choose_network(args.model, args.config, weights)
+    except (ConfigError, DownloadError):
+        raise
     except ValueError as error:
         raise _InputError(str(error)) from error
+    return network, weights
 
 
-def _export(args: argparse.Namespace, model: PARSeq, weights: Path) -> ExportSummary:
-    decode: DecodeMode = args.decode or ("ar" if model.config.decode_ar else "nar")
+def _export(args: argparse.Namespace, model: Network, weights: Path) -> ExportSummary:
+    chosen = {name: getattr(args, name) for name in _reading_options(argparse.ArgumentParser())}
     options = ExportOptions(
         model_name=args.name or args.model or weights.stem,
-        decode=decode,
-        refine_iters=model.config.refine_iters if args.refine_iters is None else args.refine_iters,
         weights_sha256=file_sha256(weights),
+        reading={name: value for name, value in chosen.items() if value is not None},
         with_logits=args.with_logits,
         precision=args.precision,
         calibration=args.calibration,
-        early_exit=args.early_exit,
     )
     more_crops = parity_data(args.parity_data, model.config) if args.parity_data else ()
     # Nothing is drawn where nobody looks.

@@ -7,4 +7,4 @@ from model.entry import run
 
 def export() -> int:
     """`parseq-export`."""
-    return run("parseq-export", "export.__main__")
+    return run("parseq-export", "export.__main__", "the extra `export`, and for crops in archives `train`")

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from google.protobuf.message import DecodeError
 
 from artifact.metadata import INPUT_NAME, PARITY_KEY, ArtifactError, ArtifactMetadata
-from artifact.session import SEVERITY_FATAL
+from artifact.session import open_cpu_session
 from export.gate.crops import SEED, word_crops
 from export.graphs.builder import all_nodes
 
@@ -53,7 +52,7 @@ class Inspection:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        return {**asdict(self), "metadata": self.metadata.to_dict()}
 
 
 def inspect_artifact(path: Path, *, timing: bool = True) -> Inspection:
@@ -87,12 +86,7 @@ def _read(path: Path) -> onnx.ModelProto:
 
 
 def _time(path: Path, metadata: ArtifactMetadata) -> list[Timing]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = SEVERITY_FATAL
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises classes of its own for each cause
-        raise ArtifactError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: export the model again") from error
+    session = open_cpu_session(path)
     # Texts as long as words have them: with an early exit noise would be read in no time.
     size = (metadata.image_height, metadata.image_width)
     drawn = word_crops(size, metadata.charset, metadata.max_label_length, max(BATCH_SIZES), SEED)

@@ -1,4 +1,4 @@
-"""From a network to an artifact on disk: graph, metadata, parity gate, atomic write."""
+"""From a network to an artifact on disk: graph, metadata, parity gate, a file that appears whole."""
 
 from __future__ import annotations
 
@@ -6,39 +6,33 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import onnx
 from onnx import TensorProto
 
-from artifact.metadata import KNOWN_ANSWER_KEY, PARITY_KEY, ArtifactMetadata, DecodeMode, Precision
-from export.gate.agreement import AgreementReport, check_agreement, loop_difference, planned_readings
+from artifact.files import write_whole
+from artifact.metadata import KNOWN_ANSWER_KEY, PARITY_KEY, ArtifactMetadata, Precision
+from export.gate.agreement import AgreementReport
 from export.gate.calibrate import observe_ranges
 from export.gate.crop_sources import calibration_crops
-from export.gate.crops import Crop, parity_crops, word_crops
+from export.gate.crops import Crop
+from export.gate.gate import Candidate, compare, gate_crops
 from export.gate.known_answer import known_answer
-from export.gate.parity import BATCH_SIZES, GateReport, ParityError, ParityReport, batches, check_parity
+from export.gate.parity import GateReport, ParityError
 from export.graphs.builder import OPSET, GraphBuilder, all_nodes
-from export.graphs.graph import write_graph
 from export.graphs.int8 import Int8Builder, Range
-from model.recognisers.parseq.network import PARSeq
+from export.graphs.interface import ExportError, graph_of
+from model.recognisers.interface import Network
 
 MAX_FILE_BYTES = 2**31 - 1
 """What one ONNX file can hold."""
 DISTRIBUTION = "parseq-service"
-NO_STEPS = "--early-exit is for --decode ar: reading at once has no steps to leave out"
-AGREEMENT_CROPS = 256
-"""Drawn crops that a graph of another precision reads besides those of the parity gate."""
-AGREEMENT_SEED = 20220703
-
 
 Ranges = Mapping[str, Range]
-
-
-class ExportError(ValueError):
-    """An export cannot be done as asked; the message names the cause and the cure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +40,14 @@ class ExportOptions:
     """What to bake into an artifact."""
 
     model_name: str
-    decode: DecodeMode
-    refine_iters: int
     weights_sha256: str
     """Of the weights file; see `weights_digest` for weights without a file."""
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    """What is chosen of the recogniser's own options, such as `{"decode": "nar"}`; the rest is as its config has it."""
     with_logits: bool = False
     precision: Precision = "fp32"
-    early_exit: bool | None = None
-    """Read in turn in a loop that ends with the texts; None: where that is quicker, which is `int8`, the precision for CPUs."""
     calibration: Path | None = None
     """A folder of crops to find the scales of an int8 graph with (LMDB archives or rendered shards); drawn crops without it."""
-
-    @property
-    def loops(self) -> bool:
-        """Whether the graph gets a loop."""
-        return self.decode == "ar" and (self.precision == "int8" if self.early_exit is None else self.early_exit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +62,7 @@ class ExportSummary:
 
 
 def export_artifact(
-    model: PARSeq,
+    network: Network,
     options: ExportOptions,
     output: Path,
     *,
@@ -83,38 +70,42 @@ def export_artifact(
     more_crops: Sequence[Crop] = (),
     progress: Callable[[int, int], object] = lambda _done, _total: None,
 ) -> ExportSummary:
-    """Write the artifact of `model` to `output`, if it passes the parity gate.
+    """Write the artifact of `network` to `output`, if it passes the parity gate.
 
     Args:
-        model: the network with its weights, in eval mode.
-        options: what to bake in.
-        output: the file; it appears whole or not at all.
-        force: replace an existing file.
-        more_crops: to compare besides those that are drawn.
-        progress: called during the comparison with the crops compared so far and in all.
+        network: With its weights, in eval mode.
+        options: What to bake in.
+        output: The file; it appears whole or not at all.
+        force: Replace an existing file.
+        more_crops: To compare besides those that are drawn.
+        progress: Called during the comparison with the crops compared so far and in all.
 
     Raises:
-        ExportError: the file exists, or cannot be written.
-        CropSourceError: there are no crops to calibrate on where they should be.
-        ParityError: the graph does not read as PyTorch does. Nothing is written.
+        ExportError: The file exists, or cannot be written, or the options contradict each other.
+        CropSourceError: There are no crops to calibrate on where they should be.
+        ParityError: The graph does not read as PyTorch does. Nothing is written.
     """
     check_writable(output, force=force)
-    ranges, calibration = _calibrate(model, options)
-    proto = build_artifact(model, options, ranges)
+    ranges, calibration = _calibrate(network, options)
+    proto = build_artifact(network, options, ranges)
     if proto.ByteSize() > MAX_FILE_BYTES:
         raise ExportError(
             f"the graph has {proto.ByteSize()} bytes, an ONNX file holds {MAX_FILE_BYTES}: the network is too large"
         )
     report = run_parity_gate(
-        proto.SerializeToString(), model, options, ranges, calibration, more_crops=more_crops, progress=progress
+        proto.SerializeToString(), network, options, ranges, calibration, more_crops=more_crops, progress=progress
     )
-    described = artifact_metadata(model, options)
+    described = artifact_metadata(network, options)
     _note(proto, PARITY_KEY, json.dumps(report.to_dict(), ensure_ascii=False, sort_keys=True))
     answer = known_answer(proto.SerializeToString(), described)
     if answer is not None:
         _note(proto, KNOWN_ANSWER_KEY, answer)
     content = proto.SerializeToString()
-    write_atomically(content, output, force=force)
+    try:
+        # Looked at again: someone may have written it since.
+        write_whole(output, content, check=lambda: check_writable(output, force=force))
+    except OSError as error:
+        raise ExportError(f"cannot write {output}: {error.strerror}") from error
     nodes = sum(1 for _ in all_nodes(proto.graph))
     return ExportSummary(output, len(content), nodes, described, report)
 
@@ -124,136 +115,108 @@ def _note(proto: onnx.ModelProto, key: str, value: str) -> None:
     entry.key, entry.value = key, value
 
 
-def artifact_metadata(model: PARSeq, options: ExportOptions) -> ArtifactMetadata:
+def artifact_metadata(network: Network, options: ExportOptions) -> ArtifactMetadata:
     """What the artifact says about itself."""
-    config = model.config
+    config, graph = network.config, graph_of(network)
     return ArtifactMetadata(
         model_name=options.model_name,
         charset=config.charset_train,
         image_height=config.img_size[0],
         image_width=config.img_size[1],
-        max_label_length=config.max_label_length,
-        decode_mode=options.decode,
-        refine_iters=options.refine_iters,
         precision=options.precision,
         weights_sha256=options.weights_sha256,
         exporter_version=exporter_version(),
         opset=OPSET,
         has_logits=options.with_logits,
-        early_exit=options.loops,
+        architecture=config.RECOGNISER,
+        **graph.described(network, graph.options(network, options.reading, options.precision)),
     )
 
 
-def observed_ranges(model: PARSeq, options: ExportOptions) -> Ranges:
+def observed_ranges(network: Network, options: ExportOptions) -> Ranges:
     """What an int8 graph takes its scales from; nothing for other precisions.
 
     Raises:
-        CropSourceError: there are no crops to calibrate on where they should be.
+        CropSourceError: There are no crops to calibrate on where they should be.
     """
-    return _calibrate(model, options)[0]
+    return _calibrate(network, options)[0]
 
 
-def _calibrate(model: PARSeq, options: ExportOptions) -> tuple[Ranges, str | None]:
+def _calibrate(network: Network, options: ExportOptions) -> tuple[Ranges, str | None]:
     """See `observed_ranges`; also what the crops were, if there were any."""
     if options.precision != "int8":
         return {}, None
-    pixels, crops = calibration_crops(options.calibration, model.config)
-    return observe_ranges(model, pixels, options.decode, options.refine_iters), crops
+    graph = graph_of(network)
+    written_out = graph.written_out(graph.options(network, options.reading, options.precision))
+    pixels, crops = calibration_crops(options.calibration, network.config)
+    return observe_ranges(lambda builder: graph.write(builder, network, written_out), pixels), crops
 
 
-def build_artifact(model: PARSeq, options: ExportOptions, ranges: Ranges | None = None) -> onnx.ModelProto:
+def build_artifact(network: Network, options: ExportOptions, ranges: Ranges | None = None) -> onnx.ModelProto:
     """Graph and metadata in memory, valid ONNX but not yet compared with PyTorch.
 
     Args:
-        model: in eval mode.
-        options: what to bake in.
-        ranges: of `observed_ranges`, which is asked if they are not given.
+        network: In eval mode.
+        options: What to bake in.
+        ranges: Of `observed_ranges`, which is asked if they are not given.
 
     Raises:
-        ExportError: the model is in training mode.
-        CropSourceError: there are no crops to calibrate on where they should be.
+        ExportError: The network is in training mode, or the options contradict each other.
+        CropSourceError: There are no crops to calibrate on where they should be.
     """
-    if model.training:
+    if network.training:
         raise ExportError("the model is in training mode: call eval() first")
-    if options.early_exit and options.decode == "nar":
-        raise ExportError(NO_STEPS)
-    builder = _builder(options, observed_ranges(model, options) if ranges is None else ranges)
-    graph = write_graph(
-        model,
-        options.decode,
-        options.refine_iters,
-        early_exit=options.loops,
-        with_logits=options.with_logits,
-        builder=builder,
-    )
-    props = artifact_metadata(model, options).to_map()
-    return graph.model(options.model_name, props, exporter_version())
+    graph = graph_of(network)
+    reading = graph.options(network, options.reading, options.precision)
+    builder = new_builder(options.precision, observed_ranges(network, options) if ranges is None else ranges)
+    graph.write(builder, network, reading, with_logits=options.with_logits)
+    return builder.model(options.model_name, artifact_metadata(network, options).to_map(), exporter_version())
 
 
-def _builder(options: ExportOptions, ranges: Ranges) -> GraphBuilder:
-    if options.precision == "int8":
+def new_builder(precision: Precision, ranges: Ranges) -> GraphBuilder:
+    """An empty builder; only for int8 the ranges matter."""
+    if precision == "int8":
         return Int8Builder(ranges)
-    return GraphBuilder(TensorProto.FLOAT16 if options.precision == "fp16" else TensorProto.FLOAT)
+    return GraphBuilder(TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT)
 
 
 def run_parity_gate(
     artifact: bytes,
-    model: PARSeq,
+    network: Network,
     options: ExportOptions,
-    ranges: Ranges | None = None,
+    ranges: Ranges,
     calibration: str | None = None,
     *,
     more_crops: Sequence[Crop] = (),
     progress: Callable[[int, int], object] = lambda _done, _total: None,
 ) -> GateReport:
-    """Compare `artifact` with `model` on drawn crops and on `more_crops`; the report names the crops of the `calibration`.
+    """Compare `artifact` with `network` on drawn crops and on `more_crops`; the report names the crops of the `calibration`.
 
     Raises:
-        ParityError: they read differently; at other precisions than float32, too differently.
+        ParityError: They read differently; at other precisions than float32, too differently.
     """
-    config = model.config
-    crops = [*parity_crops(config.img_size, config.charset_train, config.max_label_length), *more_crops]
-    if options.precision != "fp32":
-        limits = (config.img_size, config.charset_train, config.max_label_length)
-        crops += word_crops(*limits, AGREEMENT_CROPS, AGREEMENT_SEED)
-    plan = list(batches(len(crops), BATCH_SIZES))
-    if options.precision != "fp32":
-        plan = [*plan, *planned_readings(len(crops)) * (2 if options.loops else 1)]
-    total = sum(len(chosen) for _, chosen in plan)
-    done = 0
+    graph = graph_of(network)
+    reading = graph.options(network, options.reading, options.precision)
+    written_out = graph.written_out(reading)
 
-    def count(crops_read: int) -> None:
-        nonlocal done
-        done += crops_read
-        progress(done, total)
+    def write(precision: Precision, how: Any) -> bytes:
+        builder = new_builder(precision, ranges)
+        graph.write(builder, network, how, with_logits=options.with_logits)
+        content: bytes = builder.model(options.model_name, {}, exporter_version()).SerializeToString()
+        return content
 
-    report = _compare(artifact, model, crops, options, ranges, count)
+    candidate = Candidate(
+        artifact,
+        options.precision,
+        read=lambda pixels: graph.reference(graph.network_that_reads_so(network, reading), pixels),
+        unrounded=lambda: write("fp32", reading),
+        written_out=None if written_out == reading else lambda: write(options.precision, written_out),
+    )
+    report = compare(candidate, gate_crops(network.config, options.precision, more_crops), progress)
     if isinstance(report, AgreementReport):
         report.calibration = calibration
     if report.problem:
         raise ParityError(report)
-    return report
-
-
-def _compare(
-    artifact: bytes,
-    model: PARSeq,
-    crops: Sequence[Crop],
-    options: ExportOptions,
-    ranges: Ranges | None,
-    progress: Callable[[int], object],
-) -> ParityReport | AgreementReport:
-    modes = (options.decode, options.refine_iters)
-    if options.precision == "fp32":
-        return check_parity(artifact, model, crops, *modes, progress=progress)
-    report = check_agreement(artifact, model, crops, *modes, options.precision, progress=progress)
-    unrounded = build_artifact(model, replace(options, precision="fp32", calibration=None, early_exit=options.loops or None))
-    if problem := check_parity(unrounded.SerializeToString(), model, crops, *modes, progress=progress).problem:
-        report.structure_problem = f"without any rounding {problem}"
-    elif options.loops:
-        written_out = build_artifact(model, replace(options, early_exit=False), ranges).SerializeToString()
-        if failure := loop_difference(artifact, written_out, crops, progress=progress):
-            report.structure_problem = f"the early exit reads otherwise than every step written out: {failure}"
     return report
 
 
@@ -273,31 +236,10 @@ def check_writable(output: Path, *, force: bool) -> None:
         raise ExportError(f"the folder {output.parent} cannot be written to: choose another --output")
 
 
-def write_atomically(content: bytes, output: Path, *, force: bool) -> None:
-    """Write a file that appears whole or not at all.
-
-    Raises:
-        ExportError: `output` exists (and not `force`), or the disk refuses.
-    """
-    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        with partial.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # Again: someone may have written it since.
-        check_writable(output, force=force)
-        partial.replace(output)
-    except OSError as error:
-        raise ExportError(f"cannot write {output}: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def weights_digest(model: PARSeq) -> str:
+def weights_digest(network: Network) -> str:
     """SHA-256 of the names and values of the weights, for a network that came from no file."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -309,8 +251,3 @@ def exporter_version() -> str:
         return metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:
         return "unknown"
-
-
-def read_props(proto: onnx.ModelProto) -> dict[str, str]:
-    """The metadata entries of a model."""
-    return {entry.key: entry.value for entry in proto.metadata_props}

@@ -1,4 +1,4 @@
-"""PARSeq in pure PyTorch: networks, data, training, evaluation and reading, as offline jobs.
+"""Recognisers in pure PyTorch: networks, data and training, as offline jobs.
 
 Knows nothing of ONNX or HTTP. `model.load("parseq-tiny", pretrained=True)` gives a network with weights.
 """

@@ -1,6 +1,9 @@
 """The character sets of the scene-text benchmarks."""
 
 import string
+from pathlib import Path
+
+from model.errors import ConfigError
 
 DIGITS_AND_LOWERCASE = string.digits + string.ascii_lowercase
 """36 characters: case-insensitive alphanumeric."""
@@ -10,6 +13,21 @@ PRINTABLE = ALPHANUMERIC + string.punctuation
 """94 characters: printable ASCII without the space. The order fixes the token ids of the released weights."""
 
 CHARSETS = {"36": DIGITS_AND_LOWERCASE, "62": ALPHANUMERIC, "94": PRINTABLE}
+
+
+def read_charset(name: str) -> str:
+    """A standard set by its size, or all characters of a text file but line breaks, in order of first appearance.
+
+    Raises:
+        ConfigError: there is no such set or file.
+    """
+    if name in CHARSETS:
+        return CHARSETS[name]
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"the charset {name!r} is none of {', '.join(CHARSETS)}, nor a UTF-8 text file") from None
+    return "".join(dict.fromkeys(text.replace("\n", "").replace("\r", "")))
 
 
 class CharsetAdapter:

@@ -6,37 +6,40 @@ import importlib
 import sys
 
 EXIT_USAGE = 2
+OURS = frozenset({"artifact", "model", "export", "reading"})
 
 
-def run(script: str, module: str) -> int:
+def run(script: str, module: str, extra: str) -> int:
     """Run `main` of `module`, or say in one line what is not installed.
 
     Args:
-        script: name of the console script.
-        module: where its `main` is.
+        script: Name of the console script.
+        module: Where its `main` is. What it imports late, for some of its options only, may be missing too.
+        extra: The extra that the script needs, in words.
     """
     try:
-        entry = importlib.import_module(module)
+        return int(importlib.import_module(module).main())
     except ModuleNotFoundError as error:
+        if not error.name or error.name.partition(".")[0] in OURS:
+            raise
         print(
             f"{script}: the package {error.name!r} is not installed: this is an offline job, which an environment for serving "
-            "does not hold. `make dev` sets one up in .venv; elsewhere install the extras `export` and `train`",
+            f"does not hold. `make dev` sets one up in .venv; elsewhere install {extra}",
             file=sys.stderr,
         )
         return EXIT_USAGE
-    return int(entry.main())
 
 
 def convert() -> int:
     """`parseq-convert`."""
-    return run("parseq-convert", "model.data.convert")
+    return run("parseq-convert", "model.data.convert", "the extra `train`")
 
 
 def train() -> int:
     """`parseq-train`."""
-    return run("parseq-train", "model.training.train")
+    return run("parseq-train", "model.training.train", "the extra `train`")
 
 
 def tune() -> int:
     """`parseq-tune`."""
-    return run("parseq-tune", "model.training.tune")
+    return run("parseq-tune", "model.training.tune", "the extras `train` and `tune`")

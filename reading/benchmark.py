@@ -8,22 +8,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from tqdm import tqdm
 
-from artifact.metadata import ArtifactError
-from model.checkpoints.download import DownloadError
-from model.checkpoints.loading import WeightsError, bundled_weights, load
-from model.cost import Cost, costs, parameters
-from model.options import add_network_options, positive
-from model.recognisers.parseq.config import ConfigError, read_config
-from model.recognisers.parseq.network import PARSeq
-from reading.latency import ArtifactRuns, Latency, NetworkRuns, Runs, measure
-from reading.latency_plot import draw_latencies
-from reading.readers.options import OF_CHECKPOINTS, add_artifact_option
+from reading.latency.measure import Latency, Subject, measure
+from reading.latency.plot import draw_latencies
+from reading.readers.interface import ReaderError
+from reading.readers.options import ReaderOptions, add_reader_options, positive
+
+if TYPE_CHECKING:
+    from reading.latency.cost import Cost
 
 BATCHES = [1, 2, 4, 8, 16, 32]
 LENGTHS = [1, 5, 9, 13, 17, 21, 25]
@@ -39,43 +38,53 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=positive, default=20, help="runs of each, of which the median counts (%(default)s)")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw latencies")
-    add_network_options(parser)
-    add_artifact_option(parser)
+    add_reader_options(parser)
     return parser
 
 
-def load_any(args: argparse.Namespace) -> tuple[PARSeq, str]:
-    """The network of the options and what it is. Speed does not need weights: without a file, bundled or fresh ones.
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a network costs by its size alone."""
+
+    parameters: int
+    max_label_length: int
+    costs: Sequence[Cost]
+
+
+def open_subjects(options: ReaderOptions) -> tuple[list[Subject], Size | None]:
+    """What is measured: the artifact alone where nothing names a checkpoint, else both; and the network's size if there is one.
 
     Raises:
-        ConfigError, WeightsError: see `model.checkpoints.loading.load`.
+        ReaderError: What the options name cannot be used.
     """
-    config = read_config(args.config) if args.config else None
-    name = args.model or (None if config or args.weights else "parseq-nano")
-    weights = args.weights or (bundled_weights(name.replace("_", "-")) if name and not config else None)
-    network = load(name, config=config, weights=weights)
-    return network, f"{name or (args.config or args.weights).stem}{'' if weights else ' (fresh weights)'}"
+    found, size = list[Subject](), None
+    # Late: an artifact needs no torch, a checkpoint no runtime.
+    if not options.artifact or options.of_checkpoint:
+        from model.recognisers.registry import DEFAULT_MODEL
+        from reading.latency.cost import costs, parameters
+        from reading.latency.network import NetworkSubject
+        from reading.readers.checkpoint import load_network
+
+        # Speed does not need weights.
+        network, weights = load_network(options, fetch=False)
+        named = options.config or options.weights
+        name = options.model or (named.stem if named else DEFAULT_MODEL)
+        found.append(NetworkSubject(network, f"{name}{'' if weights else ' (fresh weights)'}"))
+        size = Size(parameters(network), network.config.max_label_length, costs(network))
+    if options.artifact:
+        from reading.latency.artifact import ArtifactSubject
+
+        found.append(ArtifactSubject(options.artifact, options.threads))
+    return found, size
 
 
-def subjects(args: argparse.Namespace) -> tuple[list[Runs], PARSeq | None]:
-    """What is measured: the artifact alone where nothing names a checkpoint, else both; and the network if there is one."""
-    network, found = None, list[Runs]()
-    if not args.artifact or any(getattr(args, name) is not None for name in OF_CHECKPOINTS):
-        network, name = load_any(args)
-        found.append(NetworkRuns(network, name, args))
-    if args.artifact:
-        found.append(ArtifactRuns(args.artifact, args.threads))
-    return found, network
-
-
-def describe(network: PARSeq | None, found: list[Cost], latencies: list[Latency], repeats: int) -> str:
+def describe(size: Size | None, latencies: Sequence[Latency], repeats: int) -> str:
     """The report as text."""
     lines = []
-    if network is not None:
-        lines.append(f"parameters  {parameters(network):,}")
-        longest = network.config.max_label_length
-        for cost in found:
-            text = "" if cost.what == "encoder" else f", {longest} characters"
+    if size is not None:
+        lines.append(f"parameters  {size.parameters:,}")
+        for cost in size.costs:
+            text = "" if cost.what == "encoder" else f", {size.max_label_length} characters"
             lines.append(f"{cost.gflops:9.3f} GFLOPs ({cost.gmacs:.3f} G multiply-adds)  {cost.what}{text}")
     for axis, title in (("batch", "batch size"), ("length", "label length, one crop")):
         rows = [entry for entry in latencies if entry.against == axis]
@@ -94,17 +103,16 @@ def run(args: argparse.Namespace, progress: Callable[[int, int], object] = lambd
     """Measure and report.
 
     Raises:
-        ArtifactError, ConfigError, WeightsError: what the options name cannot be used.
+        ReaderError: What the options name cannot be used.
     """
-    measured, network = subjects(args)
-    found = costs(network) if network is not None else []
-    latencies = measure(measured, args.batch, args.length, args.repeats, progress=progress)
-    print(describe(network, found, latencies, args.repeats))
+    subjects, size = open_subjects(ReaderOptions.of(args))
+    latencies = measure(subjects, args.batch, args.length, args.repeats, progress=progress)
+    print(describe(size, latencies, args.repeats))
     if args.json:
         content = {
-            "subjects": {subject.name: subject.about for subject in measured},
-            "parameters": parameters(network) if network is not None else None,
-            "flops": [{**asdict(cost), "gmacs": cost.gmacs} for cost in found],
+            "subjects": {subject.name: subject.about for subject in subjects},
+            "parameters": size.parameters if size else None,
+            "flops": [{**asdict(cost), "gmacs": cost.gmacs} for cost in size.costs] if size else [],
             "repeats": args.repeats,
             "latencies": [asdict(entry) for entry in latencies],
         }
@@ -116,10 +124,8 @@ def run(args: argparse.Namespace, progress: Callable[[int, int], object] = lambd
 def main(argv: list[str] | None = None) -> int:
     """Entry point; 0, or 2 for a wrong call or a model that cannot be used."""
     args = build_parser().parse_args(argv)
-    if args.threads > 0:
-        torch.set_num_threads(args.threads)
-    from tqdm import tqdm
-
+    if args.plot:
+        import_module("matplotlib")  # where it is missing, that is told before everything is measured, not after
     try:
         with tqdm(unit="run", disable=None) as bar:
 
@@ -128,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
                 bar.update(done - bar.n)
 
             run(args, show)
-    except (ArtifactError, ConfigError, WeightsError, DownloadError) as error:
+    except ReaderError as error:
         print(f"parseq-benchmark: {error}", file=sys.stderr)
         return 2
     except OSError as error:

@@ -9,37 +9,30 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
-from artifact.metadata import ArtifactError
 from model.charsets import CHARSETS
-from model.checkpoints.download import DownloadError
-from model.checkpoints.loading import WeightsError
 from model.data.alterations import Alterations, add_option
+from model.data.labels import add_label_options
 from model.errors import DataError
-from model.options import add_label_options, add_network_options, network_reader, positive
-from model.recognisers.parseq.config import ConfigError
-from model.synth.dataset import ShardError
 from reading.pictures.crop_sets import CropSet, crop_sets
-from reading.readers.interface import Reader
-from reading.readers.options import ServiceError, add_artifact_option, add_url_option, open_reader
+from reading.readers.interface import Reader, ReaderError
+from reading.readers.opening import open_reader
+from reading.readers.options import ReaderOptions, add_reader_options, positive
 from reading.scores.calibration import draw_reliability
 from reading.scores.error_sheet import WorstMistakes
-from reading.scores.evaluation import Rules, Scoring, run
+from reading.scores.evaluation import Rules, Scoring, score_sets
 from reading.scores.report import tables, write_csv, write_json
-from reading.scores.scores import Score, combine, score, table
 
-__all__ = ["Score", "combine", "score", "table"]
-INPUT_ERRORS = (ConfigError, DataError, ShardError, WeightsError, DownloadError)
 OF_MODEL = "model"
 """In place of a test charset's name: all characters that the model can give."""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line, for checkpoints."""
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="parseq-evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -70,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="count labels longer than the model can say as errors, not leave them out",
     )
     add_label_options(parser)
-    add_network_options(parser)
+    add_reader_options(parser, url=True)
     return parser
 
 
@@ -91,7 +84,7 @@ def evaluate(args: argparse.Namespace, reader: Reader) -> list[Scoring]:
         charset = reader.charset if name == OF_MODEL else CHARSETS[name]
         worst = WorstMistakes(args.errors if args.error_sheet and index == 0 else 0)
         scorings.append(Scoring(name, charset, reader.max_label_length, rules, worst))
-    run(reader, data_sets(args.data or [Path("data/test")]), scorings, rules, args.batch_size)
+    score_sets(reader, data_sets(args.data or [Path("data/test")]), scorings, rules, args.batch_size)
     if reader.refused:
         print(f"{reader.refused} crops were refused by {reader.description}; they count as read empty", file=sys.stderr)
     for scoring in scorings:
@@ -131,31 +124,21 @@ def report(args: argparse.Namespace, reader: Reader, scorings: list[Scoring]) ->
         draw_reliability({scoring.name: scoring.reliability() for scoring in scorings}, args.reliability)
 
 
-def conduct(
-    args: argparse.Namespace,
-    open_reader: Callable[[argparse.Namespace], Reader] = network_reader,
-    more_errors: tuple[type[Exception], ...] = (),
-) -> int:
-    """Evaluate what `open_reader` opens; the exit code."""
-    wrong_input: tuple[type[Exception], ...] = (*INPUT_ERRORS, *more_errors)
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; 0, or 2 for a wrong call, or for data, a model or a service that cannot be used."""
+    args = build_parser().parse_args(argv)
+    if args.error_sheet or args.reliability:
+        import_module("matplotlib")  # where it is missing, that is told before everything is read, not after
     try:
-        with closing(open_reader(args)) as reader:
+        with closing(open_reader(ReaderOptions.of(args))) as reader:
             report(args, reader, evaluate(args, reader))
-    except wrong_input as error:
+    except (DataError, ReaderError) as error:
         print(f"parseq-evaluate: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"parseq-evaluate: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; 0, or 2 for a wrong call, or for data, an artifact or a service that cannot be used."""
-    parser = build_parser()
-    add_artifact_option(parser)
-    add_url_option(parser)
-    return conduct(parser.parse_args(argv), open_reader, more_errors=(ArtifactError, ServiceError))
 
 
 if __name__ == "__main__":

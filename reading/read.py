@@ -11,22 +11,19 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from artifact.metadata import ArtifactError
 from artifact.text import Reading
-from model.checkpoints.download import DownloadError
-from model.checkpoints.loading import WeightsError
 from model.data.pictures import BrokenImageError, as_seen, as_stored, decode_image, read_file
-from model.options import add_network_options, network_reader
-from model.recognisers.parseq.config import ConfigError
 from reading.pictures.paths import STANDARD_INPUT, NothingFoundError, expand, listed
-from reading.readers.interface import Picture, Reader
-from reading.readers.options import add_artifact_option, open_reader
+from reading.readers.interface import Picture, Reader, ReaderError
+from reading.readers.opening import open_reader
+from reading.readers.options import ReaderOptions, add_reader_options
 
 EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
@@ -43,7 +40,7 @@ class Named:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line, for checkpoints."""
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="parseq-read", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -53,11 +50,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--from-file", metavar="FILE", help="also read what this file lists, one name a line; - for stdin")
     parser.add_argument("--json", action="store_true", help="one JSON object a line: file, text, confidence")
     parser.add_argument("--batch-size", type=int, default=32, help="images at a time (default: %(default)s)")
-    add_network_options(parser)
+    add_reader_options(parser)
     return parser
 
 
-class Run:
+class Job:
     """One call of the command: what it reads, prints, and counts."""
 
     def __init__(self, reader: Reader, *, as_json: bool, batch_size: int) -> None:
@@ -118,41 +115,37 @@ class Run:
         return f"{name}: {reading.text}  ({reading.confidence:.3f})"
 
 
-def conduct(
-    args: argparse.Namespace,
-    open_reader: Callable[[argparse.Namespace], Reader] = network_reader,
-    more_errors: tuple[type[Exception], ...] = (),
-) -> int:
-    """Read with what `open_reader` opens; the exit code."""
-    wrong_input: tuple[type[Exception], ...] = (ConfigError, WeightsError, DownloadError, *more_errors)
-    try:
-        if [*args.images, args.from_file].count(STANDARD_INPUT) > 1:
-            raise ConfigError("the standard input can be read once: give - once")
-        arguments = [*args.images, *(listed(args.from_file) if args.from_file else ())]
-        if not arguments:
-            raise ConfigError("nothing to read: give images, folders, patterns, - or --from-file")
-        run = Run(open_reader(args), as_json=args.json, batch_size=args.batch_size)
-    except wrong_input as error:
-        print(f"parseq-read: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        print(f"parseq-read: cannot read the list {args.from_file}: {reason}", file=sys.stderr)
-        return EXIT_USAGE
-    try:
-        run.read(list(run.names(arguments)))
-    except BrokenPipeError:
-        # Whoever reads our output has seen enough, as `head` does. Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_SOME_FAILED
-    return EXIT_SOME_FAILED if run.failed else 0
+def refuse(reason: str) -> int:
+    """Say why nothing is read; the exit code."""
+    print(f"parseq-read: {reason}", file=sys.stderr)
+    return EXIT_USAGE
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; the exit code."""
-    parser = build_parser()
-    add_artifact_option(parser)
-    return conduct(parser.parse_args(argv), open_reader, more_errors=(ArtifactError,))
+    args = build_parser().parse_args(argv)
+    if [*args.images, args.from_file].count(STANDARD_INPUT) > 1:
+        return refuse("the standard input can be read once: give - once")
+    try:
+        arguments = [*args.images, *(listed(args.from_file) if args.from_file else ())]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        return refuse(f"cannot read the list {args.from_file}: {reason}")
+    if not arguments:
+        return refuse("nothing to read: give images, folders, patterns, - or --from-file")
+    try:
+        reader = open_reader(ReaderOptions.of(args))
+    except ReaderError as error:
+        return refuse(str(error))
+    with closing(reader):
+        job = Job(reader, as_json=args.json, batch_size=args.batch_size)
+        try:
+            job.read(list(job.names(arguments)))
+        except BrokenPipeError:
+            # Whoever reads our output has seen enough, as `head` does. Python would complain again when it flushes at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_SOME_FAILED
+    return EXIT_SOME_FAILED if job.failed else 0
 
 
 if __name__ == "__main__":

@@ -20,9 +20,8 @@ from typing import Final
 
 import uvicorn
 
-from service.config import Settings, env_name, load_settings
+from service.config import Settings, doubts, env_name, load_settings
 from service.core.runtime import Runtime
-from service.environment import doubts
 from service.errors import StartupError
 from service.http.app import App
 from service.http.connection.protocol import protocol_for
@@ -156,10 +155,11 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _uvicorn_config(settings: Settings, runtime: Runtime) -> uvicorn.Config:
+    app = App(runtime)
     return uvicorn.Config(
-        App(runtime),
+        app,
         loop="auto" if sys.platform == "win32" else "uvloop",  # which does not exist there
-        http=protocol_for(runtime.metrics, settings),
+        http=protocol_for(settings, runtime.metrics, app.problems, app.addresses),
         log_config=None,
         log_level="warning",
         access_log=False,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +14,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import StartupError
-from service.http.gates.client_address import ClientAddresses
 
 ENV_PREFIX = "PARSEQ_"
 PORT_VARIABLE = "PARSEQ_PORT"
+OTHER_PROGRAMS = frozenset({"PARSEQ_CACHE"})
+"""Read by the training and export jobs."""
+_SERVICE_VARIABLE = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+"""What Kubernetes (and Docker's links) add for a service called `parseq` or `parseq-...`."""
 BUNDLED_ARTIFACT = Path(__file__).parent / "bundled" / "parseq-nano.onnx"
 
 DEFAULT_MAX_IMAGE_PIXELS = 2**22
@@ -171,7 +176,7 @@ class Settings(BaseSettings):
     @classmethod
     def _names_networks(cls, value: str) -> str:
         try:
-            ClientAddresses(value)
+            networks_of(value)
         except ValueError as error:
             raise ValueError(f"must be addresses or networks with commas between them, such as 10.0.0.0/8: {error}") from None
         return value
@@ -203,6 +208,15 @@ class Settings(BaseSettings):
                 f"({self.max_body_bytes}), or the largest bodies are always refused"
             )
         return self
+
+
+def networks_of(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Addresses and networks in CIDR notation, with commas between them.
+
+    Raises:
+        ValueError: One of them is neither.
+    """
+    return tuple(ip_network(word.strip()) for word in text.split(",") if word.strip())
 
 
 def env_name(field_name: str) -> str:
@@ -237,3 +251,25 @@ def _explain(problem: Any, options: Mapping[str, Any]) -> str:
     name = str(problem["loc"][0])
     given = f"--{name}" if name in options else env_name(name)
     return f"{given}={problem['input']!s}: {message}"
+
+
+def doubts(environment: Mapping[str, str], known: Collection[str]) -> Iterator[str]:
+    """A line for each variable with our prefix that is ignored, though somebody may count on it. Values are not told.
+
+    Args:
+        environment: All of it.
+        known: Variables of settings.
+    """
+    for name, value in sorted(environment.items()):
+        setting = name.upper()  # settings are found in lower case too
+        if name == PORT_VARIABLE and is_service_link(value):
+            yield (
+                f"{name} is an address that Kubernetes adds for a Service of that name, so it is ignored: set "
+                "enableServiceLinks: false in the pod, or set the port yourself"
+            )
+        elif setting.startswith(ENV_PREFIX) and setting not in known and setting not in OTHER_PROGRAMS:
+            if is_service_link(value) or _SERVICE_VARIABLE.fullmatch(name):
+                continue
+            near = get_close_matches(setting.removeprefix(ENV_PREFIX), [each.removeprefix(ENV_PREFIX) for each in known], n=1)
+            hint = f"; did you mean {ENV_PREFIX}{near[0]}?" if near else ""
+            yield f"{name} is not a setting and is ignored{hint}"

@@ -1,4 +1,4 @@
-"""Every error a client can see, in one table, and how it becomes an RFC 9457 problem document.
+"""Every error a client can see, in one table.
 
 Code raises `Problem(KIND, detail)`; nothing else decides about statuses. Details are written here and there by hand and
 never echo an exception, so no path, version or traceback leaves the server.
@@ -6,17 +6,11 @@ never echo an exception, so no path, version or traceback leaves the server.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from starlette.responses import Response
-
-PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 URN_PREFIX: Final = "urn:parseq:problem:"
-CLIENT_CLOSED_REQUEST: Final = 499
-"""Status of an answer nobody will read, because the client left; it appears in metrics only."""
 
 
 class StartupError(Exception):
@@ -119,19 +113,6 @@ class Problem(Exception):  # noqa: N818 - the RFC's word for it
             "detail": self.detail,
             **self.extra,
         }
-
-    def body(self) -> bytes:
-        """The problem as JSON; `detail` is the last member unless there are extras."""
-        return json.dumps(self.document(), ensure_ascii=False).encode()
-
-    def response(self) -> Response:
-        """The problem as an HTTP answer."""
-        return Response(
-            self.body(),
-            status_code=self.status,
-            headers=self.headers,
-            media_type=PROBLEM_MEDIA_TYPE,
-        )
 
 
 def body_too_large(limit_bytes: int) -> Problem:

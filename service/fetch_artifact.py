@@ -1,8 +1,8 @@
 """`python -m service.fetch_artifact [URL] SHA256 DESTINATION`: bring an artifact to where a server finds it, or nothing.
 
 Without a URL among the arguments it is that of the environment variable `ARTIFACT_URL`: arguments are shown by `ps`, by
-Kubernetes
-and in logs of commands, and a signed URL is a secret. Nothing that is printed holds more of a URL than scheme, host and path.
+Kubernetes and in logs of commands, and a signed URL is a secret. Nothing that is printed holds more of a URL than scheme,
+host and path.
 
 For init containers: the image that serves is the image that fetches. Standard library only. The file appears at its place
 complete and checked, or not at all; a file that is there already and has the checksum is kept, and nothing is fetched.
@@ -12,25 +12,21 @@ Nothing is tried twice: whoever started this (Kubernetes, Compose) tries again, 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from http.client import HTTPException, responses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
-from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, urlsplit
-from urllib.request import urlopen
+
+from artifact.download import NotReceivedError, OtherFileError, download, file_sha256
 
 URL_VARIABLE: Final = "ARTIFACT_URL"
 ORDER: Final = f"give URL, SHA256 and DESTINATION in this order, or the last two, and the URL in {URL_VARIABLE}"
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 3
 """As the server's own when it cannot start."""
-CHUNK_BYTES: Final = 2**20
 SILENCE_TIMEOUT_S: Final = 60.0
 """How long the other side may say nothing."""
 READABLE_BY_ALL: Final = 0o644
@@ -57,10 +53,10 @@ def fetch_artifact(url: str, sha256: str, destination: Path) -> bool:
     try:
         if destination.is_dir():
             raise FetchError(f"{destination} is a folder: name the file to be")
-        if destination.exists() and _sha256_of(destination) == wanted:
+        if destination.exists() and file_sha256(destination) == wanted:
             return False
         destination.parent.mkdir(parents=True, exist_ok=True)
-        _fetch_beside(url, source, wanted, destination)
+        _fetch(url, source, wanted, destination)
     except OSError as error:
         raise FetchError(f"{destination} cannot be written: {error.strerror or error}") from error
     return True
@@ -119,56 +115,15 @@ def _checked(url: str) -> SplitResult:
     return source
 
 
-def _fetch_beside(url: str, source: SplitResult, wanted: str, destination: Path) -> None:
-    """Write aside and move into place: a server that looks meanwhile finds all of it or nothing."""
+def _fetch(url: str, source: SplitResult, wanted: str, destination: Path) -> None:
     # Without user, password and query: those of a signed URL are secrets, and this ends in logs.
     shown = f"{source.scheme}://{source.netloc.rpartition('@')[2]}{source.path}"
-    descriptor, draft = tempfile.mkstemp(prefix=f".{destination.name}.", dir=destination.parent)
-    digest = hashlib.sha256()
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            for chunk in _chunks(url, shown):
-                digest.update(chunk)
-                file.write(chunk)
-            if digest.hexdigest() != wanted:
-                raise FetchError(f"{shown} has the SHA-256 {digest.hexdigest()}, not {wanted}: another file, or a damaged one")
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), READABLE_BY_ALL)
-        Path(draft).replace(destination)
-    finally:
-        Path(draft).unlink(missing_ok=True)
-
-
-def _chunks(url: str, shown: str) -> Iterator[bytes]:
-    """What the URL gives, bit by bit.
-
-    Raises:
-        FetchError: it gives nothing, an error, or stops half-way.
-    """
-    try:
-        with urlopen(url, timeout=SILENCE_TIMEOUT_S) as answer:  # nosec B310  # http or https, as checked
-            while chunk := answer.read(CHUNK_BYTES):
-                yield chunk
-    except HTTPError as error:
-        hint = ", and leads where this does not follow" if 300 <= error.code < 400 else ""
-        raise FetchError(f"{shown} answers {error.code} {responses.get(error.code, '')}{hint}") from None
-    except URLError as error:
-        raise FetchError(f"{shown} cannot be reached: {_cause(error.reason)}") from None
-    except (OSError, HTTPException, ValueError) as error:
-        raise FetchError(f"{shown} cannot be read: {_cause(error)}") from None
-
-
-def _cause(error: BaseException | str) -> str:
-    """What the operating system or TLS says; of other errors the name only, since their text may quote the URL."""
-    if isinstance(error, OSError):
-        return f"{type(error).__name__}: {error}"
-    return "a redirect to a URL that cannot be used" if isinstance(error, str) else type(error).__name__
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        download(url, destination, wanted, silence_s=SILENCE_TIMEOUT_S, mode=READABLE_BY_ALL)
+    except NotReceivedError as error:
+        raise FetchError(f"{shown} {error}") from None
+    except OtherFileError as error:
+        raise FetchError(f"{shown} has the SHA-256 {error}, not {wanted}: another file, or a damaged one") from None
 
 
 if __name__ == "__main__":

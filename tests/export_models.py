@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from artifact.metadata import INPUT_NAME
+from export.gate.crops import Crop
+from export.gate.parity import ParityReport, check_parity
 from export.graphs.builder import GraphBuilder
+from export.graphs.interface import Reference
+from export.graphs.parseq.decoder import MAX_TABLE_BYTES
+from export.graphs.parseq.graph import GRAPH, Decode, ParseqOptions
+from export.to_onnx import ExportOptions
 from model.charsets import CHARSETS
 from model.recognisers.parseq.config import PARSeqConfig
 from model.recognisers.parseq.network import PARSeq
@@ -63,6 +70,43 @@ def _made_up(name: str, like: Tensor, random: torch.Generator) -> Tensor:
         return 1 + 0.2 * noise
     gain = 3.0 if name == "head.weight" else 1.0
     return gain * noise / like[0].numel() ** 0.5
+
+
+def write_graph(
+    model: PARSeq,
+    decode: Decode,
+    refine_iters: int,
+    *,
+    early_exit: bool = False,
+    with_logits: bool = False,
+    max_table_bytes: int = MAX_TABLE_BYTES,
+    builder: GraphBuilder | None = None,
+) -> GraphBuilder:
+    """The graph of a network, float32 unless the builder is another."""
+    g = builder or GraphBuilder()
+    GRAPH.write(g, model, ParseqOptions(decode, refine_iters, early_exit, max_table_bytes), with_logits=with_logits)
+    return g
+
+
+def export_options(decode: Decode, refine_iters: int, **rest: Any) -> ExportOptions:
+    """How to export a network called `mine`; `early_exit` and fields of `ExportOptions` by name."""
+    reading = {"decode": decode, "refine_iters": refine_iters}
+    if "early_exit" in rest:
+        reading["early_exit"] = rest.pop("early_exit")
+    return ExportOptions(**{"model_name": "mine", "weights_sha256": "ab" * 32, "reading": reading, **rest})
+
+
+def read_with_torch(model: PARSeq, pixels: NDArray[np.uint8], decode: Decode, refine_iters: int) -> Reference:
+    """What the network itself reads."""
+    return GRAPH.reference(GRAPH.network_that_reads_so(model, ParseqOptions(decode, refine_iters)), pixels)
+
+
+def parity_of(
+    artifact: bytes, model: PARSeq, crops: Sequence[Crop], decode: Decode, refine_iters: int, **options: Any
+) -> ParityReport:
+    """What the parity gate says of an artifact that reads in this way."""
+    pixels = np.stack([crop.pixels for crop in crops])
+    return check_parity(artifact, read_with_torch(model, pixels, decode, refine_iters), crops, **options)
 
 
 def serialised(graph: GraphBuilder) -> bytes:

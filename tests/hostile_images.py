@@ -13,7 +13,7 @@ from PIL import Image
 from service import errors
 from service.errors import Kind
 from service.images.jpeg import MAX_FULL_SCANS, MAX_JPEG_SCANS, MAX_JPEG_SEGMENTS
-from service.images.structure import MAX_PNG_CHUNKS
+from service.images.png import MAX_PNG_CHUNKS
 from service.images.tags import MAX_EXIF_BYTES
 from service.images.tiff import MAX_TIFF_VALUES
 from service.images.webp import MAX_WEBP_CHUNKS, MAX_WEBP_GROUPS

@@ -54,6 +54,21 @@ def write_config(path: Path, **changes: Any) -> Path:
     return path
 
 
+def run_options(folder: Path) -> dict[str, Any]:
+    """Of a run of six steps on rendered and real crops in `folder`."""
+    return {
+        "--config": write_config(folder / "tiny.json"),
+        "--source": [f"{write_shards(folder / 'rendered')}=2", f"{write_archive(folder / 'real')}=1"],
+        "--validation": folder / "rendered",
+        "--batch-size": 6,
+        "--steps": 6,
+        "--validate-every": 3,
+        "--warmup-steps": 2,
+        "--threads": 1,
+        "--trainer.enable_progress_bar": "false",
+    }
+
+
 def words(options: Mapping[str, Any]) -> list[str]:
     """Options as words of a command line: `True` is a flag, a list repeats."""
     found: list[str] = []

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from artifact.files import write_whole
 from artifact.metadata import CONFIDENCES_NAME, INPUT_NAME, TOKEN_IDS_NAME, ArtifactMetadata
 from benchmarks.serving.client import post
 
@@ -32,14 +33,14 @@ def made_up_artifact(model_name: str, folder: Path) -> Path:
         # Here, because PyTorch is needed for nothing else.
         import torch
 
-        from export.to_onnx import ExportOptions, build_artifact, weights_digest, write_atomically
-        from model.recognisers.parseq.config import named_config
+        from export.to_onnx import ExportOptions, build_artifact, weights_digest
+        from model.recognisers.parseq.config import NAMED
         from model.recognisers.parseq.network import PARSeq
 
         torch.manual_seed(0)
-        model = PARSeq(named_config(model_name)).eval()
-        options = ExportOptions(model_name, "nar", 0, weights_digest(model))
-        write_atomically(build_artifact(model, options).SerializeToString(), path, force=True)
+        model = PARSeq(NAMED[model_name]).eval()
+        options = ExportOptions(model_name, weights_digest(model), {"decode": "nar", "refine_iters": 0})
+        write_whole(path, build_artifact(model, options).SerializeToString())
     return path
 
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from artifact.metadata import CONFIDENCES_NAME, EOS_ID, TOKEN_IDS_NAME, DecodeMode, Precision
+from artifact.metadata import CONFIDENCES_NAME, TOKEN_IDS_NAME, Precision
 from artifact.session import open_cpu_session
+from artifact.text import text_length
 from export.gate.crops import Crop
 from export.gate.parity import (
     BATCH_SIZES,
@@ -27,10 +28,10 @@ from export.gate.parity import (
     GateReport,
     batches,
     first_difference,
-    read_with_torch,
+    no_number,
     run_artifact,
 )
-from model.recognisers.parseq.network import PARSeq
+from export.graphs.interface import Reference
 
 IN_COMPANY = 32
 """So many of the crops are read at every batch size and in different company, all of them at the largest size."""
@@ -62,7 +63,7 @@ class AgreementReport(GateReport):
 
     precision: Precision
     structure_problem: str | None = None
-    """What rounding cannot excuse: the same graph is wrong in float32, or its loop reads otherwise than steps written out."""
+    """What rounding cannot excuse: no numbers, a graph that is wrong in float32, a loop that reads otherwise than steps do."""
     floor: float
     tie_margin: float
     agreement: float = 0.0
@@ -131,8 +132,7 @@ def loop_difference(
     for batch_size, chosen in planned_readings(len(crops)):
         found, wanted = (run_artifact(session, pixels[chosen]) for session in sessions)
         for row, crop in enumerate(chosen.tolist()):
-            ids = wanted[TOKEN_IDS_NAME][row].tolist()
-            meaningful = slice(0, ids.index(EOS_ID) + 1 if EOS_ID in ids else len(ids))
+            meaningful = slice(0, text_length(wanted[TOKEN_IDS_NAME][row].tolist()) + 1)
             others = found[TOKEN_IDS_NAME][row][meaningful] != wanted[TOKEN_IDS_NAME][row][meaningful]
             gaps = np.abs(found[CONFIDENCES_NAME][row] - wanted[CONFIDENCES_NAME][row])[meaningful]
             # Written so that a NaN differs.
@@ -145,10 +145,8 @@ def loop_difference(
 
 def check_agreement(
     artifact: bytes,
-    model: PARSeq,
+    reference: Reference,
     crops: Sequence[Crop],
-    decode: DecodeMode,
-    refine_iters: int,
     precision: Precision,
     *,
     progress: Callable[[int], object] = lambda _: None,
@@ -156,17 +154,14 @@ def check_agreement(
     """Compare an artifact that rounds with the network. Whether it passed: see `AgreementReport.problem`.
 
     Args:
-        artifact: the serialised ONNX file.
-        model: the network it was made from, in eval mode.
-        crops: what to read.
-        decode: as the artifact was exported.
-        refine_iters: as the artifact was exported.
-        precision: of the artifact, `fp16` or `int8`.
-        progress: called with the number of crops after every batch.
+        artifact: The serialised ONNX file.
+        reference: What the network reads on the crops.
+        crops: What to read.
+        precision: Of the artifact, `fp16` or `int8`.
+        progress: Called with the number of crops after every batch.
     """
     demand = DEMANDS[precision]
     pixels = np.stack([crop.pixels for crop in crops])
-    reference = read_with_torch(model, pixels, decode, refine_iters)
     near_tie = reference.margins < demand.tie_margin
     report = AgreementReport(
         precision=precision, crops=len(crops), batch_sizes=list(BATCH_SIZES), floor=demand.floor, tie_margin=demand.tie_margin
@@ -178,6 +173,8 @@ def check_agreement(
     for batch_size, chosen in planned_readings(len(crops)):
         outputs = run_artifact(session, pixels[chosen])
         for row, crop in enumerate(chosen.tolist()):
+            if failure := no_number(outputs, row):
+                report.structure_problem = str(Failure(crops[crop].description, batch_size, *failure))
             step = first_difference(reference, crop, outputs[TOKEN_IDS_NAME][row])
             equal.append((crop, step is None))
             if step is None:

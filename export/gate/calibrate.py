@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from artifact.metadata import INPUT_NAME, DecodeMode
-from export.graphs.graph import write_graph
+from artifact.metadata import INPUT_NAME
+from artifact.session import open_cpu_session
+from export.graphs.builder import GraphBuilder
 from export.graphs.int8 import CalibrationBuilder, Range
-from model.recognisers.parseq.network import PARSeq
 
 BATCH = 16
 
 
-def observe_ranges(model: PARSeq, pixels: NDArray[np.uint8], decode: DecodeMode, refine_iters: int) -> dict[str, Range]:
+def observe_ranges(write: Callable[[GraphBuilder], None], pixels: NDArray[np.uint8]) -> dict[str, Range]:
     """Read crops with the float32 graph and note the smallest and largest of every value that would be rounded.
 
     Args:
-        model: in eval mode.
+        write: Writes the graph, without loops: what is inside one cannot be observed.
         pixels: uint8 `(N, H, W, 3)`; crops such as it will read, and never those it is tested on.
-        decode: as the artifact will decode.
-        refine_iters: as the artifact will refine.
     """
     builder = CalibrationBuilder()
-    graph = write_graph(model, decode, refine_iters, builder=builder).model("calibration", {}, "0")
+    write(builder)
+    graph = builder.model("calibration", {}, "0")
     # One value may be rounded in several places, such as the memory by every layer of the decoder.
     seen = [(key, value) for key, values in builder.observed.items() for value in values]
     values = list(dict.fromkeys(value for _, value in seen))
     del graph.graph.output[:]
     for value in values:
         graph.graph.output.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, None))
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_cpu_session(graph.SerializeToString())
     ranges: dict[str, Range] = {}
     for start in range(0, len(pixels), BATCH):
         outputs = dict(zip(values, session.run(values, {INPUT_NAME: pixels[start : start + BATCH]}), strict=True))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.gate.crops import Crop, word_crops
-from model.recognisers.parseq.config import PARSeqConfig
+from model.recognisers.interface import Config
 
 if TYPE_CHECKING:
     from model.data.crops import Crops
@@ -24,7 +24,7 @@ class CropSourceError(ValueError):
     """A folder holds no crops that can be used; the message names the cause and the cure."""
 
 
-def calibration_crops(folder: Path | None, config: PARSeqConfig) -> tuple[NDArray[np.uint8], str]:
+def calibration_crops(folder: Path | None, config: Config) -> tuple[NDArray[np.uint8], str]:
     """Crops to calibrate on, uint8 `(N, H, W, 3)`, and what they are: from a folder, or drawn."""
     if folder is None:
         drawn = word_crops(config.img_size, config.charset_train, config.max_label_length, CALIBRATION_CROPS, SEED)
@@ -34,22 +34,23 @@ def calibration_crops(folder: Path | None, config: PARSeqConfig) -> tuple[NDArra
     return crops.images[chosen], f"{len(chosen)} crops of {folder.resolve().name}"
 
 
-def parity_data(folder: Path, config: PARSeqConfig) -> list[Crop]:
+def parity_data(folder: Path, config: Config) -> list[Crop]:
     """All crops of a folder, for the parity gate."""
     crops = _read(folder, config)
     names = (f"{number} of {folder.resolve().name}, label {label!r}" for number, label in enumerate(crops.labels, start=1))
     return [Crop(name, image) for name, image in zip(names, crops.images, strict=True)]
 
 
-def _read(folder: Path, config: PARSeqConfig) -> Crops:
+def _read(folder: Path, config: Config) -> Crops:
     """An LMDB archive, a folder of archives, or rendered shards.
 
     Raises:
         CropSourceError: there are no such crops, or they have another size.
     """
     try:
-        from model.data.crops import DataError, concatenate, find_lmdb, read_lmdb, read_synthetic
-        from model.synth.dataset import ShardError
+        from model.data.archives import find_lmdb
+        from model.data.crops import concatenate, read_lmdb, read_synthetic
+        from model.errors import DataError
     except ModuleNotFoundError as error:
         raise CropSourceError(
             f"reading crops from {folder} needs the package {error.name}: pip install 'parseq-service[train]'"
@@ -60,7 +61,7 @@ def _read(folder: Path, config: PARSeqConfig) -> Crops:
         else:
             limits = (config.img_size, config.charset_train, config.max_label_length)
             crops = concatenate([read_lmdb(path, *limits)[0] for path in find_lmdb(folder)])
-    except (DataError, ShardError) as error:
+    except DataError as error:
         raise CropSourceError(str(error)) from error
     if crops.images.shape[1:3] != config.img_size:
         size = "x".join(map(str, crops.images.shape[1:3]))

@@ -9,8 +9,9 @@ import json
 import numpy as np
 from PIL import Image
 
-from artifact.metadata import CONFIDENCES_NAME, EOS_ID, INPUT_NAME, TOKEN_IDS_NAME, ArtifactMetadata
+from artifact.metadata import CONFIDENCES_NAME, INPUT_NAME, TOKEN_IDS_NAME, ArtifactMetadata
 from artifact.session import open_cpu_session
+from artifact.text import text_of
 from export.gate.crops import word_crops
 
 CANDIDATES = 128
@@ -23,22 +24,24 @@ MIN_CONFIDENCE = 0.9
 def known_answer(artifact: bytes, metadata: ArtifactMetadata) -> str | None:
     """The entry for the artifact's metadata; `None`: there is no drawn crop that the graph reads with confidence.
 
+    With symbols there is none either: a text could be spelt with several of them.
+
     Args:
-        artifact: the ONNX file, which has passed the parity gate.
-        metadata: its own.
+        artifact: The ONNX file, which has passed the parity gate.
+        metadata: Its own.
     """
+    if metadata.symbols is not None:
+        return None
     size = (metadata.image_height, metadata.image_width)
     crops = np.stack([crop.pixels for crop in word_crops(size, metadata.charset, metadata.max_label_length, CANDIDATES, SEED)])
     session = open_cpu_session(artifact)
     all_ids, confidences = session.run([TOKEN_IDS_NAME, CONFIDENCES_NAME], {INPUT_NAME: crops})
-    lengths = [ids.index(EOS_ID) if EOS_ID in ids else 0 for ids in all_ids.tolist()]
-    certainties = [
-        float(np.prod(confidences[row, : length + 1])) if length >= MIN_LENGTH else 0.0 for row, length in enumerate(lengths)
-    ]
+    readings = [text_of(*row, metadata.charset) for row in zip(all_ids.tolist(), confidences.tolist(), strict=True)]
+    certainties = [reading.confidence if MIN_LENGTH <= len(reading.text) < all_ids.shape[1] else 0.0 for reading in readings]
     best = int(np.argmax(certainties))
     if certainties[best] < MIN_CONFIDENCE:
         return None
-    text = "".join(metadata.charset[token_id - 1] for token_id in all_ids[best, : lengths[best]].tolist())
+    text = readings[best].text
     file = io.BytesIO()
     Image.fromarray(crops[best]).save(file, "PNG")
     return json.dumps({"png": base64.b64encode(file.getvalue()).decode(), "text": text}, ensure_ascii=False)

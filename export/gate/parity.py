@@ -1,13 +1,15 @@
 """The parity gate: an artifact is written only if ONNX Runtime reads with it what PyTorch reads with the network.
 
 Text and confidences are compared on drawn crops of every length, at several batch sizes and in different company. Only what
-carries meaning is compared: the steps up to and including the end token.
+carries meaning is compared: the steps up to and including the end token. What PyTorch reads, and how near the decisions were,
+the recogniser says (`export.graphs.interface.Reference`); nothing here knows of one.
 
 Near ties. Two runtimes add the same numbers in different order, so their logits differ in the sixth digit. Where PyTorch's two
 best logits are closer than `TIE_MARGIN` either character is a right answer, and in autoregressive reading everything after it
 may differ. A crop with such a step, in any pass, is a near tie: it is counted, and its text may differ. All other crops are
-held to equality. So that this opens no door, a graph is refused too when more than `MAX_DIFFERING` of the crops are near ties
-that did differ, or more than `MAX_NEAR_TIES` are near ties at all: then the comparison would say little.
+held to equality, and all crops to numbers: a NaN is refused wherever it is. So that this opens no door, a graph is refused too
+when more than `MAX_DIFFERING` of the crops are near ties that did differ, or more than `MAX_NEAR_TIES` are near ties at all:
+then the comparison would say little.
 """
 
 from __future__ import annotations
@@ -22,11 +24,10 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from artifact.metadata import CONFIDENCES_NAME, EOS_ID, INPUT_NAME, LOGITS_NAME, TOKEN_IDS_NAME, DecodeMode
+from artifact.metadata import CONFIDENCES_NAME, INPUT_NAME, LOGITS_NAME, TOKEN_IDS_NAME
 from artifact.session import open_cpu_session
 from export.gate.crops import SEED, Crop
-from model.recognisers.parseq.network import PARSeq
-from model.recognisers.parts.normalise import normalise
+from export.graphs.interface import Ids, Reference
 
 BATCH_SIZES = (1, 2, 3, 8, 32)
 LOGIT_TOLERANCE = 1e-3
@@ -39,27 +40,7 @@ MAX_NEAR_TIES = 0.5
 """Largest share of crops that may be near ties."""
 MAX_DIFFERING = 0.1
 """Largest share of crops that may be near ties with another text."""
-REFERENCE_BATCH = 8
 MAX_REPORTED = 5
-
-Ids = NDArray[np.int64]
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """What PyTorch reads. N crops, S steps, C classes."""
-
-    token_ids: Ids
-    """`(N, S)`."""
-    confidences: Floats
-    """`(N, S)`."""
-    logits: Floats
-    """`(N, S, C)`, of the last pass."""
-    steps: Ids
-    """`(N,)`: how many steps carry meaning, the end token's included."""
-    margins: Floats
-    """`(N,)`: smallest gap between the two best logits over those steps, in any pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,53 +134,10 @@ class ParityError(RuntimeError):
         self.report = report
 
 
-def read_with_torch(model: PARSeq, pixels: NDArray[np.uint8], decode: DecodeMode, refine_iters: int) -> Reference:
-    """Read uint8 `(N, H, W, 3)` with the network itself, every pass of it.
-
-    Args:
-        model: in eval mode.
-        pixels: the crops.
-        decode: in turn or at once.
-        refine_iters: how often to read again.
-    """
-    passes = [_logits(model, pixels, decode == "ar", count) for count in range(refine_iters + 1)]
-    margins = torch.full((len(pixels),), torch.inf)
-    for logits in passes:
-        best = logits.topk(2, -1).values
-        carries_meaning = torch.arange(logits.shape[1]) < _meaningful_steps(logits.argmax(-1))[:, None]
-        gaps = torch.where(carries_meaning, best[..., 0] - best[..., 1], torch.inf)
-        margins = torch.minimum(margins, gaps.min(-1).values)
-    confidences, token_ids = passes[-1].softmax(-1).max(-1)
-    return Reference(
-        token_ids=token_ids.numpy(),
-        confidences=confidences.numpy(),
-        logits=passes[-1].numpy(),
-        steps=_meaningful_steps(token_ids).numpy(),
-        margins=margins.numpy(),
-    )
-
-
-@torch.inference_mode()
-def _logits(model: PARSeq, pixels: NDArray[np.uint8], decode_ar: bool, refine_iters: int) -> torch.Tensor:
-    parts = [
-        model(normalise(part), model.config.max_label_length, decode_ar, refine_iters)
-        for part in torch.split(torch.from_numpy(pixels), REFERENCE_BATCH)
-    ]
-    return torch.cat(parts)
-
-
-def _meaningful_steps(token_ids: torch.Tensor) -> torch.Tensor:
-    """int64 `(N, S)` to `(N,)`: steps up to and including the end token, all of them where there is none."""
-    before_end = (token_ids == EOS_ID).cumsum(-1) == 0
-    return (before_end.sum(-1) + 1).clamp(max=token_ids.shape[1])
-
-
 def check_parity(
     artifact: bytes,
-    model: PARSeq,
+    reference: Reference,
     crops: Sequence[Crop],
-    decode: DecodeMode,
-    refine_iters: int,
     *,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     progress: Callable[[int], object] = lambda _: None,
@@ -207,16 +145,13 @@ def check_parity(
     """Compare an artifact with the network. The report says whether it passed: see `ParityReport.problem`.
 
     Args:
-        artifact: the serialised ONNX file.
-        model: the network it was made from, in eval mode.
-        crops: what to read.
-        decode: as the artifact was exported.
-        refine_iters: as the artifact was exported.
-        batch_sizes: batches to form; each size above 1 twice, in order and shuffled.
-        progress: called with the number of crops after every batch.
+        artifact: The serialised ONNX file.
+        reference: What the network reads on the crops.
+        crops: What to read.
+        batch_sizes: Batches to form; each size above 1 twice, in order and shuffled.
+        progress: Called with the number of crops after every batch.
     """
     pixels = np.stack([crop.pixels for crop in crops])
-    reference = read_with_torch(model, pixels, decode, refine_iters)
     near_tie = reference.margins < TIE_MARGIN
     report = ParityReport(crops=len(crops), batch_sizes=list(batch_sizes), near_ties=int(near_tie.sum()))
     session = open_cpu_session(artifact)
@@ -224,8 +159,10 @@ def check_parity(
     for batch_size, chosen in batches(len(crops), batch_sizes):
         outputs = run_artifact(session, pixels[chosen])
         for row, crop in enumerate(chosen):
-            failure = _compare(reference, crop, outputs, row, report)
-            if failure is not None and near_tie[crop]:
+            failure = no_number(outputs, row)
+            excused = failure is None and near_tie[crop]
+            failure = failure or _compare(reference, crop, outputs, row, report)
+            if failure is not None and excused:
                 differing.add(int(crop))
             elif failure is not None:
                 report.failures.append(Failure(crops[crop].description, batch_size, *failure))
@@ -250,6 +187,16 @@ def run_artifact(session: onnxruntime.InferenceSession, pixels: NDArray[np.uint8
     """All outputs by name, for pixels uint8 `(B, H, W, 3)`."""
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {INPUT_NAME: pixels}), strict=True))
+
+
+def no_number(outputs: dict[str, NDArray[Any]], row: int) -> tuple[int, str] | None:
+    """Step and reason where a probability or a logit is no number (nan or infinite), which no near tie excuses."""
+    for name in (CONFIDENCES_NAME, LOGITS_NAME):
+        values = outputs[name][row] if name in outputs else np.zeros(1)
+        finite = np.isfinite(values).reshape(len(values), -1).all(-1)
+        if not finite.all():
+            return int(np.argmin(finite)), f"{name} are no numbers (nan or infinite)"
+    return None
 
 
 def first_difference(reference: Reference, crop: int, got: Ids) -> int | None:

@@ -1,1 +1,1 @@
-"""Networks as ONNX graphs, written node by node."""
+"""Networks as ONNX graphs, written node by node: `builder`, `int8`, `parts` for all, and a module or package a recogniser."""

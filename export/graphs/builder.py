@@ -1,4 +1,4 @@
-"""Writes ONNX graphs node by node: names, constants and the few operators that PARSeq needs.
+"""Writes ONNX graphs node by node: names, constants and the few operators that recognisers need.
 
 The graph is written, not traced from an example: no branch can be frozen, every size but the batch is a constant, and the
 result does not depend on the version of an exporter.

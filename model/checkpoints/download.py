@@ -1,25 +1,16 @@
-"""The published weights of baudm/parseq: fetched once, checked, cached."""
+"""Published weights: fetched once, checked, cached."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
-import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
-RELEASE = "https://github.com/baudm/parseq/releases/download/v1.0.0/"
-RELEASED_FILES = {
-    "parseq-tiny": "parseq_tiny-e7a21b54.pt",
-    "parseq": "parseq-bb5792a6.pt",
-    "parseq-patch16-224": "parseq_small_patch16_224-fcf06f5a.pt",
-}
-"""File names end in the first eight hex digits of the file's SHA-256."""
-CHUNK_BYTES = 1 << 20
+from artifact.download import NotReceivedError, OtherFileError
+from artifact.download import download as receive
+from model.recognisers.registry import published_files
+
 TIMEOUT_S = 30.0
 
 
@@ -34,31 +25,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parseq-service"
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def released_file(name: str, base_url: str = RELEASE) -> Path:
+def released_file(name: str) -> Path:
     """The published weights of `name`, from the cache or downloaded to it.
 
     Raises:
         DownloadError: there are none of that name, the network fails, or the file is not the published one.
     """
-    if name not in RELEASED_FILES:
-        raise DownloadError(f"no weights are published for {name!r}: there are for {', '.join(RELEASED_FILES)}")
-    file_name = RELEASED_FILES[name]
-    target = cache_folder() / file_name
+    files = published_files()
+    if name not in files:
+        raise DownloadError(f"no weights are published for {name!r}: there are for {', '.join(files)}")
+    target = cache_folder() / files[name].file_name
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
-        download(base_url + file_name, target, sha256_prefix=Path(file_name).stem.rpartition("-")[2])
+        download(files[name].url, target, files[name].sha256)
     return target
-
-
-def _open(url: str) -> Any:
-    # Addresses are those of published weights, not a user's, and what comes is checked by its digest.
-    return urllib.request.urlopen(url, timeout=TIMEOUT_S)  # nosec B310
 
 
 def download(url: str, target: Path, sha256_prefix: str) -> None:
@@ -67,27 +47,21 @@ def download(url: str, target: Path, sha256_prefix: str) -> None:
     Raises:
         DownloadError: the network fails, or the content's SHA-256 does not begin with `sha256_prefix`.
     """
-    handle, partial = tempfile.mkstemp(dir=target.parent, suffix=".part")
     try:
-        digest = hashlib.sha256()
-        with os.fdopen(handle, "wb") as file, _open(url) as response:
-            size = int(response.headers.get("Content-Length") or 0)
-            with tqdm(total=size or None, unit="B", unit_scale=True, desc=target.name) as bar:
-                while chunk := response.read(CHUNK_BYTES):
-                    file.write(chunk)
-                    digest.update(chunk)
-                    bar.update(len(chunk))
-        if not digest.hexdigest().startswith(sha256_prefix):
-            raise DownloadError(
-                f"{url} gave a file with SHA-256 {digest.hexdigest()[:8]}..., expected {sha256_prefix}...: "
-                "the download was cut short or altered; try again"
-            )
-        Path(partial).replace(target)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", None) or error
+        with tqdm(unit="B", unit_scale=True, desc=target.name) as bar:
+
+            def show(received: int, size: int) -> None:
+                bar.total = size or None
+                bar.update(received - bar.n)
+
+            receive(url, target, sha256_prefix, silence_s=TIMEOUT_S, progress=show)
+    except OtherFileError as error:
         raise DownloadError(
-            f"cannot download {url} ({reason}): without a network, fetch the file elsewhere and put it at {target}, "
+            f"{url} gave a file with SHA-256 {str(error)[:8]}..., expected {sha256_prefix}...: "
+            "the download was cut short or altered; try again"
+        ) from None
+    except NotReceivedError as error:
+        raise DownloadError(
+            f"cannot download {url} (it {error}): without a network, fetch the file elsewhere and put it at {target}, "
             "or give its path (--weights FILE)"
         ) from None
-    finally:
-        Path(partial).unlink(missing_ok=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,30 +13,35 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from model.checkpoints.agreement import check_agrees, check_fit, check_told
 from model.checkpoints.download import released_file
 from model.checkpoints.hyper_parameters import entries, read_scalar_or_pair
 from model.checkpoints.inert_pickle import Made
 from model.checkpoints.torch_file import FormatError, StoredTensor, TorchFile, open_torch_file, stored_tensor
-from model.recognisers.parseq.config import ConfigError, PARSeqConfig, config_from_mapping, named_config
-from model.recognisers.parseq.network import PARSeq
+from model.errors import ConfigError
+from model.errors import WeightsError as WeightsError
+from model.recognisers.interface import Config, Network
+from model.recognisers.registry import (
+    FOREIGN,
+    RECOGNISER,
+    Recogniser,
+    default_recogniser,
+    hyphenated,
+    named_config,
+    named_in,
+    recognised,
+    recogniser_of,
+    recognisers,
+)
 
-FREE_FIELDS = frozenset({"decode_ar", "refine_iters", "perm_num", "perm_forward", "perm_mirrored", "dropout"})
-"""What weights can be used with otherwise than they were trained with."""
 BUNDLED_FOLDER = Path(__file__).parent.parent / "weights"
-CONFIG_KEY = "parseq_config"
+METADATA_KEY = "{recogniser}_config"
 """Of the architecture in the metadata of safetensors files."""
 WEIGHTS_INSIDE = ("state_dict", "model_state_dict", "model", "module")
 """Keys under which checkpoints keep their weights."""
 WRAPPERS = frozenset({"module", "model", "_orig_mod", "_forward_module", "_fsdp_wrapped_module"})
 """Parts of names that a training system, data parallelism and compilation add before those of the network."""
-MARK = "head.weight"
-"""A tensor that every PARSeq has: it tells which names of a whole training system are the network's."""
-
 Value = TypeVar("Value")
-
-
-class WeightsError(ValueError):
-    """A weights file is unreadable or belongs to another network; the message names the cause and the cure."""
 
 
 def weights_path(name: str) -> Path:
@@ -47,23 +52,22 @@ def weights_path(name: str) -> Path:
         DownloadError: the published file cannot be had.
     """
     named_config(name)
-    name = name.replace("_", "-")
-    return bundled_weights(name) or released_file(name)
+    return bundled_weights(name) or released_file(hyphenated(name))
 
 
 def bundled_weights(name: str) -> Path | None:
     """The weights of a named network that come with the project, if there are any."""
-    path = BUNDLED_FOLDER / f"{name}.safetensors"
+    path = BUNDLED_FOLDER / f"{hyphenated(name)}.safetensors"
     return path if path.is_file() else None
 
 
 def load(
     name: str | None = None,
     *,
-    config: PARSeqConfig | None = None,
+    config: Config | None = None,
     pretrained: bool = False,
     weights: str | Path | None = None,
-) -> PARSeq:
+) -> Network:
     """Build a network, with weights if asked to, in evaluation mode on the CPU.
 
     Args:
@@ -90,14 +94,14 @@ def load(
         raise ConfigError("the weights file does not tell its architecture: give the name of a network or a config")
     if inside is not None:
         check_agrees(config, inside, str(weights))
-    network = PARSeq(config)
+    network = recogniser_of(config).build_network(config)
     if state is not None:
         check_fit(network, state, str(weights))
         network.load_state_dict(state)
     return network.eval()
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], PARSeqConfig | None]:
+def read_weights(path: Path) -> tuple[dict[str, Tensor], Config | None]:
     """Read a weights file.
 
     Returns:
@@ -123,18 +127,18 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], PARSeqConfig | None]:
     except Exception:  # readers of archives fail on foreign bytes in every way there is
         raise WeightsError(f"{path} is damaged or is no weights file: fetch or export it again") from None
     if inside is not None:
-        _check_told(inside, state, str(path))
+        check_told(inside, state, str(path))
     return state, inside
 
 
-def _read_content(file: TorchFile, path: Path) -> tuple[dict[str, Tensor], PARSeqConfig | None]:
+def _read_content(file: TorchFile, path: Path) -> tuple[dict[str, Tensor], Config | None]:
     """The network's tensors and its configuration, out of whatever a training job has put around them."""
-    content, inside = file.content, None
+    content, told = file.content, []
     for _ in range(len(WEIGHTS_INSIDE)):
         table = entries(content)
         if table is None:
             break
-        inside = inside or config_inside(table.get("hyper_parameters"))
+        told.append(table.get("hyper_parameters"))
         names = [name for name in WEIGHTS_INSIDE if name in table and entries(table[name]) is not None]
         if not names or stored_tensor(table[names[0]]) is not None:
             break
@@ -150,7 +154,8 @@ def _read_content(file: TorchFile, path: Path) -> tuple[dict[str, Tensor], PARSe
         if not isinstance(value, StoredTensor):
             raise WeightsError(_no_state_dict(path, value))
         tensors[name] = file.tensor(value)
-    return tensors, inside
+    configs = (config_inside(hyper_parameters, tensors) for hyper_parameters in told)
+    return tensors, next((config for config in configs if config is not None), None)
 
 
 def _no_state_dict(path: Path, found: Any) -> str:
@@ -184,44 +189,32 @@ def _networks_own(table: dict[Any, Value], path: Path) -> dict[str, Value]:
         group[bare] = value
     if not groups:
         raise WeightsError(_no_state_dict(path, None))
-    networks = [prefix for prefix, group in groups.items() if MARK in group]
+    networks = [prefix for prefix, group in groups.items() if recognised(group)]
     if len(networks) > 1:
         prefixes = " and ".join(repr(".".join(prefix)) for prefix in networks)
         raise WeightsError(f"{path} holds several networks, with the prefixes {prefixes}: keep the weights of one in it")
     return groups[networks[0]] if networks else max(groups.values(), key=len)
 
 
-def _check_told(inside: PARSeqConfig, state: dict[str, Tensor], source: str) -> None:
-    """Whether a file can hold the network that it tells of, before one of the sizes that it claims takes memory and time.
-
-    Raises:
-        WeightsError: it cannot.
-    """
-    width, classes = inside.embed_dim, len(inside.charset_train)
-    layers = inside.enc_depth * (4 + 2 * inside.enc_mlp_ratio) + inside.dec_depth * (8 + 2 * inside.dec_mlp_ratio)
-    # Of its matrices alone.
-    least = width * (width * layers + math.prod(inside.grid) + inside.max_label_length + 2 * classes)
-    if inside.enc_depth + inside.dec_depth > len(state) or least > sum(tensor.numel() for tensor in state.values()):
-        raise WeightsError(f"{source} tells of a larger network than it holds: fetch or train it again")
-
-
-def save_weights(network: PARSeq, path: Path) -> None:
+def save_weights(network: Network, path: Path) -> None:
     """Write the network's weights as safetensors; the file tells its architecture."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    content = save(state, {CONFIG_KEY: json.dumps(network.config.to_dict())})
+    key = METADATA_KEY.format(recogniser=network.config.RECOGNISER)
+    content = save(state, {key: json.dumps(network.config.to_dict())})
     path.write_bytes(content)  # unlike `save_file`, with the permissions that the user's files have
 
 
-def _config_beside(path: Path) -> PARSeqConfig | None:
+def _config_beside(path: Path) -> Config | None:
     """The architecture in the metadata of a safetensors file that `save_weights` has written."""
-    if path.suffix != ".safetensors":
-        return None
     with safe_open(path, "pt") as file:
-        told = (file.metadata() or {}).get(CONFIG_KEY)
-    try:
-        return config_inside(json.loads(told)) if told else None
-    except ValueError:
-        return None
+        metadata = file.metadata() or {}
+    for name, recogniser in recognisers().items():
+        if told := metadata.get(METADATA_KEY.format(recogniser=name)):
+            try:
+                return _config(recogniser, entries(json.loads(told)) or {})
+            except ValueError:
+                return None
+    return None
 
 
 def read_checkpoint(path: Path, instead: str) -> dict[str, Any]:
@@ -236,61 +229,42 @@ def read_checkpoint(path: Path, instead: str) -> dict[str, Any]:
         raise WeightsError(f"{path} is damaged: remove it and {instead}") from None
 
 
-def config_inside(hyper_parameters: Any) -> PARSeqConfig | None:
+def config_inside(hyper_parameters: Any, tensors: Collection[str] = ()) -> Config | None:
     """The architecture that a training checkpoint tells, ours (`config`) or the reference's (flat names).
 
     They may be kept in mappings and wrappers of any library (`model.checkpoints.hyper_parameters`).
+
+    Args:
+        hyper_parameters: What the checkpoint keeps under this name.
+        tensors: Names of the network's tensors, which tell the recogniser where the settings do not.
     """
-    values = entries(hyper_parameters) or {}
-    values = entries(values.get("config")) or values
-    if "embed_dim" not in values:
+    flat = entries(hyper_parameters) or {}
+    ours = entries(flat.get("config"))
+    recogniser = named_in(_plain(flat, (RECOGNISER, *FOREIGN))) or recognised(tensors)
+    if recogniser is None and ours:
+        recogniser = default_recogniser()  # checkpoints of ours have not always named it
+    return None if recogniser is None else _config(recogniser, ours or flat)
+
+
+def _config(recogniser: Recogniser, values: Mapping[Any, Any]) -> Config | None:
+    """The configuration among other settings; None if they do not hold one."""
+    if not recogniser.essential.issubset(values):
         return None
-    known = PARSeqConfig().to_dict()
+    known = recogniser.config.__dataclass_fields__
     try:
-        return config_from_mapping({key: read_scalar_or_pair(value) for key, value in values.items() if key in known})
+        return recogniser.config.from_mapping(
+            {name: read_scalar_or_pair(value) for name, value in values.items() if name in known}
+        )
     except ValueError:
         return None
 
 
-def check_agrees(wanted: PARSeqConfig, inside: PARSeqConfig, source: str, but: frozenset[str] = frozenset()) -> None:
-    """What no tensor's shape would tell: other heads, or the same number of other characters. Fields of `but` may differ.
-
-    Raises:
-        WeightsError: they contradict each other.
-    """
-    for name, value in inside.to_dict().items():
-        if name not in FREE_FIELDS | but and wanted.to_dict()[name] != value:
-            raise WeightsError(
-                f"{source} says that it was trained with {name} {value!r}, not {wanted.to_dict()[name]!r}: "
-                "leave the model's name and config out, or give those it was trained with"
-            )
-
-
-def check_fit(network: PARSeq, state: dict[str, Tensor], source: str) -> None:
-    """Whether `state` has all of the network's tensors, in their shapes, and no others.
-
-    Raises:
-        WeightsError: it has not.
-    """
-    wanted = network.state_dict()
-    classes = state.get("head.weight")
-    if classes is not None and classes.dim() == 2 and classes.shape[0] != wanted["head.weight"].shape[0]:
-        raise WeightsError(
-            f"{source} was trained with {classes.shape[0] - 1} characters, the charset has "
-            f"{wanted['head.weight'].shape[0] - 1}: give the config the charset that the weights were trained with"
-        )
-    missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    if missing or unexpected:
-        example = f"lacks {missing[0]}" if missing else f"has {unexpected[0]} besides"
-        raise WeightsError(
-            f"{source} belongs to another network ({len(missing)} names missing, {len(unexpected)} unknown; it {example}): "
-            "check the model's name or config"
-        )
-    for key, tensor in wanted.items():
-        if state[key].shape != tensor.shape:
-            raise WeightsError(
-                f"{source} belongs to a network of another size: {key} is {tuple(state[key].shape)}, "
-                f"expected {tuple(tensor.shape)}; check the model's name or config"
-            )
-        if not torch.isfinite(state[key]).all():
-            raise WeightsError(f"{source} is damaged: {key} holds numbers that are none (nan or inf); fetch or train it again")
+def _plain(values: Mapping[Any, Any], names: Collection[str]) -> dict[str, Any]:
+    """Those of the settings that are plain values."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = read_scalar_or_pair(values.get(name))
+        except ValueError:
+            continue
+    return found

@@ -114,7 +114,7 @@ def iterate_lmdb(folder: Path) -> Iterator[tuple[bytes, str | None]]:
     """Encoded image and label of every crop of an LMDB archive; of crops that are missing as `Archive` gives them.
 
     Raises:
-        DataError: the folder is not such an archive.
+        DataError: The folder is not such an archive.
     """
     archive = Archive(folder)
     for index in range(len(archive)):
@@ -130,7 +130,7 @@ def find_lmdb(folder: Path) -> list[Path]:
     """All LMDB archives at or below `folder`, sorted.
 
     Raises:
-        DataError: there is none.
+        DataError: There is none.
     """
     found = find_archives(folder)
     if not found:

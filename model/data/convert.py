@@ -67,15 +67,15 @@ def write_lmdb(output: Path, crops: Iterable[Sample], *, force: bool = False) ->
     """Write an LMDB archive, whole or not at all.
 
     Args:
-        output: the folder to make.
-        crops: encoded images and their labels.
-        force: replace the folder if it is an archive already.
+        output: The folder to make.
+        crops: Encoded images and their labels.
+        force: Replace the folder if it is an archive already.
 
     Returns:
         How many crops were written.
 
     Raises:
-        DataError: there is something at `output` that may not be replaced, or there are no crops.
+        DataError: There is something at `output` that may not be replaced, or there are no crops.
     """
     _check_replaceable(output, force=force)
     partial = output.with_name(f"{output.name}.partial")
@@ -135,7 +135,7 @@ def labels_of(source: Path) -> Path:
     """The file of labels that `source` is, or that is in it.
 
     Raises:
-        DataError: there is none, or more than one.
+        DataError: There is none, or more than one.
     """
     if source.is_file():
         return source

@@ -6,27 +6,28 @@ What is read here is held in memory at the network's size (12 kB each at 32x128)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from artifact.fit import fit
 from model.data.alterations import Alterations
-from model.data.archives import find_lmdb as find_lmdb
-from model.data.archives import iterate_lmdb as iterate_lmdb
-from model.data.label_files import read_labels
+from model.data.archives import Archive
 from model.data.labels import LabelRules
-from model.data.pictures import BrokenImageError, as_stored, decode_image, read_file
-from model.errors import DataError as DataError
-from model.synth.dataset import load_shards
+from model.data.pictures import BrokenImageError, as_stored, decode_image
+from model.data.shards import load_shards
+from model.errors import DataError
 
 MAX_CENTERS = 25
+Centers = NDArray[np.float16]
+"""`(25, 2)`: x and y of each glyph's centre as fractions of width and height, NaN where unknown."""
 
 
 class Batch(NamedTuple):
@@ -37,6 +38,24 @@ class Batch(NamedTuple):
     centers: Tensor
 
 
+class Stored(Protocol):
+    """Encoded images and labels by index, as an archive or a file of labels holds them."""
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> bytes:
+        """The encoded image.
+
+        Raises:
+            BrokenImageError: Its file cannot be read.
+        """
+        ...
+
+    def label(self, index: int) -> str | None:
+        """The label as it is stored; None if it is missing or cannot be read."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Crops:
     """Crops in memory."""
@@ -45,10 +64,9 @@ class Crops:
     """`(n, height, width, 3)`, RGB."""
     labels: list[str]
     centers: NDArray[np.float16]
-    """`(n, 25, 2)`: x and y of each glyph's centre as fractions of width and height, NaN where unknown."""
+    """`(n, 25, 2)`: `Centers` of each."""
 
     def __len__(self) -> int:
-        """Number of crops."""
         return len(self.labels)
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Crops:
@@ -77,7 +95,7 @@ def read_synthetic(folder: Path, rules: LabelRules | None = None, alterations: A
     `alterations`.
 
     Raises:
-        DataError: there is none, or none with a label that the rules allow.
+        DataError: There is none, or none with a label that the rules allow.
     """
     try:
         images, labels, centers = load_shards(folder)
@@ -100,7 +118,7 @@ def _spelt(crops: Crops, rules: LabelRules, folder: Path, alterations: Alteratio
     return Crops(crops.images[kept], [label for label in spelt if label is not None], centers)
 
 
-def spelt_centers(centers: NDArray[np.float16], text: str, rules: LabelRules) -> NDArray[np.float16]:
+def spelt_centers(centers: Centers, text: str, rules: LabelRules) -> Centers:
     """The centres `(25, 2)` of the characters of a rendered `text` that the rules keep."""
     positions = rules.positions(text)
     kept = np.full_like(centers, np.nan)
@@ -128,60 +146,48 @@ def read_lmdb(
     Labels are spelt by `LabelRules`. Crops whose label is then empty or too long, or whose image is broken, are left out.
 
     Args:
-        folder: the archive's folder.
-        img_size: height and width in pixels to resize to.
-        charset: what labels may hold.
-        max_label_length: the longest label to keep, in characters.
-        normalise_unicode, keep_whitespace, keep_empty: see `LabelRules`.
+        folder: The archive's folder.
+        img_size: Height and width in pixels to resize to.
+        charset: What labels may hold.
+        max_label_length: The longest label to keep, in characters.
+        normalise_unicode, keep_whitespace, keep_empty: See `LabelRules`.
 
     Returns:
         The crops, and how many were left out.
 
     Raises:
-        DataError: the folder is not such an archive.
+        DataError: The folder is not such an archive.
     """
     rules = LabelRules(charset, max_label_length, normalise_unicode, keep_whitespace, keep_empty=keep_empty)
-    return read_crops(iterate_lmdb(folder), img_size, rules, folder)
-
-
-def read_label_file(
-    path: Path, img_size: tuple[int, int], rules: LabelRules, alterations: Alterations | None = None
-) -> tuple[Crops, int]:
-    """Read image files and their file of labels, as `read_lmdb` reads an archive.
-
-    Raises:
-        DataError: the file cannot be read, or there is no usable crop.
-    """
-    return read_crops(((file.path, file.label) for file in read_labels(path)), img_size, rules, path, alterations)
+    return read_crops(Archive(folder), img_size, rules, folder)
 
 
 def read_crops(
-    samples: Iterable[tuple[bytes | Path, str | None]],
+    stored: Stored,
     img_size: tuple[int, int],
     rules: LabelRules,
     source: Path,
     alterations: Alterations | None = None,
 ) -> tuple[Crops, int]:
-    """Decode encoded images whose labels the rules allow; also how many were left out.
+    """Decode the images whose labels the rules allow; also how many crops were left out.
 
-    What labels lose is counted in `alterations`.
+    What labels lose is counted in `alterations`; `source` is named in errors.
 
     Raises:
-        DataError: none is left.
+        DataError: None is left.
     """
-    images, labels, left_out = [], [], 0
+    images, labels = [], []
     alterations = Alterations() if alterations is None else alterations
-    for encoded, label in samples:
+    for index in range(len(stored)):
+        label = stored.label(index)
         text = None if label is None else rules(label, alterations)
-        pixels = None if text is None else decode_pixels(encoded, img_size)
-        if text is None or pixels is None:
-            left_out += 1
-            continue
-        images.append(pixels)
-        labels.append(text)
+        image = None if text is None else decode_stored(stored, index)
+        if text is not None and image is not None:
+            images.append(fit(image, *img_size))
+            labels.append(text)
     if not labels:
         raise none_usable(source, alterations)
-    return Crops(np.stack(images), labels, unknown_centers(len(labels))), left_out
+    return Crops(np.stack(images), labels, unknown_centers(len(labels))), len(stored) - len(labels)
 
 
 def none_usable(source: Path | str, alterations: Alterations) -> DataError:
@@ -190,9 +196,9 @@ def none_usable(source: Path | str, alterations: Alterations) -> DataError:
     return DataError(f"no usable crop in {source}: check that its labels fit the charset and the label length{lost}")
 
 
-def decode_pixels(encoded: bytes | Path, img_size: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """An image file, or its content, at the network's size; None if it is broken."""
+def decode_stored(stored: Stored, index: int) -> Image.Image | None:
+    """Crop `index` as an RGB picture; None if its image is missing or broken."""
     try:
-        return fit(as_stored(decode_image(read_file(encoded) if isinstance(encoded, Path) else encoded)), *img_size)
+        return as_stored(decode_image(stored.image(index)))
     except BrokenImageError:
         return None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.data.label_formats import csv_rows, json_rows, text_rows
+from model.data.pictures import read_file
 from model.data.walk import files_below
 from model.errors import DataError
 
@@ -53,7 +54,7 @@ def count_labels(path: Path) -> int:
     """Lines with something on them: a few more than labels where there are column names or line breaks in a CSV field.
 
     Raises:
-        DataError: it is a JSON file that holds no labels.
+        DataError: It is a JSON file that holds no labels.
     """
     if path.suffix.lower() == JSON:
         return sum(1 for _ in read_labels(path))
@@ -65,12 +66,12 @@ def read_labels(path: Path, images: Path | None = None) -> Iterator[LabelledFile
     """Files and labels in the order of `path`.
 
     Args:
-        path: the file of labels, UTF-8.
-        images: the folder that paths are relative to; without it, the one the file of labels is in (of a JSON file the folder
+        path: The file of labels, UTF-8.
+        images: The folder that paths are relative to; without it, the one the file of labels is in (of a JSON file the folder
             `images` in that, if there is one, as docTR has it).
 
     Raises:
-        DataError: the file cannot be read, is not UTF-8, or holds no labels of word crops.
+        DataError: The file cannot be read, is not UTF-8, or holds no labels of word crops.
     """
     suffix = path.suffix.lower()
     folder = path.parent if images is None else images
@@ -92,3 +93,25 @@ def read_labels(path: Path, images: Path | None = None) -> Iterator[LabelledFile
         raise DataError(f"{path} is no CSV file ({error})") from None
     except OSError as error:
         raise DataError(f"cannot read the file of labels {path}: {error.strerror}") from None
+
+
+class LabelledFiles:
+    """Image files with a file of labels, read by index."""
+
+    def __init__(self, path: Path) -> None:
+        self._files = list(read_labels(path))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def image(self, index: int) -> bytes:
+        """The encoded image.
+
+        Raises:
+            BrokenImageError: Its file cannot be read.
+        """
+        return read_file(self._files[index].path)
+
+    def label(self, index: int) -> str:
+        """The label as it is stored."""
+        return self._files[index].label

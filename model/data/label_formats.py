@@ -46,12 +46,12 @@ def text_rows(file: TextIO, path: Path, *, free_form: bool) -> Iterator[Row]:
     """The rows of a file with a label on each line.
 
     Args:
-        file: opened.
-        path: its name, for errors.
-        free_form: whether a space may stand between path and text.
+        file: Opened.
+        path: Its name, for errors.
+        free_form: Whether a space may stand between path and text.
 
     Raises:
-        DataError: the lines are not such.
+        DataError: The lines are not such.
     """
     lines = (line.rstrip("\n") for line in file if line.strip())
     sample = list(islice(lines, SAMPLE))
@@ -156,8 +156,8 @@ def csv_rows(file: TextIO, path: Path) -> Iterator[Row]:
     """The rows of a CSV file: two columns, or those of which the first row says that they are path and text.
 
     Raises:
-        DataError: there is but one column, or a row has more columns than there should be.
-        csv.Error: it is no CSV file.
+        DataError: There is but one column, or a row has more columns than there should be.
+        csv.Error: It is no CSV file.
     """
     lines = iter(file)
     first = list(islice((line for line in lines if line.strip()), 1))
@@ -209,7 +209,7 @@ def json_rows(file: TextIO, path: Path) -> Iterator[Row]:
     """The entries of docTR's labels for recognition: one object of file names and texts.
 
     Raises:
-        DataError: it is none.
+        DataError: It is none.
     """
     try:
         content = json.load(file)

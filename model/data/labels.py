@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 
 from model.charsets import CharsetAdapter
@@ -65,3 +66,24 @@ class LabelRules:
         """Where in `label` (ASCII, without whitespace) the characters stand that `spell` keeps."""
         adapt = CharsetAdapter(self.charset)
         return [index for index, character in enumerate(label) if adapt(character)]
+
+
+def add_label_options(parser: argparse._ActionsContainer) -> None:
+    """Add the options that say how labels are spelt: those of `LabelRules` that have the same names."""
+    parser.add_argument(
+        "--normalise-unicode",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="spell characters that the charset lacks in ASCII, é as e (default: yes)",
+    )
+    parser.add_argument(
+        "--keep-whitespace",
+        action=argparse.BooleanOptionalAction,
+        help="keep spaces in labels (default: if the charset has the space)",
+    )
+    parser.add_argument(
+        "--keep-empty",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="use crops whose label is empty: they show no text (default: leave them out)",
+    )

@@ -21,7 +21,7 @@ def read_file(path: Path) -> bytes:
     """The bytes of an image file.
 
     Raises:
-        BrokenImageError: there is none, or it cannot be read.
+        BrokenImageError: There is none, or it cannot be read.
     """
     try:
         return path.read_bytes()
@@ -35,7 +35,7 @@ def decode_image(encoded: bytes) -> Image.Image:
     """The picture in an image file, loaded, as it is stored.
 
     Raises:
-        BrokenImageError: the bytes are no image, or a damaged one.
+        BrokenImageError: The bytes are no image, or a damaged one.
     """
     try:
         image = Image.open(io.BytesIO(encoded))

@@ -58,9 +58,9 @@ class Speller:
         """Prepare spelling.
 
         Args:
-            charset: the characters to use.
-            normalise_unicode: write characters that the charset lacks in others; if not they are dropped.
-            keep_whitespace: keep single spaces between words; without it as the charset says.
+            charset: The characters to use.
+            normalise_unicode: Write characters that the charset lacks in others; if not they are dropped.
+            keep_whitespace: Keep single spaces between words; without it as the charset says.
         """
         self.normalise_unicode, self.keep_whitespace = normalise_unicode, keep_whitespace
         self.adapt = CharsetAdapter(charset)

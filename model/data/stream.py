@@ -17,7 +17,7 @@ def shares_of(weights: Sequence[float], batch_size: int, names: Sequence[str]) -
     """How many crops of a batch come from each source: in proportion to the weights, the largest remainders rounded up.
 
     Raises:
-        DataError: a weight is not positive, or too small for a single crop of the batch.
+        DataError: A weight is not positive, or too small for a single crop of the batch.
     """
     for name, weight in zip(names, weights, strict=True):
         if not weight > 0 or weight == float("inf"):
@@ -54,12 +54,12 @@ class BatchStream(IterableDataset[Batch]):
         """Prepare the stream.
 
         Args:
-            sources: pairs of crops and how many of them go into each global batch.
-            seed: of all orders and of the augmentation.
-            first_step: the index of the first batch to give.
-            augment: alters each crop.
-            rank: which training process this is.
-            world_size: how many there are.
+            sources: Pairs of crops and how many of them go into each global batch.
+            seed: Of all orders and of the augmentation.
+            first_step: The index of the first batch to give.
+            augment: Alters each crop.
+            rank: Which training process this is.
+            world_size: How many there are.
         """
         super().__init__()
         self.sources: list[tuple[Source, int]] = [

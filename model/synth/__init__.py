@@ -1,14 +1,15 @@
 """Synthetic word crops: a renderer of text images for training a scene-text recogniser.
 
-Pure numpy and Pillow. ``fonts`` finds faces, ``corpus`` samples texts, ``render`` draws a crop and knows where each
-glyph went (``layers``, ``placement``, ``painting`` and ``camera`` are its steps), ``dataset`` writes shards of crops
-and reads them back.
+Pure numpy and Pillow. `words` samples texts, `lettering` finds faces and lays out lines, `scene` places, paints and degrades
+them; `render` draws a crop and knows where each glyph went, `dataset` writes shards of crops. `source`, which needs PyTorch, is
+the renderer as a source of training batches.
 """
 
-from model.synth.corpus import CHARSET, MAX_LENGTH, Corpus
-from model.synth.dataset import Recipe, ShardError, ShardFormat, Shards, load_shards, write_shards
-from model.synth.fonts import Face, FontsNotFoundError, embedded_face, load_faces, split_faces
+from model.data.shards import ShardError, Shards, load_shards
+from model.synth.dataset import Recipe, ShardFormat, write_shards
+from model.synth.lettering.fonts import Face, FontsNotFoundError, embedded_face, load_faces, split_faces
 from model.synth.render import Crop, CropRenderer
+from model.synth.words.corpus import CHARSET, MAX_LENGTH, Corpus
 
 __all__ = [
     "CHARSET",

@@ -1,4 +1,4 @@
-"""Render shards of synthetic crops, or a contact sheet of them: ``python -m model.synth --help``."""
+"""Render shards of synthetic crops, or a contact sheet of them: `python -m model.synth --help`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from model.synth.corpus import DictionaryNotFoundError, NoWordsError
-from model.synth.dataset import CropSource, Recipe, ShardError, ShardFormat, write_shards
-from model.synth.fonts import DEFAULT_CACHE, FONT_FOLDERS, FontsNotFoundError
-from model.synth.phrases import EXTRA_CHARACTERS
+from model.data.shards import ShardError
+from model.synth.dataset import CropSource, Recipe, ShardFormat, write_shards
+from model.synth.lettering.fonts import DEFAULT_CACHE, FONT_FOLDERS, FontsNotFoundError
 from model.synth.sheet import draw_sheet
+from model.synth.words.corpus import DictionaryNotFoundError, NoWordsError
+from model.synth.words.phrases import EXTRA_CHARACTERS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

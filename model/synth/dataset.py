@@ -1,28 +1,31 @@
-"""Shards of rendered crops: written once by several processes, loaded whole by the training."""
+"""Rendered crops by number, as a recipe has them, and written as shards by several processes."""
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
 import threading
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
-from model.synth.blanks import draw_blank, slice_of
-from model.synth.corpus import MAX_LENGTH, WIDE_KINDS, Corpus, TextKind, read_dictionary
-from model.synth.fonts import DEFAULT_CACHE, FONT_FOLDERS, Face, FontsNotFoundError, Split, load_faces, split_faces
+from artifact.files import write_whole
+from artifact.fit import fit
+from model.data.shards import ShardError, read_array
+from model.synth.lettering.fonts import DEFAULT_CACHE, FONT_FOLDERS, Face, FontsNotFoundError, load_faces, split_faces
 from model.synth.render import Crop, CropRenderer
+from model.synth.scene.blanks import draw_blank, slice_of
+from model.synth.words.corpus import MAX_LENGTH, WIDE_KINDS, Corpus, TextKind, read_dictionary
+from model.synth.words.split import Split
 
 # One stream of random numbers for each split: the same seed never draws the same crop in both.
 _STREAMS: dict[Split, int] = {"train": 0, "validation": 1}
@@ -34,13 +37,9 @@ SLICE_SHARE = 0.2
 CropSource = Callable[[int], Crop]
 
 
-class ShardError(ValueError):
-    """Shards do not fit together, or a file is not a shard."""
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that, together with the fonts installed, decides what crop ``i`` looks like."""
+    """Everything that, together with the fonts installed, decides what crop `i` looks like."""
 
     split: Split
     seed: int
@@ -82,15 +81,6 @@ class Recipe:
         return 1.0 if self.only == "blank" else WIDE_BLANK_SHARE if self.wide and self.only is None else 0.0
 
 
-class Shards(NamedTuple):
-    """All crops of a folder: ``images`` uint8 (n, height, width, 3), ``labels`` n texts, ``glyph_centers`` float16
-    (n, 25, 2), x and y as fractions of width and height, NaN after a label's end."""
-
-    images: NDArray[np.uint8]
-    labels: list[str]
-    glyph_centers: NDArray[np.float16]
-
-
 @dataclass(frozen=True)
 class ShardFormat:
     """How crops are stored: image (height, width) in pixels, and crops a shard."""
@@ -100,7 +90,7 @@ class ShardFormat:
 
 
 def render_indexed(corpus: Corpus, renderer: CropRenderer, recipe: Recipe, index: int) -> Crop:
-    """Crop number ``index``: it depends on the recipe and the index alone."""
+    """Crop number `index`: it depends on the recipe and the index alone."""
     rng = np.random.default_rng((recipe.seed, _STREAMS[recipe.split], index))
     if recipe.blank_share and rng.random() < recipe.blank_share:
         return _blank(corpus, renderer, rng)
@@ -127,10 +117,10 @@ def write_shards(
     name: str = "",
     progress: bool = False,
 ) -> int:
-    """Write crops 0 to ``count`` - 1 as ``shard-00000.npz``, ... into ``output``; returns how many shards were new.
+    """Write crops 0 to `count` - 1 as `shard-00000.npz`, ... into `output`; returns how many shards were new.
 
-    ``source`` is called once in each process. Complete shards are kept, so that a stopped run resumes and a larger
-    ``count`` extends it; a shard appears under its name only when it is whole. ``name`` says what is drawn. Raises
+    `source` is called once in each process. Complete shards are kept, so that a stopped run resumes and a larger
+    `count` extends it; a shard appears under its name only when it is whole. `name` says what is drawn. Raises
     ShardError when the folder holds shards of another name or format.
     """
     output.mkdir(parents=True, exist_ok=True)
@@ -147,36 +137,9 @@ def write_shards(
     return len(missing)
 
 
-def load_shards(folder: Path) -> Shards:
-    """Load every complete shard of ``folder`` in order, also while a writer is adding more.
-
-    Raises FileNotFoundError when there is none yet, ShardError when a file is damaged or image sizes differ.
-    """
-    # Listed once: what a writer adds from here on is for the next call.
-    paths = sorted(folder.glob("shard-*.npz"))
-    if not paths:
-        raise FileNotFoundError(f"no shards in {folder}: write some with `python -m model.synth --output {folder}`")
-    labels = [_read(path, "labels") for path in paths]
-    ends = np.cumsum([len(part) for part in labels])
-    first = _read(paths[0], "images")
-    # Filled in place: the parts and their concatenation together would need twice the memory.
-    images = np.empty((int(ends[-1]), *first.shape[1:]), np.uint8)
-    for path, end, part in zip(paths, ends, labels, strict=True):
-        pixels = _read(path, "images")
-        if pixels.shape != (len(part), *first.shape[1:]):
-            raise ShardError(f"{path} holds images of shape {pixels.shape}, other shards of {first.shape}")
-        images[end - len(part) : end] = pixels
-    centers = np.concatenate([_read(path, "glyph_centers") for path in paths])
-    return Shards(images, [str(label) for part in labels for label in part], centers)
-
-
 def resized(crop: Crop, image_size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     """The crop as the model sees it: pixels uint8 (height, width, 3), centres float16 (25, 2) as fractions."""
-    height, width = image_size
-    pixels = np.asarray(crop.image.resize((width, height), Image.Resampling.BICUBIC), np.uint8)
-    centers = np.full((MAX_LENGTH, 2), np.nan, np.float16)
-    centers[: len(crop.text)] = crop.glyph_centers / np.array(crop.image.size, np.float32)
-    return pixels, centers
+    return fit(crop.image, *image_size), crop.relative_centers
 
 
 @dataclass(frozen=True)
@@ -192,7 +155,7 @@ class _Job:
 
     def is_done(self) -> bool:
         # The last shard of a smaller run is short: it is written anew when the run is extended.
-        return self.path.exists() and len(_read(self.path, "labels")) >= self.size
+        return self.path.exists() and len(read_array(self.path, "labels")) >= self.size
 
 
 def _write_shard(source: CropSource, job: _Job) -> int:
@@ -203,22 +166,10 @@ def _write_shard(source: CropSource, job: _Job) -> int:
         crop = source(index)
         images[row], centers[row] = resized(crop, job.image_size)
         labels.append(crop.text)
-    temporary = job.path.with_name(f".{job.path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, images=images, labels=np.array(labels), glyph_centers=centers)
-        temporary.replace(job.path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    np.savez(buffer, images=images, labels=np.array(labels), glyph_centers=centers)
+    write_whole(job.path, buffer.getvalue())
     return job.size
-
-
-def _read(path: Path, name: str) -> NDArray[np.generic]:
-    try:
-        with np.load(path) as data:
-            return np.asarray(data[name])
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
-        raise ShardError(f"{path} is not a shard of crops: delete it and render again") from error
 
 
 def _claim(output: Path, wanted: dict[str, object]) -> None:
@@ -229,9 +180,7 @@ def _claim(output: Path, wanted: dict[str, object]) -> None:
         if found != wanted:
             raise ShardError(f"{output} holds other shards ({found}, not {wanted}): choose another folder")
         return
-    temporary = output / f".{_MANIFEST}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
-    temporary.replace(manifest)
+    write_whole(manifest, f"{json.dumps(wanted)}\n".encode())
 
 
 def _run(source: Callable[[], CropSource], jobs: Sequence[_Job], workers: int) -> Iterator[int]:

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.synth import colours, placement
-from model.synth.camera import degrade, tolerance_of
-from model.synth.fonts import Face, FontsNotFoundError
-from model.synth.layers import ROOM, draw_layers
-from model.synth.lettering import lay_out
-from model.synth.painting import paint
-from model.synth.placement import CURVED_SHARE, WIDEST_ARC
+from model.synth.lettering.fonts import Face, FontsNotFoundError
+from model.synth.lettering.layers import ROOM, draw_layers
+from model.synth.lettering.lines import lay_out
+from model.synth.scene import colours, placement
+from model.synth.scene.camera import degrade, tolerance_of
+from model.synth.scene.painting import paint
+from model.synth.scene.placement import CURVED_SHARE, WIDEST_ARC
+from model.synth.words.phrases import MAX_LENGTH
 
 Rng = np.random.Generator
 
@@ -27,19 +28,27 @@ _FACE_TRIES = 40
 
 @dataclass(frozen=True)
 class Crop:
-    """A word crop. ``text`` is what is drawn (it may have been upper-cased to suit the face); ``glyph_centers`` is
-    float32 (len(text), 2): x and y of each glyph's centre in pixels of ``image``, always inside it."""
+    """A word crop."""
 
     image: Image.Image
     text: str
+    """What is drawn: it may have been upper-cased to suit the face."""
     glyph_centers: NDArray[np.float32]
+    """`(len(text), 2)`: x and y of each glyph's centre in pixels of `image`, always inside it."""
+
+    @property
+    def relative_centers(self) -> NDArray[np.float16]:
+        """The centres as training wants them: `(25, 2)`, fractions of width and height, NaN after the text's end."""
+        centers = np.full((MAX_LENGTH, 2), np.nan, np.float16)
+        centers[: len(self.text)] = self.glyph_centers / np.array(self.image.size, np.float32)
+        return centers
 
 
 class CropRenderer:
     """Renders crops with the given faces; legible ones are preferred. Raises FontsNotFoundError for no faces.
 
-    ``clean_share`` is the probability that a crop gets few effects, ``curved_share`` that another one is bent if its text has
-    more than two letters. With ``wide`` the tails are longer: fainter, darker, hollow, dotted and extruded letters, bends of up
+    `clean_share` is the probability that a crop gets few effects, `curved_share` that another one is bent if its text has
+    more than two letters. With `wide` the tails are longer: fainter, darker, hollow, dotted and extruded letters, bends of up
     to 170 degrees, and unusual faces as often as plain ones.
     """
 
@@ -54,7 +63,7 @@ class CropRenderer:
         self._cumulative = np.cumsum(weights / weights.sum())
 
     def render(self, text: str, rng: Rng) -> Crop:
-        """Draw ``text``. Raises ValueError for no text, and for characters that no face has together."""
+        """Draw `text`. Raises ValueError for no text, and for characters that no face has together."""
         if not text:
             raise ValueError("cannot render an empty text")
         face = self._choose_face(text, rng)

@@ -12,7 +12,7 @@ _CELL, _CAPTION, _GAP = (192, 48), 14, 4
 
 
 def draw_sheet(crops: Sequence[Crop], *, columns: int = 8, dots: bool = False) -> Image.Image:
-    """All ``crops``, each squeezed to 4:1 as the model sees it, above its text; red dots at the glyph centres."""
+    """All `crops`, each squeezed to 4:1 as the model sees it, above its text; red dots at the glyph centres."""
     rows = -(-len(crops) // columns)
     step = (_CELL[0] + _GAP, _CELL[1] + _CAPTION + _GAP)
     sheet = Image.new("RGB", (columns * step[0], rows * step[1]), "white")

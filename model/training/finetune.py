@@ -13,14 +13,11 @@ import torch
 from torch import Tensor
 
 from model.charsets import CHARSETS
-from model.checkpoints.loading import WeightsError, check_agrees, check_fit
-from model.recognisers.parseq.config import PARSeqConfig
-from model.recognisers.parseq.network import PARSeq
+from model.checkpoints.agreement import check_agrees, check_fit, known_characters
+from model.errors import WeightsError
+from model.recognisers.interface import Config, Network
+from model.recognisers.registry import recogniser_of
 
-HEAD = ("head.weight", "head.bias")
-EMBEDDING = "text_embed.embedding.weight"
-POSITIONS = "pos_queries"
-ADAPTABLE = frozenset({"charset_train", "max_label_length"})
 SHOWN = 40
 """Characters of a list that are shown in a message."""
 
@@ -36,6 +33,7 @@ class Kept:
     dropped: str
     """Characters that the weights knew and the network has not."""
     positions: int
+    """0 where nothing depends on them."""
     new_positions: int
 
     def __str__(self) -> str:
@@ -47,7 +45,8 @@ class Kept:
             parts.append(f"{len(self.new)} new ones begin at random: {_short(self.new)}")
         if self.dropped:
             parts.append(f"{len(self.dropped)} are dropped: {_short(self.dropped)}")
-        parts.append(f"{self.positions} positions are kept")
+        if self.positions:
+            parts.append(f"{self.positions} positions are kept")
         if self.new_positions:
             parts.append(f"{self.new_positions} new ones begin at random")
         return f"beginning with {self.source}: {'; '.join(parts)}; all other weights are kept"
@@ -57,34 +56,39 @@ def _short(characters: str) -> str:
     return repr(characters if len(characters) <= SHOWN else characters[:SHOWN] + "...")
 
 
-def begin_with(network: PARSeq, state: dict[str, Tensor], told: PARSeqConfig | None, source: str) -> Kept:
+def begin_with(network: Network, state: dict[str, Tensor], told: Config | None, source: str) -> Kept:
     """Give `network` the weights of `state`, as far as the module's rule goes.
 
     Args:
-        network: to be changed; what begins anew keeps the values that it has.
-        state: the weights.
-        told: the architecture that the file tells, if it does.
-        source: its name, for messages.
+        network: To be changed; what begins anew keeps the values that it has.
+        state: The weights.
+        told: The architecture that the file tells, if it does.
+        source: Its name, for messages.
 
     Raises:
         WeightsError: the weights belong to another network, or do not tell their charset.
     """
+    config = network.config
     if told is not None:
-        check_agrees(network.config, told, source, but=ADAPTABLE)
+        check_agrees(config, told, source, but=config.ADAPTABLE)
     wanted = network.state_dict()
-    charset = told.charset_train if told is not None else _guess_charset(state, network, source)
+    ours = config.charset_train
+    theirs = told.charset_train if told is not None else _guess_charset(state, network, source)
+    adapting = recogniser_of(config).adapting
     adapted = dict(state)
-    for name in (*HEAD, EMBEDDING):
-        if name in state:
-            adapted[name] = _rows(wanted[name], state[name], network.tokenizer.charset, charset)
-    positions = wanted[POSITIONS].shape[1]
-    had = state[POSITIONS].shape[1] if POSITIONS in state and state[POSITIONS].dim() == 3 else positions
-    if had != positions and state[POSITIONS].shape[2] == wanted[POSITIONS].shape[2]:
-        both = min(had, positions)
-        adapted[POSITIONS] = torch.cat([state[POSITIONS][:, :both], wanted[POSITIONS][:, both:]], 1)
+    for name, axis in adapting.by_character.items():
+        if _alike(wanted[name], state.get(name), axis):
+            rows = _rows(wanted[name].movedim(axis, 0), state[name].movedim(axis, 0), ours, theirs)
+            adapted[name] = rows.movedim(0, axis)
+    had = positions = config.max_label_length + 1 if adapting.by_position else 0
+    for name, axis in adapting.by_position.items():
+        if _alike(wanted[name], state.get(name), axis):
+            had = state[name].shape[axis]
+            both = min(had, positions)
+            new = wanted[name].narrow(axis, both, positions - both)
+            adapted[name] = torch.cat([state[name].narrow(axis, 0, both), new], axis)
     check_fit(network, adapted, source)
     network.load_state_dict(adapted)
-    ours, theirs = network.tokenizer.charset, charset
     return Kept(
         source,
         characters=len(set(ours) & set(theirs)),
@@ -95,24 +99,29 @@ def begin_with(network: PARSeq, state: dict[str, Tensor], told: PARSeqConfig | N
     )
 
 
-def _guess_charset(state: dict[str, Tensor], network: PARSeq, source: str) -> str:
+def _alike(wanted: Tensor, found: Tensor | None, axis: int) -> bool:
+    """Whether two tensors have the same shape but along `axis`."""
+    if found is None or found.dim() != wanted.dim():
+        return False
+    return found.movedim(axis, 0).shape[1:] == wanted.movedim(axis, 0).shape[1:]
+
+
+def _guess_charset(state: dict[str, Tensor], network: Network, source: str) -> str:
     """The charset of weights that do not tell it: the network's own, or the standard one of their size."""
-    head = state.get(HEAD[0])
-    classes = network.head.out_features if head is None or head.dim() != 2 else head.shape[0]
-    if classes == network.head.out_features:
-        return network.tokenizer.charset
-    for charset in CHARSETS.values():
-        if len(charset) + 1 == classes:
+    ours = network.config.charset_train
+    count = known_characters(network, state)
+    for charset in (ours, *CHARSETS.values()):
+        if count in (None, len(charset)):
             return charset
     raise WeightsError(
-        f"{source} does not tell the charset of its {classes - 1} characters, and it is none of the standard ones: "
+        f"{source} does not tell the charset of its {count} characters, and it is none of the standard ones: "
         "begin with a training checkpoint (.ckpt) or with weights that parseq-train has written, which tell it"
     )
 
 
 def _rows(target: Tensor, source: Tensor, ours: str, theirs: str) -> Tensor:
-    """Rows of the end token, the characters, and (in the embedding) the begin and pad tokens, put where they belong."""
-    if source.shape[1:] != target.shape[1:] or len(source) < len(theirs) + 1:
+    """Rows of the end token (or blank), the characters, and the special tokens after them, put where they belong."""
+    if len(source) < len(theirs) + 1:
         return source
     rows = target.clone()
     rows[0] = source[0]

@@ -5,15 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import jsonargparse
 import lightning
 import yaml
 
-from model.options import add_label_options
-from model.recognisers.parseq.config import NAMED, ConfigError
+from model.command_line import Option, add_options
+from model.data.labels import add_label_options
+from model.errors import ConfigError
+from model.recognisers.registry import DEFAULT_MODEL, named_configs
+from model.training.averaging import Average
+from model.training.schedule import Schedule
 
 # Two ways of saying one thing: in one place only one of them, and the last place wins.
 EXCLUSIVE = (("steps", "epochs"), ("model", "config"))
@@ -28,8 +33,152 @@ TRAINER_TAKEN = {
 }
 
 
-def build_parser(prog: str = "parseq-train", description: str | None = None) -> argparse.ArgumentParser:
-    """The command line."""
+def recipe_names() -> list[str]:
+    """The recipes that come with the project."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What a training job is told, besides the options of Lightning's Trainer."""
+
+    run: Annotated[
+        list[str],
+        Option(
+            f"options from a file, or a recipe: {', '.join(recipe_names())}; the command line wins; repeat", metavar="FILE.yaml"
+        ),
+    ] = field(default_factory=list)
+    output: Annotated[Path, Option("folder for checkpoints, logs and weights")]
+    resume: Annotated[bool, Option("go on from the last checkpoint in --output")] = False
+    seed: Annotated[int, Option("of everything that is drawn (%(default)s)")] = 0
+    threads: Annotated[int, Option("CPU threads; 0: PyTorch's choice")] = 0
+
+    model: Annotated[
+        str | None,
+        Option(
+            f"architecture: {', '.join(named_configs())} (default: that of --weights or of the run, else {DEFAULT_MODEL})",
+            group="network",
+        ),
+    ] = None
+    config: Annotated[Path | None, Option("architecture from a JSON file instead", metavar="FILE.json")] = None
+    charset: Annotated[
+        str | None, Option("characters to read: a standard set, or those of a text file", metavar="36|62|94|FILE")
+    ] = None
+    add_characters: Annotated[str, Option("characters to read besides, such as 'äöü '", metavar="CHARACTERS")] = ""
+    max_label_length: Annotated[int | None, Option("characters of the longest label (default: the architecture's)")] = None
+    weights: Annotated[
+        str | None,
+        Option(
+            "begin with these weights instead of random ones: those of a released or the bundled network, or a file",
+            metavar="NAME|FILE",
+        ),
+    ] = None
+
+    source: Annotated[
+        list[str],
+        Option(
+            "train on this, in a share of each batch that follows from the weights (1): an LMDB or a folder of such, a folder "
+            "with a file of labels, a folder of rendered crops, or the word `render`; repeat",
+            metavar="WHAT[=WEIGHT]",
+            group="data",
+        ),
+    ] = field(default_factory=list)
+    data_root: Annotated[Path | None, Option("holds train/, val/ and test/", metavar="FOLDER")] = None
+    train_dir: Annotated[
+        str | None, Option("train on all below train/NAME of --data-root: real, synth, ...", metavar="NAME")
+    ] = None
+    synthetic: Annotated[list[Path], Option("folder of rendered crops (python -m model.synth); repeat")] = field(
+        default_factory=list
+    )
+    render: Annotated[bool, Option("render crops beside the training, never the same twice")] = False
+    real: Annotated[list[Path], Option("LMDB of real crops, or a folder of such; every tenth is for validation; repeat")] = (
+        field(default_factory=list)
+    )
+    real_caseless: Annotated[
+        list[Path], Option("LMDB whose labels do not tell the case: only its crops without letters are used")
+    ] = field(default_factory=list)
+    real_share: Annotated[float, Option("share of real crops in a batch (%(default)s)")] = 0.16
+    synthetic_validation: Annotated[Path | None, Option("folder of rendered crops to validate on")] = None
+    validation: Annotated[list[Path], Option("crops to validate on, as --source (default: val/ of --data-root); repeat")] = (
+        field(default_factory=list)
+    )
+    render_fonts: Annotated[list[Path], Option("folder of fonts to render with (default: the installed ones); repeat")] = field(
+        default_factory=list
+    )
+    render_words: Annotated[Path | None, Option("words to render, one a line (default: the dictionaries)", metavar="FILE")] = (
+        None
+    )
+    render_wide: Annotated[
+        bool,
+        Option(
+            "render more of what is rare (python -m model.synth --help), crops without text too if --keep-empty (default: no)",
+            opposite=True,
+        ),
+    ] = False
+    # It adds all three, which other commands have too.
+    normalise_unicode: Annotated[bool, add_label_options] = True
+    keep_whitespace: bool | None = None
+    keep_empty: bool = False
+    lazy: Annotated[
+        bool | None,
+        Option(
+            "decode crops when they are needed instead of holding them in memory (default: with RandAugment, or when they "
+            "would fill a quarter of the memory)",
+            opposite=True,
+        ),
+    ] = None
+    workers: Annotated[int | None, Option("processes that load data (default: 0 if all is in memory, else up to 4)")] = None
+    augment: Annotated[
+        Literal["fast", "reference", "none"],
+        Option("fast: jitter and warp whole batches; reference: RandAugment of each crop (%(default)s)"),
+    ] = "fast"
+    augment_real: Annotated[
+        Literal["reference", "none"],
+        Option("RandAugment of crops that are not rendered, whatever --augment says (%(default)s)"),
+    ] = "none"
+
+    steps: Annotated[int, Option("steps in all, those before a resume included (%(default)s)", group="training")] = 6000
+    epochs: Annotated[float | None, Option("instead: times that all crops of the sources are seen")] = None
+    batch_size: Annotated[int, Option("crops a step and device (%(default)s)")] = 64
+    lr: Annotated[float, Option("peak learning rate (%(default)s)")] = 1.5e-3
+    scale_lr: Annotated[
+        bool,
+        Option(
+            "take --lr as the rate for 256 crops, and scale it by batch, devices and accumulation as the reference does",
+            opposite=True,
+        ),
+    ] = False
+    weight_decay: Annotated[float, Option("of AdamW (%(default)s)")] = 0.01
+    schedule: Annotated[Schedule, Option("(%(default)s)")] = "constant"
+    warmup_steps: Annotated[int, Option("constant: steps of linear warm-up (%(default)s)")] = 300
+    decay_fraction: Annotated[float, Option("constant: share of the steps that decay the rate (%(default)s)")] = 0.25
+    warmup_fraction: Annotated[float, Option("onecycle: share that warms up (%(default)s)")] = 0.075
+    glyph_weight: Annotated[float, Option("weight of the glyph-centre loss (%(default)s)")] = 1.0
+    ctc_weight: Annotated[float, Option("weight of a CTC loss over the encoder's columns (%(default)s: none)")] = 0.0
+    compile: Annotated[
+        bool,
+        Option(
+            "compile the encoder for training: a minute at the start, faster steps; needs a C++ compiler (default: no)",
+            opposite=True,
+        ),
+    ] = False
+    average: Annotated[Average, Option("average of the weights to validate and save (%(default)s)")] = "none"
+    average_from: Annotated[float, Option("share of the steps before averaging begins (%(default)s)")] = 0.0
+    ema_decay: Annotated[float, Option("of the exponential average (%(default)s)")] = 0.999
+    validate_every: Annotated[int, Option("steps between validations (%(default)s)")] = 500
+    checkpoint_every: Annotated[int, Option("steps between checkpoints (%(default)s)")] = 100
+
+    @property
+    def rand_augments(self) -> bool:
+        """Whether any crop is augmented as the reference does it, which takes the crop itself and time."""
+        return "reference" in (self.augment, self.augment_real)
+
+
+Options = TypeVar("Options", bound=TrainOptions)
+
+
+def build_parser(options: type[TrainOptions], prog: str, description: str | None) -> argparse.ArgumentParser:
+    """The command line that gives `options`."""
     parser = argparse.ArgumentParser(
         prog=prog,
         # The whole list of options above each error would bury it.
@@ -38,143 +187,24 @@ def build_parser(prog: str = "parseq-train", description: str | None = None) -> 
         epilog="Any option of Lightning's Trainer besides: --trainer.precision bf16-mixed, --trainer.devices 2, "
         "--trainer.strategy ddp, --trainer.accumulate_grad_batches 4, --trainer.enable_progress_bar false, ...",
     )
-    parser.add_argument(
-        "--run",
-        metavar="FILE.yaml",
-        action="append",
-        default=[],
-        help=f"options from a file, or a recipe: {', '.join(recipe_names())}; the command line wins; repeat",
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder for checkpoints, logs and weights")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --output")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (%(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: PyTorch's choice")
-    _add_network(parser.add_argument_group("network"))
-    _add_data(parser.add_argument_group("data"))
-    _add_training(parser.add_argument_group("training"))
+    add_options(parser, options)
     return parser
 
 
-def _add_network(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--model", help=f"architecture: {', '.join(NAMED)} (default: that of --weights or of the run, else parseq-nano)"
-    )
-    group.add_argument("--config", type=Path, metavar="FILE.json", help="architecture from a JSON file instead")
-    group.add_argument("--charset", metavar="36|62|94|FILE", help="characters to read: a standard set, or those of a text file")
-    group.add_argument("--add-characters", metavar="CHARACTERS", default="", help="characters to read besides, such as 'äöü '")
-    group.add_argument("--max-label-length", type=int, help="characters of the longest label (default: the architecture's)")
-    group.add_argument(
-        "--weights",
-        metavar="NAME|FILE",
-        help="begin with these weights instead of random ones: those of a released or the bundled network, or a file",
-    )
-
-
-def _add_data(group: argparse._ArgumentGroup) -> None:
-    many: dict[str, Any] = {"type": Path, "action": "append", "default": []}
-    group.add_argument(
-        "--source",
-        metavar="WHAT[=WEIGHT]",
-        action="append",
-        default=[],
-        help="train on this, in a share of each batch that follows from the weights (1): an LMDB or a folder of such, a folder "
-        "with a file of labels, a folder of rendered crops, or the word `render`; repeat",
-    )
-    group.add_argument("--data-root", type=Path, metavar="FOLDER", help="holds train/, val/ and test/")
-    group.add_argument("--train-dir", metavar="NAME", help="train on all below train/NAME of --data-root: real, synth, ...")
-    group.add_argument("--synthetic", **many, help="folder of rendered crops (python -m model.synth); repeat")
-    group.add_argument("--render", action="store_true", help="render crops beside the training, never the same twice")
-    group.add_argument("--real", **many, help="LMDB of real crops, or a folder of such; every tenth is for validation; repeat")
-    group.add_argument(
-        "--real-caseless", **many, help="LMDB whose labels do not tell the case: only its crops without letters are used"
-    )
-    group.add_argument("--real-share", type=float, default=0.16, help="share of real crops in a batch (%(default)s)")
-    group.add_argument("--synthetic-validation", type=Path, help="folder of rendered crops to validate on")
-    group.add_argument("--validation", **many, help="crops to validate on, as --source (default: val/ of --data-root); repeat")
-    group.add_argument("--render-fonts", **many, help="folder of fonts to render with (default: the installed ones); repeat")
-    group.add_argument(
-        "--render-words", type=Path, metavar="FILE", help="words to render, one a line (default: the dictionaries)"
-    )
-    group.add_argument(
-        "--render-wide",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="render more of what is rare (python -m model.synth --help), crops without text too if --keep-empty (default: no)",
-    )
-    add_label_options(group)
-    group.add_argument(
-        "--lazy",
-        action=argparse.BooleanOptionalAction,
-        help="decode crops when they are needed instead of holding them in memory (default: with RandAugment, or when they "
-        "would fill a quarter of the memory)",
-    )
-    group.add_argument("--workers", type=int, help="processes that load data (default: 0 if all is in memory, else up to 4)")
-    group.add_argument(
-        "--augment",
-        choices=["fast", "reference", "none"],
-        default="fast",
-        help="fast: jitter and warp whole batches; reference: RandAugment of each crop (%(default)s)",
-    )
-    group.add_argument(
-        "--augment-real",
-        choices=["reference", "none"],
-        default="none",
-        help="RandAugment of crops that are not rendered, whatever --augment says (%(default)s)",
-    )
-
-
-def _add_training(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--steps", type=int, default=6000, help="steps in all, those before a resume included (%(default)s)")
-    group.add_argument("--epochs", type=float, help="instead: times that all crops of the sources are seen")
-    group.add_argument("--batch-size", type=int, default=64, help="crops a step and device (%(default)s)")
-    group.add_argument("--lr", type=float, default=1.5e-3, help="peak learning rate (%(default)s)")
-    group.add_argument(
-        "--scale-lr",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="take --lr as the rate for 256 crops, and scale it by batch, devices and accumulation as the reference does",
-    )
-    group.add_argument("--weight-decay", type=float, default=0.01, help="of AdamW (%(default)s)")
-    group.add_argument("--schedule", choices=["constant", "onecycle"], default="constant", help="(%(default)s)")
-    group.add_argument("--warmup-steps", type=int, default=300, help="constant: steps of linear warm-up (%(default)s)")
-    group.add_argument(
-        "--decay-fraction", type=float, default=0.25, help="constant: share of the steps that decay the rate (%(default)s)"
-    )
-    group.add_argument("--warmup-fraction", type=float, default=0.075, help="onecycle: share that warms up (%(default)s)")
-    group.add_argument("--glyph-weight", type=float, default=1.0, help="weight of the glyph-centre loss (%(default)s)")
-    group.add_argument(
-        "--ctc-weight", type=float, default=0.0, help="weight of a CTC loss over the encoder's columns (%(default)s: none)"
-    )
-    group.add_argument(
-        "--compile",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="compile the encoder for training: a minute at the start, faster steps; needs a C++ compiler (default: no)",
-    )
-    group.add_argument(
-        "--average",
-        choices=["none", "ema", "swa"],
-        default="none",
-        help="average of the weights to validate and save (%(default)s)",
-    )
-    group.add_argument(
-        "--average-from", type=float, default=0.0, help="share of the steps before averaging begins (%(default)s)"
-    )
-    group.add_argument("--ema-decay", type=float, default=0.999, help="of the exponential average (%(default)s)")
-    group.add_argument("--validate-every", type=int, default=500, help="steps between validations (%(default)s)")
-    group.add_argument("--checkpoint-every", type=int, default=100, help="steps between checkpoints (%(default)s)")
-
-
-def recipe_names() -> list[str]:
-    """The recipes that come with the project."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
-
-
-def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+def parse(
+    options: type[Options], argv: list[str], prog: str = "parseq-train", description: str | None = None
+) -> tuple[Options, dict[str, Any]]:
     """The job's options, and those for the Trainer that were given.
 
     Exits with a message, as argparse does, when an option is unknown or has a wrong value.
+
+    Args:
+        options: Which the job has.
+        argv: The words of the command line.
+        prog: The command.
+        description: Of what it does, for `--help`.
     """
+    parser = build_parser(options, prog, description)
     try:
         files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         files.add_argument("--run", action="append", default=[])
@@ -186,7 +216,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Na
         for name in overruled:
             setattr(args, name, parser.get_default(name))
         args.run = chosen.run
-        return args, trainer_options(remaining)
+        return options(**vars(args)), trainer_options(remaining)
     except ConfigError as error:
         parser.error(str(error))
 
@@ -195,10 +225,10 @@ def overruled_options(levels: Sequence[Sequence[str]]) -> set[str]:
     """Of options that exclude each other, those that a later file, or the command line, has chosen another instead of.
 
     Args:
-        levels: the words of each file and of the command line, in order.
+        levels: The words of each file and of the command line, in order.
 
     Raises:
-        ConfigError: both are given in one place.
+        ConfigError: Both are given in one place.
     """
     overruled: set[str] = set()
     for pair in EXCLUSIVE:
@@ -219,7 +249,7 @@ def read_run(name: str) -> list[str]:
     """The options in a YAML file, or in a recipe of the project, as words of a command line.
 
     Raises:
-        ConfigError: there is no such file, or it is not a mapping of options.
+        ConfigError: There is no such file, or it is not a mapping of options.
     """
     path = RECIPES / f"{name}.yaml" if name in recipe_names() else Path(name)
     try:
@@ -258,7 +288,7 @@ def trainer_options(words: list[str]) -> dict[str, Any]:
     """Options `--trainer.NAME VALUE`, checked against the Trainer's own signature, plug-ins built.
 
     Raises:
-        ConfigError: one is unknown, has a wrong value, or is another option's business.
+        ConfigError: One is unknown, has a wrong value, or is another option's business.
     """
     if not words:
         return {}

@@ -1,8 +1,7 @@
-"""`parseq-train`: train PARSeq on rendered and real crops, resumable, with its learning curve as CSV and picture."""
+"""`parseq-train`: train a recogniser on rendered and real crops, resumable, with its learning curve as CSV and picture."""
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,24 +14,19 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from model.charsets import CHARSETS
+from model.charsets import read_charset
+from model.checkpoints.choose import choose_config, name_of, names_network, weights_file
 from model.checkpoints.download import DownloadError
-from model.checkpoints.loading import (
-    FREE_FIELDS,
-    WeightsError,
-    config_inside,
-    read_checkpoint,
-    read_weights,
-    save_weights,
-    weights_path,
-)
-from model.errors import DataError, DivergedError
-from model.recognisers.parseq.config import NAMED, ConfigError, PARSeqConfig, named_config, read_config
+from model.checkpoints.loading import WeightsError, config_inside, read_checkpoint, read_weights, save_weights
+from model.errors import ConfigError, DataError, DivergedError
+from model.recognisers.interface import Config
+from model.recognisers.registry import DEFAULT_MODEL, named_config, recogniser_of
 from model.training.averaging import CHECKPOINT_KEY
 from model.training.curve import draw_if_possible
-from model.training.data import DataBuilder
+from model.training.data import build_data
 from model.training.finetune import begin_with
-from model.training.options import build_parser, parse
+from model.training.opening import tell
+from model.training.options import TrainOptions, parse
 from model.training.schedule import scaled_rate
 from model.training.stopping import Stopped, StopRequest, StopWhenAsked
 from model.training.system import RecognitionSystem
@@ -43,9 +37,9 @@ EXIT_BY_SIGNAL = 128
 """And the signal's number, as shells count: 130 for Ctrl-C, 143 for SIGTERM."""
 
 
-def parse_args(argv: list[str] | None = None) -> tuple[argparse.Namespace, dict[str, Any]]:
+def parse_args(argv: list[str] | None = None) -> tuple[TrainOptions, dict[str, Any]]:
     """The job's options, and those for the Trainer."""
-    return parse(build_parser(description=__doc__), sys.argv[1:] if argv is None else argv)
+    return parse(TrainOptions, sys.argv[1:] if argv is None else argv, description=__doc__)
 
 
 def last_checkpoint(output: Path) -> dict[str, Any] | None:
@@ -58,15 +52,15 @@ def last_checkpoint(output: Path) -> dict[str, Any] | None:
     return read_checkpoint(path, f"resume from a copy of {BEST} under its name") if path.is_file() else None
 
 
-def network_config(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> PARSeqConfig:
+def network_config(args: TrainOptions, checkpoint: dict[str, Any] | None) -> Config:
     """The architecture that the options ask for.
 
     Raises:
         ConfigError, WeightsError: they do not describe one, or not that of the run that is resumed.
     """
     resumed = config_inside(checkpoint["hyper_parameters"]) if checkpoint else None
-    told = _told_config(args)
-    config = told or resumed or _weights_config(args) or named_config("parseq-nano")
+    told = choose_config(args.model, args.config)
+    config = told or resumed or choose_config(None, None, args.weights) or named_config(DEFAULT_MODEL)
     changes: dict[str, Any] = {}
     if args.charset:
         changes["charset_train"] = read_charset(args.charset)
@@ -77,75 +71,41 @@ def network_config(args: argparse.Namespace, checkpoint: dict[str, Any] | None) 
         changes["max_label_length"] = args.max_label_length
     config = replace(config, **changes)
     if resumed is not None:
-        for name, value in resumed.to_dict().items():
-            if name not in FREE_FIELDS and config.to_dict()[name] != value:
+        given = {"recogniser": config.RECOGNISER, **config.to_dict()}
+        for name, value in {"recogniser": resumed.RECOGNISER, **resumed.to_dict()}.items():
+            if name not in resumed.FREE and given[name] != value:
                 raise ConfigError(
-                    f"the run in {args.output} has {name} {value!r}, not {config.to_dict()[name]!r}: leave that option out to "
+                    f"the run in {args.output} has {name} {value!r}, not {given[name]!r}: leave that option out to "
                     "resume it, or begin another run with --weights"
                 )
     return config
 
 
-def _told_config(args: argparse.Namespace) -> PARSeqConfig | None:
-    if args.config:
-        return read_config(args.config)
-    return named_config(args.model) if args.model else None
-
-
-def _weights_config(args: argparse.Namespace) -> PARSeqConfig | None:
-    """The architecture of `--weights`, if it tells it."""
-    if args.weights is None:
-        return None
-    if is_released(args.weights):
-        return named_config(args.weights)
-    return read_weights(Path(args.weights))[1]
-
-
-def is_released(name: str) -> bool:
-    """Whether `name` is that of a network, not of a file."""
-    return name.replace("_", "-") in NAMED and not Path(name).is_file()
-
-
-def read_charset(name: str) -> str:
-    """A standard set by its size, or all characters of a text file but line breaks, in order of first appearance.
-
-    Raises:
-        ConfigError: there is no such set or file.
-    """
-    if name in CHARSETS:
-        return CHARSETS[name]
-    try:
-        text = Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(f"the charset {name!r} is none of {', '.join(CHARSETS)}, nor a UTF-8 text file") from None
-    return "".join(dict.fromkeys(text.replace("\n", "").replace("\r", "")))
-
-
-def build_system(args: argparse.Namespace, config: PARSeqConfig, *, fresh: bool) -> RecognitionSystem:
+def build_system(args: TrainOptions, config: Config, *, fresh: bool) -> RecognitionSystem:
     """The network with its losses and schedule; a fresh one begins with `--weights`."""
+    recogniser = recogniser_of(config)
     system = RecognitionSystem(
         config.to_dict(),
+        recogniser.name,
         lr=args.lr,
         weight_decay=args.weight_decay,
         warmup_steps=args.warmup_steps,
         decay_fraction=args.decay_fraction,
-        glyph_weight=args.glyph_weight,
         seed=args.seed,
         schedule=args.schedule,
         warmup_fraction=args.warmup_fraction,
         batch_augment=args.augment == "fast",
-        ctc_weight=args.ctc_weight,
         compile_encoder=args.compile,
+        **{name: getattr(args, name) for name in recogniser.training_options},
     )
     if args.weights and fresh:
-        released = is_released(args.weights)
-        state, told = read_weights(weights_path(args.weights) if released else Path(args.weights))
-        told = told or (named_config(args.weights) if released else None)
+        state, told = read_weights(weights_file(args.weights))
+        told = told or (named_config(args.weights) if names_network(args.weights) else None)
         print(begin_with(system.model, state, told, str(args.weights)), file=sys.stderr)
     return system
 
 
-def train(args: argparse.Namespace, trainer_options: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Path:
+def train(args: TrainOptions, trainer_options: dict[str, Any], callbacks: Sequence[Callback] = ()) -> Path:
     """Run the job.
 
     Returns:
@@ -161,7 +121,7 @@ def train(args: argparse.Namespace, trainer_options: dict[str, Any], callbacks: 
         return _train(args, trainer_options, [*callbacks, StopWhenAsked(request, args.output / LAST)])
 
 
-def _train(args: argparse.Namespace, trainer_options: dict[str, Any], callbacks: Sequence[Callback]) -> Path:
+def _train(args: TrainOptions, trainer_options: dict[str, Any], callbacks: Sequence[Callback]) -> Path:
     if args.threads:
         torch.set_num_threads(args.threads)
     checkpoint = last_checkpoint(args.output)
@@ -175,7 +135,7 @@ def _train(args: argparse.Namespace, trainer_options: dict[str, Any], callbacks:
     config = network_config(args, checkpoint)
     lightning.seed_everything(args.seed, verbose=False)
     system = build_system(args, config, fresh=checkpoint is None)
-    data = DataBuilder(args, config).build(int(checkpoint["global_step"]) if checkpoint else 0)
+    data = build_data(args, config, int(checkpoint["global_step"]) if checkpoint else 0)
     trainer = build_trainer(args, trainer_options, data, callbacks)
     if args.scale_lr:
         system.lr = scaled_rate(args.lr, args.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
@@ -184,18 +144,13 @@ def _train(args: argparse.Namespace, trainer_options: dict[str, Any], callbacks:
         trainer.fit(system, datamodule=data, ckpt_path=args.output / LAST if checkpoint else None, weights_only=True)
     finally:
         data.processes.let_go()
-    weights: Path = args.output / f"{weights_name(args, config)}.safetensors"
+    weights = args.output / f"{weights_name(args, config)}.safetensors"
     if trainer.is_global_zero:
         for name, count in data.broken().items():
-            print(f"{name}: {count} broken images met and skipped", file=sys.stderr)
+            tell(f"{name}: {count} broken images met and skipped")
         save_weights(system.model, weights)
         draw_if_possible(args.output)
     return weights
-
-
-def tell(line: str) -> None:
-    """To whoever watches, not to whoever takes the output."""
-    print(line, file=sys.stderr)
 
 
 def how_to_go_on(output: Path) -> str:
@@ -209,19 +164,13 @@ def how_to_go_on(output: Path) -> str:
     return f"the same command with --resume goes on from step {checkpoint['global_step']}"
 
 
-def weights_name(args: argparse.Namespace, config: PARSeqConfig) -> str:
+def weights_name(args: TrainOptions, config: Config) -> str:
     """What the weights file of a run is called: as its architecture."""
     if args.config:
-        return str(args.config.stem)
+        return args.config.stem
     if args.model:
-        return str(args.model)
-    names = [name for name, known in NAMED.items() if _same_sizes(known, config)]
-    return names[0] if names else "weights"
-
-
-def _same_sizes(one: PARSeqConfig, other: PARSeqConfig) -> bool:
-    free = FREE_FIELDS | {"charset_train", "max_label_length"}
-    return all(other.to_dict()[name] == value for name, value in one.to_dict().items() if name not in free)
+        return args.model
+    return name_of(config) or "weights"
 
 
 def main(argv: list[str] | None = None) -> int:

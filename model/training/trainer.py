@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import math
 import warnings
@@ -18,6 +17,7 @@ from model.checkpoints.loading import read_checkpoint
 from model.errors import DataError
 from model.training.averaging import AveragedWeights
 from model.training.data import TrainingData
+from model.training.options import TrainOptions
 from model.training.progress import StepBar, ToldValidation
 
 BEST_BY = "accuracy"
@@ -27,9 +27,9 @@ LAST, BEST = "last.ckpt", "best.ckpt"
 
 
 def build_trainer(
-    args: argparse.Namespace, options: dict[str, Any], data: TrainingData, callbacks: Sequence[Callback] = ()
+    job: TrainOptions, options: dict[str, Any], data: TrainingData, callbacks: Sequence[Callback] = ()
 ) -> lightning.Trainer:
-    """A Lightning trainer: the job's own settings, then what the user says."""
+    """A Lightning trainer: the settings of the job, then the Trainer's own `options` that the user gives."""
     # Whether the folder may hold a run already has been checked by then.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     # Those who have more cores can say --workers; on small machines a loading process would take one from the training.
@@ -42,12 +42,12 @@ def build_trainer(
         "log_every_n_steps": 20,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
-        "logger": loggers(args.output),
+        "logger": loggers(job.output),
         **options,
     }
     extra = settings.pop("callbacks", None) or []
     settings["callbacks"] = [
-        *job_callbacks(args, validates=bool(data.validation)),
+        *job_callbacks(job, validates=bool(data.validation)),
         *callbacks,
         *(extra if isinstance(extra, list) else [extra]),
     ]
@@ -57,19 +57,19 @@ def build_trainer(
     # Every process reads all validation crops, and the stream splits itself.
     settings["use_distributed_sampler"] = False
     trainer = lightning.Trainer(
-        max_steps=args.steps,
-        default_root_dir=args.output,
+        max_steps=job.steps,
+        default_root_dir=job.output,
         check_val_every_n_epoch=None,
         **settings,
     )
-    if args.epochs is not None:
-        trainer.fit_loop.epoch_loop.max_steps = steps_of(args.epochs, len(data), args.batch_size, trainer)
+    if job.epochs is not None:
+        trainer.fit_loop.epoch_loop.max_steps = steps_of(job.epochs, len(data), job.batch_size, trainer)
     if data.validation:
         # Here, because the trainer knows the accumulation, wherever it was given; Lightning counts batches.
-        trainer.val_check_interval = args.validate_every * trainer.accumulate_grad_batches
+        trainer.val_check_interval = job.validate_every * trainer.accumulate_grad_batches
     averager = next((c for c in settings["callbacks"] if isinstance(c, AveragedWeights)), None)
     if averager is not None:
-        averager.first_step = round(args.average_from * trainer.max_steps)
+        averager.first_step = round(job.average_from * trainer.max_steps)
     return trainer
 
 
@@ -77,7 +77,7 @@ def steps_of(epochs: float, crops: int, batch_size: int, trainer: lightning.Trai
     """The steps of so many passes over the crops.
 
     Raises:
-        DataError: no source has an end.
+        DataError: No source has an end.
     """
     if not crops:
         raise DataError("rendering has no end, so that --epochs says nothing: give --steps")
@@ -166,13 +166,13 @@ class BestCheckpoint(ModelCheckpoint):
         self.best_k_models = {name: score}
 
 
-def job_callbacks(args: argparse.Namespace, *, validates: bool) -> list[Callback]:
+def job_callbacks(options: TrainOptions, *, validates: bool) -> list[Callback]:
     """Checkpoints `last` and, when there is something to choose by, `best`; averages; the learning rate in the logs."""
     found: list[Callback] = [LearningRateMonitor("step")]
-    if args.average != "none":
-        found.append(AveragedWeights(args.average, args.ema_decay, 0))
+    if options.average != "none":
+        found.append(AveragedWeights(options.average, options.ema_decay, 0))
     if validates:
-        found.append(BestCheckpoint(args.output))
-        found.append(ToldValidation(args.output))
-    found.append(LastCheckpoint(args.output, args.checkpoint_every, args.validate_every))
+        found.append(BestCheckpoint(options.output))
+        found.append(ToldValidation(options.output))
+    found.append(LastCheckpoint(options.output, options.checkpoint_every, options.validate_every))
     return found

@@ -6,30 +6,42 @@ and, with --address, on a Ray cluster whose machines share --output.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import math
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import lightning
 from lightning.pytorch.callbacks import Callback
 
 from model.checkpoints.download import DownloadError
 from model.checkpoints.loading import WeightsError
-from model.errors import DataError, DivergedError
-from model.recognisers.parseq.config import ConfigError
-from model.training.options import build_parser, parse
+from model.command_line import Option
+from model.errors import ConfigError, DataError, DivergedError
+from model.training.options import TrainOptions, parse
 from model.training.train import train
 
 Report = Callable[[dict[str, float]], None]
-METRICS = ("one_minus_ned", "accuracy")
+Metric = Literal["one_minus_ned", "accuracy"]
 SEARCH_FOLDER = "search"
 """Ray's own record of the search, in --output."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions(TrainOptions):
+    """What a search is told: the options of its trials, and its own."""
+
+    trials: Annotated[int, Option("learning rates to try (%(default)s)", group="search")] = 10
+    lr_min: Annotated[float, Option("(%(default)s)")] = 1e-4
+    lr_max: Annotated[float, Option("(%(default)s)")] = 1e-2
+    metric: Annotated[Metric, Option("of the validation crops; the largest wins")] = "one_minus_ned"
+    cpus_per_trial: Annotated[float, Option("(%(default)s)")] = 1
+    gpus_per_trial: Annotated[float, Option("(%(default)s)")] = 0
+    address: Annotated[str, Option("of a Ray cluster, or auto; default: this machine alone")] = "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +63,8 @@ class ReportValidation(Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Report, after the scores have been logged."""
-        scores = {name: float(trainer.callback_metrics[name]) for name in METRICS}
+        scores = {name: float(trainer.callback_metrics[name]) for name in get_args(Metric)}
         self.report({"steps": trainer.global_step, **scores})
-
-
-def build_tune_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = build_parser("parseq-tune", __doc__)
-    group = parser.add_argument_group("search")
-    group.add_argument("--trials", type=int, default=10, help="learning rates to try (%(default)s)")
-    group.add_argument("--lr-min", type=float, default=1e-4, help="(%(default)s)")
-    group.add_argument("--lr-max", type=float, default=1e-2, help="(%(default)s)")
-    group.add_argument("--metric", choices=METRICS, default=METRICS[0], help="of the validation crops; the largest wins")
-    group.add_argument("--cpus-per-trial", type=float, default=1, help="(%(default)s)")
-    group.add_argument("--gpus-per-trial", type=float, default=0, help="(%(default)s)")
-    group.add_argument("--address", default="local", help="of a Ray cluster, or auto; default: this machine alone")
-    return parser
 
 
 def first_rates(low: float, high: float, trials: int) -> list[float]:
@@ -79,17 +77,17 @@ def first_rates(low: float, high: float, trials: int) -> list[float]:
 
 def run_trial(words: list[str], rate: float, output: Path, report: Report) -> None:
     """One run of the training job with the learning rate `rate`, from its last checkpoint if it has one."""
-    args, trainer_options = parse(build_tune_parser(), words)
-    args.lr, args.output, args.resume = rate, output, True
+    options, trainer_options = parse(TuneOptions, words, "parseq-tune")
+    options = replace(options, lr=rate, output=output, resume=True)
     # Several progress bars at once cannot be read.
-    train(args, {"enable_progress_bar": False, **trainer_options}, [ReportValidation(report)])
+    train(options, {"enable_progress_bar": False, **trainer_options}, [ReportValidation(report)])
 
 
-def search_with_ray(args: argparse.Namespace, words: list[str]) -> list[TrialResult]:
+def search_with_ray(args: TuneOptions, words: list[str]) -> list[TrialResult]:
     """Run all trials.
 
     Raises:
-        DataError: a trial failed, or the search cannot be resumed.
+        DataError: A trial failed, or the search cannot be resumed.
     """
     if (args.output / SEARCH_FOLDER).exists() and not args.resume:
         raise DataError(f"{args.output} already holds a search: add --resume to go on, or choose another --output")
@@ -124,7 +122,7 @@ def search_with_ray(args: argparse.Namespace, words: list[str]) -> list[TrialRes
     ]
 
 
-def _tuner(args: argparse.Namespace, words: list[str], output: Path, tune: Any) -> Any:
+def _tuner(args: TuneOptions, words: list[str], output: Path, tune: Any) -> Any:
     def trial(config: dict[str, float]) -> None:
         folder = output / "trials" / tune.get_context().get_trial_id()
         run_trial(words, config["lr"], folder, tune.report)
@@ -171,7 +169,7 @@ def write_results(results: list[TrialResult], metric: str, path: Path) -> list[T
 def main(argv: list[str] | None = None) -> int:
     """Entry point; the exit code."""
     words = sys.argv[1:] if argv is None else argv
-    args, _ = parse(build_tune_parser(), words)
+    args, _ = parse(TuneOptions, words, "parseq-tune", __doc__)
     try:
         if not 0 < args.lr_min < args.lr_max or args.trials < 1:
             raise ConfigError("--lr-min must be positive and less than --lr-max, and --trials at least 1")

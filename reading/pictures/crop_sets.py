@@ -15,11 +15,9 @@ from PIL import Image
 from model.data.archives import Archive, iterate_lmdb
 from model.data.label_files import NAMES, count_labels, named_otherwise, read_labels
 from model.data.pictures import decode_image, read_file
+from model.data.shards import SHARDS, read_array
 from model.data.walk import files_below
 from model.errors import DataError
-from model.synth.dataset import ShardError
-
-SHARDS = "shard-*.npz"
 
 Stored = bytes | Path | NDArray[np.uint8]
 """A crop as it is kept: an image file's bytes, its path, or pixels."""
@@ -45,7 +43,7 @@ def crop_sets(source: Path) -> list[CropSet]:
     of these in it. Their names are their paths below `source`.
 
     Raises:
-        DataError: there is none, or an archive is damaged.
+        DataError: There is none, or an archive or a shard is damaged.
     """
     if source.is_file():
         return [_labelled(source, source.parent.resolve().name)]
@@ -86,25 +84,17 @@ def _shards(folder: Path, name: str) -> CropSet:
 
     def iterate() -> Iterator[tuple[Stored, str]]:
         for path in paths:
-            images = _array(path, "images")
-            yield from zip(images, map(str, _array(path, "labels")), strict=True)
+            images = read_array(path, "images")
+            yield from zip(images, map(str, read_array(path, "labels")), strict=True)
 
-    return CropSet(name, sum(len(_array(path, "labels")) for path in paths), iterate, "shards")
-
-
-def _array(path: Path, key: str) -> NDArray[np.uint8]:
-    try:
-        with np.load(path) as shard:
-            return np.asarray(shard[key])
-    except Exception as error:  # as many kinds as there are ways to be no archive of arrays
-        raise ShardError(f"{path} is not a shard of crops: delete it and render again") from error
+    return CropSet(name, sum(len(read_array(path, "labels")) for path in paths), iterate, "shards")
 
 
 def picture_of(stored: Stored) -> tuple[Image.Image, bytes | None]:
     """The picture as it is stored, and the bytes of its file where it has one.
 
     Raises:
-        BrokenImageError: it cannot be read.
+        BrokenImageError: It cannot be read.
     """
     if isinstance(stored, np.ndarray):
         return Image.fromarray(stored), None

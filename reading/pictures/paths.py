@@ -25,7 +25,7 @@ def expand(name: str) -> list[Path]:
     just that name. Any other name is that of a file.
 
     Raises:
-        NothingFoundError: there is no file behind a folder or a pattern.
+        NothingFoundError: There is no file behind a folder or a pattern.
     """
     path = Path(name)
     if path.is_dir():
@@ -47,7 +47,8 @@ def listed(source: str) -> Iterator[str]:
     """The names in a file, one a line; `-` is the standard input.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: The file cannot be read.
+        UnicodeDecodeError: It is not UTF-8.
     """
     if source == STANDARD_INPUT:
         yield from _names(sys.stdin)

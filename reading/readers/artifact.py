@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from artifact.fit import fit
-from artifact.metadata import CONFIDENCES_NAME, INPUT_NAME, TOKEN_IDS_NAME, ArtifactMetadata
+from artifact.fit import fit_for
+from artifact.metadata import CONFIDENCES_NAME, INPUT_NAME, TOKEN_IDS_NAME, ArtifactError, ArtifactMetadata
 from artifact.session import open_cpu_session
 from artifact.text import Reading, text_of
-from reading.readers.interface import Picture
+from reading.readers.interface import Picture, ReaderError
 
 
 class ArtifactReader:
@@ -21,14 +21,17 @@ class ArtifactReader:
         """Open an artifact.
 
         Args:
-            path: the file.
-            threads: of a run; 0: ONNX Runtime's choice.
+            path: The file.
+            threads: Of a run; 0: ONNX Runtime's choice.
 
         Raises:
-            ArtifactError: there is no such file, or it is not an artifact that this version knows.
+            ReaderError: There is no such file, or it is not an artifact that this version knows.
         """
-        self.session = open_cpu_session(path, threads=threads)
-        self.metadata = ArtifactMetadata.from_map(self.session.get_modelmeta().custom_metadata_map)
+        try:
+            self.session = open_cpu_session(path, threads=threads)
+            self.metadata = ArtifactMetadata.from_map(self.session.get_modelmeta().custom_metadata_map)
+        except ArtifactError as error:
+            raise ReaderError(str(error)) from error
         self.description = str(path)
         self.charset = self.metadata.charset
         self.max_label_length = self.metadata.max_label_length
@@ -36,10 +39,9 @@ class ArtifactReader:
 
     def read(self, pictures: Sequence[Picture]) -> list[Reading]:
         """A reading for each picture, all of them in one run."""
-        size = self.metadata.image_height, self.metadata.image_width
-        pixels = np.stack([fit(picture.image, *size) for picture in pictures])
+        pixels = np.stack([fit_for(self.metadata, picture.image) for picture in pictures])
         ids, confidences = self.session.run([TOKEN_IDS_NAME, CONFIDENCES_NAME], {INPUT_NAME: pixels})
-        return [text_of(*row, self.charset) for row in zip(ids.tolist(), confidences.tolist(), strict=True)]
+        return [text_of(*row, self.metadata.vocabulary) for row in zip(ids.tolist(), confidences.tolist(), strict=True)]
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,27 +13,26 @@ from numpy.typing import NDArray
 
 from artifact.fit import fit
 from artifact.text import Reading
-from model.recognisers.parseq.network import PARSeq
+from model.checkpoints.choose import choose_network
+from model.checkpoints.download import DownloadError
+from model.checkpoints.loading import WeightsError, bundled_weights, load
+from model.errors import ConfigError
+from model.recognisers.interface import Network
 from model.recognisers.parts.normalise import normalise
-from reading.readers.interface import Picture
+from model.recognisers.registry import DEFAULT_MODEL, hyphenated
+from reading.readers.interface import Picture, ReaderError
+from reading.readers.options import ReaderOptions
 
 
 class NetworkReader:
-    """Reads with a network in PyTorch."""
+    """Reads with a network in evaluation mode, where the network is."""
 
-    def __init__(self, network: PARSeq, description: str, device: str = "cpu") -> None:
-        """Prepare reading.
-
-        Args:
-            network: in evaluation mode.
-            description: for reports.
-            device: where to compute, by PyTorch's name.
-        """
+    def __init__(self, network: Network, description: str) -> None:
         self.description = description
         self.charset = network.config.charset_train
         self.max_label_length = network.config.max_label_length
         self.refused = 0
-        self._network = network.to(device)
+        self._network = network
 
     def read(self, pictures: Sequence[Picture]) -> list[Reading]:
         """A reading for each picture, all of them as one batch."""
@@ -41,17 +43,66 @@ class NetworkReader:
         """Nothing to let go of."""
 
 
-def read_batches(network: PARSeq, images: NDArray[np.uint8], batch_size: int = 64) -> Iterator[list[Reading]]:
+def read_batches(network: Network, images: NDArray[np.uint8], batch_size: int = 64) -> Iterator[list[Reading]]:
     """Read crops batch by batch.
 
     Args:
-        network: in evaluation mode.
+        network: In evaluation mode.
         images: uint8 `(n, height, width, 3)` of the network's size.
-        batch_size: crops at a time.
+        batch_size: Crops at a time.
     """
-    device = network.pos_queries.device
+    device = next(network.parameters()).device
     for start in range(0, len(images), batch_size):
         with torch.inference_mode():
             logits = network(normalise(torch.from_numpy(images[start : start + batch_size]).to(device)))
-            texts, probabilities = network.tokenizer.decode(logits.softmax(-1))
+            texts, probabilities = network.decode(logits)
         yield [Reading(text, float(p.prod())) for text, p in zip(texts, probabilities, strict=True)]
+
+
+def open_checkpoint(options: ReaderOptions) -> NetworkReader:
+    """The checkpoint that the options name, as a reader.
+
+    Raises:
+        ReaderError: See `load_network`.
+    """
+    network, _ = load_network(options)
+    return NetworkReader(network, str(options.weights or options.model or options.config or DEFAULT_MODEL))
+
+
+def load_network(options: ReaderOptions, *, fetch: bool = True) -> tuple[Network, Path | None]:
+    """The network that the options name, in evaluation mode, on their device, with as many threads as they say.
+
+    Args:
+        options: Those of checkpoints count.
+        fetch: Whether weights that are published and not bundled are fetched; else such a network has fresh ones.
+
+    Returns:
+        The network, and the file of its weights; None where they are fresh.
+
+    Raises:
+        ReaderError: There is no such network, its weights cannot be had or do not fit, or there is no such device.
+    """
+    name, weights = options.model, options.weights
+    try:
+        if fetch or options.config or weights:
+            network, weights = choose_network(name, options.config, weights, DEFAULT_MODEL)
+        else:
+            weights = bundled_weights(hyphenated(name or DEFAULT_MODEL))
+            network = load(name or DEFAULT_MODEL, weights=weights)
+    except (ConfigError, DownloadError, WeightsError) as error:
+        raise ReaderError(str(error)) from error
+    except OSError as error:  # of the folder that published weights are kept in
+        raise ReaderError(f"cannot write {error.filename}: {error.strerror}") from error
+    changes: dict[str, Any] = {}
+    if options.decode:
+        changes["decode_ar"] = options.decode == "ar"
+    if options.refine_iters is not None:
+        changes["refine_iters"] = options.refine_iters
+    network.config = replace(network.config, **changes)
+    if options.threads > 0:
+        torch.set_num_threads(options.threads)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return network.to(device), weights
+    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there, or none at all
+        raise ReaderError(f"cannot compute on {device}: {str(error).splitlines()[0]}") from None

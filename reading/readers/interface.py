@@ -1,4 +1,4 @@
-"""What reads crops, and what it is given."""
+"""What reads crops, what it is given, and what it raises."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Protocol
 from PIL import Image
 
 from artifact.text import Reading
+
+
+class ReaderError(ValueError):
+    """What shall read cannot be used, or has stopped answering; the message names the cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,11 @@ class Reader(Protocol):
     """Crops so far that it would not take; they count as read empty."""
 
     def read(self, pictures: Sequence[Picture]) -> list[Reading]:
-        """A reading for each picture."""
+        """A reading for each picture.
+
+        Raises:
+            ReaderError: It has stopped answering.
+        """
 
     def close(self) -> None:
         """Let go of connections."""

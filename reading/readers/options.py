@@ -1,66 +1,69 @@
-"""Command-line options for what reads: a checkpoint, an artifact or a running service."""
+"""Command-line options that say what reads: a checkpoint, an artifact or a running service."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from artifact.metadata import ArtifactError
-from model.options import network_reader
-from model.recognisers.parseq.config import ConfigError
-from reading.readers.interface import Reader
-
 OF_CHECKPOINTS = ("model", "config", "weights", "decode", "refine_iters", "device")
+"""What an artifact and a service have settled."""
 
 
-class ServiceError(ValueError):
-    """There is no such service, or it does not answer as one; the message says what it said."""
+@dataclass(frozen=True, slots=True)
+class ReaderOptions:
+    """What reads: an artifact or a service where one is named, else a checkpoint."""
+
+    model: str | None = None
+    """Architecture by name."""
+    config: Path | None = None
+    """Architecture from a JSON file instead."""
+    weights: Path | None = None
+    decode: str | None = None
+    """`ar` or `nar`; without it as the config says, like `refine_iters`."""
+    refine_iters: int | None = None
+    device: str | None = None
+    """Where PyTorch computes, by its own names; without it on a GPU where there is one."""
+    threads: int = 0
+    """Of a run on the CPU; 0: the library's choice."""
+    artifact: Path | None = None
+    url: str | None = None
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> ReaderOptions:
+        """Those among the arguments of a command."""
+        given = vars(args)
+        return cls(**{field.name: given[field.name] for field in fields(cls) if field.name in given})
+
+    @property
+    def of_checkpoint(self) -> str | None:
+        """The first option given that only a checkpoint has, as it is written on the command line without its dashes."""
+        name = next((name for name in OF_CHECKPOINTS if getattr(self, name) is not None), None)
+        return name.replace("_", "-") if name else None
 
 
-def add_artifact_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--artifact`, beside the options of checkpoints."""
+def add_reader_options(parser: argparse.ArgumentParser, *, url: bool = False) -> None:
+    """Add the options of `ReaderOptions`, `--url` only where a service can be read with."""
+    parser.add_argument("--model", help="architecture by name (default: parseq-nano, or what the checkpoint says)")
+    parser.add_argument("--config", type=Path, help="architecture from a JSON file instead")
+    parser.add_argument("--weights", type=Path, help="weights file; without it the bundled or published weights of --model")
+    parser.add_argument(
+        "--decode", choices=["ar", "nar"], help="autoregressive or all characters at once (default: the config's)"
+    )
+    parser.add_argument("--refine-iters", type=int, help="refinement passes (default: the config's)")
+    parser.add_argument("--device", help="where PyTorch computes, such as cpu or cuda (default: cuda where there is one)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: the library's choice)")
     parser.add_argument("--artifact", type=Path, metavar="FILE.onnx", help="an exported artifact instead of a checkpoint")
+    if url:
+        parser.add_argument("--url", metavar="http://...", help="a running service instead of a checkpoint")
 
 
-def add_url_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--url`."""
-    parser.add_argument("--url", metavar="http://...", help="a running service instead of a checkpoint")
-
-
-def check_one_source(args: argparse.Namespace) -> None:
-    """See that the options name one thing to read with.
+def positive(text: str) -> int:
+    """A whole number from 1, for `type` of an option.
 
     Raises:
-        ConfigError: they name several.
+        argparse.ArgumentTypeError: It is none.
     """
-    others = [f"--{name}" for name in ("artifact", "url") if getattr(args, name, None)]
-    if len(others) > 1:
-        raise ConfigError(f"give either {' or '.join(others)}")
-    clash = next((name for name in OF_CHECKPOINTS if getattr(args, name) is not None), None)
-    if others and clash:
-        option = clash.replace("_", "-")
-        raise ConfigError(f"--{option} is for checkpoints: what {others[0]} names has its own; leave one of them out")
-
-
-def open_reader(args: argparse.Namespace) -> Reader:
-    """What the options name.
-
-    Raises:
-        ConfigError, WeightsError, DownloadError: see `model.checkpoints.loading.load`.
-        ArtifactError: the artifact cannot be used.
-        ServiceError: the service cannot be used.
-    """
-    check_one_source(args)
-    try:
-        # Late: who evaluates checkpoints needs neither package.
-        if args.artifact:
-            from reading.readers.artifact import ArtifactReader
-
-            return ArtifactReader(args.artifact, args.threads)
-        if getattr(args, "url", None):
-            from reading.readers.service import ServiceReader
-
-            return ServiceReader(args.url)
-    except ModuleNotFoundError as error:
-        raise ArtifactError(f"this needs the package {error.name}: install the extra `export`") from None
-    return network_reader(args)
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)

@@ -12,8 +12,7 @@ import httpx
 
 from artifact.text import Reading
 from model.data.pictures import encode_png
-from reading.readers.interface import Picture
-from reading.readers.options import ServiceError
+from reading.readers.interface import Picture, ReaderError
 
 CROPS_PER_REQUEST = 32
 CONNECTIONS = 2
@@ -33,24 +32,24 @@ class ServiceReader:
         """Ask the service what it serves.
 
         Args:
-            url: where it is.
-            transport: instead of the network.
-            sleep: waits for so many seconds while the service is busy.
+            url: Where it is.
+            transport: Instead of the network.
+            sleep: Waits for so many seconds while the service is busy.
 
         Raises:
-            ServiceError: there is no such service.
+            ReaderError: There is no such service, or it does not answer as one.
         """
         try:
             address = httpx.URL(url.rstrip("/"))
         except httpx.InvalidURL:
             address = httpx.URL()
         if address.scheme not in ("http", "https") or not address.host:
-            raise ServiceError(f"{url!r} is no address of a service: http://HOST:PORT or https://HOST:PORT is one")
+            raise ReaderError(f"{url!r} is no address of a service: http://HOST:PORT or https://HOST:PORT is one")
         self._client = httpx.Client(base_url=address, timeout=TIMEOUT_S, transport=transport)
         self._sleep = sleep
         try:
             model = self._model()
-        except ServiceError:
+        except ReaderError:
             self.close()
             raise
         self.description = f"{model['name']} at {url}"
@@ -72,7 +71,7 @@ class ServiceReader:
             [model] = answer.json()["models"]
             return dict(model)
         except (ValueError, KeyError, TypeError):
-            raise ServiceError(f"{self._client.base_url} is not a parseq-service of this version") from None
+            raise ReaderError(f"{self._client.base_url} is not a parseq-service of this version") from None
 
     def read(self, pictures: Sequence[Picture]) -> list[Reading]:
         """A reading for each picture, in several requests at once."""
@@ -96,7 +95,7 @@ class ServiceReader:
         body = {"images": [{"content": base64.b64encode(file).decode("ascii")} for file in files]}
         results = self._send("POST", "/v1/recognize", body).json()["results"]
         if len(results) != len(files):
-            raise ServiceError(f"the service gave {len(results)} results for {len(files)} crops")
+            raise ReaderError(f"the service gave {len(results)} results for {len(files)} crops")
         return [self._reading(result) for result in results]
 
     def _reading(self, result: dict[str, Any]) -> Reading:
@@ -105,7 +104,7 @@ class ServiceReader:
             return Reading(result["text"], result["confidence"])
         # What fails for the service's own reasons says nothing about the model: no score is better than a wrong one.
         if error["status"] >= SERVER_ERROR:
-            raise ServiceError(f"the service failed on a crop: {error['title']}. {error['detail']}")
+            raise ReaderError(f"the service failed on a crop: {error['title']}. {error['detail']}")
         self.refused += 1
         return Reading("", 0.0)
 
@@ -116,13 +115,13 @@ class ServiceReader:
             try:
                 answer = self._client.request(method, path, json=body)
             except httpx.TransportError as error:
-                raise ServiceError(f"no answer from {self._client.base_url}: {error or type(error).__name__}") from None
+                raise ReaderError(f"no answer from {self._client.base_url}: {error or type(error).__name__}") from None
             wait_s = _retry_after_s(answer)
             if answer.status_code not in BUSY or time.monotonic() + wait_s > end_s:
                 break
             self._sleep(wait_s)
         if not answer.is_success:
-            raise ServiceError(f"{self._client.base_url} answered {answer.status_code}: {_detail(answer)}")
+            raise ReaderError(f"{self._client.base_url} answered {answer.status_code}: {_detail(answer)}")
         return answer
 
 

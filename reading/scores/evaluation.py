@@ -16,7 +16,7 @@ from reading.pictures.crop_sets import CropSet, Stored, picture_of
 from reading.readers.interface import Picture, Reader
 from reading.scores.calibration import Reliability
 from reading.scores.error_sheet import WorstMistakes
-from reading.scores.scores import Score, Tally, combine, kind_of, length_group
+from reading.scores.metrics import Score, Tally, combine, kind_of, length_group
 
 BROKEN = "broken"
 UNREADABLE_LABEL = "whose label is missing or not UTF-8"
@@ -107,7 +107,7 @@ Labels = list[Spelling | None]
 """Of one crop under every test charset; None where it does not count."""
 
 
-def run(reader: Reader, sets: Iterable[CropSet], scorings: Sequence[Scoring], rules: Rules, batch_size: int) -> None:
+def score_sets(reader: Reader, sets: Iterable[CropSet], scorings: Sequence[Scoring], rules: Rules, batch_size: int) -> None:
     """Read all data sets once, and score every reading under all test charsets."""
     for crops in sets:
         for scoring in scorings:

@@ -11,7 +11,7 @@ from typing import Any
 
 from model.data.alterations import Alterations
 from reading.scores.evaluation import Scoring
-from reading.scores.scores import Tally, in_order, table
+from reading.scores.metrics import Tally, in_order, table
 
 
 def tables(scorings: Sequence[Scoring], *, by_kind: bool = False) -> str:

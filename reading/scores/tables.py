@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import DataError
-from reading.scores.scores import Score, table
+from reading.scores.metrics import Score, table
 
 TITLES = {"datasets": "Dataset", "kinds": "Kind", "lengths": "Length"}
 PLACE = "<!-- scores: FILE CHARSET datasets|kinds|lengths --> <!-- end of scores -->"
@@ -29,7 +29,7 @@ def with_tables(text: str, folder: Path) -> str:
     """The Markdown `text` with each of its tables made anew; `folder` is what their files are relative to.
 
     Raises:
-        DataError: a file is missing or holds no such results, or the text has no place for a table.
+        DataError: A file is missing or holds no such results, or the text has no place for a table.
     """
 
     def fill(place: re.Match[str]) -> str:
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
             if not args.check:
                 file.write_text(filled, encoding="utf-8")
     except (DataError, OSError) as error:
-        print(f"score_tables: {error}", file=sys.stderr)
+        print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     for file in outdated:
         print(f"{file}: {'out of date' if args.check else 'updated'}")

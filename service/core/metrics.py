@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -146,7 +146,7 @@ class Metrics:
             "parseq_memory_limit_bytes", "Memory the container may use before it is killed; +Inf without a limit."
         )
         self.memory_limit.set(memory_limit_bytes())
-        self.model = Info("parseq_model", "The artifact that is served, and how.", registry=self.registry)
+        self.model = Info("parseq_model", "The artifact that is served, and how.", ["name"], registry=self.registry)
 
     def _histogram(self, name: str, documentation: str, labels: list[str] | None = None) -> Histogram:
         return Histogram(name, documentation, labels or [], registry=self.registry, buckets=LATENCY_BUCKETS_S)
@@ -154,12 +154,21 @@ class Metrics:
     def _gauge(self, name: str, documentation: str) -> Gauge:
         return Gauge(name, documentation, registry=self.registry)
 
-    def watch_engine(self, engine: Callable[[], Engine]) -> None:
-        """Read what is in the present engine when the metrics are scraped."""
-        self.queue_depth.set_function(lambda: engine().depth)
-        self.queue_age.set_function(lambda: engine().oldest_age_s)
-        self.crops_in_flight.set_function(lambda: engine().in_flight)
-        self.predicted_wait.set_function(lambda: engine().predicted_wait_s)
+    # The seam for a label `model`: these two see the models one by one, and each engine has an `observer` of its own.
+
+    def watch_engines(self, engines: Callable[[], Sequence[Engine]]) -> None:
+        """Read what is in the present engines, of all models together, when the metrics are scraped."""
+        self.queue_depth.set_function(lambda: sum(engine.depth for engine in engines()))
+        self.queue_age.set_function(lambda: max(engine.oldest_age_s for engine in engines()))
+        self.crops_in_flight.set_function(lambda: sum(engine.in_flight for engine in engines()))
+        self.predicted_wait.set_function(lambda: max(engine.predicted_wait_s for engine in engines()))
+
+    def show_models(self, models: Iterable[Mapping[str, str]]) -> None:
+        """Say what is served now: for each model a series with these labels, `name` among them."""
+        self.model.clear()
+        for labels in models:
+            facts = dict(labels)
+            self.model.labels(facts.pop("name")).info(facts)
 
     def watch_decoding(self, waiting: Callable[[bool], int]) -> None:
         """Ask how many images of bulk, and how many others, wait when the metrics are scraped."""

@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from artifact.fit import fit
+from artifact.fit import fit_for
 from artifact.metadata import ArtifactMetadata
 from artifact.text import Reading, text_of
 from service.core.metrics import Metrics
 from service.engine.admission import PESSIMISM
-from service.engine.decoding import DecodeRequest, Job
+from service.engine.decode_backlog import DecodeRequest, Job
 from service.engine.engine import Engine
 from service.engine.types import EngineDownError, Item, Outcome, QueueFullError, Refusal
 from service.errors import (
@@ -30,12 +30,9 @@ from service.errors import (
     INFERENCE_FAILED,
     INTERNAL,
     NOT_READY,
-    QUEUE_FULL,
     ClientLeftError,
     Problem,
 )
-from service.http.bodies.parse import Source
-from service.http.gates.doorman import busy_detail
 from service.images.decode import QUICK_PIXELS, decode_base64, decode_image, may_be_quick
 from service.images.limits import ImageLimits
 from service.images.pool import DecodePool
@@ -47,6 +44,16 @@ LIGHT_PIXELS: Final = 2**18
 LIGHT_BYTES: Final = 2**18
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One image as it arrived."""
+
+    id: str | None
+    """`None`: the client named none; in a list its position there."""
+    content: bytes | str
+    """The file itself, or base64 text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +139,15 @@ class Recognizer:
             client: Whose request it is: clients share what there is.
 
         Raises:
-            Problem: the request as a whole is refused (429, 503).
-            ClientLeftError: the client left before the answer.
+            QueueFullError: The request as a whole is turned away: at once, or later if its only picture turns out to be large.
+            EngineDownError: The engine takes no requests.
+            ClientLeftError: The client left before the answer.
         """
         admitted_s = self._clock()
         waiter = _Waiter(len(sources))
         bulk = len(sources) > 1
         items = [Item(admitted_s + timeout_s, waiter.item_settled, bulk, client) for _ in sources]
-        self._admit(items)
+        self._engine.admit(items)
         decoding = None
         if bulk or not self._decode_at_once(items[0], sources[0], admitted_s):
             decoding = self._decode_in_turn(items, sources, admitted_s)
@@ -148,15 +156,9 @@ class Recognizer:
         finally:
             if decoding is not None and decoding.jobs:
                 self._decode_pool.drop(decoding)
+        if isinstance(late := items[0].error, QueueFullError):
+            raise QueueFullError(late.refusal, late.wait_s, late.retry_after_s)  # another one: tracebacks hold the items
         return [self._result(item) for item in items]
-
-    def _admit(self, items: Sequence[Item]) -> None:
-        try:
-            self._engine.admit(items)
-        except QueueFullError as error:
-            raise _busy(error, len(items)) from error
-        except EngineDownError as error:
-            raise Problem(NOT_READY, "The server is starting, draining or about to be restarted.") from error
 
     async def _wait(
         self,
@@ -208,13 +210,13 @@ class Recognizer:
             return self._decode(item, source, admitted_s, context, self._limits)
         if len(source.content) <= LIGHT_BYTES and self._decode(item, source, admitted_s, context, self._light_limits):
             return True
-        self._engine.put_off(item)
+        self._engine.demote(item)
         return False
 
     def _too_heavy(self, item: Item, wait_s: float) -> None:
         """On a decode thread: turn away a large picture that others like it would keep waiting for too long."""
         late_s = PESSIMISM * wait_s - self._max_wait_s
-        self._engine.fail(item, _busy(QueueFullError(Refusal.PREDICTED_WAIT, wait_s, late_s), 1))
+        self._engine.fail(item, QueueFullError(Refusal.PREDICTED_WAIT, wait_s, late_s))
 
     def _decode(
         self, item: Item, source: Source, admitted_s: float, context: RequestContext | None, limits: ImageLimits
@@ -225,7 +227,7 @@ class Recognizer:
         started_s = self._clock()
         try:
             image = decode_image(self._bytes_of(source), limits)
-            crop = fit(image, self._metadata.image_height, self._metadata.image_width)
+            crop = fit_for(self._metadata, image)
         except Problem as problem:
             # So its header says: no pixel has been decoded. What is too complex for few pixels may not be for many.
             if problem.kind in (IMAGE_TOO_LARGE, IMAGE_TOO_COMPLEX) and limits.max_pixels < self._limits.max_pixels:
@@ -253,7 +255,7 @@ class Recognizer:
     def _reading(self, item: Item) -> Reading | Problem:
         if item.token_ids is not None and item.confidences is not None and item.outcome is Outcome.DONE:
             try:
-                return text_of(item.token_ids.tolist(), item.confidences.tolist(), self._metadata.charset)
+                return text_of(item.token_ids.tolist(), item.confidences.tolist(), self._metadata.vocabulary)
             except ValueError:
                 logger.exception("the model's answer is not text")
                 return Problem(INFERENCE_FAILED, "The model failed on this crop.")
@@ -269,8 +271,3 @@ class Recognizer:
             case _:
                 logger.error("no text for a crop: %r", item.error)
                 return Problem(INFERENCE_FAILED, "The model failed on this crop.")
-
-
-def _busy(error: QueueFullError, n_items: int) -> Problem:
-    detail, retry_after_s = busy_detail(error, n_items)
-    return Problem(QUEUE_FULL, detail, headers={"Retry-After": str(retry_after_s)})

@@ -1,4 +1,4 @@
-"""What lives as long as the app: the served model, decode pool, metrics, and whether the pod is ready."""
+"""What lives as long as the app: the served models, decode pool, metrics, and whether the pod is ready."""
 
 from __future__ import annotations
 
@@ -6,36 +6,43 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextvars import Context
+from functools import partial
+from typing import Final
 
 from service.config import Settings
 from service.core.metrics import Metrics
-from service.core.recognizer import Recognizer
+from service.core.models import ModelEntry, Models, cores_of_each
 from service.core.served_model import ServedModel
 from service.core.watchdog import Watchdog
-from service.engine.engine import Engine
 from service.engine.types import Item
 from service.errors import StartupError
-from service.images.pool import DecodePool
+from service.images.pool import DecodePool, decode_threads_for
+from service.process.cpu import cpu_budget
 from service.sessions.artifact import LoadedArtifact, load_artifact
 from service.sessions.topology import Topology
 
 logger = logging.getLogger(__name__)
 
-MIN_ENGINE_STOP_S = 1.0
+MIN_ENGINE_STOP_S: Final = 1.0
 """What the engine gets to stop in even when the drain has used up its time."""
 
 
 class Runtime:
-    """The model that is served, and what surrounds it.
+    """The lifecycle of all that serves: warm-up, drain, stop, reload, and whether the pod is ready. No request passes here.
 
     Args:
         settings: Of the service.
-        artifact: The model.
-        on_failure: Called when the warm-up fails, with one line; the server cannot become ready after it.
-        on_unhealthy: Called when only a new process will help, with one line; the server is not alive after it.
-        load: Opens the artifact of the settings for a reload, to be run as the present one.
+        artifact: The model that `settings` name, which is the default.
+        on_failure: Called when a warm-up fails, with one line; the server cannot become ready after it.
+        on_unhealthy: Called once, when only a new process will help, with one line; the server is not alive after it.
+        load: Opens the artifact of the settings for a reload, to be run as the present one, with lanes for so many cores.
+        more_models: Served beside it.
+        budget: Cores this process may use. Default: as many as the system lets it.
+
+    Raises:
+        StartupError: Two models have the same name.
     """
 
     def __init__(
@@ -44,13 +51,14 @@ class Runtime:
         artifact: LoadedArtifact,
         on_failure: Callable[[str], None] = logger.critical,
         on_unhealthy: Callable[[str], None] = logger.critical,
-        load: Callable[[Settings, Topology], LoadedArtifact] = load_artifact,
+        load: Callable[[Settings, Topology, int], LoadedArtifact] = load_artifact,
+        more_models: Sequence[ModelEntry] = (),
+        budget: int | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self._on_failure = on_failure
         self._on_unhealthy = on_unhealthy
-        self._load = load
         self._warm = False
         self._sick = False
         self._drain_started_s: float | None = None
@@ -59,37 +67,27 @@ class Runtime:
         self._warm_up: asyncio.Task[None] | None = None
         self._reload: asyncio.Task[None] | None = None
         self._reload_again = False
-        self._decode_pool = DecodePool(artifact.topology.decode_threads)
-        self.model = self._serve(artifact)
-        self.metrics.watch_engine(lambda: self.model.engine)
+        budget = budget or cpu_budget()
+        self._n_decode_threads = settings.decode_threads or decode_threads_for(budget)
+        self._decode_pool = DecodePool(self._n_decode_threads)
+        entries = (ModelEntry(artifact, partial(load, settings)), *more_models)
+        self._cores_of_each = cores_of_each(budget, len(entries))
+        self._reopen = tuple(entry.reopen for entry in entries)
+        self.models = Models([self._serve(entry.artifact, entry.aliases) for entry in entries])
+        self.metrics.watch_engines(lambda: [model.engine for model in self.models])
         self.metrics.watch_decoding(self._decode_pool.waiting)
         self.metrics.ready.set_function(lambda: float(self.ready))
-        self.metrics.model.info(self.model.labels())
-
-    @property
-    def engine(self) -> Engine:
-        """Of the model that is served now."""
-        return self.model.engine
-
-    @property
-    def recognizer(self) -> Recognizer:
-        """Of the model that is served now."""
-        return self.model.recognizer
-
-    @property
-    def artifact(self) -> LoadedArtifact:
-        """That is served now."""
-        return self.model.artifact
+        self.metrics.show_models(model.labels() for model in self.models)
 
     @property
     def ready(self) -> bool:
-        """Whether requests are accepted: warmed up, not draining, and healthy."""
+        """Whether requests are accepted: all models warmed up, not draining, and healthy."""
         return self._warm and self._drain_started_s is None and self.alive
 
     @property
     def alive(self) -> bool:
         """Whether the process can still do its work, now or after warm-up."""
-        return self.engine.alive and not self._sick
+        return not self._sick and all(model.engine.alive for model in self.models)
 
     def start(self) -> None:
         """Begin the warm-up; ready when it is over. On the event loop."""
@@ -99,13 +97,14 @@ class Runtime:
     async def stop(self) -> None:
         """Not ready any more; run what was admitted, end the threads."""
         drain_started_s = self.drain()
-        logger.info("stopping; %d crops wait", self.engine.depth)
+        logger.info("stopping; %d crops wait", sum(model.engine.depth for model in self.models))
         await self.warmed_up()
         if self._reload is not None:
             await asyncio.wait((self._reload,))
-        # The server has waited for its connections since the drain began; what is left of the time is the engine's.
-        left_s = drain_started_s + self.settings.drain_timeout_s - time.monotonic()
-        drained = await asyncio.to_thread(self.engine.stop, max(MIN_ENGINE_STOP_S, left_s))
+        # The server has waited for its connections since the drain began; what is left of the time is the engines'.
+        left_s = max(MIN_ENGINE_STOP_S, drain_started_s + self.settings.drain_timeout_s - time.monotonic())
+        stopped = await asyncio.gather(*(asyncio.to_thread(model.engine.stop, left_s) for model in self.models))
+        drained = all(stopped)
         for task in self._tasks:
             task.cancel()
         self._decode_pool.stop(wait=drained)
@@ -133,7 +132,7 @@ class Runtime:
             self._loop.call_soon_threadsafe(self.reload, context=Context())
 
     def reload(self) -> None:
-        """Begin to serve the artifact file as it is now; the present model goes on until the new one is warm, or if it fails.
+        """Begin to serve the artifact files as they are now; each model goes on until the new one is warm, or if that fails.
 
         On the event loop. During the warm-up, or while it reloads, it does so once more afterwards: the file may have changed
         since it was read. A server that is stopping does nothing.
@@ -145,11 +144,12 @@ class Runtime:
         elif self._reload is not None and not self._reload.done():
             self._reload_again = True
         else:
-            self._reload = self._begin(self._replace_model())
+            self._reload = self._begin(self._replace_models())
 
-    def describe(self) -> str:
-        """The model and how it is run, in one line."""
-        return f"{self.model.describe()}, {self.artifact.topology.decode_threads} decode threads"
+    def describe(self, models: Iterable[ServedModel] | None = None) -> str:
+        """The models, or some of them, and how they are run, in one line."""
+        described = "; ".join(model.describe() for model in models or self.models)
+        return f"{described}, {self._n_decode_threads} decode threads"
 
     def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, context=Context())  # log lines name no request
@@ -157,59 +157,66 @@ class Runtime:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _serve(self, artifact: LoadedArtifact) -> ServedModel:
-        return ServedModel(self.settings, artifact, self._decode_pool, self.metrics, self._deliver)
+    def _serve(self, artifact: LoadedArtifact, aliases: tuple[str, ...]) -> ServedModel:
+        return ServedModel(self.settings, artifact, self._decode_pool, self.metrics, self._deliver, aliases)
 
     async def _become_ready(self) -> None:
         started_s = time.monotonic()
-        try:
-            await asyncio.to_thread(self.model.warm_up)
-        except Exception as error:
-            self._on_failure(f"the artifact failed its warm-up: {type(error).__name__}: {str(error)[:300]}")
-            return
-        self.metrics.model.info(self.model.labels())  # now with the largest batch worth running
+        for model in self.models:
+            try:
+                await asyncio.to_thread(model.warm_up)
+            except Exception as error:
+                which = f"model {model.name}: " if len(self.models) > 1 else ""
+                self._on_failure(f"{which}the artifact failed its warm-up: {type(error).__name__}: {str(error)[:300]}")
+                return
+        self.metrics.show_models(model.labels() for model in self.models)  # now with the largest batch worth running
         self._decode_pool.start()
-        self.engine.start()
+        for model in self.models:
+            model.engine.start()
         self._warm = True
         logger.info("ready after %.1f s of warm-up: %s", time.monotonic() - started_s, self.describe())
         settings = self.settings
-        dog = Watchdog(lambda: self.model, settings.self_check_interval_s, settings.stuck_after_s, self.metrics, self._give_up)
-        self._begin(dog.watch())
+        for place in range(len(self.models)):
+            present = partial(self.models.__getitem__, place)
+            dog = Watchdog(present, settings.self_check_interval_s, settings.stuck_after_s, self.metrics, self._give_up)
+            self._begin(dog.watch())
         if self._reload_again:
             self.reload()
 
-    async def _replace_model(self) -> None:
+    async def _replace_models(self) -> None:
         self._reload_again = True
         while self._reload_again and self.ready:
             self._reload_again = False
-            await self._replace_model_once()
+            for place in range(len(self.models)):  # one after the other: no more than one is in memory twice
+                await self._replace_model(place)
 
-    async def _replace_model_once(self) -> None:
-        old = self.model
+    async def _replace_model(self, place: int) -> None:
+        old = self.models[place]
         try:
-            new = await asyncio.to_thread(self._warm_model, old.artifact.topology)
+            new = await asyncio.to_thread(self._warm_model, place, old)
+            # On the event loop, where requests are admitted: none comes before the engine runs.
+            self.models.replace(place, new)
         except Exception as error:
             self.metrics.reloaded(succeeded=False)
             reason = str(error) if isinstance(error, StartupError) else f"{type(error).__name__}: {str(error)[:300]}"
             logger.error("the artifact was not reloaded, the one before goes on: %s", reason)
             return
         new.engine.start()
-        # On the event loop, where requests are admitted: none is between the two.
-        self.model = new
-        self.metrics.model.info(new.labels())
+        self.metrics.show_models(model.labels() for model in self.models)
         self.metrics.reloaded(succeeded=True)
-        logger.info("reloaded: %s", self.describe())
+        logger.info("reloaded: %s", self.describe([new]))
         if not await asyncio.to_thread(old.engine.stop, self.settings.batch_timeout_ms / 1000):
             logger.error("the model before did not end its work")
 
-    def _warm_model(self, topology: Topology) -> ServedModel:
-        model = self._serve(self._load(self.settings, topology))
+    def _warm_model(self, place: int, old: ServedModel) -> ServedModel:
+        model = self._serve(self._reopen[place](old.artifact.topology, self._cores_of_each), old.aliases)
         model.warm_up()
         return model
 
     def _give_up(self, reason: str) -> None:
-        self._sick = True
-        self._on_unhealthy(reason)
+        if not self._sick:
+            self._sick = True
+            self._on_unhealthy(reason)
 
     def _deliver(self, items: Sequence[Item]) -> None:
         """From any thread: tell the event loop which items are settled, one wake-up for all of them."""

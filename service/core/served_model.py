@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from service.config import Settings
 from service.core.metrics import Metrics
@@ -19,7 +20,11 @@ from service.sessions.devices import SpreadSession
 from service.sessions.self_check import KnownAnswer, learned_answer
 from service.sessions.session import warm_up
 
-LANE_NICENESS = 5
+DESCRIPTION: Final = (
+    "model {name} ({decode_mode}, {refine_iters} refinements, {precision}), provider {provider}, "
+    "{lanes} lanes x {intra_op_threads} threads{alone}, batches of up to {max_batch_size} ({origin})"
+)
+LANE_NICENESS: Final = 5
 """Lanes that compute on as many cores as there are give way to the event loop, or all answers wait for a core."""
 
 
@@ -32,6 +37,7 @@ class ServedModel:
         decode_pool: Where images are decoded.
         metrics: Told what happens.
         deliver: Takes items as they settle, from any thread.
+        aliases: Names beside the one in the artifact.
     """
 
     def __init__(
@@ -41,8 +47,11 @@ class ServedModel:
         decode_pool: DecodePool,
         metrics: Metrics,
         deliver: Callable[[Sequence[Item]], None],
+        aliases: tuple[str, ...] = (),
     ) -> None:
         self.artifact = artifact
+        self.name = artifact.metadata.model_name
+        self.aliases = aliases
         topology = artifact.topology
         tuned = bool(topology.durations_s) and not settings.max_batch_size
         self.cost = CostModel(topology.max_batch_size, capped_at_knee=tuned)
@@ -104,21 +113,11 @@ class ServedModel:
         if self.artifact.alone is not None:
             self._known_answer.check(self.artifact.alone)
 
-    def describe(self) -> str:
-        """The model and how it is run, in one line."""
-        metadata, topology = self.artifact.metadata, self.artifact.topology
-        alone = f" ({topology.alone_threads} for a crop that is alone)" if topology.alone_threads else ""
-        return (
-            f"model {metadata.model_name} ({metadata.decode_mode}, {metadata.refine_iters} refinements, "
-            f"{metadata.precision}), provider {self.artifact.provider}, {topology.lanes} lanes x "
-            f"{topology.intra_op_threads} threads{alone}, batches of up to {self.cost.cap} ({topology.origin})"
-        )
-
     def labels(self) -> dict[str, str]:
-        """The same for `parseq_model_info`."""
+        """What it is and how it is run, as the labels of `parseq_model_info`."""
         metadata, topology = self.artifact.metadata, self.artifact.topology
         return {
-            "name": metadata.model_name,
+            "name": self.name,
             "decode_mode": metadata.decode_mode,
             "refine_iters": str(metadata.refine_iters),
             "precision": metadata.precision,
@@ -129,6 +128,12 @@ class ServedModel:
             "alone_threads": str(topology.alone_threads),
             "max_batch_size": str(self.cost.cap),
         }
+
+    def describe(self) -> str:
+        """The same in one line."""
+        topology = self.artifact.topology
+        alone = f" ({topology.alone_threads} for a crop that is alone)" if topology.alone_threads else ""
+        return DESCRIPTION.format_map({**self.labels(), "alone": alone, "origin": topology.origin})
 
     def _slots(self) -> Sequence[Session]:
         session = self.artifact.session

@@ -22,13 +22,13 @@ MAX_BAD_CHECKS = 2
 
 
 class Watchdog:
-    """Looks at the lanes, and has the known crop read again and again.
+    """Looks at the lanes of one model, and has its known crop read again and again.
 
     Only time in which this process runs counts. It may be stopped as a whole (SIGSTOP, a suspended or migrated machine) while
     the clock goes on: then the next look comes far too late, and by how much is taken off from whatever was under way.
 
     Args:
-        model: The one that is served now.
+        model: The one that has this place among those that are served, whatever was reloaded.
         interval_s: Between two readings of the known crop; 0: never.
         stuck_after_s: How long a run may take.
         metrics: Told of each check.

@@ -10,14 +10,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
-from typing import Final
-
-import numpy as np
 
 from service.engine.cost import CostModel
+from service.engine.runs import run_checked
 from service.engine.scheduler import Limits, Scheduler
 from service.engine.types import (
-    Confidences,
     Crop,
     Decoding,
     EngineDownError,
@@ -27,29 +24,10 @@ from service.engine.types import (
     Outcome,
     QueueFullError,
     Session,
-    TokenIds,
 )
 from service.process.cpu import lower_priority
 
 logger = logging.getLogger(__name__)
-
-CONFIDENCE_SLACK: Final = 1e-3
-"""A softmax in half precision may come out this much above one."""
-
-
-def run_checked(session: Session, crops: Sequence[Crop]) -> tuple[TokenIds, Confidences]:
-    """Run one batch and check that the answer is one: a row for each crop, probabilities within [0, 1].
-
-    Raises:
-        InferenceError: the session gave something else. What the session itself raises passes through.
-    """
-    token_ids, confidences = session.run(np.stack(crops))
-    if len(token_ids) != len(crops) or confidences.shape != token_ids.shape or token_ids.ndim != 2:
-        raise InferenceError(f"{len(crops)} crops gave ids {token_ids.shape} and confidences {confidences.shape}")
-    # Written so that NaN fails too: a poisoned device context answers NaN without an error.
-    if not bool(np.all((confidences >= 0.0) & (confidences <= 1.0 + CONFIDENCE_SLACK))):
-        raise InferenceError("the session gave confidences that are not probabilities")
-    return token_ids, confidences
 
 
 class Engine:
@@ -189,10 +167,10 @@ class Engine:
             now_s = self._clock()
             return self._scheduler.refusal_of(n_items, bulk, now_s + timeout_s, now_s, client)
 
-    def put_off(self, item: Item) -> None:
+    def demote(self, item: Item) -> None:
         """Tell that the image of an admitted single crop will take long to decode, so that others are not predicted to wait."""
         with self._condition:
-            self._scheduler.put_off(item)
+            self._scheduler.demote(item)
 
     def submit(self, item: Item, crop: Crop) -> None:
         """Queue the decoded crop of an admitted item."""
@@ -238,11 +216,11 @@ class Engine:
         while True:
             with self._condition:
                 batch, expired, stop = self._take()
-                alone = self._scheduler.alone
+                alone = self._alone if self._alone is not None and self._scheduler.alone else None
             if expired:
                 self._hand_out(expired, Outcome.EXPIRED)
             if batch:
-                return batch, self._alone if alone and self._alone is not None else self._session
+                return batch, self._session if alone is None else alone
             if stop:
                 return None
 

@@ -18,7 +18,7 @@ import heapq
 from collections.abc import Hashable
 from typing import Final
 
-from service.engine.fair_line import MIN_DEAD, FairLine
+from service.engine.fair_queue import MIN_DEAD, FairQueue
 from service.engine.types import Item, Stage
 
 BULK_EVERY: Final = 10
@@ -30,12 +30,12 @@ def _waits(item: Item) -> bool:
     return item.stage is Stage.WAITING
 
 
-class _Line:
+class _ClassQueue:
     """The items of one class by deadline, and in the order in which they are taken; equal deadlines in order of arrival."""
 
     def __init__(self) -> None:
         self.heap: list[tuple[float, int, Item]] = []
-        self.turns: FairLine[Item] = FairLine(_waits)
+        self.turns: FairQueue[Item] = FairQueue(_waits)
         self.n_waiting = 0
 
     def push(self, item: Item) -> None:
@@ -71,30 +71,34 @@ class DeadlineQueue:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._reserved = {False: 0, True: 0}
-        self._lines = {False: _Line(), True: _Line()}
+        self._classes = {False: _ClassQueue(), True: _ClassQueue()}
         self._held: dict[Hashable, dict[bool, int]] = {}
         """By client, for those who hold any: slots of its single crops and of its bulk."""
         self._by_arrival: dict[int, Item] = {}
         self._arrivals = 0
         self._places_without_bulk = 0
+        self.n_waiting = 0
+        """Items that wait; reserved slots are not among them."""
+        self.n_taken = 0
+        """Slots held, reserved or waiting."""
 
     def __len__(self) -> int:
-        """Items that wait; reserved slots are not among them."""
-        return len(self._by_arrival)
+        """Items that wait."""
+        return self.n_waiting
 
     @property
     def reserved(self) -> int:
         """Slots of items being decoded."""
-        return self._reserved[False] + self._reserved[True]
+        return self.n_taken - self.n_waiting
 
     def held(self, bulk: bool) -> int:
         """Slots held by one class, reserved or waiting."""
-        return self._reserved[bulk] + self._lines[bulk].n_waiting
+        return self._reserved[bulk] + self._classes[bulk].n_waiting
 
     @property
     def free(self) -> int:
         """Slots held by nobody; less than 0 while clients are let in for their share."""
-        return self.capacity - len(self) - self.reserved
+        return self.capacity - self.n_taken
 
     @property
     def n_holders(self) -> int:
@@ -116,7 +120,7 @@ class DeadlineQueue:
 
     def has_room(self, client: Hashable, n_items: int) -> bool:
         """Whether the items of a request may be let in: there are places for all, or they are within the client's share."""
-        lacking = n_items - self.free
+        lacking = n_items + self.n_taken - self.capacity
         if lacking <= 0:
             return True
         if lacking > EXTRA_PLACES * self.capacity or not self.held_by_others(client):
@@ -145,19 +149,20 @@ class DeadlineQueue:
         Raises:
             ValueError: none is free, or the item was here before.
         """
-        if item.stage is not Stage.NEW or self.free <= -int(EXTRA_PLACES * self.capacity):
+        if item.stage is not Stage.NEW or self.n_taken >= self.capacity + int(EXTRA_PLACES * self.capacity):
             raise ValueError("no slot for this item")
         item.stage = Stage.DECODING
+        self.n_taken += 1
         self._reserved[item.bulk] += 1
         held = self._held.get(item.client)
         if held is None:
             held = self._held[item.client] = {False: 0, True: 0}
         held[item.bulk] += 1
 
-    def put_off(self, item: Item) -> None:
+    def demote(self, item: Item) -> None:
         """Count a single crop as bulk until it is decoded: others do not wait for it meanwhile."""
-        if item.stage is Stage.DECODING and not item.bulk and not item.put_off:
-            item.put_off = True
+        if item.stage is Stage.DECODING and not item.bulk and not item.demoted:
+            item.demoted = True
             for places in (self._reserved, self._held[item.client]):
                 places[False] -= 1
                 places[True] += 1
@@ -170,22 +175,23 @@ class DeadlineQueue:
         """
         if item.stage is not Stage.DECODING:
             raise ValueError("this item has no reserved slot")
-        self._reserved[item.bulk or item.put_off] -= 1
-        if item.put_off:
-            item.put_off = False
+        self._reserved[item.bulk or item.demoted] -= 1
+        if item.demoted:
+            item.demoted = False
             held = self._held[item.client]
             held[True] -= 1
             held[False] += 1
         item.stage, item.enqueued_s = Stage.WAITING, now_s
         self._arrivals += 1
         item.arrival = self._arrivals
-        self._lines[item.bulk].push(item)
+        self._classes[item.bulk].push(item)
         self._by_arrival[item.arrival] = item
+        self.n_waiting += 1
 
     def remove(self, item: Item) -> None:
         """End an item wherever it is, and give back the slot it may hold."""
         if item.stage is Stage.DECODING:
-            self._reserved[item.bulk or item.put_off] -= 1
+            self._reserved[item.bulk or item.demoted] -= 1
             self._give_back(item)
         elif item.stage is Stage.WAITING:
             self._leave(item, Stage.ENDED)
@@ -194,8 +200,8 @@ class DeadlineQueue:
     def expire(self, now_s: float) -> list[Item]:
         """End the waiting items whose deadline has passed, and give them out."""
         expired = []
-        for line in self._lines.values():
-            while (first := line.most_urgent()) and first[0] <= now_s:
+        for line in self._classes.values():
+            while line.heap and (first := line.most_urgent()) and first[0] <= now_s:
                 expired.append(first[2])
                 self.remove(first[2])
         return expired
@@ -206,7 +212,9 @@ class DeadlineQueue:
         Args:
             bulk_may_lead: Whether the share counts here.
         """
-        single, bulk = self._lines[False].turns.first(), self._lines[True].turns.first()
+        singles, others = self._classes[False], self._classes[True]
+        single = singles.turns.first() if singles.n_waiting else None
+        bulk = others.turns.first() if others.n_waiting else None
         if single is None or bulk is None:
             return single or bulk
         if bulk_may_lead and self.bulk_is_due:
@@ -217,7 +225,7 @@ class DeadlineQueue:
 
     def bulk_precedes(self, deadline_s: float, client: Hashable | None = None) -> bool:
         """Whether bulk waits whose deadline is earlier; with a client, whether that is its own."""
-        entry = self._lines[True].most_urgent()
+        entry = self._classes[True].most_urgent()
         return entry is not None and entry[0] < deadline_s and (client is None or entry[2].client == client)
 
     @property
@@ -228,7 +236,7 @@ class DeadlineQueue:
     def take(self, item: Item) -> None:
         """A waiting item leaves for a batch; its slot is free."""
         self._leave(item, Stage.RUNNING, taken=True)
-        if item.bulk or not self._lines[True].n_waiting:
+        if item.bulk or not self._classes[True].n_waiting:
             self._places_without_bulk = 0
         else:
             self._places_without_bulk += 1
@@ -249,12 +257,14 @@ class DeadlineQueue:
     def _leave(self, item: Item, stage: Stage, taken: bool = False) -> None:
         item.stage = stage  # before the line looks at it
         del self._by_arrival[item.arrival]
-        self._lines[item.bulk].left(item, taken)
+        self.n_waiting -= 1
+        self._classes[item.bulk].left(item, taken)
         self._give_back(item)
 
     def _give_back(self, item: Item) -> None:
+        self.n_taken -= 1
         held = self._held[item.client]
-        held[item.bulk or item.put_off] -= 1
+        held[item.bulk or item.demoted] -= 1
         if not held[False] and not held[True]:
             del self._held[item.client]
 

@@ -41,7 +41,7 @@ class Limits:
     bulk_stretch: float = BULK_STRETCH
 
 
-class Undelayed:
+class NoDecoding:
     """Decoding that takes no time worth counting."""
 
     def backlog_s(self, bulk: bool) -> float:
@@ -66,7 +66,7 @@ class Scheduler:
         self.cost = cost
         self._limits = limits
         self._queue = DeadlineQueue(limits.max_queue_items)
-        self._decoding = decoding or Undelayed()
+        self._decoding = decoding or NoDecoding()
         self._running = 0
         self._busy_lanes = 0
         self._single_seen_s = -math.inf
@@ -76,7 +76,7 @@ class Scheduler:
     @property
     def waiting(self) -> int:
         """Items that wait for a lane."""
-        return len(self._queue)
+        return self._queue.n_waiting
 
     @property
     def decoding(self) -> int:
@@ -86,12 +86,12 @@ class Scheduler:
     @property
     def in_flight(self) -> int:
         """Items being decoded, waiting or running."""
-        return self.waiting + self.decoding + self._running
+        return self._queue.n_taken + self._running
 
     @property
     def alone(self) -> bool:
         """Whether an item runs and there is no other in the engine: it may have all cores."""
-        return self._running == self.in_flight == 1
+        return self._running == 1 and not self._queue.n_taken
 
     def oldest_age_s(self, now_s: float) -> float:
         """Age of the item that has waited longest; 0 when nothing waits."""
@@ -113,6 +113,8 @@ class Scheduler:
         self, n_items: int, bulk: bool, deadline_s: float, now_s: float, client: Hashable = None
     ) -> QueueFullError | None:
         """Why `admit` would turn away such a request now; `None`: it would let it in."""
+        if not self._queue.n_taken and self._busy_lanes < self._limits.lanes and n_items <= self._queue.capacity:
+            return None  # as all that follows would find: a lane is free for it
         prediction = self.predict(n_items, bulk, deadline_s)
         if not self._queue.has_room(client, n_items):
             return self._no_room(n_items, client, prediction.start_s)
@@ -163,9 +165,9 @@ class Scheduler:
             self._queue.reserve(item)
             item.admitted_s = now_s
 
-    def put_off(self, item: Item) -> None:
+    def demote(self, item: Item) -> None:
         """The image of a single crop will take long to decode: until then the crop is not ahead of others."""
-        self._queue.put_off(item)
+        self._queue.demote(item)
 
     def submit(self, item: Item, crop: Crop, now_s: float) -> bool:
         """Queue the decoded crop of an admitted item; `False` when the item has ended meanwhile."""
@@ -194,13 +196,16 @@ class Scheduler:
 
         The delay is measured by the age of the oldest item; a full batch never waits, nor does an item that would be late.
         """
+        n_waiting = self._queue.n_waiting
+        if not n_waiting:
+            return None
+        max_delay_s = self._limits.max_queue_delay_s if max_delay_s is None else max_delay_s
+        if max_delay_s == 0.0 or n_waiting >= self.cost.cap:
+            return 0.0
         lead = self._queue.first(bulk_may_lead=False)
         if lead is None:
             return None
-        max_delay_s = self._limits.max_queue_delay_s if max_delay_s is None else max_delay_s
-        if max_delay_s == 0.0 or self.waiting >= self.cost.cap:
-            return 0.0
-        spare_s = lead.deadline_s - now_s - self.cost.duration_s(self.waiting)
+        spare_s = lead.deadline_s - now_s - self.cost.duration_s(n_waiting)
         return max(0.0, min(max_delay_s - self.oldest_age_s(now_s), spare_s))
 
     def take(self, now_s: float, idle_lanes: int) -> tuple[list[Item], list[Item]]:
@@ -218,7 +223,7 @@ class Scheduler:
         for item in expired:
             item.outcome = Outcome.EXPIRED
         # Idle lanes share what waits: two half batches at once end sooner than one whole batch.
-        share = -(-self.waiting // idle_lanes)
+        share = -(-self._queue.n_waiting // idle_lanes)
         batch = self._form(now_s, share)
         if batch:
             self.began(len(batch))
@@ -241,6 +246,9 @@ class Scheduler:
         n_singles = 0
         lead = self._queue.first(bulk_may_lead=False)
         lead_is_late = False
+        if lead is not None and self._queue.n_waiting == 1:  # it goes alone, in time or not
+            self._queue.take(lead)
+            return [lead]
         if lead is not None:
             lead_is_late = self.cost.duration_s(1) > lead.deadline_s - now_s
             limit = min(limit, self._largest_in_time(lead, now_s))

@@ -78,7 +78,7 @@ class Item:
     arrival: int = 0
     """Position among all items that were ever queued."""
 
-    put_off: bool = False
+    demoted: bool = False
     """Whether it is a single crop that counts as bulk, since its image will take long to decode."""
 
     @property

@@ -1,9 +1,12 @@
-"""The ASGI app: the way to the recognition endpoint and to all others, whose exceptions become problem documents here."""
+"""The ASGI app: requests of a dialect pass the gates to the endpoint, all others to FastAPI."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Hashable
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -11,90 +14,132 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service import __version__, errors
 from service.core.runtime import Runtime
 from service.errors import Problem
 from service.http import openapi
-from service.http.bodies.parse import invalid_request
+from service.http.bodies.body import Body
+from service.http.dialects.dialect import Dialect, Dialects
+from service.http.dialects.v1 import V1
 from service.http.docs_page import add_docs
-from service.http.endpoint import RECOGNIZE_PATHS, RecognizeEndpoint
-from service.http.gates.api_keys import ApiKeys
+from service.http.endpoint import Endpoint
+from service.http.gates import Gate
+from service.http.gates.api_keys import ApiKeys, KeyGate
 from service.http.gates.client_address import ClientAddresses
 from service.http.gates.doorman import Doorman
-from service.http.gates.request_ids import CLIENT_KEY, RequestIds
+from service.http.gates.model_choice import ModelChoice
+from service.http.gates.request_ids import RequestIds
+from service.http.head import HEAD_KEY, Head
+from service.http.problems import GUARDS, REQUEST_ID_HEADER, Problems, invalid_request, problem_document
 from service.http.routes import build_router
 
-DESCRIPTION = "Reads the word on an image. Errors are RFC 9457 problem documents."
+DESCRIPTION: Final = "Reads the word on an image. Errors are RFC 9457 problem documents."
+
+logger = logging.getLogger(__name__)
 
 
 class App:
-    """The ASGI app of one runtime: recognition goes past the doorman to its endpoint, all else through FastAPI (`api`).
+    """The ASGI app of one runtime, which it starts and stops by its lifespan.
 
-    The lifespan starts and stops the runtime.
+    Args:
+        runtime: Not started.
+        dialects: That are spoken; `None`: the service's own.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._keys = ApiKeys(runtime.settings.api_keys_file) if runtime.settings.api_keys_file else None
-        self._addresses = ClientAddresses(runtime.settings.trusted_proxies)
-        self._metrics = runtime.metrics
-        self._doorman = Doorman(lambda: runtime.engine, runtime.settings, runtime.metrics)
-        self._recognize = RecognizeEndpoint(runtime)
-        self.api = _build_api(runtime, self._recognize)
-        self._serve = RequestIds(self._dispatch)
+    def __init__(self, runtime: Runtime, dialects: Sequence[Dialect] | None = None) -> None:
+        settings, metrics, models = runtime.settings, runtime.metrics, runtime.models
+        self._metrics = metrics
+        self._max_body_bytes = settings.max_body_bytes
+        self._dialects = Dialects((V1(settings),) if dialects is None else dialects)
+        self.problems = Problems(metrics)
+        self.addresses = ClientAddresses(settings.trusted_proxies)
+        self._gates: list[Gate] = [
+            RequestIds(),
+            *([KeyGate(ApiKeys(settings.api_keys_file), self._wants_key)] if settings.api_keys_file else []),
+            self.addresses,
+            ModelChoice(models),
+            Doorman(settings, metrics),
+        ]
+        """In the order in which a request passes them: who has no key learns nothing, not even that the server is busy."""
+        self._endpoint = Endpoint(models, settings, metrics, self.problems)
+        self.api = _new_api(runtime)
+        self.api.include_router(build_router(models, settings, metrics, runtime))
+        for path in self._dialects.paths:  # POST never gets there; other methods do, and get their 405
+            self.api.router.routes.append(Route(path, self, methods=["POST"], include_in_schema=False))
+        openapi.install(self.api)
+        add_docs(self.api)
+        _handle_errors(self.api, self._respond)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event."""
-        # Before the doorman: who has no key learns nothing, not even that the server is busy.
-        client: Hashable = None
-        if self._keys is not None and _wants_key(scope):
-            try:
-                client = self._keys.check(dict(scope["headers"]))
-            except Problem as problem:
-                await RequestIds(self._turn_away(problem, scope))(scope, receive, send)
-                return
-        if _asks_to_recognize(scope):
-            if client is None and (peer := scope.get("client")) is not None:  # a socket in the file system has no address
-                client = self._addresses.client_of(peer[0], scope["headers"])
-            scope[CLIENT_KEY] = client
-            if await self._doorman.refuses(scope, send):
-                return
-        await self._serve(scope, receive, send)
-
-    def _turn_away(self, problem: Problem, scope: Scope) -> ASGIApp:
-        self._metrics.problem_told(problem.kind.slug)
-        if _asks_to_recognize(scope):
-            self._metrics.request_ended(problem.status, 0.0)
-        return problem.response()
-
-    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if _asks_to_recognize(scope):
-            await self._recognize(scope, receive, send)
-        elif scope["type"] == "http" and scope["method"] == "HEAD":
-            await self.api({**scope, "method": "GET"}, receive, _without_body(send))
-        else:
+        if scope["type"] != "http":
             await self.api(scope, receive, send)
+            return
+        head: Head | None = scope.get(HEAD_KEY)
+        if head is None:
+            head = Head(scope)
+        dialect = self._dialects.of(head.path)
+        if dialect is not None and head.method == "POST":
+            head.announced = dialect.announce(head)
+            await self._recognize(dialect, head, Body(scope, receive, head.content_length, self._max_body_bytes), send)
+        elif (problem := self._turned_away(head)) is not None:
+            word = problem_document if dialect is None else dialect.problem
+            await self.problems.answer(problem, word).send(head.context, send)
+        else:
+            await self._pass_on(head, scope, receive, send)
+
+    def _turned_away(self, head: Head) -> Problem | None:
+        for gate in self._gates:
+            if (problem := gate.check(head)) is not None:
+                return problem
+        return None
+
+    async def _recognize(self, dialect: Dialect, head: Head, body: Body, send: Send) -> None:
+        """Answer a request of a dialect, and count it."""
+        started_s = time.monotonic()
+        self._metrics.requests_in_flight.inc()
+        status = errors.INTERNAL.status
+        try:
+            problem = self._turned_away(head)
+            if problem is None:
+                answer = await self._endpoint.answer(dialect, head, body)
+            else:
+                answer = self.problems.answer(problem, dialect.problem)
+            status = answer.status
+            await answer.send(head.context, send)
+        finally:
+            duration_s = time.monotonic() - started_s
+            self._metrics.requests_in_flight.dec()
+            self._metrics.request_ended(status, duration_s)
+            logger.debug("%s %s: %d in %.1f ms", head.method, head.path, status, duration_s * 1000)
+
+    async def _pass_on(self, head: Head, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have FastAPI answer; to HEAD as to GET, the length included, but for the body."""
+        is_head, request_id = head.method == "HEAD", head.context.request_id.encode("ascii")
+
+        async def send_marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID_HEADER, request_id), *GUARDS]
+            elif is_head:
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self.api({**scope, "method": "GET"} if is_head else scope, receive, send_marked)
+
+    def _wants_key(self, path: str) -> bool:
+        return path.startswith("/v1/") or self._dialects.of(path) is not None
+
+    def _respond(self, problem: Problem, path: str) -> Response:
+        """The answer to a request that FastAPI has failed, also for the paths of a dialect."""
+        dialect = self._dialects.of(path)
+        answer = self.problems.answer(problem, problem_document if dialect is None else dialect.problem)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
+        return Response(answer.body, answer.status, headers, answer.media_type)
 
 
-def _without_body(send: Send) -> Send:
-    """For HEAD: the answer to GET, its length included, but for the body."""
-
-    async def send_head(message: Message) -> None:
-        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
-
-    return send_head
-
-
-def _asks_to_recognize(scope: Scope) -> bool:
-    return scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in RECOGNIZE_PATHS
-
-
-def _wants_key(scope: Scope) -> bool:
-    return scope["type"] == "http" and (scope["path"].startswith("/v1/") or scope["path"] in RECOGNIZE_PATHS)
-
-
-def _build_api(runtime: Runtime, recognize: RecognizeEndpoint) -> FastAPI:
+def _new_api(runtime: Runtime) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         runtime.start()
@@ -103,7 +148,7 @@ def _build_api(runtime: Runtime, recognize: RecognizeEndpoint) -> FastAPI:
         finally:
             await runtime.stop()
 
-    api = FastAPI(
+    return FastAPI(
         title="PARSeq word recognition",
         version=__version__,
         description=DESCRIPTION,
@@ -112,40 +157,25 @@ def _build_api(runtime: Runtime, recognize: RecognizeEndpoint) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    api.include_router(build_router(runtime))
-    for path in RECOGNIZE_PATHS:  # other methods end here, and get their 405
-        api.router.routes.append(Route(path, recognize, methods=["POST"], include_in_schema=False))
-    openapi.install(api)
-    add_docs(api)
-    _handle_errors(api, _counted(runtime))
-    return api
 
 
-def _counted(runtime: Runtime) -> Callable[[Problem], Response]:
-    def respond(problem: Problem) -> Response:
-        runtime.metrics.problem_told(problem.kind.slug)
-        return problem.response()
-
-    return respond
-
-
-def _handle_errors(app: FastAPI, respond: Callable[[Problem], Response]) -> None:
+def _handle_errors(app: FastAPI, respond: Callable[[Problem, str], Response]) -> None:
     @app.exception_handler(Problem)
-    async def known(_request: Request, problem: Problem) -> Response:
-        return respond(problem)
+    async def known(request: Request, problem: Problem) -> Response:
+        return respond(problem, request.scope["path"])
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_request: Request, error: RequestValidationError) -> Response:
-        return respond(invalid_request(error.errors()))
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return respond(invalid_request(error.errors()), request.scope["path"])
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        return respond(_from_http(request, error))
+        return respond(_from_http(request, error), request.scope["path"])
 
     @app.exception_handler(Exception)
-    async def unknown(_request: Request, _error: Exception) -> Response:
+    async def unknown(request: Request, _error: Exception) -> Response:
         # The traceback goes to the log, by way of the server; the client learns only that it was not their fault.
-        return respond(Problem(errors.INTERNAL, "The server failed on this request."))
+        return respond(Problem(errors.INTERNAL, "The server failed on this request."), request.scope["path"])
 
 
 def _from_http(request: Request, error: HTTPException) -> Problem:

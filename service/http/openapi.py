@@ -11,12 +11,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service import errors
-from service.errors import PROBLEM_MEDIA_TYPE, Kind
+from service.errors import Kind
 from service.http.bodies.media_types import BINARY_TYPES
+from service.http.dialects.v1_query import PARAMETERS
+from service.http.dialects.v1_schemas import COMPONENTS, ProblemDocument, Recognition, RecognitionList, RecognizeRequest
 from service.http.gates.request_ids import MAX_REQUEST_ID_LENGTH
-from service.http.query import PARAMETERS
-from service.http.schemas import COMPONENTS, ProblemDocument, Recognition, RecognitionList, RecognizeRequest
-from service.http.timeouts import MIN_TIMEOUT_MS, TIMEOUT_HEADER
+from service.http.head import MIN_TIMEOUT_MS, TIMEOUT_HEADER
+from service.http.problems import PROBLEM_MEDIA_TYPE
 
 REF_TEMPLATE: Final = "#/components/schemas/{model}"
 BINARY: Final = {"type": "string", "format": "binary"}

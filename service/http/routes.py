@@ -3,34 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
 from service import errors
-from service.core.runtime import Runtime
+from service.config import Settings
+from service.core.metrics import Metrics
+from service.core.models import Models
+from service.core.served_model import ServedModel
 from service.errors import Problem
 from service.http import openapi
-from service.http.answers import encode_json
-from service.http.schemas import Health, Limits, ModelList
+from service.http.dialects.v1_answers import encode_json
+from service.http.dialects.v1_schemas import Health, Limits, ModelList
 
 PAGE = Path(__file__).parent.parent / "bundled" / "index.html"
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
 """The page is one file: it needs nothing from elsewhere and may load nothing."""
 
 
-def build_router(runtime: Runtime) -> APIRouter:
+class Probe(Protocol):
+    """What the probes tell."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process can still do its work, now or after warm-up."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are accepted."""
+        ...
+
+
+def build_router(models: Models, settings: Settings, metrics: Metrics, probe: Probe) -> APIRouter:
     """The endpoints of one app."""
     router = APIRouter(default_response_class=Response)
-    _add_model_list(router, runtime)
-    _add_probes(router, runtime)
+    _add_model_list(router, models, settings)
+    _add_probes(router, probe)
+    _add_metrics(router, metrics)
     _add_page(router)
     return router
 
 
-def _add_model_list(router: APIRouter, runtime: Runtime) -> None:
+def _add_model_list(router: APIRouter, models: Models, settings: Settings) -> None:
     @router.get(
         "/v1/models",
         summary="The model that is served, and its limits",
@@ -39,13 +57,13 @@ def _add_model_list(router: APIRouter, runtime: Runtime) -> None:
         openapi_extra={"security": openapi.SECURITY},
     )
     async def list_models() -> Response:
-        return _json({"models": [_described(runtime)]})
+        return _json({"models": [_described(model, settings) for model in models]})
 
 
-def _described(runtime: Runtime) -> dict[str, Any]:
-    metadata, settings = runtime.artifact.metadata, runtime.settings
+def _described(model: ServedModel, settings: Settings) -> dict[str, Any]:
+    metadata = model.artifact.metadata
     return {
-        "name": metadata.model_name,
+        "name": model.name,
         "charset": metadata.charset,
         "image_height": metadata.image_height,
         "image_width": metadata.image_width,
@@ -54,12 +72,12 @@ def _described(runtime: Runtime) -> dict[str, Any]:
         "refine_iters": metadata.refine_iters,
         "precision": metadata.precision,
         "weights_sha256": metadata.weights_sha256,
-        "provider": runtime.artifact.provider,
+        "provider": model.artifact.provider,
         "limits": {name: getattr(settings, name) for name in Limits.model_fields},
     }
 
 
-def _add_probes(router: APIRouter, runtime: Runtime) -> None:
+def _add_probes(router: APIRouter, probe: Probe) -> None:
     @router.get(
         "/livez",
         summary="Whether the process can do its work",
@@ -67,7 +85,7 @@ def _add_probes(router: APIRouter, runtime: Runtime) -> None:
         responses={200: openapi.answer("Alive.", Health), **openapi.problems([errors.NOT_ALIVE])},
     )
     async def livez() -> Response:
-        if not runtime.alive:
+        if not probe.alive:
             raise Problem(errors.NOT_ALIVE, "Inference hangs, fails or answers wrongly.")
         return _json({"status": "alive"})
 
@@ -78,18 +96,20 @@ def _add_probes(router: APIRouter, runtime: Runtime) -> None:
         responses={200: openapi.answer("Ready.", Health), **openapi.problems([errors.NOT_READY])},
     )
     async def readyz() -> Response:
-        if not runtime.ready:
+        if not probe.ready:
             raise Problem(errors.NOT_READY, "The server is warming up, draining or about to be restarted.")
         return _json({"status": "ready"})
 
+
+def _add_metrics(router: APIRouter, metrics: Metrics) -> None:
     @router.get(
         "/metrics",
         summary="Metrics in the Prometheus text format",
         operation_id="metrics",
         responses={200: {"description": "Metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
-    async def metrics() -> Response:
-        return Response(runtime.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    async def scrape() -> Response:
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _add_page(router: APIRouter) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import binascii
 import io
 import logging
-import struct
 import warnings
 from typing import Final
 from urllib.parse import unquote
@@ -19,8 +18,9 @@ from PIL import Image, ImageFile, PngImagePlugin
 from artifact.rgb import to_rgb
 from service.config import DEFAULT_MAX_IMAGE_PIXELS
 from service.errors import INVALID_BASE64, UNREADABLE_IMAGE, UNSUPPORTED_IMAGE_FORMAT, Problem
-from service.images.jpeg import JPEG_START_OF_SCAN
+from service.images.jpeg import JPEG_SIGNATURE, is_plain_jpeg
 from service.images.limits import ImageLimits
+from service.images.png import PNG_SIGNATURE, is_plain_png
 from service.images.structure import check_structure, format_of
 from service.images.tags import MAX_EXIF_BYTES, check_exif
 
@@ -59,14 +59,6 @@ QUICK_BYTES: Final = 2**15
 QUICK_PIXELS: Final = 2**15
 QUICK_PARTS: Final = 24
 """Segments of a JPEG file or chunks of a PNG file before its pixels, at most."""
-JPEG_SIGNATURE: Final = b"\xff\xd8\xff"
-JPEG_EXIF: Final = b"\xff\xe1"
-QUICK_EXIF_BYTES: Final = 1024
-PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
-PNG_QUICK_CHUNKS: Final = frozenset(
-    (b"IHDR", b"PLTE", b"IDAT", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"bKGD", b"pHYs", b"tIME", b"tEXt")
-)
-"""What is not among them may be unpacked to a thousand times its size, or be parsed at length."""
 
 MAX_URL_PREFIX: Final = 64
 """Characters in which `data:` is looked for, behind blanks."""
@@ -117,40 +109,9 @@ def may_be_quick(data: bytes) -> bool:
     """
     if len(data) > QUICK_BYTES:
         return False
-    try:
-        if data.startswith(PNG_SIGNATURE):
-            return _is_plain_png(data)
-        return data.startswith(JPEG_SIGNATURE) and _is_plain_jpeg(data)
-    except struct.error:  # truncated
-        return False
-
-
-def _is_plain_png(data: bytes) -> bool:
-    position = len(PNG_SIGNATURE)
-    for _ in range(QUICK_PARTS):
-        kind = data[position + 4 : position + 8]
-        if kind == b"IEND":
-            return True
-        if kind not in PNG_QUICK_CHUNKS:
-            return False
-        position += 12 + struct.unpack_from(">I", data, position)[0]
-    return False
-
-
-def _is_plain_jpeg(data: bytes) -> bool:
-    # A progressive file goes over its pixels many times, in as many scans.
-    if data.count(JPEG_START_OF_SCAN) != 1:
-        return False
-    position = 2
-    for _ in range(QUICK_PARTS):
-        marker = data[position : position + 2]
-        if marker == JPEG_START_OF_SCAN:
-            return True
-        size = struct.unpack_from(">H", data, position + 2)[0]
-        if marker == JPEG_EXIF and size > QUICK_EXIF_BYTES:
-            return False
-        position += 2 + size
-    return False
+    if data.startswith(PNG_SIGNATURE):
+        return is_plain_png(data, QUICK_PARTS)
+    return data.startswith(JPEG_SIGNATURE) and is_plain_jpeg(data, QUICK_PARTS)
 
 
 def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:

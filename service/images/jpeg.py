@@ -16,7 +16,8 @@ from service.errors import UNSUPPORTED_IMAGE_FORMAT, Problem
 from service.images.limits import ImageLimits, too_complex
 from service.images.tags import EXIF_HEAD, MAX_EXIF_BYTES, check_exif
 
-JPEG_START_OF_SCAN: Final = b"\xff\xda"
+JPEG_SIGNATURE: Final = b"\xff\xd8\xff"
+PLAIN_EXIF_BYTES: Final = 1024
 MAX_JPEG_SCANS: Final = 50
 """Encoders write about ten; each takes its time for the whole image again."""
 MAX_FULL_SCANS: Final = 20
@@ -36,6 +37,8 @@ _MARKER: Final = re.compile(rb"\xff([\x01-\xfe])")
 _MARKER_AFTER_PIXELS: Final = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
 """Among coded pixels, 0 after 255 is no marker, restart markers belong to them, and a decoder may pass over those below."""
 _SOS, _APP1, _APP13 = 0xDA, 0xE1, 0xED
+_START_OF_SCAN: Final = b"\xff\xda"
+_EXIF: Final = b"\xff\xe1"
 _RESOURCES: Final = b"Photoshop 3.0\0"
 _RESOURCE: Final = b"8BIM"
 _WITHOUT_LENGTH: Final = frozenset((0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)))
@@ -132,3 +135,19 @@ def _find_after_pixels(data: bytes, position: int, end: int) -> re.Match[bytes] 
 def check_jpeg(data: bytes, limits: ImageLimits) -> None:
     """Raise a `Problem` for a JPEG file with too many pixels, segments or scans, or with arithmetic coding."""
     JpegChecks(limits).check(data, 0, len(data))
+
+
+def is_plain_jpeg(data: bytes, most_segments: int) -> bool:
+    """Whether a JPEG file has one scan, so that its pixels are gone over once, and little before it."""
+    if data.count(_START_OF_SCAN) != 1:
+        return False
+    position = 2
+    for _ in range(most_segments):
+        marker = data[position : position + 2]
+        if marker == _START_OF_SCAN:
+            return True
+        n_bytes = int.from_bytes(data[position + 2 : position + 4])
+        if position + 4 > len(data) or (marker == _EXIF and n_bytes > PLAIN_EXIF_BYTES):
+            return False
+        position += 2 + n_bytes
+    return False

@@ -9,7 +9,8 @@ from collections.abc import Callable, Hashable
 from queue import SimpleQueue
 from typing import Final
 
-from service.engine.decoding import DecodeQueue, DecodeRequest, Running, Weight
+from service.engine.decode_backlog import DecodeRequest, Priority
+from service.engine.decode_queue import DecodeQueue, Running
 from service.process.cpu import lower_priority
 
 logger = logging.getLogger(__name__)
@@ -20,11 +21,21 @@ DECODE_NICENESS: Final = 10
 """Threads that may decode slow images give way to the event loop, to the express thread and to lanes."""
 
 
+def decode_threads_for(budget: int) -> int:
+    """Threads for a process that may use so many cores, where the settings leave that open.
+
+    Decoding a word takes a few per cent of the time of reading it, so these threads come on top of the lanes: a core set aside
+    for them would idle.
+    """
+    return max(1, budget // 2)
+
+
 class DecodePool:
     """Runs the jobs of requests on threads of its own; admission bounds how many can wait.
 
-    A `ThreadPoolExecutor` would do for the threads, but each of its futures costs as much as a good part of decoding a crop,
-    and nobody here would look at them.
+    Not those of `concurrent.futures`: its executor takes jobs in the order in which they come, where clients here take turns by
+    the processor time that they used and one thread takes light images only; and a future costs as much as a good part of
+    decoding a crop, though nobody would look at it.
 
     Args:
         threads: That decode whatever there is, at least 1. One more is kept for single crops.
@@ -126,7 +137,7 @@ class DecodePool:
         started_s, cpu_started_s = self._clock(), self._cpu_clock()
         was_light = True
         try:
-            was_light = running.job(running.weight is Weight.LIGHT) is not False
+            was_light = running.job(running.priority is Priority.LIGHT) is not False
         except Exception:
             logger.exception("a decode job failed")
         cpu_s, wall_s = self._cpu_clock() - cpu_started_s, self._clock() - started_s

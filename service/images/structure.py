@@ -11,13 +11,12 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from service.images.jpeg import check_jpeg
+from service.images.jpeg import JPEG_SIGNATURE, check_jpeg
 from service.images.limits import ImageLimits, several_frames, too_complex
+from service.images.png import PNG_SIGNATURE, check_png
 from service.images.tiff import check_tiff
 from service.images.webp import check_webp
 
-MAX_PNG_CHUNKS: Final = 10_000
-"""A file at the limit of bytes, in pieces of 4 kB, has half as many."""
 MAX_GIF_BLOCKS: Final = 10_000
 """Before the first image."""
 MAX_GIF_IMAGE_BLOCKS: Final = 2**17
@@ -26,8 +25,8 @@ MAX_RLE_BYTES: Final = 2**20
 """Run lengths of BMP files are decoded in pure Python: about a second for a million."""
 
 _SIGNATURES: Final = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (JPEG_SIGNATURE, "JPEG"),
+    (PNG_SIGNATURE, "PNG"),
     (b"BM", "BMP"),
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
@@ -49,20 +48,6 @@ def check_structure(data: bytes, format_: str, limits: ImageLimits) -> None:
         _CHECKS[format_](data, limits)
     except (struct.error, IndexError):
         return  # truncated: the decoder will say so
-
-
-def _check_png(data: bytes, limits: ImageLimits) -> None:
-    position = 8
-    for _ in range(MAX_PNG_CHUNKS):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        if kind == b"IHDR":
-            limits.check_size(*struct.unpack_from(">II", data, position + 8))
-        elif kind == b"acTL" and limits.refuse_several_frames and struct.unpack_from(">I", data, position + 8)[0] > 1:
-            raise several_frames()
-        elif kind == b"IEND":
-            return
-        position += 12 + length
-    raise too_complex(f"more than {MAX_PNG_CHUNKS} chunks")
 
 
 def _check_bmp(data: bytes, limits: ImageLimits) -> None:
@@ -117,7 +102,7 @@ def _colour_table_bytes(flags: int) -> int:
 
 _CHECKS: Final[dict[str, Callable[[bytes, ImageLimits], None]]] = {
     "JPEG": check_jpeg,
-    "PNG": _check_png,
+    "PNG": check_png,
     "WEBP": check_webp,
     "BMP": _check_bmp,
     "GIF": _check_gif,

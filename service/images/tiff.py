@@ -6,15 +6,17 @@ the pixels and to the bytes of the file.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import struct
 from contextlib import suppress
 from itertools import chain, product, repeat
 from typing import Final
 
+from PIL import _imaging
+
 from service.errors import UNSUPPORTED_IMAGE_FORMAT, Problem
 from service.images.jpeg import JpegChecks
-from service.images.libtiff import LIBTIFF_IS_SILENT
 from service.images.limits import ImageLimits, several_frames, too_complex
 from service.images.tags import Tag, byte_order, read_tags
 
@@ -36,6 +38,27 @@ LAYOUT: Final = frozenset((IMAGE_WIDTH, IMAGE_HEIGHT, COMPRESSION, STRIP_HEIGHT,
 """What says where the pixels are. Twice the same of them, and two readers would see two different pictures."""
 _UNSIGNED: Final = {3: "H", 4: "I", 16: "Q"}
 """The types that offsets and sizes of strips and tiles have."""
+
+
+def _silence_libtiff() -> bool:
+    """Keep libtiff from writing to standard error; whether that can be done.
+
+    Pillow turns off its warnings, but not its errors: for a damaged file of 142 bytes it writes a megabyte, a line for each row
+    of pixels, past the log and in no form that a reader of the log knows. Nothing is lost with them: a file that cannot be
+    read is answered to whoever sent it.
+    """
+    try:
+        # A symbol is also looked for in the libraries that Pillow's own is linked with, wherever they lie.
+        set_error_handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+    except (OSError, AttributeError):
+        return False
+    set_error_handler.argtypes, set_error_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+    set_error_handler(None)  # of the whole process, for ever; no thread decodes yet
+    return True
+
+
+LIBTIFF_IS_SILENT: Final = _silence_libtiff()
+"""False where its functions cannot be found, as in Pillow's own builds for Windows, which have libtiff linked in."""
 
 
 def check_tiff(data: bytes, limits: ImageLimits) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-import warnings
 from typing import Any, Final
 
 from service.process.request import current_request
@@ -57,6 +56,5 @@ def configure_logging(level: str, log_format: str = "text") -> None:
     own_level = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=max(own_level, logging.WARNING), handlers=[handler])
     logging.getLogger("service").setLevel(own_level)
-    # What these two have to say about a client's data is said in the answer to that client.
+    # What it has to say about a client's data is said in the answer to that client.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"PIL\.")

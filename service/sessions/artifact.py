@@ -7,14 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifact.metadata import (
-    CONFIDENCES_NAME,
-    INPUT_NAME,
-    LOGITS_NAME,
-    TOKEN_IDS_NAME,
-    ArtifactError,
-    ArtifactMetadata,
-)
+from artifact.metadata import ArtifactError, ArtifactMetadata, Shape
 from artifact.session import open_cpu_session
 from service.config import Settings
 from service.engine.types import Session
@@ -23,9 +16,6 @@ from service.process.cpu import cpu_budget
 from service.sessions.opening import open_engine_sessions
 from service.sessions.self_check import KnownAnswer, stored_answer
 from service.sessions.topology import Topology
-
-Shape = tuple[int | None, ...]
-"""`None` for the batch axis, which must be dynamic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +34,20 @@ class LoadedArtifact:
     """As the exporter wrote it; `None`: the artifact carries none."""
 
 
-def load_artifact(settings: Settings, like: Topology | None = None) -> LoadedArtifact:
+def load_artifact(settings: Settings, like: Topology | None = None, budget: int | None = None) -> LoadedArtifact:
     """Open the artifact of the settings, check it, and settle how it is run.
 
     Args:
         settings: Of the service.
         like: How to run it when that is not known: nothing is measured beside a model that serves. Default: measure.
+        budget: Cores for its lanes. Default: all that this process may use.
 
     Raises:
         StartupError: there is no such file, it is not an artifact this version can run, or the provider is not there.
     """
     path = settings.artifact
     metadata, known_answer = read_artifact(path)
-    opened = open_engine_sessions(settings, metadata, cpu_budget(), like)
+    opened = open_engine_sessions(settings, metadata, budget or cpu_budget(), like)
     return LoadedArtifact(metadata, opened.session, opened.provider, opened.topology, opened.alone, known_answer)
 
 
@@ -98,19 +89,8 @@ def check_interface(metadata: ArtifactMetadata, inputs: Sequence[Any], outputs: 
     Raises:
         ArtifactError: a name, type or size differs, or the batch axis is fixed.
     """
-    steps = metadata.max_label_length + 1
-    wanted_outputs: dict[str, tuple[str, Shape]] = {
-        TOKEN_IDS_NAME: ("tensor(int64)", (None, steps)),
-        CONFIDENCES_NAME: ("tensor(float)", (None, steps)),
-    }
-    if metadata.has_logits:
-        wanted_outputs[LOGITS_NAME] = ("tensor(float)", (None, steps, len(metadata.charset) + 1))
-    _compare(
-        "inputs",
-        {INPUT_NAME: ("tensor(uint8)", (None, metadata.image_height, metadata.image_width, 3))},
-        {value.name: value for value in inputs},
-    )
-    _compare("outputs", wanted_outputs, {value.name: value for value in outputs})
+    _compare("inputs", metadata.inputs(), {value.name: value for value in inputs})
+    _compare("outputs", metadata.outputs(), {value.name: value for value in outputs})
 
 
 def _compare(what: str, wanted: dict[str, tuple[str, Shape]], found: dict[str, Any]) -> None:

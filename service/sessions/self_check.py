@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from artifact.metadata import EOS_ID, KNOWN_ANSWER_KEY, ArtifactError, ArtifactMetadata
-from service.engine.engine import run_checked
+from artifact.metadata import KNOWN_ANSWER_KEY, ArtifactError, ArtifactMetadata
+from artifact.text import text_length
+from service.engine.runs import run_checked
 from service.engine.types import Session
 from service.sessions.session import word_crops
 
@@ -49,7 +50,7 @@ def read_crop(session: Session, crop: NDArray[np.uint8]) -> tuple[int, ...]:
         Exception: whatever the session raises.
     """
     ids = run_checked(session, [crop])[0][0].tolist()
-    return tuple(ids[: ids.index(EOS_ID)] if EOS_ID in ids else ids)
+    return tuple(ids[: text_length(ids)])
 
 
 def stored_answer(metadata: ArtifactMetadata, metadata_props: Mapping[str, str]) -> KnownAnswer | None:

@@ -12,14 +12,14 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from artifact.fit import fit
 from artifact.metadata import CONFIDENCES_NAME, INPUT_NAME, TOKEN_IDS_NAME
-from service.engine.engine import run_checked
+from artifact.session import SEVERITY_FATAL, reason_of
+from service.engine.runs import run_checked
 from service.engine.types import Confidences, Session, TokenIds
 from service.errors import StartupError
 from service.sessions.providers import GPU_PROVIDERS, SessionPlan, check_provider, provider_chain
 
-SEVERITY_FATAL: Final = 4
-"""Errors reach us as exceptions and are logged then; the library need not print them as well."""
 OUTPUT_NAMES: Final = (TOKEN_IDS_NAME, CONFIDENCES_NAME)
 WORD: Final = "Street"
 """On the crops of warm-up and sweep: as long as words usually are."""
@@ -55,7 +55,7 @@ def open_session(plan: SessionPlan, create: Callable[..., Any] = onnxruntime.Inf
         # Without `enable_fallback=0` a provider that fails, now or in a later run, is replaced by the CPU.
         session = create(str(plan.path), session_options(plan), providers=provider_chain(plan), enable_fallback=0)
     except Exception as error:
-        raise StartupError(f"{plan.path} cannot be loaded on {plan.provider} ({_first_line(error)})") from error
+        raise StartupError(f"{plan.path} cannot be loaded on {plan.provider} ({reason_of(error)})") from error
     check_provider(plan.provider, session.get_providers())
     return session
 
@@ -89,10 +89,6 @@ def _config_entries(plan: SessionPlan) -> dict[str, str]:
     return entries
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
-
-
 def word_crops(height: int, width: int, n_crops: int) -> list[NDArray[np.uint8]]:
     """Crops with a word on them, uint8 `[height, width, 3]` each.
 
@@ -109,7 +105,7 @@ def _word_crop(height: int, width: int) -> NDArray[np.uint8]:
     margin = height / 8
     drawn = Image.new("RGB", (round(right - left + 2 * margin), round(bottom - top + 2 * margin)), "white")
     ImageDraw.Draw(drawn).text((margin - left, margin - top), WORD, "black", font)
-    crop = np.asarray(drawn.resize((width, height), Image.Resampling.BICUBIC))
+    crop = fit(drawn, height, width)
     crop.flags.writeable = False  # it is shared
     return crop
 

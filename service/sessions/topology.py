@@ -72,7 +72,6 @@ class Topology:
     """Of each run."""
     max_batch_size: int
     """Crops in a run, at most."""
-    decode_threads: int
     alone_threads: int = 0
     """Of a run of a crop that is the only one in the engine, in a session of its own; 0: it runs as any other."""
     buckets: tuple[int, ...] = ()
@@ -150,8 +149,7 @@ def plan_topology(
     """The topology of what was measured, or of what the settings say and is usual where they leave it open.
 
     On a CPU one single-threaded lane for each core gives more crops per second, and each of them sooner, than one run with
-    many threads; a GPU wants one or two runs at a time. Decoding a word takes a few per cent of the time of reading it, so
-    decode threads come on top of the lanes: a core set aside for them would idle.
+    many threads; a GPU wants one or two runs at a time.
 
     Args:
         settings: Counts of 0 are settled here.
@@ -169,7 +167,6 @@ def plan_topology(
         lanes=best.lanes,
         intra_op_threads=best.intra_op_threads,
         max_batch_size=cap,
-        decode_threads=settings.decode_threads or max(1, budget // 2),
         alone_threads=best.alone_threads,
         buckets=sizes_up_to(cap) if on_gpu else (),
         durations_s=found.durations_s if found else {},

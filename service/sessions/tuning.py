@@ -10,7 +10,7 @@ from math import ceil
 from statistics import quantiles
 from typing import Final
 
-from service.engine.engine import run_checked
+from service.engine.runs import run_checked
 from service.engine.types import Session
 from service.sessions.session import word_crops
 from service.sessions.topology import Candidate, Sweep

@@ -6,13 +6,12 @@ import json
 import logging
 import math
 import os
-import secrets
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from artifact.files import write_whole
 from service.sessions.topology import Candidate, Sweep
 
 logger = logging.getLogger(__name__)
@@ -102,27 +101,11 @@ def save_tuning(files: list[Path], key: TuningKey, found: Sweep) -> Path | None:
     for file in files:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            _write_at_once(file, json.dumps(content, indent=1))
+            write_whole(file, json.dumps(content, indent=1).encode())
         except OSError:
             continue
         return file
     return None
-
-
-def _write_at_once(file: Path, text: str) -> None:
-    """Written aside and moved into place: a server that starts meanwhile finds all of it or nothing.
-
-    The name of the draft is random, since servers in several containers may share the folder and their process id.
-    """
-    draft = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
-    try:
-        with draft.open("x") as stream:
-            stream.write(text)
-        draft.replace(file)
-    except OSError:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
 
 
 def _plain(key: TuningKey) -> object:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from service.__main__ import main
-from service.http import timeouts
+from service.http import head
 
 if __name__ == "__main__":
-    timeouts.MIN_TIMEOUT_MS = 0.0  # type: ignore[misc]  # else such deadlines need an overload, which is another matter
+    head.MIN_TIMEOUT_MS = 0.0  # type: ignore[misc]  # else such deadlines need an overload, which is another matter
     sys.exit(main())

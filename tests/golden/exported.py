@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export.graphs.graph import write_graph
-from tests.export_models import run, serialised
+from tests.export_models import run, serialised, write_graph
 from tests.golden.goldens import arrays, decode_options, network
 
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.recognisers.parseq.config import config_from_mapping
+from model.recognisers.parseq.config import PARSeqConfig
 from model.recognisers.parseq.network import PARSeq
 from model.recognisers.parts.normalise import normalise
 from tests.golden import recipe
@@ -45,7 +45,7 @@ def arrays(name: str) -> dict[str, NDArray[Any]]:
 def network(name: str) -> PARSeq:
     """The golden model, in evaluation mode."""
     about = description(name)
-    built = PARSeq(config_from_mapping(about["system_args"]))
+    built = PARSeq(PARSeqConfig.from_mapping(about["system_args"]))
     prefix = about["prefix"]
     state = {prefix + key: value.numpy() for key, value in built.state_dict().items()}
     filled = recipe.fill(state, about["recipe_seed"], about["recipe_opts"])

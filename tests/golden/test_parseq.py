@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from model.recognisers.parseq.config import named_config
+from model.recognisers.parseq.config import NAMED
 from model.recognisers.parseq.network import PARSeq
 from tests.golden.goldens import MODELS, TOLERANCE, arrays, decode_options, description, images, network
 
@@ -61,7 +62,7 @@ def test_validation_loss(name: str, key: str) -> None:
 @pytest.mark.parametrize(("golden", "name"), [("parseq-full", "parseq"), ("parseq-tiny-full", "parseq-tiny")])
 def test_state_dict_of_released_architectures(golden: str, name: str) -> None:
     expected: dict[str, Any] = description(golden)["state_shapes"]
-    model = PARSeq(named_config(name))
+    model = PARSeq(NAMED[name])
     assert {f"model.{key}": list(value.shape) for key, value in model.state_dict().items()} == expected
     assert sum(parameter.numel() for parameter in model.parameters()) == description(golden)["n_params"]
 
@@ -88,3 +89,18 @@ def test_company_does_not_change_an_answer(name: str, decode_ar: bool, refine_it
         together = model(batch, max_length=limit, **options)
         apart = torch.cat([model(one[None], max_length=limit, **options) for one in batch.flip(0)]).flip(0)
     torch.testing.assert_close(together, apart, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["parseq-a", "parseq-dec2"])
+@pytest.mark.parametrize(("decode_ar", "refine_iters"), list(itertools.product([True, False], [0, 1, 2])))
+def test_passes_are_the_readings_of_every_refinement(name: str, decode_ar: bool, refine_iters: int) -> None:
+    model, batch = copy.copy(network(name)), images(name)
+    model.config = replace(model.config, decode_ar=decode_ar, refine_iters=refine_iters)
+    limit = model.config.max_label_length
+    with torch.inference_mode():
+        passes = model.passes(batch)
+        wanted = [model(batch, limit, decode_ar, count) for count in range(refine_iters + 1)]
+    assert [logits.shape[1] for logits in passes] == [limit + 1] * (refine_iters + 1)
+    assert all(torch.equal(found, logits) for found, logits in zip(passes, wanted, strict=True))
+    texts, _ = model.decode(passes[-1])
+    assert texts == model.tokenizer.decode(wanted[-1].softmax(-1))[0]

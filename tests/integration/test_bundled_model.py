@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import model
+from artifact.download import file_sha256
 from artifact.fit import fit
-from model.checkpoints.download import file_sha256
 from model.checkpoints.loading import weights_path
-from model.recognisers.parseq.config import named_config
+from model.recognisers.registry import named_config
 from reading.readers.checkpoint import read_batches
 from service.config import BUNDLED_ARTIFACT
 from service.sessions.artifact import load_artifact

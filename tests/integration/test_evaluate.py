@@ -20,8 +20,7 @@ from model.charsets import PRINTABLE
 from model.data.convert import write_lmdb
 from model.data.pictures import encode_png
 from reading import evaluate
-from reading.readers.interface import Picture
-from reading.readers.options import ServiceError
+from reading.readers.interface import Picture, ReaderError
 from reading.readers.service import ServiceReader
 from tests.integration.server import ServerProcess, running
 
@@ -62,7 +61,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("artifact") / "nano.onnx"
     network = model.load("parseq-nano", pretrained=True)
-    path.write_bytes(build_artifact(network, ExportOptions("nano", "ar", 1, "")).SerializeToString())
+    path.write_bytes(build_artifact(network, ExportOptions("nano", "")).SerializeToString())
     return path
 
 
@@ -121,8 +120,8 @@ def test_a_service_that_is_not_there_is_one_line(data: Path, capsys: pytest.Capt
 
 
 def test_another_service_is_told(server: ServerProcess) -> None:
-    with pytest.raises(ServiceError, match="answered 404"):
+    with pytest.raises(ReaderError, match="answered 404"):
         ServiceReader(f"{server.url}/elsewhere")
     for url in ("localhost:8000", "http://[::1"):
-        with pytest.raises(ServiceError, match="no address of a service"):
+        with pytest.raises(ReaderError, match="no address of a service"):
             ServiceReader(url)

@@ -48,7 +48,7 @@ def server() -> Iterator[BusyServer]:
     )
     with ThreadPoolExecutor(1) as pool, listening(runtime, session.wait_entered) as address:  # that is the warm-up
         busy = BusyServer(address, session.gate)
-        runtime.model.cost.seed({1: 2.0})
+        runtime.models.default.cost.seed({1: 2.0})
         session.entered = threading.Semaphore(0)
         session.gate.clear()
         first = pool.submit(httpx.post, f"{busy.url}/v1/recognize", content=png_of("a"), headers=PNG, timeout=PATIENCE_S)

@@ -137,7 +137,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def an_image_turns_out_to_be_slow(self, data: st.DataObject) -> None:
         item = data.draw(st.sampled_from(self.at(Stage.DECODING)))
         before = self.scheduler.predict(1, bulk=False).start_s
-        self.scheduler.put_off(item)
+        self.scheduler.demote(item)
         assert self.scheduler.predict(1, bulk=False).start_s <= before
 
     @precondition(lambda self: any(item.outcome is None for item in self.admitted))
@@ -306,7 +306,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert outcomes[None] == len(decoding) + len(waiting) + len(self.at(Stage.RUNNING))
         assert all(count == 1 for count in self.ended.values())
         assert sum(self.ended.values()) == len(self.admitted) - outcomes[None]
-        for line in self.scheduler._queue._lines.values():
+        for line in self.scheduler._queue._classes.values():
             assert len(line.heap) <= 2 * line.n_waiting + MIN_DEAD
         held = Counter(item.client for item in decoding + waiting)
         assert {client: self.scheduler._queue.held_by(client) for client in held} == held

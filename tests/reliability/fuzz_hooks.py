@@ -12,7 +12,7 @@ from typing import Any
 import schemathesis
 
 from service.errors import DEADLINE_EXPIRED
-from service.http.timeouts import TIMEOUT_HEADER
+from service.http.head import TIMEOUT_HEADER
 from tests.reliability.api_fuzz import TALLY_VARIABLE
 
 UNKNOWN_HEADER = "x-schemathesis-unknown-property"

@@ -10,7 +10,7 @@ from service.errors import OTHER_HTTP_ERROR, Problem
 from service.http import routes
 
 
-def _refuse(_runtime: object) -> dict[str, object]:
+def _refuse(*_given: object) -> dict[str, object]:
     raise Problem(OTHER_HTTP_ERROR, "", status=int(os.environ["STATUS"]))
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-import service.http.gates.key_file
 from service.errors import UNAUTHORIZED, Problem, StartupError
+from service.http.gates import key_file
 from service.http.gates.api_keys import LOOK_EVERY_S, ApiKeys
 from service.http.gates.key_file import MAX_FILE_BYTES
 from service.process.request import RequestContext, current_request
@@ -130,7 +130,7 @@ def test_a_file_that_becomes_readable_later_is_read(file: Path, monkeypatch: pyt
         def denied(_path: Path, _flags: int) -> int:
             raise PermissionError(13, "Permission denied")
 
-        forbidden.setattr(service.key_file.os, "open", denied)  # whoever runs the tests may be allowed to read everything
+        forbidden.setattr(key_file.os, "open", denied)  # whoever runs the tests may be allowed to read everything
         clock.advance(LOOK_EVERY_S)
         assert passes(keys, x_api_key=FIRST)
     clock.advance(LOOK_EVERY_S)
@@ -245,7 +245,7 @@ def test_a_pipe_in_the_place_of_the_file_that_was_looked_at_keeps_nobody_waiting
         os.mkfifo(file)
         return real(path, flags)
 
-    monkeypatch.setattr(service.key_file.os, "open", swapped)
+    monkeypatch.setattr(key_file.os, "open", swapped)
     with pytest.raises(StartupError, match="is a pipe"):
         ApiKeys(file)
     assert stat.S_ISFIFO(file.stat().st_mode)

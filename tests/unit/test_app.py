@@ -17,13 +17,13 @@ import httpx
 import pytest
 
 from service import errors
+from service.core.recognizer import Source
 from service.errors import KINDS, ClientLeftError, Kind, Problem
-from service.http.bodies import parse as bodies
 from service.http.bodies.media_types import BINARY_TYPES
-from service.http.bodies.parse import Source
+from service.http.dialects import v1_bodies as bodies
+from service.http.dialects.v1_schemas import ModelList, ProblemDocument, Recognition, RecognitionList
 from service.http.docs_page import render
-from service.http.schemas import ModelList, ProblemDocument, Recognition, RecognitionList
-from service.http.timeouts import TIMEOUT_HEADER
+from service.http.head import TIMEOUT_HEADER
 from tests.fakes import FakeSession, LaneKilled, request, serving, toy_runtime, until, with_client
 from tests.toy_artifact import CHARSET, confidence_of, png_of
 from tests.yardstick import UNITS_FOR_HOSTILE_INPUT, unit_s
@@ -343,7 +343,7 @@ def test_a_full_queue_refuses_with_retry_after_and_probes_still_answer() -> None
         await asyncio.to_thread(session.entered.acquire)  # the warm-up's run
         await asyncio.to_thread(session.entered.acquire)
         waiting = asyncio.ensure_future(client.post(PATH, json=images(png_of("b"), png_of("c"))))
-        await until(lambda: runtime.engine.depth == 2)
+        await until(lambda: runtime.models.default.engine.depth == 2)
         refused = await client.post(PATH, content=png_of("d"), headers=PNG)
         expect_problem(refused, errors.QUEUE_FULL)
         assert int(refused.headers["retry-after"]) >= 1
@@ -365,7 +365,7 @@ def test_a_request_that_would_wait_too_long_is_refused_before_it_is_decoded() ->
     runtime = toy_runtime(session, max_batch_size=1, max_queue_wait_ms=500.0, max_batch_queue_wait_ms=500.0)
 
     async def scenario(client: httpx.AsyncClient) -> None:
-        runtime.model.cost.seed({1: 2.0})
+        runtime.models.default.cost.seed({1: 2.0})
         session.entered = threading.Semaphore(0)
         session.gate.clear()
         running = asyncio.ensure_future(client.post(PATH, content=png_of("a"), headers=PNG))  # a lane is free: let in
@@ -417,8 +417,8 @@ def test_the_items_of_a_client_that_left_are_cancelled() -> None:
         session.gate.clear()
         left = asyncio.Event()
         sources = [Source(None, png_of("a")), Source(None, png_of("b"))]
-        asking = asyncio.ensure_future(runtime.recognizer.recognize(sources, 60.0, left.wait))
-        await until(lambda: session.batches == [1] and runtime.engine.depth == 1)
+        asking = asyncio.ensure_future(runtime.models.default.recognizer.recognize(sources, 60.0, left.wait))
+        await until(lambda: session.batches == [1] and runtime.models.default.engine.depth == 1)
         left.set()
         with pytest.raises(ClientLeftError):
             await asking
@@ -498,7 +498,7 @@ def test_an_unexpected_error_says_nothing_about_the_server(monkeypatch: pytest.M
     def broken(*_args: Any) -> Any:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("service.http.answers.recognition", broken)
+    monkeypatch.setattr("service.http.dialects.v1.recognition", broken)
     response = post(content=png_of("a"), headers=PNG)
     expect_problem(response, errors.INTERNAL)
     assert "secret" not in response.text
@@ -524,13 +524,13 @@ def test_requests_share_batches_while_the_lane_is_busy() -> None:
         session.gate.clear()
         texts = [f"w{index}" for index in range(60)]
         posts = [asyncio.ensure_future(client.post(PATH, content=png_of(text), headers=PNG)) for text in texts]
-        await until(lambda: sum(session.batches) + runtime.engine.depth == 60)
+        await until(lambda: sum(session.batches) + runtime.models.default.engine.depth == 60)
         session.gate.set()
         assert [(await post).json()["text"] for post in posts] == texts
 
     with_client(runtime, scenario)
     assert sum(session.batches) == 60
-    assert session.batches[1:-1] == [runtime.model.cost.cap] * (len(session.batches) - 2)
+    assert session.batches[1:-1] == [runtime.models.default.cost.cap] * (len(session.batches) - 2)
 
 
 def test_the_openapi_covers_every_body_and_every_status() -> None:

@@ -23,6 +23,11 @@ def test_an_empty_text_has_the_confidence_of_its_end() -> None:
     assert read([0, 1], [0.75, 0.5]) == ("", 0.75, ())
 
 
+def test_symbols_of_several_characters_share_their_probability() -> None:
+    reading = text_of([2, 1, 0], [0.5, 0.25, 0.5], ("a", "ch"))
+    assert (reading.text, reading.confidence, reading.character_confidences) == ("cha", 0.0625, (0.5, 0.5, 0.25))
+
+
 @pytest.mark.parametrize("ids", [[4, 0], [-1, 0]])
 def test_an_id_outside_the_charset_is_an_error(ids: list[int]) -> None:
     with pytest.raises(ValueError, match="charset"):

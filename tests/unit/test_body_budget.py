@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from service.http.bodies.media_types import media_type_of
 from service.http.connection import body_budget
 from service.http.connection.body_budget import SMALL_BODY_BYTES, BodyBudget, Holding, bodies_bytes, copies_of
 from tests.fakes import toy_settings
@@ -78,7 +79,7 @@ def test_a_small_body_displaces_a_large_one_of_the_same_client() -> None:
     [(b"image/png", 1), (b"multipart/form-data; boundary=x", 2), (b"Application/JSON", 2), (None, 1)],
 )
 def test_forms_and_json_count_twice(content_type: bytes | None, copies: int) -> None:
-    assert copies_of([] if content_type is None else [(b"content-type", content_type)]) == copies
+    assert copies_of(media_type_of(content_type or b"")) == copies
     there = Budget()
     body = there.body("x", copies=copies)
     there.budget.take(body, 10)

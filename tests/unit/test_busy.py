@@ -17,8 +17,7 @@ from service import errors
 from service.core.runtime import Runtime
 from service.errors import Kind
 from service.http.app import App
-from service.http.gates.request_ids import CLIENT_KEY
-from service.http.timeouts import TIMEOUT_HEADER
+from service.http.head import HEAD_KEY, TIMEOUT_HEADER, Head
 from tests.fakes import FakeSession, serving, toy_runtime
 from tests.toy_artifact import png_of
 
@@ -77,7 +76,7 @@ def while_busy(scenario: Callable[[App], Awaitable[Any]], **settings: Any) -> Ru
 
     async def run() -> None:
         async with serving(runtime) as client:
-            runtime.model.cost.seed({1: RUN_S})
+            runtime.models.default.cost.seed({1: RUN_S})
             session.entered = threading.Semaphore(0)
             session.gate.clear()
             running = asyncio.ensure_future(client.post(PATH, content=png_of("a"), headers={"content-type": "image/png"}))
@@ -115,7 +114,9 @@ def test_an_early_refusal_is_the_one_that_admission_would_give() -> None:
     async def scenario(app: App) -> None:
         for early in (True, False):
             request = Request(png_of("a"), x_request_id="mine")
-            await (request.to(app) if early else app._serve(request.scope, request.receive, request.send))
+            if not early:
+                app._gates = app._gates[:-1]  # without the doorman
+            await request.to(app)
             answers.append((request.expect(errors.QUEUE_FULL), request.headers()))
 
     while_busy(scenario)
@@ -194,16 +195,11 @@ def test_an_api_key_tells_clients_apart_and_an_address_where_none_is_wanted(tmp_
     (tmp_path / "keys").write_text(f"{'a' * 16}\n{'b' * 16}\n")
 
     def client_of(runtime: Runtime, address: str, **headers: str) -> object:
-        request = from_address(Request(**headers), address)
+        request = from_address(Request(png_of("a"), **headers), address)
         request.scope["path"] = "/recognize"
-        app = App(runtime)
-
-        async def refuses(_scope: object, _send: object) -> bool:
-            return True
-
-        app._doorman.refuses = refuses  # type: ignore[method-assign,assignment]
-        asyncio.run(request.to(app))  # type: ignore[arg-type]
-        return request.scope.get(CLIENT_KEY)
+        head = request.scope[HEAD_KEY] = Head(request.scope)
+        asyncio.run(App(runtime)(request.scope, request.receive, request.send))  # type: ignore[arg-type]
+        return head.client
 
     keyed, open_to_all = toy_runtime(api_keys_file=tmp_path / "keys"), toy_runtime(trusted_proxies="10.0.0.0/8")
     first, again, second = (client_of(keyed, address, x_api_key=key * 16) for address, key in ("1a", "2a", "1b"))

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.config import BUNDLED_ARTIFACT, Settings, env_name, load_settings
-from service.environment import doubts
+from service.config import BUNDLED_ARTIFACT, Settings, doubts, env_name, load_settings
 from service.errors import StartupError
 from service.images.limits import ImageLimits
 from service.process.cpu import cpu_budget, cpu_model

@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from service.engine.decoding import DecodeRequest
+from service.engine.decode_backlog import DecodeRequest
 from service.images.pool import DecodePool
 from tests.fakes import PATIENCE_S
 

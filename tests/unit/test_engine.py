@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from service.engine.cost import CostModel
-from service.engine.engine import Engine, run_checked
+from service.engine.engine import Engine
+from service.engine.runs import run_checked
 from service.engine.scheduler import Limits
 from service.engine.types import EngineDownError, InferenceError, Item, Outcome, QueueFullError
 from tests.fakes import PATIENCE_S, FakeClock, FakeSession, LaneKilled, Mailbox, Tally, new_item, read_toy

@@ -80,7 +80,7 @@ def test_ended_items_are_swept_before_they_are_the_majority() -> None:
     queue = queue_of(*items, capacity=1000)
     for item in items[1:]:
         queue.remove(item)
-    assert len(queue._lines[False].heap) <= 2 + MIN_DEAD
+    assert len(queue._classes[False].heap) <= 2 + MIN_DEAD
     assert take_all(queue) == items[:1]
 
 
@@ -139,9 +139,9 @@ def test_who_leaves_is_forgotten() -> None:
     items = [new_item(client=client) for client in range(5)]
     queue = queue_of(*items)
     assert queue.n_holders == 5
-    queue.put_off(decoding := new_item(client=5))  # never admitted
+    queue.demote(decoding := new_item(client=5))  # never admitted
     queue.reserve(decoding)
-    queue.put_off(decoding)
+    queue.demote(decoding)
     for item in [*items, decoding]:
         queue.remove(item)
     assert (queue.n_holders, queue.reserved, len(queue)) == (0, 0, 0)

@@ -152,11 +152,11 @@ def test_a_single_crop_that_is_slow_to_decode_is_not_ahead_of_others_meanwhile()
         scheduler.admit([item], now_s=0.0)
     assert scheduler.predict(1, bulk=False).start_s == 2.0
     for item in slow:
-        scheduler.put_off(item)
+        scheduler.demote(item)
     assert scheduler.predict(1, bulk=False).start_s == 0.0
     for item in slow:
         scheduler.submit(item, CROP, now_s=0.0)
-        scheduler.put_off(item)  # too late
+        scheduler.demote(item)  # too late
     assert scheduler.predict(1, bulk=False).start_s == 2.0
     assert scheduler.take(0.0, idle_lanes=1) == (slow[:1], [])
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from artifact.download import file_sha256
 from artifact.metadata import ArtifactMetadata
 from export import __main__ as cli
 from export.gate.parity import Failure, ParityError, ParityReport
-from model.checkpoints.download import DownloadError, file_sha256
+from model.checkpoints.download import DownloadError
 from tests.export_models import small_model
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from export.gpu import placement as gpu_placement
-from export.gpu.placement import CPU, CUDA, Placement, PlacementError, build_stand_in, main, read_log
+from tests.gpu import placement as gpu_placement
+from tests.gpu.placement import CPU, CUDA, Placement, PlacementError, build_stand_in, main, read_log
 
 ALL = f"[V:onnxruntime:, session_state.cc:1261] All nodes placed on [{CUDA}]. Number of nodes: 12\n"
 MIXED = f"""

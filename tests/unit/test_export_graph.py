@@ -13,19 +13,26 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import nn
 
-from artifact.metadata import DecodeMode
 from export.gate.crops import parity_crops
-from export.gate.parity import read_with_torch
-from export.graphs.encoder_graph import fold_batch_norm
-from export.graphs.graph import write_encoder_graph, write_graph
+from export.graphs.parseq.graph import Decode, write_encoder_graph
+from export.graphs.parts import fold_batch_norm
 from model.recognisers.parseq.network import PARSeq
 from model.recognisers.parts.normalise import normalise
-from tests.export_models import RESIDUAL, new_session, run, run_session, serialised, small_model
+from tests.export_models import (
+    RESIDUAL,
+    new_session,
+    read_with_torch,
+    run,
+    run_session,
+    serialised,
+    small_model,
+    write_graph,
+)
 
 pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-4
-MODES: list[tuple[DecodeMode, int]] = [("ar", 0), ("ar", 1), ("ar", 2), ("nar", 0), ("nar", 1), ("nar", 2)]
+MODES: list[tuple[Decode, int]] = [("ar", 0), ("ar", 1), ("ar", 2), ("nar", 0), ("nar", 1), ("nar", 2)]
 NETWORKS: dict[str, dict[str, Any]] = {
     "patch": {},
     "patch-two-layers": {"dec_depth": 2},
@@ -47,7 +54,7 @@ def crops_for(model: PARSeq) -> NDArray[np.uint8]:
     return np.stack([crop.pixels for crop in crops])
 
 
-def assert_equals_pytorch(model: PARSeq, decode: DecodeMode, refine_iters: int, **options: Any) -> None:
+def assert_equals_pytorch(model: PARSeq, decode: Decode, refine_iters: int, **options: Any) -> None:
     pixels = crops_for(model)
     expected = read_with_torch(model, pixels, decode, refine_iters)
     session = new_session(serialised(write_graph(model, decode, refine_iters, with_logits=True, **options)))
@@ -72,7 +79,7 @@ def test_a_loop_that_ends_with_the_texts(sizes: dict[str, Any], refine_iters: in
 
 @pytest.mark.parametrize(("decode", "refine_iters"), MODES)
 @pytest.mark.parametrize("sizes", NETWORKS.values(), ids=NETWORKS.keys())
-def test_every_mode_of_every_network(sizes: dict[str, Any], decode: DecodeMode, refine_iters: int) -> None:
+def test_every_mode_of_every_network(sizes: dict[str, Any], decode: Decode, refine_iters: int) -> None:
     assert_equals_pytorch(small_model(**sizes), decode, refine_iters)
 
 
@@ -94,7 +101,7 @@ def test_unusual_sizes(sizes: dict[str, Any], early_exit: bool) -> None:
 
 
 @pytest.mark.parametrize("decode", ["ar", "nar"])
-def test_two_refinements_and_two_layers_at_the_usual_length(decode: DecodeMode) -> None:
+def test_two_refinements_and_two_layers_at_the_usual_length(decode: Decode) -> None:
     assert_equals_pytorch(small_model(dec_depth=2, max_label_length=25), decode, 2)
 
 
@@ -162,7 +169,7 @@ def test_a_blank_crop_reads_the_same_beside_any_other() -> None:
 
 @pytest.mark.parametrize(("decode", "refine_iters"), MODES)
 @pytest.mark.parametrize("sizes", NETWORKS.values(), ids=NETWORKS.keys())
-def test_only_plain_operators_and_no_dead_ends(sizes: dict[str, Any], decode: DecodeMode, refine_iters: int) -> None:
+def test_only_plain_operators_and_no_dead_ends(sizes: dict[str, Any], decode: Decode, refine_iters: int) -> None:
     graph = write_graph(small_model(**sizes), decode, refine_iters).model("test", {}, "0").graph
     assert set(Counter(node.op_type for node in graph.node)) <= ALLOWED
     constants = {tensor.name for tensor in graph.initializer}

@@ -9,22 +9,22 @@ import pytest
 
 from export import __main__ as cli
 from export import inspect
-from export.graphs.graph import write_encoder_graph
+from export.graphs.parseq.graph import write_encoder_graph
 from export.inspect import describe, inspect_artifact
-from export.to_onnx import ExportOptions, ExportSummary, export_artifact
-from tests.export_models import serialised, small_model
+from export.to_onnx import ExportSummary, export_artifact
+from tests.export_models import export_options, serialised, small_model
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> ExportSummary:
-    options = ExportOptions("mine", "nar", 0, weights_sha256="ab" * 32)
-    return export_artifact(small_model(), options, tmp_path_factory.mktemp("artifact") / "a.onnx")
+    return export_artifact(small_model(), export_options("nar", 0), tmp_path_factory.mktemp("artifact") / "a.onnx")
 
 
 def test_json_has_everything(written: ExportSummary, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", str(written.path), "--no-timing", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert values["metadata"]["model_name"] == "mine"
+    assert values["metadata"]["schema_version"] == 1
     assert values["metadata"]["charset"] == small_model().config.charset_train
     assert values["parity"] == json.loads(json.dumps(written.parity.to_dict()))
     assert values["size_bytes"] == written.path.stat().st_size
@@ -41,8 +41,7 @@ def test_text_tells_the_same(written: ExportSummary, capsys: pytest.CaptureFixtu
 
 
 def test_nodes_in_a_loop_are_counted(tmp_path: Path) -> None:
-    options = ExportOptions("mine", "ar", 0, weights_sha256="ab" * 32, early_exit=True)
-    summary = export_artifact(small_model(), options, tmp_path / "a.onnx")
+    summary = export_artifact(small_model(), export_options("ar", 0, early_exit=True), tmp_path / "a.onnx")
     found = inspect_artifact(summary.path, timing=False)
     assert sum(found.nodes.values()) == summary.nodes
     assert found.nodes["Loop"] == 1

@@ -13,10 +13,10 @@ from onnx import numpy_helper
 
 from export.gate import parity
 from export.gate.crops import BATCH, Crop, parity_crops
-from export.gate.parity import BATCH_SIZES, ParityReport, batches, check_parity, read_with_torch
-from export.graphs.graph import write_graph
+from export.gate.parity import BATCH_SIZES, ParityReport, batches
+from export.graphs.parseq.graph import Decode
 from model.recognisers.parseq.network import PARSeq
-from tests.export_models import serialised, small_model
+from tests.export_models import parity_of, read_with_torch, serialised, small_model, write_graph
 
 SIZES = (1, 3, 32)
 
@@ -54,7 +54,7 @@ def artifact(model: PARSeq) -> bytes:
 def test_a_faithful_graph_passes(model: PARSeq, artifact: bytes) -> None:
     crops = crops_for(model)
     seen: list[int] = []
-    report = check_parity(artifact, model, crops, "ar", 1, batch_sizes=SIZES, progress=seen.append)
+    report = parity_of(artifact, model, crops, "ar", 1, batch_sizes=SIZES, progress=seen.append)
     assert report.problem is None
     assert report.failures == []
     assert report.crops == len(crops) == 32
@@ -83,7 +83,7 @@ def test_a_sabotaged_graph_fails(
     model: PARSeq, artifact: bytes, named: str, change: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     broken = sabotaged(artifact, named, change)
-    report = check_parity(broken, model, crops_for(model), "ar", 1, batch_sizes=SIZES)
+    report = parity_of(broken, model, crops_for(model), "ar", 1, batch_sizes=SIZES)
     assert report.problem is not None
     failure = report.failures[0]
     assert failure.crop in {crop.description for crop in crops_for(model)}
@@ -96,19 +96,19 @@ def test_the_first_step_that_differs_is_told(model: PARSeq) -> None:
     # Position 7 is seen from step 7 on, in reading; in the refinement everything sees it.
     plain = serialised(write_graph(model, "ar", 0))
     broken = sabotaged(plain, "decoder.0.table", lambda table: other_tokens_at(7, table))
-    report = check_parity(broken, model, crops_for(model), "ar", 0, batch_sizes=(1,))
+    report = parity_of(broken, model, crops_for(model), "ar", 0, batch_sizes=(1,))
     assert report.failures
     assert all(failure.step >= 7 for failure in report.failures)
 
 
 @pytest.mark.parametrize(("decode", "refine_iters"), [("nar", 1), ("ar", 0)])
-def test_another_way_of_decoding_fails(model: PARSeq, artifact: bytes, decode: parity.DecodeMode, refine_iters: int) -> None:
-    assert check_parity(artifact, model, crops_for(model), decode, refine_iters, batch_sizes=(1,)).problem
+def test_another_way_of_decoding_fails(model: PARSeq, artifact: bytes, decode: Decode, refine_iters: int) -> None:
+    assert parity_of(artifact, model, crops_for(model), decode, refine_iters, batch_sizes=(1,)).problem
 
 
 def test_a_graph_that_gives_fewer_steps_fails(model: PARSeq) -> None:
     short = serialised(write_graph(small_model(max_label_length=5), "nar", 0))
-    report = check_parity(short, model, crops_for(model), "nar", 0, batch_sizes=(1,))
+    report = parity_of(short, model, crops_for(model), "nar", 0, batch_sizes=(1,))
     assert report.problem is not None
     assert "gives 6 steps, the network 11" in report.problem
 
@@ -118,7 +118,7 @@ def test_confidences_alone_can_fail(model: PARSeq) -> None:
     plain = serialised(write_graph(model, "nar", 0))
     broken = sabotaged(plain, "head.weight", lambda w: w * 2)
     broken = sabotaged(broken, "head.bias", lambda b: b * 2)
-    report = check_parity(broken, model, crops_for(model), "nar", 0, batch_sizes=(1,))
+    report = parity_of(broken, model, crops_for(model), "nar", 0, batch_sizes=(1,))
     assert report.problem is not None
     assert "confidence differs" in report.problem
 
@@ -129,7 +129,7 @@ def test_a_network_that_cannot_decide_is_refused() -> None:
         undecided.head.weight.zero_()
         undecided.head.bias.zero_()
     content = serialised(write_graph(undecided, "nar", 0))
-    report = check_parity(content, undecided, crops_for(undecided), "nar", 0, batch_sizes=(1,))
+    report = parity_of(content, undecided, crops_for(undecided), "nar", 0, batch_sizes=(1,))
     assert report.near_ties == report.crops
     assert report.problem is not None
     assert "are the weights trained?" in report.problem
@@ -141,11 +141,24 @@ def test_near_ties_may_differ_but_not_many(monkeypatch: pytest.MonkeyPatch, mode
     margins = np.sort(read_with_torch(model, np.stack([crop.pixels for crop in crops]), "nar", 0).margins)
     monkeypatch.setattr(parity, "TIE_MARGIN", float(margins[2] + margins[3]) / 2)
     rolled = sabotaged(plain, "head.bias", lambda bias: np.roll(bias, 1))
-    report = check_parity(rolled, model, crops, "nar", 0, batch_sizes=(1, 3))
+    report = parity_of(rolled, model, crops, "nar", 0, batch_sizes=(1, 3))
     assert report.near_ties == 3
     # Each crop counts once, however often it was read.
     assert report.near_ties_differing <= 3
     assert report.failures
+
+
+def test_no_near_tie_excuses_what_is_no_number(monkeypatch: pytest.MonkeyPatch, model: PARSeq, artifact: bytes) -> None:
+    monkeypatch.setattr(parity, "TIE_MARGIN", 1e9)
+    monkeypatch.setattr(parity, "MAX_NEAR_TIES", 1.0)
+    monkeypatch.setattr(parity, "MAX_DIFFERING", 1.0)
+    crops = crops_for(model)
+    rolled = sabotaged(artifact, "head.bias", lambda bias: np.roll(bias, 1))
+    assert parity_of(rolled, model, crops, "ar", 1, batch_sizes=(1,)).problem is None
+    broken = sabotaged(artifact, "decoder.0.linear1.weight", lambda weight: weight * np.nan)
+    problem = parity_of(broken, model, crops, "ar", 1, batch_sizes=(1,)).problem
+    assert problem is not None
+    assert "confidences are no numbers" in problem
 
 
 @pytest.mark.parametrize(("ties", "differing", "refused"), [(16, 3, False), (17, 0, True), (8, 4, True), (0, 0, False)])

@@ -13,20 +13,20 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from artifact.metadata import DecodeMode, Precision
+from artifact.metadata import Precision
 from export.gate import agreement
 from export.gate.agreement import DEMANDS, AgreementReport, check_agreement, planned_readings
 from export.gate.calibrate import observe_ranges
 from export.gate.crop_sources import CropSourceError, calibration_crops, parity_data
 from export.gate.crops import word_crops
-from export.gate.parity import BATCH_SIZES, Failure, ParityError, read_with_torch
+from export.gate.parity import BATCH_SIZES, Failure, ParityError
 from export.graphs.builder import GraphBuilder
-from export.graphs.decoder_graph import DecoderGraph
-from export.graphs.graph import write_graph
 from export.graphs.int8 import CalibrationBuilder, Int8Builder, round_weight, scale_and_zero
+from export.graphs.parseq.decoder import DecoderGraph
+from export.graphs.parseq.graph import Decode
 from export.to_onnx import ExportOptions, Ranges, build_artifact, export_artifact, observed_ranges, run_parity_gate
 from model.recognisers.parseq.network import PARSeq
-from tests.export_models import RESIDUAL, run, serialised, small_model
+from tests.export_models import RESIDUAL, export_options, read_with_torch, run, serialised, small_model, write_graph
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ UNUSUAL: dict[str, dict[str, Any]] = {
     "7000-characters": {"charset_train": "".join(map(chr, range(0x4E00, 0x4E00 + 7000)))},
     "224x224": {"img_size": (224, 224), "patch_size": (16, 16), "enc_depth": 1},
 }
-MODES: list[tuple[DecodeMode, int]] = [("ar", 1), ("nar", 1), ("ar", 0)]
+MODES: list[tuple[Decode, int]] = [("ar", 1), ("nar", 1), ("ar", 0)]
 LOGIT_ERROR: dict[str, float] = {"fp16": 0.02, "int8": 0.2}
 """Mean over the steps before which nothing differed."""
 FIRST: dict[str, float] = {"fp16": 0.9, "int8": 0.7}
@@ -51,14 +51,18 @@ def pixels_for(model: PARSeq, count: int = 16) -> NDArray[np.uint8]:
     return np.stack([crop.pixels for crop in crops])
 
 
-def builder_for(model: PARSeq, precision: Precision, decode: DecodeMode, refine_iters: int) -> GraphBuilder:
+def builder_for(model: PARSeq, precision: Precision, decode: Decode, refine_iters: int) -> GraphBuilder:
     if precision == "fp16":
         return GraphBuilder(TensorProto.FLOAT16)
-    return Int8Builder(observe_ranges(model, pixels_for(model), decode, refine_iters))
+    return Int8Builder(ranges_of(model, pixels_for(model), decode, refine_iters))
+
+
+def ranges_of(model: PARSeq, pixels: NDArray[np.uint8], decode: Decode, refine_iters: int) -> Ranges:
+    return observe_ranges(lambda builder: write_graph(model, decode, refine_iters, builder=builder), pixels)
 
 
 def rounded(
-    model: PARSeq, precision: Precision, decode: DecodeMode = "ar", refine_iters: int = 1, *, early_exit: bool = False
+    model: PARSeq, precision: Precision, decode: Decode = "ar", refine_iters: int = 1, *, early_exit: bool = False
 ) -> bytes:
     builder = builder_for(model, precision, decode, refine_iters)
     return serialised(write_graph(model, decode, refine_iters, early_exit=early_exit, with_logits=True, builder=builder))
@@ -92,7 +96,7 @@ def test_the_steps_of_a_loop_multiply_integers() -> None:
 @pytest.mark.parametrize(("decode", "refine_iters"), MODES)
 @pytest.mark.parametrize("sizes", NETWORKS.values(), ids=NETWORKS.keys())
 def test_rounded_graphs_read_nearly_as_pytorch(
-    sizes: dict[str, Any], decode: DecodeMode, refine_iters: int, precision: Precision
+    sizes: dict[str, Any], decode: Decode, refine_iters: int, precision: Precision
 ) -> None:
     model = small_model(**sizes)
     pixels = pixels_for(model)
@@ -155,12 +159,12 @@ def test_calibration_observes_what_is_rounded_and_covers_it() -> None:
     calibration = CalibrationBuilder()
     write_graph(model, "ar", 1, builder=calibration)
     pixels = pixels_for(model, 8)
-    ranges = observe_ranges(model, pixels[:4], "ar", 1)
+    ranges = ranges_of(model, pixels[:4], "ar", 1)
     assert set(ranges) == set(calibration.observed)
     assert ranges["stem.input"][0] >= -127.5
     assert ranges["stem.2"][0] == 0.0
     assert len(calibration.observed["decoder.0.linear1.input"]) == model.config.max_label_length + 1
-    wider = observe_ranges(model, pixels, "ar", 1)
+    wider = ranges_of(model, pixels, "ar", 1)
     assert all(wider[key][0] <= low and high <= wider[key][1] for key, (low, high) in ranges.items())
 
 
@@ -198,7 +202,8 @@ def test_two_products_fit_into_sixteen_bits(early_exit: bool) -> None:
 def agreement_of(content: bytes, model: PARSeq, precision: Precision, count: int = 48) -> AgreementReport:
     config = model.config
     crops = word_crops(config.img_size, config.charset_train, config.max_label_length, count, seed=2)
-    return check_agreement(content, model, crops, "ar", 1, precision)
+    reference = read_with_torch(model, np.stack([crop.pixels for crop in crops]), "ar", 1)
+    return check_agreement(content, reference, crops, precision)
 
 
 def test_the_gate_lets_a_faithful_graph_through() -> None:
@@ -235,7 +240,7 @@ def cut_short(artifact: bytes, rounds: int) -> bytes:
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_the_gate_refuses_a_loop_that_cuts_long_texts(precision: Precision, refine_iters: int) -> None:
     model = small_model(eos_bias=1.0)
-    options = ExportOptions("mine", "ar", refine_iters, "", precision=precision, early_exit=True)
+    options = export_options("ar", refine_iters, precision=precision, early_exit=True)
     ranges = observed_ranges(model, options)
     artifact = build_artifact(model, options, ranges).SerializeToString()
     faithful = gate(artifact, model, options, ranges)
@@ -257,7 +262,7 @@ def test_rounding_excuses_no_wrong_graph(monkeypatch: pytest.MonkeyPatch) -> Non
     # Steps that forget the last token: PyTorch and the float32 graph differ, and near ties must not hide it.
     monkeypatch.setattr(DecoderGraph, "_token_key_value", lambda self, *_: self.begin().caches[0])
     model = small_model()
-    options = ExportOptions("mine", "ar", 0, "", precision="fp16")
+    options = export_options("ar", 0, precision="fp16")
     said = gate(build_artifact(model, options).SerializeToString(), model, options, {})
     assert said is not None
     assert said.startswith("without any rounding")
@@ -312,9 +317,9 @@ def test_the_calibration_crops_are_drawn_once(tmp_path: Path, monkeypatch: pytes
         return pixels[:8], "8 crops"
 
     monkeypatch.setattr("export.to_onnx.calibration_crops", draw)
-    monkeypatch.setattr("export.to_onnx.AGREEMENT_CROPS", 8)
+    monkeypatch.setattr("export.gate.gate.AGREEMENT_CROPS", 8)
     monkeypatch.setattr("export.gate.agreement.AgreementReport.problem", None)
-    summary = export_artifact(small_model(), ExportOptions("mine", "nar", 0, "", precision="int8"), tmp_path / "a.onnx")
+    summary = export_artifact(small_model(), export_options("nar", 0, precision="int8"), tmp_path / "a.onnx")
     assert drawn == ["256 drawn crops"]
     assert isinstance(summary.parity, AgreementReport)
     assert summary.parity.calibration == "8 crops"

@@ -11,16 +11,18 @@ import onnx
 import onnxruntime
 import pytest
 
+from artifact import files
 from artifact.metadata import METADATA_KEY, PARITY_KEY, ArtifactError, ArtifactMetadata, Precision
 from export import to_onnx
-from export.gate import agreement
+from export.gate import agreement, gate
 from export.gate.agreement import Demand
 from export.gate.parity import ParityError
 from export.graphs.builder import OPSET
-from export.graphs.graph import write_graph
-from export.to_onnx import ExportError, ExportOptions, build_artifact, export_artifact, weights_digest
+from export.graphs.interface import ExportError
+from export.graphs.parseq.graph import ParseqGraph
+from export.to_onnx import ExportOptions, artifact_metadata, build_artifact, export_artifact, weights_digest
 from model.recognisers.parseq.network import PARSeq
-from tests.export_models import run, small_model
+from tests.export_models import export_options, run, small_model
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +31,35 @@ def model() -> PARSeq:
 
 
 def options(**changes: Any) -> ExportOptions:
-    values: dict[str, Any] = {"model_name": "mine", "decode": "nar", "refine_iters": 1, "weights_sha256": "ab" * 32}
-    return ExportOptions(**{**values, **changes})
+    return export_options(changes.pop("decode", "nar"), changes.pop("refine_iters", 1), **changes)
 
 
-def test_when_reading_ends_early() -> None:
-    assert [options(decode="ar", precision=precision).loops for precision in ("fp32", "fp16", "int8")] == [False, False, True]
-    assert options(decode="ar", early_exit=True).loops
-    assert not options(decode="ar", precision="int8", early_exit=False).loops
-    assert not options(decode="nar", precision="int8").loops
+def test_when_reading_ends_early(model: PARSeq) -> None:
+    def loops(**changes: Any) -> bool:
+        return artifact_metadata(model, options(**changes)).early_exit
+
+    assert [loops(decode="ar", precision=precision) for precision in ("fp32", "fp16", "int8")] == [False, False, True]
+    assert loops(decode="ar", early_exit=True)
+    assert not loops(decode="ar", precision="int8", early_exit=False)
+    assert not loops(decode="nar", precision="int8")
+
+
+def test_what_is_not_chosen_is_the_networks_own_way() -> None:
+    own = artifact_metadata(small_model(decode_ar=False, refine_iters=2), ExportOptions("mine", "ab" * 32))
+    assert (own.decode_mode, own.refine_iters, own.schema_version) == ("nar", 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("reading", "said"),
+    [
+        ({"iterations": 3}, "--iterations is no option of 'parseq'"),
+        ({"decode": "nar", "early_exit": True}, "--early-exit is for --decode ar"),
+        ({"refine_iters": -1}, "refine_iters must be at least 0"),
+    ],
+)
+def test_what_cannot_be_chosen(model: PARSeq, reading: dict[str, Any], said: str) -> None:
+    with pytest.raises(ExportError, match=said):
+        build_artifact(model, ExportOptions("mine", "", reading))
 
 
 def test_an_artifact_says_all_about_itself(model: PARSeq, tmp_path: Path) -> None:
@@ -87,7 +109,7 @@ def test_the_same_weights_give_the_same_bytes(model: PARSeq) -> None:
 
 
 def test_metadata_of_another_schema_is_refused(model: PARSeq) -> None:
-    props = to_onnx.read_props(build_artifact(model, options()))
+    props = {entry.key: entry.value for entry in build_artifact(model, options()).metadata_props}
     ArtifactMetadata.from_map(props)
     values = json.loads(props[METADATA_KEY])
     with pytest.raises(ArtifactError, match="schema version 99"):
@@ -103,7 +125,8 @@ def test_metadata_of_another_schema_is_refused(model: PARSeq) -> None:
 
 def test_a_failing_artifact_is_not_written(model: PARSeq, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = small_model(seed=6)
-    monkeypatch.setattr(to_onnx, "write_graph", lambda _model, *args, **kwargs: write_graph(other, *args, **kwargs))
+    read = ParseqGraph.read
+    monkeypatch.setattr(ParseqGraph, "read", lambda self, g, _network, *args: read(self, g, other, *args))
     output = tmp_path / "a.onnx"
     output.write_bytes(b"the old one")
     with pytest.raises(ParityError, match=r"crop .*, batch size 1, step \d+: token \d+ instead of \d+") as caught:
@@ -124,11 +147,10 @@ def test_a_file_is_replaced_only_if_told_to(model: PARSeq, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [output]
 
 
-def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+def test_a_file_that_appears_meanwhile_is_kept(model: PARSeq, tmp_path: Path) -> None:
     output = tmp_path / "a.onnx"
-    output.write_bytes(b"precious")
     with pytest.raises(ExportError, match="exists"):
-        to_onnx.write_atomically(b"new", output, force=False)
+        export_artifact(model, options(), output, progress=lambda _done, _total: output.write_bytes(b"precious"))
     assert output.read_bytes() == b"precious"
     assert list(tmp_path.iterdir()) == [output]
 
@@ -140,13 +162,13 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         to_onnx.check_writable(tmp_path / "none" / "a.onnx", force=False)
 
 
-def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_nothing_behind(model: PARSeq, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(to_onnx.os, "fsync", refuse)
+    monkeypatch.setattr(files.os, "fsync", refuse)
     with pytest.raises(ExportError, match="No space left"):
-        to_onnx.write_atomically(b"new", tmp_path / "a.onnx", force=False)
+        export_artifact(model, options(), tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -155,7 +177,7 @@ def test_other_precisions_say_so(model: PARSeq, tmp_path: Path, monkeypatch: pyt
     # Made-up weights decide narrowly: what is tested here is not how well they agree.
     demands = {"fp16": Demand(0.9, 0.0, 0.1), "int8": Demand(0.1, 0.0, 0.5)}
     monkeypatch.setattr(agreement, "DEMANDS", demands)
-    monkeypatch.setattr(to_onnx, "AGREEMENT_CROPS", 16)
+    monkeypatch.setattr(gate, "AGREEMENT_CROPS", 16)
     output = tmp_path / "a.onnx"
     summary = export_artifact(model, options(precision=precision), output)
     props = onnxruntime.InferenceSession(output, providers=["CPUExecutionProvider"]).get_modelmeta().custom_metadata_map

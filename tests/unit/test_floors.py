@@ -12,7 +12,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = ("cpu", "export", "train", "dev")
+EXTRAS = ("cpu", "read", "export", "train", "dev")
 REQUIREMENTS = [Requirement(each) for each in PROJECT["dependencies"]]
 REQUIREMENTS += [Requirement(each) for extra in EXTRAS for each in PROJECT["optional-dependencies"][extra]]
 

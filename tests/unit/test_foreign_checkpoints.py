@@ -26,7 +26,8 @@ from torch import Tensor
 
 from model.checkpoints import inert_pickle
 from model.checkpoints.loading import WeightsError, load, read_weights
-from model.recognisers.parseq.config import ConfigError, PARSeqConfig
+from model.errors import ConfigError
+from model.recognisers.parseq.config import PARSeqConfig
 from model.recognisers.parseq.network import PARSeq
 from tests.training_runs import ROOT, environment
 
@@ -187,7 +188,9 @@ def test_parameters_and_other_types(weights: dict[str, Tensor], tmp_path: Path) 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_whole_module_is_refused_with_what_to_do(content: Callable[[Any], Any], legacy: bool, tmp_path: Path) -> None:
     path = saved(tmp_path / "w.pt", content(PARSeq(SMALL)), legacy=legacy)
-    with pytest.raises(WeightsError, match=r"object of model\.parseq\.PARSeq.* refused: .*torch\.save\(model\.state_dict"):
+    with pytest.raises(
+        WeightsError, match=r"object of model\.recognisers\.parseq\.network\.PARSeq.* refused: .*torch\.save\(model\.state_dict"
+    ):
         read_weights(path)
 
 

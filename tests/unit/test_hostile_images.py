@@ -18,7 +18,6 @@ from service import errors
 from service.config import DEFAULT_MAX_IMAGE_PIXELS
 from service.errors import Problem
 from service.images import decode as module
-from service.images import libtiff
 from service.images import tiff as tiff_structure
 from service.images.decode import decode_image
 from service.images.jpeg import MAX_FULL_SCANS, SEARCH_BYTES
@@ -264,8 +263,8 @@ def test_pillow_says_nothing_either(capfd: pytest.CaptureFixture[str], caplog: p
 
 
 def test_where_libtiff_cannot_be_silenced_it_decodes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libtiff.ctypes, "CDLL", lambda _path: object())
-    assert not libtiff._silence()
+    monkeypatch.setattr(tiff_structure.ctypes, "CDLL", lambda _path: object())
+    assert not tiff_structure._silence_libtiff()
     monkeypatch.setattr(tiff_structure, "LIBTIFF_IS_SILENT", False)
     assert problem_of(encode(gradient(), "TIFF", compression="tiff_lzw")).kind is errors.UNSUPPORTED_IMAGE_FORMAT
     assert decode_image(encode(gradient(), "TIFF"), ImageLimits()).size == (24, 10)

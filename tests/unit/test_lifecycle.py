@@ -226,7 +226,7 @@ def test_a_lane_that_dies_ends_the_process() -> None:
 
 def test_a_model_that_does_not_read_what_its_exporter_read_does_not_start() -> None:
     settings = toy_settings()
-    topology = toy_runtime().artifact.topology
+    topology = toy_runtime().models.default.artifact.topology
     wrong = KnownAnswer(pixels_of("abc"), (1, 2, 3))
     runtime = Runtime(settings, LoadedArtifact(METADATA, FakeSession(), "cpu", topology, known_answer=wrong))
     told: list[str] = []
@@ -247,7 +247,7 @@ class Shelf:
     def __init__(self, *artifacts: LoadedArtifact | Exception) -> None:
         self.artifacts = list(artifacts)
 
-    def load(self, _settings: Settings, _like: Topology) -> LoadedArtifact:
+    def load(self, _settings: Settings, _like: Topology, _budget: int) -> LoadedArtifact:
         found = self.artifacts.pop(0)
         if isinstance(found, Exception):
             raise found
@@ -256,7 +256,7 @@ class Shelf:
 
 def named(name: str, session: FakeSession) -> LoadedArtifact:
     metadata: ArtifactMetadata = replace(METADATA, model_name=name)
-    return LoadedArtifact(metadata, session, "cpu", toy_runtime().artifact.topology)
+    return LoadedArtifact(metadata, session, "cpu", toy_runtime().models.default.artifact.topology)
 
 
 def reloadable(first: FakeSession, *artifacts: LoadedArtifact | Exception) -> Runtime:
@@ -276,12 +276,12 @@ def test_a_reload_serves_the_new_model_and_the_old_one_finishes_what_it_has() ->
     async def scenario() -> None:
         async with serving(runtime) as client:
             assert await model_of(client) == "first"
-            before = runtime.engine
+            before = runtime.models.default.engine
             old.gate.clear()
             in_flight = [asyncio.ensure_future(model_of(client)) for _ in range(5)]
             await until(lambda: before.in_flight == 5)
             runtime.reload()
-            await until(lambda: runtime.engine is not before)
+            await until(lambda: runtime.models.default.engine is not before)
             assert await model_of(client) == "second"
             assert [model["name"] for model in (await client.get("/v1/models")).json()["models"]] == ["second"]
             old.gate.set()
@@ -309,9 +309,9 @@ def test_a_reload_that_fails_changes_nothing() -> None:
                 while sample not in (await client.get("/metrics")).text:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
                 assert await model_of(client) == "first"
-            before = runtime.engine
+            before = runtime.models.default.engine
             runtime.reload()
-            await until(lambda: runtime.engine is not before)
+            await until(lambda: runtime.models.default.engine is not before)
             assert await model_of(client) == "good"
 
     asyncio.run(scenario())
@@ -329,7 +329,7 @@ def test_a_reload_asked_for_during_another_one_comes_after_it() -> None:
             for _ in range(3):
                 runtime.reload()
             second.gate.set()
-            await until(lambda: runtime.artifact.metadata.model_name == "third")
+            await until(lambda: runtime.models.default.artifact.metadata.model_name == "third")
             assert await model_of(client) == "third"
 
     asyncio.run(scenario())
@@ -369,7 +369,7 @@ def test_a_reload_asked_for_before_the_model_is_warm_comes_after_its_warm_up() -
             runtime.ask_to_reload()
             assert not runtime.ready
             first.gate.set()
-            await until(lambda: runtime.artifact.metadata.model_name == "second")
+            await until(lambda: runtime.models.default.artifact.metadata.model_name == "second")
             assert await model_of(client) == "second"
 
     asyncio.run(scenario())

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from model.recognisers.parseq.config import NAMED, ConfigError, PARSeqConfig, config_from_mapping, named_config, read_config
+from model.errors import ConfigError
+from model.recognisers.parseq.config import NAMED, PARSeqConfig
+from model.recognisers.registry import named_config, read_config
 
 
 def test_names_with_underscores_are_the_same() -> None:
@@ -18,12 +20,12 @@ def test_unknown_name_lists_the_known_ones() -> None:
 
 
 def test_training_hyper_parameters_are_ignored() -> None:
-    assert config_from_mapping({"lr": 1e-3, "batch_size": 4, "embed_dim": 96}) == PARSeqConfig(embed_dim=96)
+    assert PARSeqConfig.from_mapping({"lr": 1e-3, "batch_size": 4, "embed_dim": 96}) == PARSeqConfig(embed_dim=96)
 
 
 @pytest.mark.parametrize("config", NAMED.values())
 def test_a_config_survives_json(config: PARSeqConfig) -> None:
-    assert config_from_mapping(json.loads(json.dumps(config.to_dict()))) == config
+    assert PARSeqConfig.from_mapping(json.loads(json.dumps(config.to_dict()))) == config
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def test_a_config_survives_json(config: PARSeqConfig) -> None:
 )
 def test_bad_values_are_named(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        config_from_mapping(values)
+        PARSeqConfig.from_mapping(values)
 
 
 def test_reading_files(tmp_path: Path) -> None:

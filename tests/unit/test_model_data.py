@@ -8,11 +8,12 @@ from PIL import Image
 
 from artifact.fit import fit
 from model.charsets import DIGITS_AND_LOWERCASE, PRINTABLE
-from model.data.archives import Archive
-from model.data.crops import DataError, concatenate, find_lmdb, iterate_lmdb, read_lmdb, read_synthetic
+from model.data.archives import Archive, find_lmdb, iterate_lmdb
+from model.data.crops import concatenate, read_lmdb, read_synthetic
 from model.data.labels import LabelRules
-from model.data.stored import open_stored
+from model.data.sources import StoredSource, stored_at
 from model.data.stream import BatchStream
+from model.errors import DataError
 from tests.archives import crops, png, put, write_lmdb
 
 
@@ -59,7 +60,7 @@ def test_crops_that_are_missing_or_have_no_label_that_can_be_read_are_left_out(t
         found, left_out = read_lmdb(folder, (32, 128), PRINTABLE, 25, keep_empty=keep_empty)
         assert (found.labels, left_out) == (["w1", "w4"], 5)
     # Decoded when needed: the label of the first is there, its image is found missing when it is asked for.
-    source = open_stored(folder, (32, 128), LabelRules(PRINTABLE, 25))
+    source = StoredSource(*stored_at(folder), (32, 128), LabelRules(PRINTABLE, 25))
     assert len(source) == 3
     assert source.crops(np.array([0, 1, 2]), None, [()] * 3).labels == ["w1", "w1", "w4"]
     assert source.broken == 1

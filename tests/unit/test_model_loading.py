@@ -17,11 +17,12 @@ import torch
 from safetensors.torch import save_file
 
 import model
-from model.checkpoints import download
 from model.checkpoints.download import DownloadError, released_file
 from model.checkpoints.loading import WeightsError, load, read_weights
-from model.recognisers.parseq.config import ConfigError, PARSeqConfig
+from model.errors import ConfigError
+from model.recognisers.parseq.config import PARSeqConfig
 from model.recognisers.parseq.network import PARSeq
+from model.recognisers.registry import Published, published_files, recognisers
 
 SMALL = PARSeqConfig(embed_dim=24, enc_num_heads=2, dec_num_heads=2, enc_depth=1, max_label_length=4)
 
@@ -144,7 +145,7 @@ def test_contradictory_calls(network: PARSeq, tmp_path: Path) -> None:
         load(weights=tmp_path / "w.pt")
 
 
-class Published:
+class Server:
     """A server of published files on this machine."""
 
     def __init__(self) -> None:
@@ -169,45 +170,48 @@ class Published:
 
 
 @pytest.fixture
-def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Published]:
-    published = Published()
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    published = Server()
     digest = hashlib.sha256(published.content).hexdigest()[:8]
     monkeypatch.setenv("PARSEQ_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(download.RELEASED_FILES, "parseq-tiny", f"parseq_tiny-{digest}.pt")
+    file = Published(f"{published.url}parseq_tiny-{digest}.pt", digest)
+    monkeypatch.setitem(recognisers()["parseq"].published, "parseq-tiny", file)  # type: ignore[arg-type]
     yield published
     published.server.shutdown()
     published.server.server_close()
 
 
-def test_a_published_file_is_fetched_once(published: Published) -> None:
-    first = released_file("parseq-tiny", published.url)
+def test_a_published_file_is_fetched_once(published: Server) -> None:
+    first = released_file("parseq-tiny")
     assert first.read_bytes() == published.content
-    assert released_file("parseq-tiny", published.url) == first
+    assert released_file("parseq-tiny") == first
     assert published.requests == 1
 
 
-def test_an_altered_file_is_refused_and_not_kept(published: Published, tmp_path: Path) -> None:
+def test_an_altered_file_is_refused_and_not_kept(published: Server, tmp_path: Path) -> None:
     published.content = b"altered"
     with pytest.raises(DownloadError, match=r"cut short or altered"):
-        released_file("parseq-tiny", published.url)
+        released_file("parseq-tiny")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_offline(published: Published) -> None:
+def test_offline(published: Server) -> None:
     published.server.shutdown()
     published.server.server_close()
     with pytest.raises(DownloadError, match=r"cannot download .*without a network, fetch the file elsewhere and put it at"):
-        released_file("parseq-tiny", published.url)
+        released_file("parseq-tiny")
 
 
 def test_released_names_have_the_published_prefixes() -> None:
-    prefixes = {name: file.rpartition("-")[2] for name, file in download.RELEASED_FILES.items()}
-    assert prefixes == {"parseq-tiny": "e7a21b54.pt", "parseq": "bb5792a6.pt", "parseq-patch16-224": "fcf06f5a.pt"}
+    prefixes = {name: file.sha256 for name, file in published_files().items()}
+    assert prefixes == {"parseq-tiny": "e7a21b54", "parseq": "bb5792a6", "parseq-patch16-224": "fcf06f5a"}
+    assert all(file.file_name.endswith(f"-{file.sha256}.pt") for file in published_files().values())
 
 
 def test_load_is_at_the_top_and_torch_is_imported_late() -> None:
     assert model.load is load
-    code = "import sys, model, model.recognisers.parseq.config; sys.exit('torch' in sys.modules)"
+    code = "import sys, model; from model.recognisers import registry; "
+    code += "sys.exit(not registry.named_configs() or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     with pytest.raises(AttributeError, match="has no attribute 'nope'"):
         _ = model.nope

@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
+from model.augmentation.rand_augment import RandAugment
 from model.charsets import DIGITS_AND_LOWERCASE, PRINTABLE
 from model.data.archives import Archive, find_lmdb
-from model.data.crops import Batch, Crops, read_label_file, read_lmdb, read_synthetic
+from model.data.crops import Batch, Crops, read_crops, read_lmdb, read_synthetic
+from model.data.label_files import LabelledFiles
 from model.data.labels import LabelRules
-from model.data.sources import AugmentedSource, JoinedSource, MemorySource, RenderedSource, Source
-from model.data.stored import StoredSource, open_stored
+from model.data.sources import AugmentedSource, JoinedSource, MemorySource, Source, StoredSource, stored_at
 from model.data.stream import BatchStream, shares_of
 from model.errors import DataError
-from model.synth.corpus import Corpus
 from model.synth.dataset import Recipe, render_indexed
-from model.synth.fonts import embedded_face
+from model.synth.lettering.fonts import embedded_face
 from model.synth.render import CropRenderer
-from model.synth.sign_words import SIGN_WORDS
-from model.training.rand_augment import RandAugment
+from model.synth.source import RenderedSource
+from model.synth.words.corpus import Corpus
+from model.synth.words.sign_words import SIGN_WORDS
 from tests.archives import crops, picture, write_lmdb
 
 SIZE = (32, 128)
@@ -56,9 +57,9 @@ def test_stored_crops_are_the_same_in_memory_and_on_demand(tmp_path: Path) -> No
     held, left_out = read_lmdb(archive, SIZE, PRINTABLE, 25)
     assert (held.labels, left_out) == (["w0", "w1", "w2", "w3", "!!"], 1)
     numbers = np.array([3, 0, 4])
-    expected = held.take(numbers)
-    assert np.array_equal(read_label_file(folder / "labels.tsv", SIZE, RULES)[0].images, held.images)
-    for source in (open_stored(archive, SIZE, RULES), open_stored(folder / "labels.tsv", SIZE, RULES)):
+    expected, labels = held.take(numbers), folder / "labels.tsv"
+    assert np.array_equal(read_crops(LabelledFiles(labels), SIZE, RULES, labels)[0].images, held.images)
+    for source in (StoredSource(*stored_at(archive), SIZE, RULES), StoredSource(*stored_at(labels), SIZE, RULES)):
         assert len(source) == 5
         found = source.crops(numbers, None, [()] * 3)
         assert found.labels == expected.labels
@@ -70,24 +71,24 @@ def test_broken_crops_are_skipped_and_counted_once(tmp_path: Path) -> None:
     content = samples(5)
     content[1] = (b"no picture", "w1")
     content[2] = (picture(2)[:-40], "w2")
-    source = open_stored(write_lmdb(tmp_path / "lmdb", content), SIZE, RULES)
+    source = StoredSource(*stored_at(write_lmdb(tmp_path / "lmdb", content)), SIZE, RULES)
     for _ in range(2):
         assert source.crops(np.array([0, 1, 2, 4]), None, [()] * 4).labels == ["w0", "w3", "w3", "w4"]
     assert source.broken == 2
     missing = write_folder(tmp_path / "folder", samples(2))
     (missing / "1.png").unlink()
-    assert read_label_file(missing / "labels.tsv", SIZE, RULES)[1] == 1
+    assert read_crops(LabelledFiles(missing / "labels.tsv"), SIZE, RULES, missing)[1] == 1
     bad = write_lmdb(tmp_path / "bad", [(b"", "a"), (b"", "b")])
     with pytest.raises(DataError, match="no image in bad can be decoded"):
-        open_stored(bad, SIZE, RULES).crops(np.array([1]), None, [()])
+        StoredSource(*stored_at(bad), SIZE, RULES).crops(np.array([1]), None, [()])
     with pytest.raises(DataError, match="no usable crop in bad"):
-        open_stored(bad, SIZE, LabelRules("x", 25))
+        StoredSource(*stored_at(bad), SIZE, LabelRules("x", 25))
 
 
 def test_broken_crops_are_counted_across_processes(tmp_path: Path) -> None:
     content = samples(6)
     content[3] = (b"no picture", "w3")
-    source = open_stored(write_lmdb(tmp_path / "lmdb", content), SIZE, RULES)
+    source = StoredSource(*stored_at(write_lmdb(tmp_path / "lmdb", content)), SIZE, RULES)
     list(islice(DataLoader(BatchStream([(source, 6)], seed=0), batch_size=None, num_workers=2), 2))
     assert source.broken == 1
 
@@ -147,7 +148,7 @@ def mixture(tmp_path: Path, recipe: Recipe) -> list[tuple[Crops | Source, int]]:
     if not archive.exists():
         write_lmdb(archive, samples(5))
     memory, _ = read_lmdb(archive, SIZE, PRINTABLE, 25)
-    return [(memory, 2), (open_stored(archive, SIZE, RULES), 3), (RenderedSource(recipe, SIZE, RULES), 3)]
+    return [(memory, 2), (StoredSource(*stored_at(archive), SIZE, RULES), 3), (RenderedSource(recipe, SIZE, RULES), 3)]
 
 
 def same(left: Batch, right: Batch) -> bool:

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from model.augmentation.batches import jitter_colours, warp
 from model.checkpoints.loading import load
 from model.data.crops import Batch, Crops
 from model.recognisers.parseq.network import PARSeq
 from model.recognisers.parseq.permutations import draw_permutations
-from model.training.augment import jitter_colours, warp
+from model.recognisers.parseq.training import PARSeqTraining
 from model.training.curve import read_logs
 from model.training.data import VALIDATION_BATCH, validation_loader
 from model.training.system import RecognitionSystem
@@ -86,7 +87,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, shards: Path,
 
 def test_training_begins_with_given_weights(tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(7)
-    start = PARSeq(system().config)
+    start = PARSeq(objective().config)
     torch.save(start.state_dict(), tmp_path / "start.pt")
     options = [*arguments(tmp_path, shards, "run", 1), "--weights", str(tmp_path / "start.pt"), "--lr", "0"]
     assert main(options) == 0
@@ -125,9 +126,15 @@ def system(**options: Any) -> RecognitionSystem:
     return RecognitionSystem(TINY, **options)
 
 
+def objective(**options: Any) -> PARSeqTraining:
+    found = system(**options).objective
+    assert isinstance(found, PARSeqTraining)
+    return found
+
+
 def test_training_learns_one_batch() -> None:
     torch.manual_seed(0)
-    model = PARSeq(system().config).train()
+    model = PARSeq(objective().config).train()
     targets = model.tokenizer.encode(["ab", "Cd3"])
     orders = torch.tensor([[0, 1, 2, 3, 4], [0, 4, 3, 2, 1]])
     images = torch.randn(2, 3, 32, 128)
@@ -148,7 +155,7 @@ def test_training_learns_one_batch() -> None:
 @pytest.mark.parametrize("dec_depth", [1, 2])
 def test_the_loss_of_crops_without_text(dec_depth: int) -> None:
     torch.manual_seed(0)
-    model = PARSeq(replace(system().config, dec_depth=dec_depth)).eval()
+    model = PARSeq(replace(objective().config, dec_depth=dec_depth)).eval()
     memory = model.encode(torch.randn(2, 3, 32, 128))
     # All of them empty: one order, in which the end token alone is predicted.
     targets = model.tokenizer.encode(["", ""])
@@ -188,7 +195,7 @@ def test_training_on_crops_without_text(
 
 class TestCtcLoss:
     @staticmethod
-    def told(module: RecognitionSystem, ids: list[int]) -> torch.Tensor:
+    def told(module: PARSeqTraining, ids: list[int]) -> torch.Tensor:
         """Memory whose columns name these ids, surely."""
         rows, columns = module.config.grid
         assert module.ctc_head is not None
@@ -201,35 +208,35 @@ class TestCtcLoss:
         return memory.flatten(1, 2)
 
     def test_a_text_spread_over_the_columns(self) -> None:
-        module = system(ctc_weight=1.0)
+        module = objective(ctc_weight=1.0)
         # The blank (0) between the two stands for the end of a letter that comes again.
         memory = self.told(module, [1, 1, 0, 1, 2] + [0] * (module.config.grid[1] - 5))
-        encode = module.model.tokenizer.encode
+        encode = module.network.tokenizer.encode
         assert module.ctc_loss(memory, encode(["001"])).item() < 1e-6
         assert module.ctc_loss(memory, encode(["01"])).item() > 1
         assert module.ctc_loss(memory.repeat(2, 1, 1), encode(["001", "01"])).item() > 0.5
 
     def test_no_text(self) -> None:
-        module = system(ctc_weight=1.0)
+        module = objective(ctc_weight=1.0)
         memory = self.told(module, [0] * module.config.grid[1])
-        assert module.ctc_loss(memory, module.model.tokenizer.encode([""])).item() < 1e-6
+        assert module.ctc_loss(memory, module.network.tokenizer.encode([""])).item() < 1e-6
 
     def test_a_text_longer_than_the_columns_counts_nothing(self) -> None:
-        module = system(ctc_weight=1.0)
+        module = objective(ctc_weight=1.0)
         memory = self.told(module, [0] * module.config.grid[1])
-        assert module.ctc_loss(memory, module.model.tokenizer.encode(["a" * 60])).item() == 0
+        assert module.ctc_loss(memory, module.network.tokenizer.encode(["a" * 60])).item() == 0
 
     def test_without_it_there_is_no_head(self) -> None:
-        assert system().ctc_head is None
+        assert objective().ctc_head is None
 
 
 def test_glyph_loss_looks_at_the_token_under_the_glyph() -> None:
-    module = system()
+    module = objective()
     rows, columns = module.config.grid
     memory = torch.zeros(1, rows * columns, 16)
     # The glyph is at 60 % of the width and 30 % of the height.
     memory[0, int(0.3 * rows) * columns + int(0.6 * columns), 0] = 1.0
-    targets = module.model.tokenizer.encode(["7"])
+    targets = module.network.tokenizer.encode(["7"])
     torch.nn.init.zeros_(module.glyph_head.weight)
     torch.nn.init.zeros_(module.glyph_head.bias)
     module.glyph_head.weight.data[7, 0] = 50.0

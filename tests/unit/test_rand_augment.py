@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from model.training.rand_augment import COLOUR, GEOMETRIC, OPERATIONS, RandAugment, move
+from model.augmentation.rand_augment import COLOUR, GEOMETRIC, OPERATIONS, RandAugment, move
 
 UNKNOWN = np.full((25, 2), np.nan, np.float16)
 

@@ -16,8 +16,7 @@ import pytest
 from service import errors
 from service.core.runtime import Runtime
 from service.http.app import App
-from service.http.endpoint import RecognizeEndpoint
-from service.http.timeouts import TIMEOUT_HEADER
+from service.http.head import TIMEOUT_HEADER
 from service.images.decode import QUICK_PIXELS
 from tests.fakes import FakeSession, request, serving, toy_runtime, until, with_client
 from tests.images import encode, gradient
@@ -80,7 +79,7 @@ def test_a_client_that_leaves_takes_its_crops_along(content_type: str) -> None:
         session.gate.clear()
         connection = Connection(body, content_type)
         serving_it = asyncio.ensure_future(app(connection.scope, connection.receive, connection.send))
-        await until(lambda: sum(session.batches) + runtime.engine.depth == n_crops)
+        await until(lambda: sum(session.batches) + runtime.models.default.engine.depth == n_crops)
         connection.leave()
         await serving_it
         session.gate.set()
@@ -144,11 +143,11 @@ def test_an_answer_that_has_begun_is_not_begun_again() -> None:
         connection.sent.append(message)
         raise asyncio.CancelledError
 
-    async def scenario(_app: App) -> None:
+    async def scenario(app: App) -> None:
         nonlocal connection
         connection = Connection(png_of("a"), "image/png")
         with pytest.raises(asyncio.CancelledError):
-            await RecognizeEndpoint(runtime)(connection.scope, connection.receive, cut_off)
+            await app(connection.scope, connection.receive, cut_off)
 
     with_app(runtime, scenario)
     assert connection is not None
@@ -257,7 +256,7 @@ def test_only_quick_crops_are_decoded_on_the_event_loop(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("body", [b'{"images":[' + b"0," * 200_000 + b"0]}", b'{"x":[' + b"[]," * 200_000 + b"0]}"])
 def test_json_of_millions_of_values_is_refused_unparsed(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("service.http.bodies.parse.RecognizeRequest")
+    monkeypatch.delattr("service.http.dialects.v1_bodies.RecognizeRequest")
     response = request(toy_runtime(), "POST", PATH, content=body, headers={"content-type": "application/json"})
     assert response.json()["type"] == errors.TOO_MANY_CROPS.type
     assert "PARSEQ_MAX_CROPS_PER_REQUEST" in response.json()["detail"]

@@ -11,11 +11,10 @@ import pytest
 from PIL import Image
 
 from service.core.metrics import Metrics
-from service.core.recognizer import LIGHT_BYTES, LIGHT_PIXELS, CropResult, Recognizer
+from service.core.recognizer import LIGHT_BYTES, LIGHT_PIXELS, CropResult, Recognizer, Source
 from service.engine.engine import Engine
-from service.engine.types import Crop, Item, Outcome
-from service.errors import DEADLINE_EXPIRED, QUEUE_FULL, Problem
-from service.http.bodies.parse import Source
+from service.engine.types import Crop, Item, Outcome, QueueFullError, Refusal
+from service.errors import DEADLINE_EXPIRED, Problem
 from service.images.decode import QUICK_PIXELS, decode_image
 from service.images.limits import ImageLimits
 from service.images.pool import DecodePool
@@ -36,8 +35,8 @@ class NotingEngine:
     def admit(self, items: Sequence[Item]) -> None:
         self.items += items
 
-    def put_off(self, _item: Item) -> None:
-        self.told.append("put off")
+    def demote(self, _item: Item) -> None:
+        self.told.append("demoted")
 
     def submit(self, item: Item, _crop: Crop) -> None:
         self.told.append(f"submitted by {threading.current_thread().name}")
@@ -61,11 +60,14 @@ async def stays() -> None:
     await asyncio.Event().wait()
 
 
-def read(*images: bytes, timeout_s: float = 3600.0, max_wait_s: float = 3600.0) -> tuple[NotingEngine, list[CropResult]]:
-    """What the engine was told of the crops of a request, and the results."""
+def read(
+    *images: bytes, timeout_s: float = 3600.0, max_wait_s: float = 3600.0, told: list[str] | None = None
+) -> tuple[NotingEngine, list[CropResult]]:
+    """What the engine was told of the crops of a request, in `told` even when it is refused, and the results."""
 
     async def run() -> tuple[NotingEngine, list[CropResult]]:
         engine, pool = NotingEngine(), DecodePool(1)
+        engine.told = [] if told is None else told
         pool.start()
         recognizer = Recognizer(
             cast(Engine, engine), METADATA, pool, image_limits=ImageLimits(), metrics=Metrics(), max_wait_s=max_wait_s
@@ -95,9 +97,9 @@ EXPRESS, OTHERS = "submitted by decode-image-express", "submitted by decode-imag
         (QUICK, ["submitted by MainThread"]),
         (LIGHT, [EXPRESS]),
         (encode(gradient(), "WEBP"), [EXPRESS]),
-        (HEAVY, ["put off", OTHERS]),
-        (png_of("a") + bytes(LIGHT_BYTES), ["put off", OTHERS]),
-        (scan_bomb(16, 512), ["put off", OTHERS]),
+        (HEAVY, ["demoted", OTHERS]),
+        (png_of("a") + bytes(LIGHT_BYTES), ["demoted", OTHERS]),
+        (scan_bomb(16, 512), ["demoted", OTHERS]),
     ],
     ids=["quick", "light", "slow format", "many pixels", "many bytes", "many scans for its pixels, but not too many"],
 )
@@ -112,10 +114,11 @@ def test_crops_of_a_request_with_several_are_not_decoded_where_single_ones_are()
 
 
 def test_a_large_picture_that_others_would_keep_waiting_is_told_to_come_again() -> None:
-    engine, [result] = read(HEAVY, max_wait_s=-1.0)
-    assert engine.told == ["put off", "failed"]
-    assert isinstance(result.reading, Problem)
-    assert (result.reading.kind, result.reading.headers) == (QUEUE_FULL, {"Retry-After": "1"})
+    told: list[str] = []
+    with pytest.raises(QueueFullError) as caught:
+        read(HEAVY, max_wait_s=-1.0, told=told)
+    assert told == ["demoted", "failed"]
+    assert caught.value.refusal is Refusal.PREDICTED_WAIT
 
 
 def test_crops_whose_deadline_has_passed_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:

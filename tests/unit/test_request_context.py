@@ -121,12 +121,15 @@ def log() -> Iterator[io.StringIO]:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(RequestFormatter(FORMAT))
-    root, level = logging.getLogger(), logging.getLogger().level
+    root, own = logging.getLogger(), logging.getLogger("service")
+    levels = root.level, own.level
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
+    own.setLevel(logging.DEBUG)
     yield stream
     root.removeHandler(handler)
-    root.setLevel(level)
+    root.setLevel(levels[0])
+    own.setLevel(levels[1])
 
 
 def lines_about(log: io.StringIO, word: str) -> list[str]:
@@ -144,7 +147,7 @@ def test_log_lines_about_a_request_carry_its_ids(log: io.StringIO, monkeypatch: 
     assert about in line
     [line] = lines_about(log, f"POST {PATH}: 500 in")
     assert about in line
-    monkeypatch.setattr("service.http.answers.recognition", broken)
+    monkeypatch.setattr("service.http.dialects.v1.recognition", broken)
     request(toy_runtime(), "POST", PATH, content=png_of("a"), headers=headers)
     [line] = lines_about(log, "a request failed")
     assert about in line

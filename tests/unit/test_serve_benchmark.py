@@ -205,7 +205,7 @@ def test_the_bare_session_is_tried_in_every_topology(tmp_path: Path) -> None:
 def test_a_short_run_of_every_step(tmp_path: Path) -> None:
     artifact, report = write_artifact(tmp_path / "toy.onnx"), tmp_path / "rows.json"
     options = ["--artifact", str(artifact), "--slices", "1", "--slice-s", "0.1", "--json", str(report)]
-    command = [sys.executable, str(ROOT / "benchmarks" / "serve.py"), *options]
+    command = [sys.executable, "-m", "benchmarks.serve", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     rows = {row["step"]: row for row in json.loads(report.read_text(encoding="utf-8"))}

@@ -6,8 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.synth.corpus import CHARSET, Corpus, DictionaryNotFoundError, is_validation_word, random_string, read_dictionary
-from model.synth.sign_words import SIGN_WORDS
+from model.synth.words.corpus import (
+    CHARSET,
+    Corpus,
+    DictionaryNotFoundError,
+    is_validation_word,
+    random_string,
+    read_dictionary,
+)
+from model.synth.words.sign_words import SIGN_WORDS
 
 WORDS = [f"{a}{b}{c}" for a in ("al", "bre", "co", "du") for b in ("man", "rin", "tak", "vel") for c in ("", "do", "ines")]
 

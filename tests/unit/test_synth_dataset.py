@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.data.shards import ShardError, load_shards
 from model.synth import __main__ as cli
-from model.synth.corpus import Corpus
-from model.synth.dataset import Recipe, ShardError, ShardFormat, load_shards, render_indexed, resized, write_shards
-from model.synth.fonts import embedded_face
+from model.synth.dataset import Recipe, ShardFormat, render_indexed, resized, write_shards
+from model.synth.lettering.fonts import embedded_face
 from model.synth.render import Crop, CropRenderer
-from model.synth.sign_words import SIGN_WORDS
+from model.synth.words.corpus import Corpus
+from model.synth.words.sign_words import SIGN_WORDS
 
 SMALL = ShardFormat((16, 64), shard_size=4)
 

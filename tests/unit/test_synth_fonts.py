@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import ImageFont
 
-from model.synth import fonts
-from model.synth.fonts import FontsNotFoundError, embedded_face, load_faces, split_faces
-from model.synth.glyphs import PRINTABLE, GlyphSheet
+from model.charsets import PRINTABLE
+from model.synth.lettering import fonts
+from model.synth.lettering.fonts import FontsNotFoundError, embedded_face, load_faces, split_faces
+from model.synth.lettering.glyphs import GlyphSheet
 
 
 class Respelt(ImageFont.FreeTypeFont):
@@ -93,11 +94,19 @@ def test_a_scan_finds_a_face_once_and_ignores_what_is_no_font(font_file: Path):
     assert faces[0].font(20).getlength("word") > 10
 
 
+def test_links_to_folders_of_fonts_are_followed(font_file: Path, tmp_path: Path):
+    named = tmp_path / "named"
+    named.mkdir()
+    (named / "link").symlink_to(font_file.parent, target_is_directory=True)
+    (named / "loop").symlink_to(named, target_is_directory=True)
+    assert fonts.find_font_files([named]) == [named / "link" / font_file.name]
+
+
 def test_a_scan_is_cached_until_the_files_change(font_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cache = tmp_path / "cache"
     first = load_faces([font_file.parent], cache)
     with monkeypatch.context() as patch:
-        patch.setattr("model.synth.fonts._scan", lambda _: pytest.fail("scanned again"))
+        patch.setattr("model.synth.lettering.fonts._scan", lambda _: pytest.fail("scanned again"))
         assert load_faces([font_file.parent], cache) == first
     font_file.rename(font_file.with_name("renamed.ttf"))
     assert load_faces([font_file.parent], cache)[0].path.endswith("renamed.ttf")

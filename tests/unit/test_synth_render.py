@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.synth import geometry
-from model.synth.fonts import FontsNotFoundError, embedded_face
-from model.synth.geometry import Arc, Warp
-from model.synth.lettering import lay_out
+from model.synth.lettering.fonts import FontsNotFoundError, embedded_face
+from model.synth.lettering.lines import lay_out
 from model.synth.render import Crop, CropRenderer
+from model.synth.scene import geometry
+from model.synth.scene.geometry import Arc, Warp
 
 TEXTS = ("a", "I", ".", "WWW", "Hello", "$12.99", "jumping-fox", "~`'\"", "x" * 25, "http://example.org/a_b")
 

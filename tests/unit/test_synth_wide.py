@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from model.synth import dataset
-from model.synth.blanks import draw_blank, slice_of
-from model.synth.corpus import WIDE_KINDS, Corpus, TextKind
 from model.synth.dataset import WIDE_BLANK_SHARE, Recipe, render_indexed
-from model.synth.fonts import embedded_face
-from model.synth.lettering import lay_out
-from model.synth.phrases import EXTRA_CHARACTERS, LONG
+from model.synth.lettering.fonts import embedded_face
+from model.synth.lettering.lines import lay_out
 from model.synth.render import Crop, CropRenderer
-from model.synth.sign_words import SIGN_WORDS
+from model.synth.scene.blanks import draw_blank, slice_of
+from model.synth.words.corpus import WIDE_KINDS, Corpus, TextKind
+from model.synth.words.phrases import EXTRA_CHARACTERS, LONG
+from model.synth.words.sign_words import SIGN_WORDS
 
 
 def texts(kinds: dict[TextKind, float], extra: str = EXTRA_CHARACTERS, count: int = 600) -> list[str]:

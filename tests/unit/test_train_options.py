@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from itertools import product
 from pathlib import Path
 
@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from model.charsets import CHARSETS, PRINTABLE
-from model.recognisers.parseq.config import NAMED, ConfigError, PARSeqConfig
+from model.errors import ConfigError
+from model.recognisers.parseq.config import NAMED, PARSeqConfig
 from model.recognisers.parseq.network import PARSeq
 from model.training.data import split_weight
-from model.training.options import RECIPES, recipe_names
+from model.training.options import RECIPES, TrainOptions, recipe_names
 from model.training.schedule import rate_factor, scaled_rate
 from model.training.train import network_config, parse_args, weights_name
 
@@ -122,6 +123,14 @@ def test_files_that_are_no_options(tmp_path: Path, content: str, message: str, c
     with pytest.raises(SystemExit):
         parse_args(["--run", str(tmp_path / "run.yaml"), "--output", "x"])
     assert message in capsys.readouterr().err
+
+
+def test_options_written_in_code_are_those_of_the_command_line() -> None:
+    written = TrainOptions(output=Path("x"), steps=9, source=["a=2"], keep_whitespace=False)
+    assert parse_args(["--output", "x", "--steps", "9", "--source", "a=2", "--no-keep-whitespace"])[0] == written
+    assert parse_args(["--output", "x"])[0] == TrainOptions(output=Path("x"))
+    with pytest.raises(FrozenInstanceError):
+        written.steps = 8  # type: ignore[misc]
 
 
 def test_the_recipe_of_the_bundled_model_is_the_default() -> None:

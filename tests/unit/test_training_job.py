@@ -13,35 +13,24 @@ import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 
+from model.augmentation.batches import jitter_colours, warp
 from model.checkpoints.loading import load
 from model.data.sources import AugmentedSource, JoinedSource, RenderedCrops
-from model.recognisers.parseq.config import named_config
-from model.training.augment import jitter_colours, warp
+from model.distributed import Shard
+from model.recognisers.registry import named_config
 from model.training.averaging import EMA
 from model.training.curve import read_logs
-from model.training.data import DataBuilder
-from model.training.distributed import Shard
+from model.training.data import build_data
 from model.training.train import main, parse_args, train
 from tests.forked_training import ForkedTraining
-from tests.training_runs import StopAt, words, write_archive, write_config, write_shards
+from tests.training_runs import StopAt, run_options, words, write_archive, write_shards
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
 
 
 @pytest.fixture
 def options(tmp_path: Path) -> dict[str, Any]:
-    return {
-        "--config": write_config(tmp_path / "tiny.json"),
-        "--source": [f"{write_shards(tmp_path / 'rendered')}=2", f"{write_archive(tmp_path / 'real')}=1"],
-        "--validation": tmp_path / "rendered",
-        "--batch-size": 6,
-        "--steps": 6,
-        "--validate-every": 3,
-        "--checkpoint-every": 2,
-        "--warmup-steps": 2,
-        "--threads": 1,
-        "--trainer.enable_progress_bar": "false",
-    }
+    return {**run_options(tmp_path), "--checkpoint-every": 2}
 
 
 class Poison(lightning.Callback):
@@ -182,7 +171,7 @@ def test_a_run_that_is_ended_before_it_trains(
     def end(*_: object) -> None:
         raise ends
 
-    monkeypatch.setattr(DataBuilder, "build", end)
+    monkeypatch.setattr("model.training.train.build_data", end)
     run = words({**options, "--output": tmp_path / "run"})
     if isinstance(ends, KeyboardInterrupt):
         assert main(run) == 130
@@ -376,8 +365,11 @@ def test_epochs_are_passes_over_the_crops(options: dict[str, Any], tmp_path: Pat
 def test_data_that_cannot_be_used(options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "fonts").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "shard-00000.npz").write_bytes(b"no shard")
     cases: list[tuple[dict[str, Any], str]] = [
         ({"--source": tmp_path / "empty"}, "holds no crops: no LMDB archive"),
+        ({"--source": tmp_path / "damaged"}, "shard-00000.npz is not a shard of crops"),
         ({"--real": tmp_path / "real"}, "not both"),
         ({"--source": [], "--train-dir": "real"}, "give that too"),
         ({"--source": [], "--render": True, "--render-fonts": tmp_path / "fonts"}, "no usable font face"),
@@ -404,7 +396,7 @@ def test_rand_augment_can_be_for_real_crops_alone(
     write_shards(tmp_path / "rendered")
     words = [word if word.startswith("--") else str(tmp_path / word) for word in options]
     args, _ = parse_args([*words, "--augment-real", "reference", "--output", str(tmp_path / "run")])
-    data = DataBuilder(args, named_config("parseq-nano")).build(0)
+    data = build_data(args, named_config("parseq-nano"), 0)
     assert [isinstance(part.source, AugmentedSource) for part in data.training] == ours
     told = capsys.readouterr().err
     assert "real: 20 crops, 0 left out" in told
@@ -418,7 +410,7 @@ def test_rand_augment_leaves_rendered_crops_alone_in_a_folder_with_both(tmp_path
     write_shards(tmp_path / "both" / "drawn")
     write_archive(tmp_path / "both" / "rendered", 20)
     args, _ = parse_args(["--source", str(tmp_path / "both"), "--augment-real", "reference", "--output", str(tmp_path / "run")])
-    data = DataBuilder(args, named_config("parseq-nano")).build(0)
+    data = build_data(args, named_config("parseq-nano"), 0)
     (mixed,) = (part.source for part in data.training)
     assert isinstance(mixed, JoinedSource)
     drawn, real = mixed.parts

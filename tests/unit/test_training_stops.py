@@ -16,24 +16,14 @@ from model.training.curve import read_logs
 from model.training.train import main
 from model.training.trainer import LAST
 from tests.forked_training import ForkedTraining
-from tests.training_runs import environment, words, write_archive, write_config, write_shards
+from tests.training_runs import environment, run_options, words
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
 
 
 @pytest.fixture
 def options(tmp_path: Path) -> dict[str, Any]:
-    return {
-        "--config": write_config(tmp_path / "tiny.json"),
-        "--source": [f"{write_shards(tmp_path / 'rendered')}=2", f"{write_archive(tmp_path / 'real')}=1"],
-        "--validation": tmp_path / "rendered",
-        "--batch-size": 6,
-        "--steps": 6,
-        "--validate-every": 3,
-        "--warmup-steps": 2,
-        "--threads": 1,
-        "--trainer.enable_progress_bar": "false",
-    }
+    return run_options(tmp_path)
 
 
 def run_in_a_group(training: ForkedTraining, options: dict[str, Any], tmp_path: Path, **ends: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import importlib.util
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from model.training import tune
-from model.training.tune import TrialResult, first_rates, main, run_trial
+from model.training.tune import TrialResult, TuneOptions, first_rates, main, run_trial
 from tests.training_runs import words, write_config, write_shards
 
 
@@ -58,7 +57,7 @@ def test_a_trial_is_a_run_that_can_be_resumed(options: dict[str, Any], tmp_path:
 def test_results_are_ranked_and_written(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def searched(args: argparse.Namespace, given: list[str]) -> list[TrialResult]:
+    def searched(args: TuneOptions, given: list[str]) -> list[TrialResult]:
         assert given == words(options)
         args.output.mkdir()
         return [TrialResult("a", 1e-4, 4, 0.2, 0.1), TrialResult("b", 1e-2, 2, 0.5, 0.05)]

@@ -221,12 +221,12 @@ def test_set_lanes_and_threads_are_the_only_candidate() -> None:
 
 
 def test_what_is_usual_is_planned_where_nothing_is_measured() -> None:
-    assert plan_topology(toy_settings(lanes=0), "cpu", 4) == Topology(4, 1, 8, 2)
-    assert plan_topology(toy_settings(lanes=0), "cpu", 1) == Topology(1, 1, 8, 1)
+    assert plan_topology(toy_settings(lanes=0), "cpu", 4) == Topology(4, 1, 8)
+    assert plan_topology(toy_settings(lanes=0), "cpu", 1) == Topology(1, 1, 8)
     gpu = plan_topology(toy_settings(lanes=0), "cuda", 8, n_devices=2)
-    assert gpu == Topology(2, 1, 64, 4, buckets=(1, 2, 4, 8, 16, 32, 64))
-    chosen = plan_topology(toy_settings(lanes=3, intra_op_threads=5, decode_threads=7, max_batch_size=9), "cpu", 1)
-    assert chosen == Topology(3, 5, 9, 7)
+    assert gpu == Topology(2, 1, 64, buckets=(1, 2, 4, 8, 16, 32, 64))
+    chosen = plan_topology(toy_settings(lanes=3, intra_op_threads=5, max_batch_size=9), "cpu", 1)
+    assert chosen == Topology(3, 5, 9)
 
 
 def test_what_was_found_survives_the_journey(tmp_path: Path) -> None:
@@ -422,7 +422,7 @@ def test_settings_win_and_skip_their_part_of_the_sweep(starts: Starts) -> None:
 
 
 def test_tuning_can_be_switched_off(starts: Starts) -> None:
-    assert starts.start(tune=False).topology == Topology(2, 1, 8, 1)
+    assert starts.start(tune=False).topology == Topology(2, 1, 8)
     assert starts.swept == []
     assert sorted(path.name for path in starts.artifact.parent.iterdir()) == ["toy.onnx"]
 
@@ -441,8 +441,8 @@ def test_the_engine_starts_from_what_was_found_and_says_so() -> None:
     topology = replace(plan_topology(settings, "cpu", 2, found=found, origin="cached"), max_batch_size=4)
     runtime = Runtime(settings, LoadedArtifact(METADATA, FakeSession(), "cpu", topology))
     request(runtime, "GET", "/readyz")
-    assert runtime.model.cost.cap == 2
-    assert runtime.model.cost.duration_s(2) == pytest.approx(found.durations_s[2])
+    assert runtime.models.default.cost.cap == 2
+    assert runtime.models.default.cost.duration_s(2) == pytest.approx(found.durations_s[2])
     [sample] = runtime.metrics.model.collect()[0].samples
     assert (sample.labels["lanes"], sample.labels["intra_op_threads"], sample.labels["max_batch_size"]) == ("2", "1", "2")
     assert "2 lanes x 1 threads, batches of up to 2 (cached)" in runtime.describe()
@@ -453,7 +453,7 @@ def test_a_sweep_that_ended_before_the_largest_bucket_still_starts() -> None:
     topology = replace(plan_topology(settings, "cuda", 1, found=swept(1, 1, at_1=100, at_2=190)), buckets=(1, 2, 4, 8))
     runtime = Runtime(settings, LoadedArtifact(METADATA, FakeSession(), "cuda", topology))
     assert request(runtime, "GET", "/readyz").status_code == 200
-    assert runtime.model.cost.cap == 8
+    assert runtime.models.default.cost.cap == 8
 
 
 def test_the_engine_runs_a_crop_that_is_alone_in_its_session_and_says_so() -> None:

@@ -1,1 +1,30 @@
 """PARSeq: "Scene Text Recognition with Permuted Autoregressive Sequence Models", Bautista and Atienza, ECCV 2022."""
+
+from __future__ import annotations
+
+from model.recognisers.parseq.config import NAMED, PARSeqConfig
+from model.recognisers.registry import Adapting, Published, Recogniser
+
+RELEASE = "https://github.com/baudm/parseq/releases/download/v1.0.0"
+
+RECOGNISER = Recogniser(
+    name="parseq",
+    class_name="PARSeq",
+    config=PARSeqConfig,
+    network="model.recognisers.parseq.network:PARSeq",
+    training="model.recognisers.parseq.training:PARSeqTraining",
+    named=NAMED,
+    published={
+        "parseq-tiny": Published(f"{RELEASE}/parseq_tiny-e7a21b54.pt", "e7a21b54"),
+        "parseq": Published(f"{RELEASE}/parseq-bb5792a6.pt", "bb5792a6"),
+        "parseq-patch16-224": Published(f"{RELEASE}/parseq_small_patch16_224-fcf06f5a.pt", "fcf06f5a"),
+    },
+    keys=frozenset({"pos_queries"}),
+    essential=frozenset({"embed_dim"}),
+    adapting=Adapting(
+        by_character={"head.weight": 0, "head.bias": 0, "text_embed.embedding.weight": 0},
+        by_position={"pos_queries": 1},
+    ),
+    recipe="reference",
+    training_options=("glyph_weight", "ctc_weight"),
+)

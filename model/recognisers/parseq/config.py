@@ -1,27 +1,28 @@
-"""Architectures by name, and architectures from a JSON file."""
+"""Architectures of PARSeq, those that have a name among them."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
-from typing import Any, Literal
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, Self
 
 from model.charsets import PRINTABLE
+from model.errors import ConfigError
+from model.recognisers.parts.settings import check_charset, from_mapping
 
 Stem = Literal["patch", "residual"]
-
-# Hyper-parameters of the job, not of the network: present in configuration files, of no meaning here.
-TRAINING_ONLY = frozenset({"batch_size", "lr", "warmup_pct", "weight_decay", "charset_test"})
-
-
-class ConfigError(ValueError):
-    """A configuration is not one this version can build; the message names the cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class PARSeqConfig:
     """A PARSeq network. Names and defaults follow the reference implementation's `system_args`; `stem` is ours."""
+
+    RECOGNISER: ClassVar[str] = "parseq"
+    FREE: ClassVar[frozenset[str]] = frozenset(
+        {"decode_ar", "refine_iters", "perm_num", "perm_forward", "perm_mirrored", "dropout"}
+    )
+    ADAPTABLE: ClassVar[frozenset[str]] = frozenset({"charset_train", "max_label_length"})
 
     charset_train: str = PRINTABLE
     max_label_length: int = 25
@@ -51,8 +52,7 @@ class PARSeqConfig:
         Raises:
             ConfigError: sizes do not divide, or a number is out of range.
         """
-        if not self.charset_train or len(set(self.charset_train)) != len(self.charset_train):
-            raise ConfigError("charset_train must hold distinct characters, at least one")
+        check_charset(self.charset_train)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be at least 0 and less than 1, not {self.dropout}")
         for pixels, patch, axis in zip(self.img_size, self.patch_size, ("height", "width"), strict=True):
@@ -83,9 +83,25 @@ class PARSeqConfig:
         """Rows and columns of encoder tokens."""
         return self.img_size[0] // self.patch_size[0], self.img_size[1] // self.patch_size[1]
 
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Build a config from `system_args` names; the job's own hyper-parameters among them are ignored.
+
+        Raises:
+            ConfigError: an unknown name, or a value of the wrong type or range.
+        """
+        return from_mapping(cls, values)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON and checkpoints hold them."""
         return asdict(self)
+
+    def least_size(self) -> tuple[int, int]:
+        """Tensors and numbers of the network's matrices alone."""
+        width, classes = self.embed_dim, len(self.charset_train)
+        layers = self.enc_depth * (4 + 2 * self.enc_mlp_ratio) + self.dec_depth * (8 + 2 * self.dec_mlp_ratio)
+        numbers = width * (width * layers + math.prod(self.grid) + self.max_label_length + 2 * classes)
+        return self.enc_depth + self.dec_depth, numbers
 
 
 NAMED: dict[str, PARSeqConfig] = {
@@ -112,62 +128,3 @@ NAMED: dict[str, PARSeqConfig] = {
         dropout=0.0,
     ),
 }
-
-
-def named_config(name: str) -> PARSeqConfig:
-    """The architecture called `name`; underscores and hyphens are the same.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
-    try:
-        return NAMED[name.replace("_", "-")]
-    except KeyError:
-        raise ConfigError(f"unknown model {name!r}: choose one of {', '.join(NAMED)}, or give a config file") from None
-
-
-def config_from_mapping(values: dict[str, Any]) -> PARSeqConfig:
-    """Build a config from `system_args` names; the job's own hyper-parameters among them are ignored.
-
-    Raises:
-        ConfigError: an unknown name, or a value of the wrong type or range.
-    """
-    known = {field.name: field for field in fields(PARSeqConfig)}
-    unknown = set(values) - set(known) - TRAINING_ONLY
-    if unknown:
-        raise ConfigError(f"unknown configuration names: {', '.join(sorted(unknown))}; known are {', '.join(known)}")
-    chosen = {name: value for name, value in values.items() if name in known}
-    defaults = PARSeqConfig()
-    for name, value in chosen.items():
-        if isinstance(getattr(defaults, name), tuple):
-            chosen[name] = _pair(name, value)
-        elif isinstance(getattr(defaults, name), bool) is not isinstance(value, bool) or not isinstance(
-            value, (int, float) if name == "dropout" else type(getattr(defaults, name))
-        ):
-            raise ConfigError(f"{name} must be of type {type(getattr(defaults, name)).__name__}, not {value!r}")
-    return replace(defaults, **chosen)
-
-
-def _pair(name: str, value: Any) -> tuple[int, int]:
-    if not isinstance(value, list | tuple) or len(value) != 2 or not all(type(v) is int for v in value):
-        raise ConfigError(f"{name} must be two integers, [height, width], not {value!r}")
-    return value[0], value[1]
-
-
-def read_config(path: Path) -> PARSeqConfig:
-    """Read a JSON file: an object of `system_args` names, or one that holds such an object under `system_args`.
-
-    Raises:
-        ConfigError: the file is missing, is not JSON, or does not describe a network.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from None
-    except ValueError:
-        raise ConfigError(f"the config file {path} is not valid JSON") from None
-    if isinstance(values, dict) and isinstance(values.get("system_args"), dict):
-        values = values["system_args"]
-    if not isinstance(values, dict):
-        raise ConfigError(f"the config file {path} must hold a JSON object")
-    return config_from_mapping(values)

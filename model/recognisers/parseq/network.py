@@ -1,4 +1,4 @@
-"""PARSeq: the network, its two ways of decoding, its refinement and its training loss.
+"""PARSeq: the network, its two ways of decoding, its refinement and its loss under permuted orders.
 
 "Scene Text Recognition with Permuted Autoregressive Sequence Models", Bautista and Atienza, ECCV 2022. The state dict is key
 for key that of the released weights of baudm/parseq (the inner model of its checkpoints).
@@ -9,11 +9,14 @@ Shapes: B batch, N encoder tokens, T `max_label_length`, S steps (at most T + 1)
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.recognisers.interface import Network
 from model.recognisers.parseq.attention import KeyValue, KeyValueAttention
 from model.recognisers.parseq.config import PARSeqConfig
 from model.recognisers.parseq.decoder import Decoder
@@ -36,12 +39,12 @@ class TokenEmbedding(nn.Module):
         return embedded * self.scale
 
 
-class PARSeq(nn.Module):
+class PARSeq(Network):
     """The network with its decoding, refinement and loss."""
 
     def __init__(self, config: PARSeqConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config: PARSeqConfig = config
         self.tokenizer = Tokenizer(config.charset_train)
         embed_dim = config.embed_dim
         self.encoder = Encoder(config)
@@ -107,16 +110,45 @@ class PARSeq(nn.Module):
         Returns:
             Logits, float `(B, S, C)`; `S` is `max_length + 1`, or less when decoding stopped early and nothing is refined.
         """
+        stop_early = max_length is None
+        limit = self.config.max_label_length if max_length is None else min(max_length, self.config.max_label_length)
+        return self._passes(images, limit, decode_ar, refine_iters, stop_early=stop_early)[-1]
+
+    def decode(self, logits: Tensor) -> tuple[list[str], list[Tensor]]:
+        """Greedy reading (see `Tokenizer.decode`): texts, and the probabilities of their tokens, the end token's included."""
+        return self.tokenizer.decode(logits.softmax(-1))
+
+    def passes(self, images: Tensor) -> Sequence[Tensor]:
+        """The logits of the first reading and of every refinement, as the config decodes; all steps of each."""
+        return self._passes(images, self.config.max_label_length, None, None, stop_early=False)
+
+    def ways(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """The encoder alone, the usual ways of decoding, and the config's own."""
+        config, length = self.config, self.config.max_label_length
+        own = "ar" if config.decode_ar else "nar"
+        own += "" if not config.refine_iters else f" + {config.refine_iters} refinement{'s' if config.refine_iters > 1 else ''}"
+        decoding = {"nar": (False, 0), "ar": (True, 0), "ar + 1 refinement": (True, 1)}
+        decoding.setdefault(own, (config.decode_ar, config.refine_iters))
+        whole = {
+            name: partial(self.forward, max_length=length, decode_ar=ar, refine_iters=n) for name, (ar, n) in decoding.items()
+        }
+        return {"encoder": self.encode, **whole}
+
+    def reads_by(self) -> dict[str, object]:
+        """In turn or at once, and how often again."""
+        return {"decode": "ar" if self.config.decode_ar else "nar", "refine_iters": self.config.refine_iters}
+
+    def _passes(
+        self, images: Tensor, length: int, decode_ar: bool | None, refine_iters: int | None, *, stop_early: bool
+    ) -> list[Tensor]:
         decode_ar = self.config.decode_ar if decode_ar is None else decode_ar
         refine_iters = self.config.refine_iters if refine_iters is None else refine_iters
-        stop_early = max_length is None
-        limit = self.config.max_label_length
-        steps = (limit if max_length is None else min(max_length, limit)) + 1
+        steps = length + 1
         memory = self.decoder.project_memory(self.encode(images))
-        logits = self._read_in_turn(memory, steps, stop_early) if decode_ar else self._read_at_once(memory, steps)
+        found = [self._read_in_turn(memory, steps, stop_early) if decode_ar else self._read_at_once(memory, steps)]
         for _ in range(refine_iters):
-            logits = self._refine(logits, memory, steps)
-        return logits
+            found.append(self._refine(found[-1], memory, steps))
+        return found
 
     def _begin(self, memory: list[KeyValue]) -> Tensor:
         keys = memory[0][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 IMAGE_TYPE_PREFIX: Final = "image/"
@@ -15,6 +16,7 @@ BINARY_TYPES: Final = (
 """They say "some bytes". The first is the registered one; object stores and older clients use the others for the same."""
 
 
+@lru_cache(64)
 def media_type_of(content_type: bytes) -> str:
     """The type of a header's value, in lower case and without its parameters."""
     return content_type.decode("latin-1").partition(";")[0].strip().lower()

@@ -8,7 +8,7 @@ that arrives quickly and is small finds room whatever others hold.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from typing import Final
 
 from service.config import Settings
@@ -46,10 +46,9 @@ class Holding:
         """Only what arrives can be given up: the rest has been let in, and is answered."""
 
 
-def copies_of(headers: Iterable[tuple[bytes, bytes]]) -> int:
-    """How often a body with these headers is in memory at once, at most."""
-    types = (value.lower() for name, value in headers if name == b"content-type")
-    return COPIES if any(kind.startswith((b"multipart/", b"application/json")) for kind in types) else 1
+def copies_of(media_type: str) -> int:
+    """How often a body of this type is in memory at once, at most."""
+    return COPIES if media_type.startswith(("multipart/", "application/json")) else 1
 
 
 class BodyBudget:

@@ -50,11 +50,8 @@ class Framing:
         self._tail = b""
         """What came of a head (its last bytes) or of a line that is not complete."""
         self._chunks = self._chunk_bytes = self._extension_bytes = 0
-
-    @property
-    def between_requests(self) -> bool:
+        self.between_requests = True
         """Whether nothing of a request has come that is not complete."""
-        return self._phase is _Phase.HEAD and not self._tail
 
     def expect_body(self, n_bytes: int | None) -> None:
         """A head is complete.
@@ -65,6 +62,7 @@ class Framing:
         self._tail = b""
         self._left = n_bytes or 0
         self._chunks = self._chunk_bytes = self._extension_bytes = 0
+        self.between_requests = n_bytes == 0
         if n_bytes is None:
             self._phase = _Phase.CHUNK_SIZE
         else:
@@ -83,6 +81,7 @@ class Framing:
             self._left -= n_bytes
             if not self._left:
                 self._phase = _Phase.HEAD
+                self.between_requests = True
             return start + n_bytes
         return self._end_of_chunks(data, start)
 
@@ -98,8 +97,10 @@ class Framing:
         if end >= 0:
             # Something was there before it, so that the head is not over for whoever asks before it has been parsed.
             self._tail = b"\n"
+            self.between_requests = False
             return end + len(HEAD_END)
         self._tail = (self._tail + data[max(start, len(data) - 3) :])[-3:]
+        self.between_requests = not self._tail
         return len(data)
 
     def _end_of_chunks(self, data: bytes, start: int) -> int:
@@ -118,6 +119,7 @@ class Framing:
                 self._begin_chunk(line)
             elif not line:
                 self._phase = _Phase.HEAD
+                self.between_requests = True
                 return start
         return start
 

@@ -8,37 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from functools import partial
 from typing import Any, Final, NoReturn
 
 import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.config import Settings
 from service.core.metrics import Metrics
-from service.errors import (
-    HEAD_TOO_LARGE,
-    MALFORMED_REQUEST,
-    NO_ROOM_FOR_BODY,
-    REQUEST_TIMEOUT,
-    TOO_MANY_CONNECTIONS,
-    Problem,
-)
-from service.http.bodies.parse import ARRIVAL_PROBLEM
-from service.http.connection.body_budget import BodyBudget, Holding, bodies_bytes, copies_of
+from service.errors import MALFORMED_REQUEST, Problem
+from service.http.bodies.body import ARRIVAL_PROBLEM
+from service.http.connection import refusals
 from service.http.connection.framing import Framing
+from service.http.connection.half_closed import HalfClosed
 from service.http.connection.head import body_length, with_path, without_upgrade
-from service.http.connection.limit import ConnectionLimit, Stage
-from service.http.connection.pacing import Pace
-from service.http.connection.refusals import refusal
-from service.http.connection.slow_readers import Backlog, SlowReaders
+from service.http.connection.holdings import Holdings, Owner
+from service.http.connection.limit import Stage
+from service.http.connection.shared import Shared
+from service.http.connection.slow_readers import Backlog
 from service.http.connection.whole_writes import WholeAnswers
 from service.http.gates.client_address import ClientAddresses
 from service.http.gates.request_ids import context_of
+from service.http.problems import Problems
 from service.process.logs import CONTEXT_KEY
-from service.process.open_files import max_open_files, surplus_within
 
 READ_BYTES: Final = 2**18
 """What uvloop receives at once, at most, and with it what a connection holds of requests that are not parsed yet."""
@@ -52,23 +44,10 @@ UNREAD_AFTER_S: Final = 1.0
 """An answer that is not read for so long makes room for another connection when there is none."""
 DRAIN_UNREAD_S: Final = 2.0
 """How long an answer may stay unread once the server is to stop."""
-LOOK_FOR_CLIENT_S: Final = (0.05, 1.0)
-"""How soon, and later how often, to look whether a client that sends nothing more is there at all."""
 PROBES: Final = (b"/livez", b"/readyz", b"/metrics")
 """Answered on any connection: who floods the server must not get it restarted too."""
 
 logger = logging.getLogger(__name__)
-
-
-class HeldFlow(FlowControl):
-    """Does not read on while there are requests that were read and not parsed, or there is nothing more to read."""
-
-    held = False
-
-    def resume_reading(self) -> None:
-        """Read on, unless held."""
-        if not self.held:
-            super().resume_reading()
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -82,22 +61,13 @@ class HttpProtocol(HttpToolsProtocol):
     new one may only ask the probes, once.
     """
 
-    metrics: Metrics
-    receive_timeout_s: float
-    send_timeout_s: float
-    max_head_bytes: int
-    max_headers: int
-    limit: ConnectionLimit
-    budget: BodyBudget
-    pace: Pace
-    slow_readers: SlowReaders
-    addresses: ClientAddresses
-    flow: HeldFlow
+    shared: Shared
     transport: WholeAnswers
     _surplus = False
     """Whether there was no room for this connection."""
     _receive_timer: asyncio.TimerHandle | None = None
-    _look_timer: asyncio.TimerHandle | None = None
+    _half_closed: HalfClosed | None = None
+    """Set once the client has said that it sends nothing more, and waits for answers."""
     _arriving = False
     """Whether a request has begun and is not complete."""
     _in_trailers = False
@@ -113,8 +83,6 @@ class HttpProtocol(HttpToolsProtocol):
     """What was read and is not parsed, and from where on."""
     _deaf = False
     """Whether what comes is thrown away."""
-    _half_closed = False
-    """Whether the client has said that it sends nothing more, and waits for answers."""
     _leaving = False
     """Whether the server is to stop."""
     _unread = False
@@ -122,25 +90,24 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Somebody is there, and has not said anything yet."""
         super().connection_made(WholeAnswers(transport, self.loop, self._more_may_come))
-        self.flow = HeldFlow(self.transport)
-        self._framing = Framing(self.max_head_bytes)
+        shared = self.shared
+        self._framing = Framing(shared.max_head_bytes)
         self._backlog = Backlog(self.transport)
-        self._holdings: dict[RequestResponseCycle | None, Holding] = {}
-        """Of the bodies here; under `None` what is not parsed."""
-        self._peer = self.client[0] if self.client else ""
-        share = None if self.addresses.is_trusted(self._peer) else self.addresses.client_of(self._peer, ())
-        self.metrics.connections.inc()
-        self._surplus = not self.limit.enter(self, share)
-        self.slow_readers.watch(self.connections, self.loop)  # type: ignore[arg-type]  # they are all of this class
+        peer = self.client[0] if self.client else ""
+        self._holdings = Holdings(shared, peer, self._give_up_body)
+        share = None if shared.addresses.is_trusted(peer) else shared.addresses.client_of(peer, ())
+        shared.metrics.connections.inc()
+        self._surplus = not shared.limit.enter(self, share)
+        shared.slow_readers.watch(self.connections, self.loop)  # type: ignore[arg-type]  # they are all of this class
         self._be_idle()
 
     def give_way(self) -> None:
         """Close this connection for the sake of another."""
-        self.metrics.connection_ended("made_room")
+        self.shared.metrics.connection_ended("made_room")
         if self._unread or self.transport.is_closing():
             self.transport.abort()
         elif self._arriving:
-            self._refuse(self._too_many_connections())
+            self._refuse(refusals.too_many_connections(self.shared.limit.max_connections))
         else:
             self._deaf = self._rest is not None
             self.transport.close()
@@ -152,8 +119,8 @@ class HttpProtocol(HttpToolsProtocol):
     def look_at_backlog(self, now_s: float) -> None:
         """Give up a client that does not read its answers."""
         age_s = self._backlog.age_s(now_s)
-        if age_s > (min(self.send_timeout_s, DRAIN_UNREAD_S) if self._leaving else self.send_timeout_s):
-            self.metrics.connection_ended("unread")
+        if age_s > (min(self.shared.send_timeout_s, DRAIN_UNREAD_S) if self._leaving else self.shared.send_timeout_s):
+            self.shared.metrics.connection_ended("unread")
             self.transport.abort()
         elif self._unread != (age_s >= UNREAD_AFTER_S):
             self._unread = not self._unread
@@ -169,14 +136,14 @@ class HttpProtocol(HttpToolsProtocol):
         """Nobody is there any more."""
         self._end_receive_timer()
         self._unset_keepalive_if_required()  # which uvicorn leaves running when the connection was reset
-        if self._look_timer is not None:
-            self._look_timer.cancel()
-        self.metrics.connections.dec()
-        self.limit.leave(self)
+        if self._half_closed is not None:
+            self._half_closed.stop()
+        self.shared.metrics.connections.dec()
+        self.shared.limit.leave(self)
         self._rest = None
         for cycle, _ in self.pipeline:
-            self._release(cycle)
-        self._release(None)
+            self._holdings.release(cycle)
+        self._holdings.release(None)
         self.pipeline.clear()
         if self._running is not None and not self._running.response_complete:
             # uvicorn tells the latest request only, and one before it may be the one that is being answered.
@@ -193,26 +160,16 @@ class HttpProtocol(HttpToolsProtocol):
             if self._app_knows() and not self.cycle.response_complete:
                 if not self.pipeline:
                     return False  # it left while it was sending
-                self._release(self.pipeline.popleft()[0])
+                self._holdings.release(self.pipeline.popleft()[0])
             self._arriving = False
             self._end_receive_timer()
         if not self._unanswered():
             return False
-        self._half_closed = self.flow.held = True
+        self.transport.reading_held = True
+        self._half_closed = HalfClosed(self.transport, self.loop)
         if self._running is not None and not self._running.response_started:
             self.transport.announce()
-        self._look_for_client(LOOK_FOR_CLIENT_S[0])
         return True
-
-    def _look_for_client(self, after_s: float) -> None:
-        """Who closed the connection altogether looks like who sends nothing more, until something is sent to it."""
-        self._look_timer = self.loop.call_later(after_s, self._look, min(2 * after_s, LOOK_FOR_CLIENT_S[1]))
-
-    def _look(self, next_s: float) -> None:
-        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self.transport.abort()
-        else:
-            self._look_for_client(next_s)
 
     def data_received(self, data: bytes) -> None:
         """Some bytes of one or several requests."""
@@ -220,16 +177,20 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._parse(data, 0)
         if self._rest is not None:
-            self.metrics.held_back.inc()
-            self._take(None, len(data))
+            self.shared.metrics.held_back.inc()
+            self._holdings.take(None, len(data))
 
     def _parse(self, data: bytes, start: int) -> None:
         """Read one request after the other, until too many of them have no answer."""
         while start < len(data) and not self._deaf:
-            if self._framing.between_requests and self._unanswered() >= MAX_UNANSWERED:
+            if (
+                len(self.pipeline) >= MAX_UNANSWERED - 1
+                and self._framing.between_requests
+                and self._unanswered() >= MAX_UNANSWERED
+            ):
                 self._rest = data, start
                 self.flow.pause_reading()
-                self.flow.held = True
+                self.transport.reading_held = True
                 break
             try:
                 end = self._framing.end_of_piece(data, start)
@@ -262,10 +223,10 @@ class HttpProtocol(HttpToolsProtocol):
             raise (self._head_problem or Problem(MALFORMED_REQUEST, "This is not valid HTTP/1.1.")) from None
         if not self._deaf and self._framing.between_requests == self._arriving:
             raise Problem(MALFORMED_REQUEST, "It is in doubt where this request ends.")
-        if self._arriving and not self._app_knows():
+        if self._arriving and (self.cycle is None or self.cycle.scope is not self.scope):  # its head is not complete
             self._head_bytes += len(piece)
-            if self._head_bytes > self.max_head_bytes + HEAD_SLACK_BYTES:
-                raise self._head_too_large()
+            if self._head_bytes > self.shared.max_head_bytes + HEAD_SLACK_BYTES:
+                raise refusals.head_too_large(self.shared.max_head_bytes)
 
     def _should_upgrade(self) -> bool:
         """Whether the app shall not see this request yet; asked by uvicorn when the client proposes another protocol.
@@ -284,28 +245,22 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """A part of the path."""
-        self._count(len(url))
+        self._counted_bytes += len(url)
+        if self._counted_bytes > self.shared.max_head_bytes:
+            self._stop_parsing(refusals.head_too_large(self.shared.max_head_bytes))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; or a trailer, which is none: nobody checked it in time, and it may come from somebody else."""
-        self._count(len(name) + len(value) + 4)  # with colon, blank and the end of the line
-        value = value.strip(b" \t")  # blanks around it are no part of it (RFC 9112, 5), and the parser leaves those behind it
+        self._counted_bytes += len(name) + len(value) + 4  # with colon, blank and the end of the line
+        if self._counted_bytes > self.shared.max_head_bytes:
+            self._stop_parsing(refusals.head_too_large(self.shared.max_head_bytes))
         self._counted_headers += 1
-        if self._counted_headers > self.max_headers:
-            detail = f"A request may have {self.max_headers} headers at most (PARSEQ_MAX_HEADERS)."
-            self._stop_parsing(Problem(HEAD_TOO_LARGE, detail))
+        if self._counted_headers > self.shared.max_headers:
+            self._stop_parsing(refusals.too_many_headers(self.shared.max_headers))
         if not self._in_trailers:
-            super().on_header(name, value)
-
-    def _count(self, n_bytes: int) -> None:
-        self._counted_bytes += n_bytes
-        if self._counted_bytes > self.max_head_bytes:
-            self._stop_parsing(self._head_too_large())
-
-    def _head_too_large(self) -> Problem:
-        detail = f"Path and headers may have {self.max_head_bytes} bytes at most (PARSEQ_MAX_HEAD_BYTES)."
-        return Problem(HEAD_TOO_LARGE, detail)
+            # Blanks around a value are no part of it (RFC 9112, 5), and the parser leaves those behind it.
+            super().on_header(name, value.strip(b" \t"))
 
     def _stop_parsing(self, problem: Problem) -> NoReturn:
         self._head_problem = problem
@@ -314,21 +269,21 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is here; the app is called."""
         self._in_trailers = True
-        self._surplus = self._surplus and not self.limit.promote(self)
+        self._surplus = self._surplus and not self.shared.limit.promote(self)
         if self._surplus and self.url.partition(b"?")[0] not in PROBES:
-            self._stop_parsing(self._too_many_connections())
+            self._stop_parsing(refusals.too_many_connections(self.shared.limit.max_connections))
         version, is_tunnel = self.parser.get_http_version(), self.parser.get_method() == b"CONNECT"
         try:
             n_bytes = body_length(version, self.headers)
         except Problem as problem:
             self._stop_parsing(problem)
         self._framing.expect_body(0 if is_tunnel else n_bytes)
-        if not is_tunnel:
+        if not is_tunnel and not self.url.startswith(b"/"):
             self.url = with_path(self.url)
         if version == "1.0":
             self.expect_100_continue = False  # a client of that time does not know what to make of the answer
         super().on_headers_complete()
-        if self._app_knows() and (self._surplus or is_tunnel):
+        if (self._surplus or is_tunnel) and self._app_knows():
             self.cycle.keep_alive = False
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -336,7 +291,7 @@ class HttpProtocol(HttpToolsProtocol):
             try:
                 await app(*events)
             finally:
-                self._release(cycle)
+                self._holdings.release(cycle)
 
         self._running = cycle
         super()._start_asgi_task(cycle, serve)
@@ -344,43 +299,30 @@ class HttpProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of the body, which is thrown away when nobody wants it any more."""
         cycle = self.cycle
-        if cycle.response_complete or ARRIVAL_PROBLEM in cycle.scope or not self._take(cycle, len(body)):
+        if cycle.response_complete or ARRIVAL_PROBLEM in cycle.scope or not self._holdings.take(cycle, len(body)):
             return
         super().on_body(body)
 
-    def _take(self, cycle: RequestResponseCycle | None, n_bytes: int) -> bool:
-        """Whether there is room for more of a body, or (`None`) for what is not parsed yet."""
-        holding = self._holdings.get(cycle)
-        if holding is None:
-            headers = cycle.scope["headers"] if cycle is not None else ()
-            client = self.addresses.client_of(self._peer, headers)
-            holding = self._holdings[cycle] = Holding(client, partial(self._give_up_body, cycle), copies_of(headers))
-        return self.budget.take(holding, n_bytes)
-
-    def _give_up_body(self, cycle: RequestResponseCycle | None) -> None:
+    def _give_up_body(self, owner: Owner) -> None:
         """There is no room for it. What comes of it is thrown away, as it is for any request that is answered early."""
-        if cycle is None:
+        if owner is None:
             self._forget_rest()
             self._deaf = True
             self.cycle.keep_alive = False  # the last one that will be answered
             if not self._unanswered():
                 self.transport.close()
             return
-        detail = "The server holds too many bodies of requests at once (PARSEQ_MAX_BODIES_BYTES). Try again."
-        cycle.scope[ARRIVAL_PROBLEM] = Problem(  # type: ignore[typeddict-unknown-key]  # apps may have keys there
-            NO_ROOM_FOR_BODY, detail, headers={"Retry-After": "1"}
-        )
-        cycle.body = bytearray()
-        cycle.message_event.set()
+        self._end_arrival(owner, refusals.no_room_for_body())
+        owner.body = bytearray()
 
-    def _release(self, cycle: RequestResponseCycle | None) -> None:
-        holding = self._holdings.pop(cycle, None)
-        if holding is not None:
-            self.budget.release(holding)
+    def _end_arrival(self, cycle: RequestResponseCycle, problem: Problem) -> None:
+        """Tell the app why the rest of a body will not come."""
+        cycle.scope[ARRIVAL_PROBLEM] = problem  # type: ignore[typeddict-unknown-key]  # apps may have keys there
+        cycle.message_event.set()
 
     def _forget_rest(self) -> None:
         self._rest = None
-        self._release(None)
+        self._holdings.release(None)
 
     def on_message_complete(self) -> None:
         """The request is here; if its answer has gone already, the connection is idle from now on."""
@@ -388,9 +330,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._receive_timer is not None:
             self._end_receive_timer()
         super().on_message_complete()
-        holding = self._holdings.get(self.cycle)
-        if holding is not None:
-            holding.arriving = False
+        self._holdings.arrived(self.cycle)
         if self.cycle is not None and self.cycle.response_complete:  # `None`: it has to begin again without its upgrade
             self._be_idle()
 
@@ -405,7 +345,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._rest is not None:
             self._unset_keepalive_if_required()
             if not self._unanswered():
-                self.pace.wait(self, self.loop)
+                self.shared.pace.wait(self, self.loop)
         elif self._arriving:
             self._unset_keepalive_if_required()
             self._limit_arrival()
@@ -418,8 +358,9 @@ class HttpProtocol(HttpToolsProtocol):
         rest, self._rest = self._rest, None
         self._parse(*rest)
         if self._rest is None and not self.transport.is_closing():
-            self._release(None)
-            self.flow.held = False
+            self._holdings.release(None)
+            self.transport.reading_held = False
+            self.flow.read_paused = True  # so it is, whoever tried to resume it meanwhile
             if not self.pipeline and len(self.cycle.body) <= HIGH_WATER_LIMIT:  # else uvicorn reads on in time
                 self.flow.resume_reading()
             if not self._unanswered() and not self._arriving:
@@ -437,11 +378,11 @@ class HttpProtocol(HttpToolsProtocol):
             known = self._app_knows()
             others = self._unanswered() - (known and not self.cycle.response_complete)
             stage = Stage.BUSY if others else Stage.BODY if known else Stage.HEAD
-        elif self._unanswered():
+        elif self.pipeline or (self._running is not None and not self._running.response_complete):
             stage = Stage.BUSY
         else:
             stage = Stage.IDLE if self._rest is None else Stage.HEAD
-        self.limit.change(self, stage)
+        self.shared.limit.change(self, stage)
 
     def _be_idle(self) -> None:
         self._unset_keepalive_if_required()
@@ -457,7 +398,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.pipeline:
             self._end_receive_timer()
         elif self._receive_timer is None and not self.transport.is_closing():
-            self._receive_timer = self.loop.call_later(self._patience_s(self.receive_timeout_s), self._give_up)
+            self._receive_timer = self.loop.call_later(self._patience_s(self.shared.receive_timeout_s), self._give_up)
 
     def _app_knows(self) -> bool:
         """Whether the request that arrives, or came last, has been handed to the app, as it is when its head is there."""
@@ -470,16 +411,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._receive_timer = None
-        self._refuse(self._too_many_connections() if self._surplus else self._too_slow())
-
-    def _too_slow(self) -> Problem:
-        detail = f"The request did not arrive within {self.receive_timeout_s:g} s (PARSEQ_RECEIVE_TIMEOUT_S). Send it at once."
-        return Problem(REQUEST_TIMEOUT, detail)
-
-    def _too_many_connections(self) -> Problem:
-        most = self.limit.max_connections
-        detail = f"The server has {most} connections already (PARSEQ_MAX_CONNECTIONS). Keep those you have, or try again."
-        return Problem(TOO_MANY_CONNECTIONS, detail, headers={"Retry-After": "1"})
+        shared = self.shared
+        if self._surplus:
+            self._refuse(refusals.too_many_connections(shared.limit.max_connections))
+        else:
+            self._refuse(refusals.too_slow(shared.receive_timeout_s))
 
     def _more_may_come(self) -> bool:
         """Whether the client may still be sending when the connection is closed."""
@@ -491,42 +427,33 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._deaf = True
         self._forget_rest()
-        self.limit.told(self)
+        self.shared.limit.told(self)
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             cycle.keep_alive = False
             if self._app_knows() and cycle.more_body:  # else it is what comes after that request
-                cycle.scope[ARRIVAL_PROBLEM] = problem  # type: ignore[typeddict-unknown-key]  # as above
-                cycle.message_event.set()
+                self._end_arrival(cycle, problem)
         elif self._app_knows():
             self.transport.close()
         else:
             context = context_of(self.headers or [])
-            self.transport.write(refusal(problem, context, self.server_state.default_headers))
+            answer = self.shared.problems.answer(problem)
+            self.transport.write(refusals.refusal(answer, context, self.server_state.default_headers))
             self.transport.close()
-            self.metrics.problem_told(problem.kind.slug)
             logger.debug("%d without the app: %s", problem.status, problem.detail, extra={CONTEXT_KEY: context})
 
 
-def protocol_for(metrics: Metrics, settings: Settings) -> type[HttpProtocol]:
+def protocol_for(settings: Settings, metrics: Metrics, problems: Problems, addresses: ClientAddresses) -> type[HttpProtocol]:
     """The protocol of one server.
 
     Args:
-        metrics: Told of refusals the app knows nothing of.
         settings: Of the service.
+        metrics: Told of what the app knows nothing of.
+        problems: Tells what is refused without the app; the app's.
+        addresses: Tells clients apart; the app's.
     """
 
     class Protocol(HttpProtocol):
-        pass
+        shared = Shared.of(settings, metrics, problems, addresses)
 
-    Protocol.metrics = metrics
-    most = settings.max_connections
-    Protocol.limit = ConnectionLimit(most, surplus_within(max_open_files(), most))
-    Protocol.addresses = ClientAddresses(settings.trusted_proxies)
-    Protocol.budget = budget = BodyBudget(bodies_bytes(settings))
-    metrics.body_bytes.set_function(lambda: budget.held_bytes)
-    Protocol.pace = Pace()
-    Protocol.slow_readers = SlowReaders(settings.send_timeout_s)
-    Protocol.receive_timeout_s, Protocol.send_timeout_s = settings.receive_timeout_s, settings.send_timeout_s
-    Protocol.max_head_bytes, Protocol.max_headers = settings.max_head_bytes, settings.max_headers
     return Protocol

@@ -1,32 +1,59 @@
-"""Answers that the HTTP server gives by itself, without the app."""
+"""What the HTTP server refuses by itself: the wording, and answers that are given without the app."""
 
 from __future__ import annotations
 
 import http
 from collections.abc import Sequence
 
-from service.errors import PROBLEM_MEDIA_TYPE, Problem
-from service.http.gates.request_ids import GUARDS, REQUEST_ID_HEADER
+from service.errors import HEAD_TOO_LARGE, NO_ROOM_FOR_BODY, REQUEST_TIMEOUT, TOO_MANY_CONNECTIONS, Problem
+from service.http.problems import GUARDS, REQUEST_ID_HEADER, Answer
 from service.process.request import RequestContext
 
 
-def refusal(problem: Problem, context: RequestContext, default_headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """The whole answer, after which the connection is closed.
+def refusal(answer: Answer, context: RequestContext, default_headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The whole answer as it is sent, after which the connection is closed.
 
     Args:
-        problem: That is told.
+        answer: That tells the problem.
         context: Of the request, as far as its head has come.
         default_headers: Of every answer.
     """
-    body = problem.body()
     headers = [
         *default_headers,
-        (b"content-type", PROBLEM_MEDIA_TYPE.encode()),
-        (b"content-length", b"%d" % len(body)),
+        (b"content-type", answer.media_type.encode()),
+        (b"content-length", b"%d" % len(answer.body)),
         (b"connection", b"close"),
         (REQUEST_ID_HEADER, context.request_id.encode("ascii")),
-        *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
+        *answer.headers,
         *GUARDS,
     ]
-    status = b"HTTP/1.1 %d %b" % (problem.status, http.HTTPStatus(problem.status).phrase.encode())
-    return b"\r\n".join([status, *(b"%b: %b" % header for header in headers), b"", body])
+    status = b"HTTP/1.1 %d %b" % (answer.status, http.HTTPStatus(answer.status).phrase.encode())
+    return b"\r\n".join([status, *(b"%b: %b" % header for header in headers), b"", answer.body])
+
+
+def head_too_large(max_bytes: int) -> Problem:
+    """The limit is on path and headers together."""
+    return Problem(HEAD_TOO_LARGE, f"Path and headers may have {max_bytes} bytes at most (PARSEQ_MAX_HEAD_BYTES).")
+
+
+def too_many_headers(most: int) -> Problem:
+    """The limit is on headers and trailers."""
+    return Problem(HEAD_TOO_LARGE, f"A request may have {most} headers at most (PARSEQ_MAX_HEADERS).")
+
+
+def too_slow(timeout_s: float) -> Problem:
+    """The request did not arrive in time."""
+    detail = f"The request did not arrive within {timeout_s:g} s (PARSEQ_RECEIVE_TIMEOUT_S). Send it at once."
+    return Problem(REQUEST_TIMEOUT, detail)
+
+
+def too_many_connections(most: int) -> Problem:
+    """There is no room for this connection, or it makes room for another."""
+    detail = f"The server has {most} connections already (PARSEQ_MAX_CONNECTIONS). Keep those you have, or try again."
+    return Problem(TOO_MANY_CONNECTIONS, detail, headers={"Retry-After": "1"})
+
+
+def no_room_for_body() -> Problem:
+    """What has come of the body is thrown away."""
+    detail = "The server holds too many bodies of requests at once (PARSEQ_MAX_BODIES_BYTES). Try again."
+    return Problem(NO_ROOM_FOR_BODY, detail, headers={"Retry-After": "1"})

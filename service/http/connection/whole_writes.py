@@ -34,8 +34,11 @@ class WholeAnswers(asyncio.Transport):
         super().__init__()
         self._transport, self._loop, self._more_to_come = transport, loop, more_to_come
         self._held = b""
+        self._flushing: asyncio.Handle | None = None
         self._announced = False
         self._lingers = False
+        self.reading_held = False
+        """Whether to read nothing on, whoever asks for it."""
         self.sent_bytes = 0
         """Given to the operating system, or waiting for it."""
 
@@ -44,10 +47,12 @@ class WholeAnswers(asyncio.Transport):
         if self._held:
             # Not held again, so that what waits is bounded and the transport can say that it has enough.
             data, self._held = self._held + data, b""
+            if self._flushing is not None:
+                self._flushing.cancel()
             self._send(data)
         elif data:
             self._held = bytes(data)
-            self._loop.call_soon(self.flush)
+            self._flushing = self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Send what is held."""
@@ -57,7 +62,7 @@ class WholeAnswers(asyncio.Transport):
 
     def _send(self, data: bytes) -> None:
         # A connection that is lost has nobody to read it, and uvloop no handle to write to.
-        if self.is_closing():
+        if self._lingers or self._transport.is_closing():
             return
         if self._announced:
             self._announced = False
@@ -101,8 +106,8 @@ class WholeAnswers(asyncio.Transport):
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on."""
-        if not self.is_closing():
+        """Read on, unless that is held."""
+        if not self.reading_held and not self.is_closing():
             self._transport.resume_reading()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:

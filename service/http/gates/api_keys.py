@@ -12,6 +12,7 @@ from typing import Final
 
 from service.errors import UNAUTHORIZED, Problem, StartupError
 from service.http.gates.key_file import digests_of, read_key_file
+from service.http.head import Head
 from service.process.request import outside_requests
 
 LOOK_EVERY_S: Final = 1.0
@@ -90,6 +91,28 @@ class ApiKeys:
             logger.info("read %d API keys", len(digests))
         else:
             logger.warning("nobody may pass: PARSEQ_API_KEYS_FILE=%s holds no API key any more", self._path)
+
+
+class KeyGate:
+    """Lets nobody pass who has no key, where one is wanted: who has none learns nothing, not even that the server is busy.
+
+    Args:
+        keys: Of the server.
+        wanted: Whether the requests of a path need one.
+    """
+
+    def __init__(self, keys: ApiKeys, wanted: Callable[[str], bool]) -> None:
+        self._keys = keys
+        self._wanted = wanted
+
+    def check(self, head: Head) -> Problem | None:
+        """Set `head.client` to whom the key tells."""
+        if self._wanted(head.path):
+            try:
+                head.client = self._keys.check(head.headers)
+            except Problem as problem:
+                return problem.bare()
+        return None
 
 
 def _sha256(data: bytes) -> bytes:

@@ -11,6 +11,9 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
+from service.config import networks_of
+from service.http.head import Head
+
 FORWARDED_FOR: Final = b"x-forwarded-for"
 IPV6_PREFIX: Final = 64
 """Of an IPv6 address this many bits tell a client: what follows one customer chooses freely."""
@@ -27,13 +30,18 @@ class ClientAddresses:
     """
 
     def __init__(self, trusted: str = "") -> None:
-        self._trusted = tuple(ip_network(word.strip()) for word in trusted.split(",") if word.strip())
+        self._trusted = networks_of(trusted)
         self._client = lru_cache(4096)(_client_of)
         self._is_trusted = lru_cache(4096)(self._look_up)
 
     def is_trusted(self, peer: str) -> bool:
         """Whether `peer`, as a socket tells it, is a proxy whose `X-Forwarded-For` counts."""
         return bool(self._trusted) and self._is_trusted(peer)
+
+    def check(self, head: Head) -> None:
+        """Set `head.client`, unless it is known already."""
+        if head.client is None and head.peer is not None:
+            head.client = self.client_of(head.peer, head.lines) if self._trusted else self._client(head.peer)
 
     def client_of(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
         """The client behind a request: an IPv4 address, or the first 64 bits of an IPv6 one.
@@ -42,7 +50,7 @@ class ClientAddresses:
             peer: Address of the other end of the connection.
             headers: Of the request, names in lower case.
         """
-        if not self.is_trusted(peer):
+        if not self._trusted or not self._is_trusted(peer):
             return self._client(peer)
         forwarded = b",".join(value for name, value in headers if name == FORWARDED_FOR)
         for hop in reversed(forwarded.decode("latin-1").split(",")):

@@ -1,0 +1,85 @@
+"""What an artifact must pass before it is written: which crops are read, and what is compared with what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artifact.metadata import Precision
+from export.gate.agreement import AgreementReport, check_agreement, loop_difference, planned_readings
+from export.gate.crops import Crop, parity_crops, word_crops
+from export.gate.parity import BATCH_SIZES, GateReport, batches, check_parity
+from export.graphs.interface import Reference
+from model.recognisers.interface import Config
+
+AGREEMENT_CROPS = 256
+"""Drawn crops that a graph of another precision reads besides those of the parity gate."""
+AGREEMENT_SEED = 20220703
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A graph that is to be compared with its network."""
+
+    artifact: bytes
+    """The ONNX file."""
+    precision: Precision
+    read: Callable[[NDArray[np.uint8]], Reference]
+    """Reads uint8 `(N, H, W, 3)` with the network."""
+    unrounded: Callable[[], bytes]
+    """Writes the same graph in float32."""
+    written_out: Callable[[], bytes] | None
+    """Writes the same graph without loops; None: it has none."""
+
+
+def gate_crops(config: Config, precision: Precision, more: Sequence[Crop] = ()) -> list[Crop]:
+    """What a candidate reads: drawn crops and `more`; where it rounds, drawn words too."""
+    limits = (config.img_size, config.charset_train, config.max_label_length)
+    crops = [*parity_crops(*limits), *more]
+    return crops if precision == "fp32" else [*crops, *word_crops(*limits, AGREEMENT_CROPS, AGREEMENT_SEED)]
+
+
+def compare(candidate: Candidate, crops: Sequence[Crop], progress: Callable[[int, int], object]) -> GateReport:
+    """Compare a candidate with its network; the report says whether it may be written.
+
+    Args:
+        candidate: In float32 it must be equal; with roundings it must agree, and its way of reading is checked without them.
+        crops: What to read.
+        progress: Called with the crops read so far and in all.
+    """
+    exact = candidate.precision == "fp32"
+    plan = list(batches(len(crops), BATCH_SIZES))
+    if not exact:
+        plan += planned_readings(len(crops)) * (2 if candidate.written_out else 1)
+    total, done = sum(len(chosen) for _, chosen in plan), 0
+
+    def count(crops_read: int) -> None:
+        nonlocal done
+        done += crops_read
+        progress(done, total)
+
+    reference = candidate.read(np.stack([crop.pixels for crop in crops]))
+    if exact:
+        return check_parity(candidate.artifact, reference, crops, progress=count)
+    report = check_agreement(candidate.artifact, reference, crops, candidate.precision, progress=count)
+    _check_structure(candidate, reference, crops, report, count)
+    return report
+
+
+def _check_structure(
+    candidate: Candidate,
+    reference: Reference,
+    crops: Sequence[Crop],
+    report: AgreementReport,
+    count: Callable[[int], object],
+) -> None:
+    """Note in the report what no rounding excuses."""
+    if problem := check_parity(candidate.unrounded(), reference, crops, progress=count).problem:
+        report.structure_problem = f"without any rounding {problem}"
+    elif candidate.written_out and (
+        failure := loop_difference(candidate.artifact, candidate.written_out(), crops, progress=count)
+    ):
+        report.structure_problem = f"the early exit reads otherwise than every step written out: {failure}"

@@ -1,0 +1,218 @@
+"""What the exporter asks of a recogniser, and which recognisers there are.
+
+A recogniser is a module or package beside this one, of the recogniser's name, with a `Graph` called `GRAPH`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto
+from torch import Tensor
+
+from artifact.metadata import CONFIDENCES_NAME, EOS_ID, INPUT_NAME, LOGITS_NAME, TOKEN_IDS_NAME, Precision
+from export.graphs.builder import GraphBuilder
+from model.recognisers.interface import Network
+from model.recognisers.parts.normalise import normalise
+
+BATCH = "batch"
+"""Name of the only dynamic size."""
+REFERENCE_BATCH = 8
+
+Options = TypeVar("Options")
+"""What can be chosen when a recogniser is exported: a frozen data class of its own."""
+Ids = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+class ExportError(ValueError):
+    """An export cannot be done as asked; the message names the cause and the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a graph has read; values of its builder. B batch, S steps, C classes."""
+
+    token_ids: str
+    """int64 `(B, S)`."""
+    logits: str | None
+    """float32 `(B, S, C)`, from which the tokens were chosen; None where they belong to other steps, such as columns."""
+    confidences: str | None = None
+    """float32 `(B, S)`; None: the largest probability of each step, by the logits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What PyTorch reads, in the form that the artifact gives. N crops, S steps, C classes."""
+
+    token_ids: Ids
+    """`(N, S)`."""
+    confidences: Floats
+    """`(N, S)`."""
+    logits: Floats
+    """`(N, S, C)`, of the answer."""
+    steps: Ids
+    """`(N,)`: how many steps carry meaning, the end token's included."""
+    margins: Floats
+    """`(N,)`: smallest gap between the two best logits in any decision that the text depends on."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoOptions:
+    """Of a recogniser that can be exported in one way only."""
+
+
+class Graph(ABC, Generic[Options]):
+    """How one recogniser is written as ONNX nodes; the defaults are those of one that reads in a single pass."""
+
+    OPTIONS: ClassVar[type[Any]] = NoOptions
+    """The data class of its options."""
+
+    def add_arguments(self, parser: argparse._ActionsContainer) -> None:
+        """Options of the command line; their values come to `options`, by the names they are parsed to, if they were given."""
+        return
+
+    def options(self, network: Network, chosen: Mapping[str, Any], precision: Precision) -> Options:
+        """What is chosen, and of the rest the network's own way.
+
+        Raises:
+            ExportError: What is chosen contradicts itself, or is no choice of this recogniser.
+        """
+        for name in sorted(chosen.keys() - {field.name for field in fields(self.OPTIONS)}):
+            raise ExportError(f"--{name.replace('_', '-')} is no option of {network.config.RECOGNISER!r}: leave it out")
+        return self.complete(network, chosen, precision)
+
+    def complete(self, network: Any, chosen: Mapping[str, Any], precision: Precision) -> Options:
+        """The same, of names that are known to be fields of `OPTIONS`."""
+        options: Options = self.OPTIONS(**chosen)
+        return options
+
+    @abstractmethod
+    def read(self, g: GraphBuilder, network: Any, options: Options, images: str) -> Answer:
+        """Write what lies between pixels and answer.
+
+        Args:
+            g: Where to.
+            network: In eval mode.
+            options: What is chosen.
+            images: uint8 `(B, H, W, 3)`.
+        """
+
+    def written_out(self, options: Options) -> Options:
+        """The same without loops, which must read alike; the options themselves where there are none."""
+        return options
+
+    def network_that_reads_so(self, network: Any, options: Options) -> Any:
+        """The network, reading as the graph with these options does."""
+        return network
+
+    def described(self, network: Any, options: Options) -> dict[str, Any]:
+        """Those fields of the metadata that only the recogniser knows."""
+        return {"decode_mode": "nar", "refine_iters": 0, "max_label_length": network.config.max_label_length}
+
+    def reference(self, network: Any, pixels: NDArray[np.uint8]) -> Reference:
+        """What the network itself reads on uint8 `(N, H, W, 3)`; here: the best class of each step, 0 ends the text."""
+        return read_steps(every_pass(network, pixels))
+
+    def write(self, g: GraphBuilder, network: Any, options: Options, *, with_logits: bool = False) -> None:
+        """Write the whole graph, with inputs and outputs as `artifact.metadata` has them.
+
+        Args:
+            g: An empty builder, of the precision to write.
+            network: Its weights are read as they are in eval mode.
+            options: What is chosen.
+            with_logits: Give the logits too.
+        """
+        height, width = network.config.img_size
+        answer = self.read(g, network, options, g.input(INPUT_NAME, TensorProto.UINT8, (BATCH, height, width, 3)))
+        steps = self.described(network, options)["max_label_length"] + 1
+        g.scope("answer")
+        confidences = answer.confidences or largest_probability(g, answer.logits or "")
+        g.output(answer.token_ids, TOKEN_IDS_NAME, TensorProto.INT64, (BATCH, steps))
+        g.output(confidences, CONFIDENCES_NAME, TensorProto.FLOAT, (BATCH, steps))
+        if with_logits:
+            if answer.logits is None:
+                raise ExportError(
+                    f"{network.config.RECOGNISER!r} has no logits for each step of a text: leave --with-logits out"
+                )
+            classes = len(network.config.charset_train) + 1
+            g.output(answer.logits, LOGITS_NAME, TensorProto.FLOAT, (BATCH, steps, classes))
+
+
+def largest_probability(g: GraphBuilder, logits: str) -> str:
+    """Of each step: float32 `(B, S, C)` to `(B, S)`."""
+    return g.node("ReduceMax", [g.softmax(logits), g.constant(np.array([-1]), "last_axis")], keepdims=0)
+
+
+@torch.inference_mode()
+def every_pass(network: Network, pixels: NDArray[np.uint8]) -> list[Tensor]:
+    """Logits, float `(N, S, C)`, of every pass over uint8 `(N, H, W, 3)`."""
+    parts = [network.passes(normalise(part)) for part in torch.split(torch.from_numpy(pixels), REFERENCE_BATCH)]
+    return [torch.cat(same_pass) for same_pass in zip(*parts, strict=True)]
+
+
+def read_steps(passes: Sequence[Tensor]) -> Reference:
+    """The best class of each step, from the logits of every pass, float `(N, S, C)`; class 0 ends the text.
+
+    Only the steps up to and including the end token carry meaning, in every pass.
+    """
+    margins = torch.full((len(passes[0]),), torch.inf)
+    for logits in passes:
+        best = logits.topk(2, -1).values
+        carries_meaning = torch.arange(logits.shape[1]) < _meaningful_steps(logits.argmax(-1))[:, None]
+        gaps = torch.where(carries_meaning, best[..., 0] - best[..., 1], torch.inf)
+        margins = torch.minimum(margins, gaps.min(-1).values)
+    confidences, token_ids = passes[-1].softmax(-1).max(-1)
+    return Reference(
+        token_ids=token_ids.numpy(),
+        confidences=confidences.numpy(),
+        logits=passes[-1].numpy(),
+        steps=_meaningful_steps(token_ids).numpy(),
+        margins=margins.numpy(),
+    )
+
+
+def _meaningful_steps(token_ids: Tensor) -> Tensor:
+    """int64 `(N, S)` to `(N,)`: steps up to and including the end token, all of them where there is none."""
+    before_end = (token_ids == EOS_ID).cumsum(-1) == 0
+    return (before_end.sum(-1) + 1).clamp(max=token_ids.shape[1])
+
+
+_registered: dict[str, Graph[Any]] = {}
+
+
+def register(name: str, graph: Graph[Any]) -> None:
+    """Make a recogniser known that has no module here."""
+    _registered[name] = graph
+
+
+def all_graphs() -> dict[str, Graph[Any]]:
+    """The graph of every recogniser that can be exported, by its name."""
+    folder = importlib.import_module(__package__)
+    found = {}
+    for module in pkgutil.iter_modules(folder.__path__):
+        graph = getattr(importlib.import_module(f"{__package__}.{module.name}"), "GRAPH", None)
+        if graph is not None:
+            found[module.name] = graph
+    return found | _registered
+
+
+def graph_of(network: Network) -> Graph[Any]:
+    """The graph of a network's recogniser.
+
+    Raises:
+        ExportError: There is none.
+    """
+    graphs, name = all_graphs(), network.config.RECOGNISER
+    if name not in graphs:
+        raise ExportError(f"a network of {name!r} cannot be exported: there are graphs for {', '.join(graphs)}")
+    return graphs[name]

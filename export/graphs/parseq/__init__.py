@@ -1,0 +1,5 @@
+"""PARSeq as ONNX nodes."""
+
+from export.graphs.parseq.graph import GRAPH
+
+__all__ = ["GRAPH"]

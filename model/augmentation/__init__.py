@@ -1,0 +1,1 @@
+"""Altered crops for training: of whole batches on the device, and of single crops where they are loaded."""

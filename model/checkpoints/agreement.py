@@ -1,0 +1,84 @@
+"""Whether weights, what their file tells of them, and a network agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from model.errors import WeightsError
+from model.recognisers.interface import Config, Network
+from model.recognisers.registry import recogniser_of
+
+
+def check_told(inside: Config, state: dict[str, Tensor], source: str) -> None:
+    """Whether a file can hold the network that it tells of, before one of the sizes that it claims takes memory and time.
+
+    Raises:
+        WeightsError: it cannot.
+    """
+    tensors, numbers = inside.least_size()
+    if tensors > len(state) or numbers > sum(tensor.numel() for tensor in state.values()):
+        raise WeightsError(f"{source} tells of a larger network than it holds: fetch or train it again")
+
+
+def check_agrees(wanted: Config, inside: Config, source: str, but: frozenset[str] = frozenset()) -> None:
+    """What no tensor's shape would tell: other heads, or the same number of other characters. Fields of `but` may differ.
+
+    Raises:
+        WeightsError: they contradict each other.
+    """
+    if wanted.RECOGNISER != inside.RECOGNISER:
+        raise WeightsError(
+            f"{source} says that it is of the recogniser {inside.RECOGNISER}, not {wanted.RECOGNISER}: "
+            "leave the model's name and config out, or give those it was trained with"
+        )
+    given = wanted.to_dict()
+    for name, value in inside.to_dict().items():
+        if name not in inside.FREE | but and given[name] != value:
+            raise WeightsError(
+                f"{source} says that it was trained with {name} {value!r}, not {given[name]!r}: "
+                "leave the model's name and config out, or give those it was trained with"
+            )
+
+
+def check_fit(network: Network, state: dict[str, Tensor], source: str) -> None:
+    """Whether `state` has all of the network's tensors, in their shapes, and no others.
+
+    Raises:
+        WeightsError: it has not.
+    """
+    wanted = network.state_dict()
+    had, characters = known_characters(network, state), len(network.config.charset_train)
+    if had not in (None, characters):
+        raise WeightsError(
+            f"{source} was trained with {had} characters, the charset has {characters}: "
+            "give the config the charset that the weights were trained with"
+        )
+    missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    if missing or unexpected:
+        example = f"lacks {missing[0]}" if missing else f"has {unexpected[0]} besides"
+        raise WeightsError(
+            f"{source} belongs to another network ({len(missing)} names missing, {len(unexpected)} unknown; it {example}): "
+            "check the model's name or config"
+        )
+    for key, tensor in wanted.items():
+        if state[key].shape != tensor.shape:
+            raise WeightsError(
+                f"{source} belongs to a network of another size: {key} is {tuple(state[key].shape)}, "
+                f"expected {tuple(tensor.shape)}; check the model's name or config"
+            )
+        if not torch.isfinite(state[key]).all():
+            raise WeightsError(f"{source} is damaged: {key} holds numbers that are none (nan or inf); fetch or train it again")
+
+
+def known_characters(network: Network, state: Mapping[str, Tensor]) -> int | None:
+    """How many characters the weights in `state` can name, if they are of such a network."""
+    name, axis = recogniser_of(network.config).adapting.classes
+    wanted: Tensor = network.state_dict()[name]
+    found = state.get(name)
+    if found is None or found.dim() != wanted.dim():
+        return None
+    special = wanted.shape[axis] - len(network.config.charset_train)
+    return int(found.shape[axis]) - special

@@ -1,0 +1,52 @@
+"""Configurations from plain values, as JSON files and checkpoints hold them. Torch-free, as all configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+from model.errors import ConfigError
+
+OF_THE_JOB = frozenset({"batch_size", "lr", "warmup_pct", "weight_decay", "charset_test"})
+"""Hyper-parameters of the job, not of the network: present in configuration files, of no meaning here."""
+
+C = TypeVar("C")
+
+
+def from_mapping(kind: type[C], values: Mapping[str, Any]) -> C:
+    """Build a data class from values by the names of its fields; the job's own hyper-parameters among them are ignored.
+
+    Every field must have a default, which tells its type: a pair of integers, or a plain value.
+
+    Raises:
+        ConfigError: an unknown name, or a value of the wrong type or range.
+    """
+    assert is_dataclass(kind)
+    defaults = kind()
+    known = [field.name for field in fields(kind)]
+    unknown = values.keys() - set(known) - OF_THE_JOB
+    if unknown:
+        raise ConfigError(f"unknown configuration names: {', '.join(sorted(unknown))}; known are {', '.join(known)}")
+    return kind(**{name: _checked(name, values[name], getattr(defaults, name)) for name in known if name in values})
+
+
+def _checked(name: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple):
+        if not isinstance(value, list | tuple) or len(value) != 2 or not all(type(v) is int for v in value):
+            raise ConfigError(f"{name} must be two integers, [height, width], not {value!r}")
+        return tuple(value)
+    wanted = (int, float) if isinstance(default, float) else type(default)
+    if isinstance(default, bool) is not isinstance(value, bool) or not isinstance(value, wanted):
+        raise ConfigError(f"{name} must be of type {type(default).__name__}, not {value!r}")
+    return value
+
+
+def check_charset(charset: str) -> None:
+    """See that a charset can number classes.
+
+    Raises:
+        ConfigError: it is empty, or holds a character twice.
+    """
+    if not charset or len(set(charset)) != len(charset):
+        raise ConfigError("charset_train must hold distinct characters, at least one")

@@ -1,0 +1,192 @@
+"""The recognisers there are. Each is a folder beside this file whose package holds an entry called `RECOGNISER`.
+
+Nothing here imports torch: networks are imported when one is built.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import pkgutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.errors import ConfigError
+
+if TYPE_CHECKING:
+    from model.recognisers.interface import Config, Network, Training
+
+DEFAULT_MODEL = "parseq-nano"
+"""What is used where nothing names a network; configurations that do not name their recogniser are of this one's."""
+RECOGNISER = "recogniser"
+"""Key under which configurations and checkpoints name their recogniser."""
+FOREIGN = ("_target_", "cls", "name")
+"""Keys under which those of the reference implementation do, the first two by its class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A weights file on the network."""
+
+    url: str
+    sha256: str
+    """The first digits of it."""
+
+    @property
+    def file_name(self) -> str:
+        """What the file is called."""
+        return self.url.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapting:
+    """Tensors that depend on the charset or on the label length, with the axis along which they do."""
+
+    by_character: Mapping[str, int]
+    """As many as there are classes; the first named is that of the classes which can be answered."""
+    by_position: Mapping[str, int] = field(default_factory=dict)
+    """As many as a text has places, its end included."""
+
+    @property
+    def classes(self) -> tuple[str, int]:
+        """The tensor, and its axis, that tells how many characters a network knows."""
+        return next(iter(self.by_character.items()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recogniser:
+    """A kind of network, and all that belongs to it."""
+
+    name: str
+    class_name: str
+    """What the reference implementation calls its class; the last part of `_target_` in checkpoints."""
+    config: type[Config]
+    network: str
+    """Where its `Network` is, as `package.module:Class`: imported when it is needed."""
+    training: str
+    """Likewise its `Training`."""
+    named: Mapping[str, Config]
+    """Architectures with a name."""
+    published: Mapping[str, Published] = field(default_factory=dict)
+    """Weights of some of them on the network."""
+    keys: frozenset[str]
+    """Tensors that tell its state dicts from others."""
+    essential: frozenset[str]
+    """Fields of the configuration without which a checkpoint does not tell its architecture."""
+    adapting: Adapting
+    recipe: str
+    """The recipe of `parseq-train` (model/recipes) to train it by."""
+    training_options: tuple[str, ...] = ()
+    """Options of `parseq-train` that its `Training` takes by these names."""
+
+    def build_network(self, config: Config) -> Network:
+        """A network with random weights."""
+        network: Network = pkgutil.resolve_name(self.network)(config)
+        return network
+
+    def build_training(self, network: Network, options: Mapping[str, Any]) -> Training:
+        """How `network` learns, by the options it was asked to."""
+        training: Training = pkgutil.resolve_name(self.training)(network, **options)
+        return training
+
+
+@functools.cache
+def recognisers() -> dict[str, Recogniser]:
+    """All recognisers by name."""
+    import model.recognisers
+
+    packages = [found.name for found in pkgutil.iter_modules(model.recognisers.__path__) if found.ispkg]
+    modules = [importlib.import_module(f"model.recognisers.{name}") for name in sorted(packages)]
+    entries = [module.RECOGNISER for module in modules if hasattr(module, "RECOGNISER")]
+    return {entry.name: entry for entry in entries}
+
+
+def register(recogniser: Recogniser) -> None:
+    """Add a recogniser that lives elsewhere.
+
+    Raises:
+        ValueError: there is one of that name, or a network of one of its names.
+    """
+    taken = recognisers().keys() & {recogniser.name} or named_configs().keys() & recogniser.named.keys()
+    if taken:
+        raise ValueError(f"there is a recogniser or network called {min(taken)} already")
+    recognisers()[recogniser.name] = recogniser
+
+
+def recogniser_of(config: Config) -> Recogniser:
+    """The recogniser that `config` is for."""
+    return recognisers()[config.RECOGNISER]
+
+
+def named_configs() -> dict[str, Config]:
+    """All architectures that have a name."""
+    return {name: config for recogniser in recognisers().values() for name, config in recogniser.named.items()}
+
+
+def named_config(name: str) -> Config:
+    """The architecture called `name`; underscores and hyphens are the same.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    configs = named_configs()
+    try:
+        return configs[hyphenated(name)]
+    except KeyError:
+        raise ConfigError(f"unknown model {name!r}: choose one of {', '.join(configs)}, or give a config file") from None
+
+
+def hyphenated(name: str) -> str:
+    """The name of an architecture as it is listed."""
+    return name.replace("_", "-")
+
+
+def published_files() -> dict[str, Published]:
+    """All weights on the network, by the name of their architecture."""
+    return {name: file for recogniser in recognisers().values() for name, file in recogniser.published.items()}
+
+
+def default_recogniser() -> Recogniser:
+    """The recogniser of `DEFAULT_MODEL`."""
+    return recogniser_of(named_config(DEFAULT_MODEL))
+
+
+def named_in(values: Mapping[str, Any]) -> Recogniser | None:
+    """The recogniser that the settings of a job or a network name, if they name one of ours."""
+    entries = recognisers()
+    known = {(key, name): entry for name, entry in entries.items() for key in (RECOGNISER, "name")}
+    known |= {(key, entry.class_name): entry for entry in entries.values() for key in ("_target_", "cls")}
+    told = ((key, str(values.get(key)).rpartition(".")[2]) for key in (RECOGNISER, *FOREIGN))
+    return next((known[pair] for pair in told if pair in known), None)
+
+
+def recognised(tensors: Collection[str]) -> Recogniser | None:
+    """The recogniser whose state dict has these names of tensors, None if it is none of ours."""
+    return next((entry for entry in recognisers().values() if entry.keys.issubset(tensors)), None)
+
+
+def read_config(path: Path) -> Config:
+    """Read a JSON file: an object of a configuration's names, or one that holds such an object under `system_args`.
+
+    `recogniser` (or, as in the reference implementation, `cls`) beside them says whose names they are.
+
+    Raises:
+        ConfigError: the file is missing, is not JSON, or does not describe a network.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"the config file {path} is not valid JSON") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"the config file {path} must hold a JSON object")
+    told = values.get(RECOGNISER)
+    if told is not None and (not isinstance(told, str) or told not in recognisers()):
+        raise ConfigError(f"the config file {path} names the recogniser {told!r}; there are {', '.join(recognisers())}")
+    entry = named_in(values) or default_recogniser()
+    inner = values["system_args"] if isinstance(values.get("system_args"), dict) else values
+    return entry.config.from_mapping({name: value for name, value in inner.items() if name != RECOGNISER})

@@ -1,0 +1,1 @@
+"""Texts to draw: words, figures, random strings, and what a wide recipe draws besides."""

@@ -1,0 +1,33 @@
+"""From options to what reads. Each kind is imported when it is asked for, so that an artifact needs no torch."""
+
+from __future__ import annotations
+
+from reading.readers.interface import Reader, ReaderError
+from reading.readers.options import ReaderOptions
+
+
+def open_reader(options: ReaderOptions) -> Reader:
+    """What the options name.
+
+    Raises:
+        ReaderError: They name several, or one that cannot be used.
+        ModuleNotFoundError: What that kind needs is not installed.
+    """
+    others = [f"--{name}" for name in ("artifact", "url") if getattr(options, name)]
+    if len(others) > 1:
+        raise ReaderError(f"give either {' or '.join(others)}")
+    if others and options.of_checkpoint:
+        raise ReaderError(
+            f"--{options.of_checkpoint} is for checkpoints: what {others[0]} names has its own; leave one of them out"
+        )
+    if options.artifact:
+        from reading.readers.artifact import ArtifactReader
+
+        return ArtifactReader(options.artifact, options.threads)
+    if options.url:
+        from reading.readers.service import ServiceReader
+
+        return ServiceReader(options.url)
+    from reading.readers.checkpoint import open_checkpoint
+
+    return open_checkpoint(options)

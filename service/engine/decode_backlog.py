@@ -1,0 +1,130 @@
+"""Requests whose images are to be decoded, and what is known of the time that images of their class take. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from service.engine.fair_queue import FairQueue
+
+SENT_BACK: Final = 4.0
+LEARNING_WEIGHT: Final = 0.1
+"""Share of an image's deviation that moves what is expected of those of its class."""
+MIN_DECODE_S: Final = 1e-4
+MAX_STRETCH: Final = 16.0
+"""Threads are taken to have at least this part of a core."""
+
+Job = Callable[[bool], bool]
+"""Decodes one image, told whether only a light one may be; `False`, and nothing done, when it is not light."""
+
+
+class Priority(IntEnum):
+    """Classes of what is decoded, the most urgent first. The value is the index of a class."""
+
+    LIGHT = 0
+    """A single crop, as far as is known a small image."""
+    HEAVY = 1
+    """A single crop whose image is large."""
+    BULK = 2
+
+
+@dataclass(slots=True, eq=False)
+class DecodeRequest:
+    """The images of one request, and its account."""
+
+    client: Hashable
+    bulk: bool
+    deadline_s: float
+    """On the clock of the queue's callers."""
+    jobs: deque[Job]
+    """Those that have not begun."""
+    budget_s: float = float("inf")
+    """A heavy single image that would wait longer is turned away."""
+    on_refused: Callable[[float], None] = lambda _wait_s: None
+    """Called with the predicted wait, in seconds, from a decode thread, instead of its job."""
+    priority: Priority = Priority.LIGHT
+    used_s: float = 0.0
+    """Processor time of its images that are done."""
+    n_done: int = 0
+    n_running: int = 0
+    counted_s: float = 0.0
+    """What it is counted with in the work of its class."""
+
+    @property
+    def urgency(self) -> float:
+        """Its deadline, sent back for what it has used."""
+        return self.deadline_s + SENT_BACK * self.used_s
+
+
+class _Ticket:
+    """A request's place in a line; each image gets another one."""
+
+    __slots__ = ("request", "waits")
+
+    def __init__(self, request: DecodeRequest) -> None:
+        self.request = request
+        self.waits = True
+
+
+class DecodeBacklog:
+    """The requests of one priority, and what is known of the time they take. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self.turns: FairQueue[_Ticket] = FairQueue(lambda ticket: ticket.waits)
+        self.tickets: dict[DecodeRequest, _Ticket] = {}
+        """Of requests with images that have not begun."""
+        self.unfinished: set[DecodeRequest] = set()
+        self.n_waiting = 0
+        self.n_learnt = 0
+        self.typical_s = 0.0
+        """Processor time of an image."""
+        self.stretch = 1.0
+        """How many times longer it takes by the clock."""
+        self.work_s = 0.0
+        """Expected processor time of all that is unfinished."""
+        self.credit_s = 0.0
+        """Time of its share that it has not had; less than 0 when it has had more."""
+
+    def push(self, request: DecodeRequest) -> None:
+        """Put the request in line for its next image."""
+        ticket = self.tickets[request] = _Ticket(request)
+        self.turns.push(request.client, request.urgency, ticket)
+
+    def count(self, request: DecodeRequest) -> None:
+        """Bring the work of the class up to date with a request's state."""
+        left = len(request.jobs) + request.n_running
+        counted_s = left * self.expected_s(request)
+        self.work_s += counted_s - request.counted_s
+        request.counted_s = counted_s
+        if left:
+            self.unfinished.add(request)
+        else:
+            self.unfinished.discard(request)
+            if not self.unfinished:
+                self.work_s = 0.0  # but for rounding it was
+
+    def expected_s(self, request: DecodeRequest) -> float:
+        """Processor time of one more image of the request."""
+        return (self.typical_s + request.used_s) / (1 + request.n_done)
+
+    def learn(self, cpu_s: float, wall_s: float) -> None:
+        """An image took that long."""
+        self.n_learnt += 1
+        weight = max(LEARNING_WEIGHT, 1 / self.n_learnt)
+        self.typical_s += weight * (cpu_s - self.typical_s)
+        stretch = min(MAX_STRETCH, max(1.0, wall_s / max(cpu_s, MIN_DECODE_S)))
+        self.stretch += weight * (stretch - self.stretch)
+
+    def ahead_s(self, client: Hashable, urgency: float) -> float:
+        """Processor time that goes before a newcomer: its client's more urgent requests, and as much of each other client."""
+        own_s, others_s = 0.0, dict[Hashable, float]()
+        for request in self.unfinished:
+            if request.client != client:
+                others_s[request.client] = others_s.get(request.client, 0.0) + request.counted_s
+            elif request.urgency <= urgency:
+                own_s += request.counted_s
+        # A turn is one image: even who has nothing waits for one of each other client.
+        return own_s + sum(min(work_s, own_s + self.typical_s) for work_s in others_s.values())

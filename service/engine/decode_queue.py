@@ -1,0 +1,178 @@
+"""What waits to be decoded, and in which order. Pure: no threads, no clock of its own, no images.
+
+The rule is that of inference, with processor time in place of places. There are three classes: single crops, single crops
+whose images turned out to be heavy, and the crops of requests with several ("bulk"). The more urgent class goes first, but each
+of the others keeps a share of the time, one part in `BULK_EVERY`, and no more while others wait. Within a class clients take
+turns by the time that their images took. Of one client the earliest deadline goes first, and each second that a request has
+used sends it back by `SENT_BACK` seconds: a list of slow images is overtaken by those that came after it.
+
+An image that is being decoded cannot be stopped. So one thread, the express one, takes only what is known to be quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from service.engine.admission import PESSIMISM
+from service.engine.decode_backlog import DecodeBacklog, DecodeRequest, Job, Priority
+from service.engine.queue import BULK_EVERY
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """An image that a thread decodes."""
+
+    request: DecodeRequest
+    job: Job
+    priority: Priority
+    express: bool
+    from_share: bool
+    """Whether it is decoded although something more urgent waits."""
+
+
+class DecodeQueue:
+    """Requests with images to decode. Not thread-safe: the pool holds a lock around it.
+
+    Args:
+        threads: That decode whatever there is; the express one is not among them.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._backlogs = tuple(DecodeBacklog() for _ in Priority)
+        self._express_works = False
+
+    def push(self, request: DecodeRequest) -> None:
+        """Add a request with at least one job."""
+        request.priority = Priority.BULK if request.bulk else Priority.LIGHT
+        self._push(request)
+
+    def drop(self, request: DecodeRequest) -> None:
+        """Nobody waits for the request any more: forget its images that have not begun."""
+        backlog = self._backlogs[request.priority]
+        ticket = backlog.tickets.pop(request, None)
+        if ticket is not None:
+            backlog.n_waiting -= len(request.jobs)
+            request.jobs.clear()
+            ticket.waits = False
+            backlog.turns.left(request.client)
+            backlog.count(request)
+
+    def clear(self) -> None:
+        """Forget everything that has not begun."""
+        for backlog in self._backlogs:
+            for request in list(backlog.tickets):
+                self.drop(request)
+
+    def waiting(self, bulk: bool) -> int:
+        """Images of one class that have not begun."""
+        light, heavy, of_bulk = self._backlogs
+        return of_bulk.n_waiting if bulk else light.n_waiting + heavy.n_waiting
+
+    def take(self, express: bool) -> Running | None:
+        """The image that a free thread decodes next; `None`: nothing for it.
+
+        Args:
+            express: Whether it is the thread that takes only what is light.
+        """
+        priority, from_share = self._choose(express)
+        if priority is None:
+            return None
+        backlog = self._backlogs[priority]
+        ticket = backlog.turns.first()
+        if ticket is None:
+            raise RuntimeError("a class with images that wait has no first one")
+        request = ticket.request
+        ticket.waits = False
+        backlog.turns.take(request.client)
+        job = request.jobs.popleft()
+        backlog.n_waiting -= 1
+        if request.jobs:
+            backlog.push(request)
+        else:
+            del backlog.tickets[request]
+        request.n_running += 1
+        self._express_works = self._express_works or express
+        return Running(request, job, priority, express, from_share)
+
+    def done(self, running: Running, cpu_s: float, wall_s: float, was_light: bool = True) -> float | None:
+        """An image is decoded, or was found not to be light.
+
+        Args:
+            running: From `take`.
+            cpu_s: Processor time it took.
+            wall_s: Time by the clock.
+            was_light: What its job returned.
+
+        Returns:
+            The predicted wait of an image that is turned away, in seconds; `None`: no such thing.
+        """
+        request, backlog = running.request, self._backlogs[running.priority]
+        request.n_running -= 1
+        request.used_s += cpu_s
+        backlog.turns.charge(request.client, cpu_s)
+        self._share(running, cpu_s)
+        self._express_works = self._express_works and not running.express
+        if was_light:
+            request.n_done += 1
+            backlog.learn(cpu_s, wall_s)
+        backlog.count(request)
+        return None if was_light else self._demote(request, running.job)
+
+    def backlog_s(self, bulk: bool) -> float:
+        """Seconds until all is decoded that may go before a newcomer of one class."""
+        light, heavy, of_bulk = self._backlogs
+        if bulk:
+            return (heavy.work_s * heavy.stretch + of_bulk.work_s * of_bulk.stretch) / self._threads
+        return light.work_s * light.stretch / (self._threads + 1)
+
+    def wait_s(self, bulk: bool, client: Hashable, deadline_s: float) -> float:
+        """Seconds until a newcomer would have its turn."""
+        light, heavy, of_bulk = self._backlogs
+        if bulk:
+            ahead_s = of_bulk.ahead_s(client, deadline_s) * of_bulk.stretch
+            return (heavy.work_s * heavy.stretch + ahead_s) / self._threads
+        return light.ahead_s(client, deadline_s) * light.stretch / (self._threads + 1)
+
+    def _push(self, request: DecodeRequest) -> None:
+        backlog = self._backlogs[request.priority]
+        backlog.n_waiting += len(request.jobs)
+        backlog.push(request)
+        backlog.count(request)
+
+    def _choose(self, express: bool) -> tuple[Priority | None, bool]:
+        """The class whose turn it is, and whether only because of its share."""
+        light, heavy, of_bulk = self._backlogs
+        if express:
+            return (Priority.LIGHT if light.n_waiting else None), False
+        # What waits alone is left to the express thread if that is free: it has been woken, and is not slowed down.
+        spare = light.n_waiting > (0 if self._express_works else 1)
+        for priority, backlog, urgent in ((Priority.BULK, of_bulk, spare or heavy.n_waiting), (Priority.HEAVY, heavy, spare)):
+            if backlog.n_waiting and urgent and backlog.credit_s >= backlog.typical_s:
+                return priority, True
+        for priority, waits in ((Priority.LIGHT, spare), (Priority.HEAVY, heavy.n_waiting), (Priority.BULK, of_bulk.n_waiting)):
+            if waits:
+                return priority, False
+        return None, False
+
+    def _share(self, running: Running, cpu_s: float) -> None:
+        """Classes that wait save up a part of what the more urgent ones use, and spend it when their share is due."""
+        if running.from_share:
+            self._backlogs[running.priority].credit_s -= cpu_s
+        for priority in (Priority.HEAVY, Priority.BULK):
+            backlog = self._backlogs[priority]
+            if not backlog.n_waiting:
+                backlog.credit_s = min(0.0, backlog.credit_s)
+            elif priority > running.priority:
+                backlog.credit_s += cpu_s / (BULK_EVERY - 1)
+
+    def _demote(self, request: DecodeRequest, job: Job) -> float | None:
+        heavy = self._backlogs[Priority.HEAVY]
+        wait_s = heavy.ahead_s(request.client, request.urgency) * heavy.stretch / self._threads
+        if PESSIMISM * wait_s > request.budget_s:
+            return wait_s
+        request.priority, request.counted_s = Priority.HEAVY, 0.0
+        request.jobs.append(job)
+        self._push(request)
+        return None

@@ -1,0 +1,52 @@
+"""What the connections of one server have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.config import Settings
+from service.core.metrics import Metrics
+from service.http.connection.body_budget import BodyBudget, bodies_bytes
+from service.http.connection.limit import ConnectionLimit
+from service.http.connection.pacing import Pace
+from service.http.connection.slow_readers import SlowReaders
+from service.http.gates.client_address import ClientAddresses
+from service.http.problems import Problems
+from service.process.open_files import max_open_files, surplus_within
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Settings, counters and bounds. The addresses are the app's, so that each client is the same to both."""
+
+    metrics: Metrics
+    problems: Problems
+    addresses: ClientAddresses
+    limit: ConnectionLimit
+    budget: BodyBudget
+    pace: Pace
+    slow_readers: SlowReaders
+    receive_timeout_s: float
+    send_timeout_s: float
+    max_head_bytes: int
+    max_headers: int
+
+    @classmethod
+    def of(cls, settings: Settings, metrics: Metrics, problems: Problems, addresses: ClientAddresses) -> Shared:
+        """Those of a server with these settings."""
+        budget = BodyBudget(bodies_bytes(settings))
+        metrics.body_bytes.set_function(lambda: budget.held_bytes)
+        most = settings.max_connections
+        return cls(
+            metrics,
+            problems,
+            addresses,
+            ConnectionLimit(most, surplus_within(max_open_files(), most)),
+            budget,
+            Pace(),
+            SlowReaders(settings.send_timeout_s),
+            settings.receive_timeout_s,
+            settings.send_timeout_s,
+            settings.max_head_bytes,
+            settings.max_headers,
+        )

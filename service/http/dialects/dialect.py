@@ -1,0 +1,84 @@
+"""What a protocol has to know; all else (gates, admission, reading, counting) is the same for all of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.routing import compile_path
+
+from service.core.recognizer import CropResult, Source
+from service.errors import Problem
+from service.http.bodies.body import Body
+from service.http.head import Announcement, Head
+from service.http.problems import Answer, problem_document
+
+NOTHING_ANNOUNCED: Final = Announcement()
+
+
+@dataclass(slots=True)
+class Crops:
+    """The images of a request; a dialect may keep here what else it needs for the answer."""
+
+    sources: list[Source]
+    timeout_ms: float
+    """What the client gives us for them; infinite: what the settings have."""
+
+
+class Dialect(ABC):
+    """One protocol. Any of its methods may raise a `Problem`, which is then the answer."""
+
+    paths: Sequence[str]
+    """Of POST; `{name}` stands for one segment, as in `/v2/models/{name}/infer`."""
+
+    def announce(self, head: Head) -> Announcement:
+        """What the head alone says. It must not raise: what is wrong is for `parse` to say."""
+        return NOTHING_ANNOUNCED
+
+    @abstractmethod
+    async def parse(self, head: Head, body: Body) -> Crops:
+        """The images of a request, at least one. What is wrong with the head should be said before the body is read."""
+
+    @abstractmethod
+    async def answer(self, head: Head, crops: Crops, results: Sequence[CropResult], model: str, total_s: float) -> Answer:
+        """The answer to a request that was read.
+
+        Args:
+            head: Of the request.
+            crops: As `parse` gave them.
+            results: One for each, in order; what failed has a `Problem`. A problem that is raised here is the whole answer.
+            model: The name of the one that read them.
+            total_s: From the complete request to now.
+        """
+
+    def problem(self, problem: Problem) -> Answer:
+        """The answer to a request of these paths that failed as a whole."""
+        return problem_document(problem)
+
+
+class Dialects:
+    """Whose path is whose.
+
+    Args:
+        dialects: Of two that claim a path the first has it.
+    """
+
+    def __init__(self, dialects: Sequence[Dialect]) -> None:
+        self.paths = [path for dialect in dialects for path in dialect.paths]
+        self._fixed: dict[str, Dialect] = {}
+        self._patterns = []
+        for dialect in dialects:
+            for path in dialect.paths:
+                if "{" in path:
+                    self._patterns.append((compile_path(path)[0], dialect))
+                else:
+                    self._fixed.setdefault(path, dialect)
+
+    def of(self, path: str) -> Dialect | None:
+        """The dialect of a path; `None`: it is none's."""
+        dialect = self._fixed.get(path)
+        if dialect is None and self._patterns:
+            return next((other for pattern, other in self._patterns if pattern.match(path)), None)
+        return dialect

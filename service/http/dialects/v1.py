@@ -1,0 +1,102 @@
+"""`POST /v1/recognize`, the service's own protocol; `openapi.py` describes it, and a test holds the two together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from service.config import Settings
+from service.core.recognizer import CropResult, Source
+from service.errors import EMPTY_BODY, UNSUPPORTED_MEDIA_TYPE, Problem
+from service.http.bodies.body import Body
+from service.http.dialects.dialect import NOTHING_ANNOUNCED, Crops, Dialect
+from service.http.dialects.v1_answers import encode_json, recognition, result_members, server_timing, timings_of
+from service.http.dialects.v1_bodies import BodyForm, BodyLimits, form_of, sources_of_form, sources_of_json, unsupported
+from service.http.dialects.v1_query import NO_WISHES, Wishes, read_query
+from service.http.head import Announcement, Count, Head
+from service.http.problems import Answer
+from service.http.turns import Turns
+
+_ANNOUNCEMENTS: Final = {
+    None: NOTHING_ANNOUNCED,
+    BodyForm.RAW: Announcement(Count.ONE),
+    BodyForm.FORM: Announcement(Count.SOME),
+    BodyForm.JSON: Announcement(Count.SEVERAL),
+}
+
+
+@dataclass(slots=True)
+class V1Crops(Crops):
+    """The images of a request, and how their texts are to be answered."""
+
+    wishes: Wishes
+    as_list: bool
+    """Whether the answer is a list of results instead of one object."""
+
+
+class V1(Dialect):
+    """The protocol of `docs/api.md`.
+
+    Args:
+        settings: Of the service.
+    """
+
+    paths = ("/v1/recognize", "/recognize")
+
+    def __init__(self, settings: Settings) -> None:
+        self._limits = BodyLimits.of(settings)
+        self._most_bytes = {form: self._limits.most_bytes(form) for form in BodyForm}
+
+    def announce(self, head: Head) -> Announcement:
+        """How many crops may come, unless nothing does or it will be refused."""
+        if not 0 < head.content_length <= self._limits.max_bytes and b"transfer-encoding" not in head.headers:
+            return NOTHING_ANNOUNCED
+        return _ANNOUNCEMENTS[form_of(head.media_type)]
+
+    async def parse(self, head: Head, body: Body) -> V1Crops:
+        """Read and parse the body according to its content type."""
+        wishes = read_query(head.query) if head.query else NO_WISHES
+        timeout_ms = head.checked_timeout_ms()
+        form = form_of(head.media_type)
+        if form is None:
+            raise unsupported(head.media_type)
+        if head.headers.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
+            detail = "The body has a Content-Encoding, which is not supported. Send it as it is: images are compressed already."
+            raise Problem(UNSUPPORTED_MEDIA_TYPE, detail)
+        data = await body.read(self._most_bytes[form], partial(self._limits.too_large, form))
+        if not data:
+            raise Problem(EMPTY_BODY, "Send an image as the body, as a form file, or as base64 in JSON.")
+        if form is BodyForm.RAW:
+            return V1Crops([Source(None, data)], timeout_ms, wishes, wishes.list)
+        if form is BodyForm.JSON:
+            return V1Crops(await sources_of_json(data, self._limits), timeout_ms, wishes, as_list=True)
+        sources = await sources_of_form(head.headers[b"content-type"], data, self._limits)
+        return V1Crops(sources, timeout_ms, wishes, wishes.list or len(sources) > 1)
+
+    async def answer(self, head: Head, crops: Crops, results: Sequence[CropResult], model: str, total_s: float) -> Answer:
+        """One object, or a list in the order of the request."""
+        if not isinstance(crops, V1Crops):
+            raise TypeError("crops of another dialect")
+        timings = timings_of(results, total_s)
+        header = server_timing(timings)
+        if crops.as_list:
+            body = await _render_list(crops, results, encode_json({"model": model, "timings": timings}))
+        else:
+            reading = results[0].reading
+            if isinstance(reading, Problem):
+                reading.headers["Server-Timing"] = header
+                raise reading
+            body = recognition(crops.sources[0].id, reading, crops.wishes.characters, model, timings)
+        return Answer(200, body, "application/json", ((b"server-timing", header.encode()),))
+
+
+async def _render_list(crops: V1Crops, results: Sequence[CropResult], model_and_timings: str) -> bytes:
+    """Result by result: with their characters, hundreds of texts take some time."""
+    rendered, turns = [], Turns()
+    for index, (source, result) in enumerate(zip(crops.sources, results, strict=True)):
+        id_ = str(index) if source.id is None else source.id
+        rendered.append(encode_json(result_members(id_, result, crops.wishes.characters)))
+        await turns.step()
+    return f'{{"results":[{",".join(rendered)}],{model_and_timings[1:]}'.encode()

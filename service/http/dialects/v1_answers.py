@@ -1,0 +1,69 @@
+"""The JSON of recognition answers and the timings beside it, built without validation: the tests hold them to the schemas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from artifact.text import Reading
+from service.core.recognizer import CropResult
+from service.errors import Problem
+
+CONFIDENCE_DIGITS: Final = 6
+MILLISECOND_DIGITS: Final = 3
+
+Timings = dict[str, float]
+"""Milliseconds, by the members of an answer that have them."""
+
+# No NaN can get here: the engine refuses confidences that are not probabilities.
+encode_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def recognition(id_: str | None, reading: Reading, characters: bool, model: str, timings: Timings) -> bytes:
+    """The answer for a single crop."""
+    name = {} if id_ is None else {"id": id_}
+    return encode_json({**name, **text_members(reading, characters), "model": model, "timings": timings}).encode()
+
+
+def result_members(id_: str, result: CropResult, characters: bool) -> dict[str, Any]:
+    """One of several crops: its text or its error."""
+    reading = result.reading
+    if isinstance(reading, Problem):
+        return {"id": id_, "error": reading.document()}
+    return {"id": id_, **text_members(reading, characters)}
+
+
+def text_members(reading: Reading, characters: bool) -> dict[str, Any]:
+    """What was read in one crop."""
+    members: dict[str, Any] = {"text": reading.text, "confidence": min(1.0, round(reading.confidence, CONFIDENCE_DIGITS))}
+    if characters:
+        members["characters"] = [
+            {"char": char, "confidence": min(1.0, round(confidence, CONFIDENCE_DIGITS))}
+            for char, confidence in zip(reading.text, reading.character_confidences, strict=True)
+        ]
+    return members
+
+
+def timings_of(results: Sequence[CropResult], total_s: float) -> Timings:
+    """Where the time went; of several crops the longest of each stage."""
+    if len(results) == 1:
+        [one] = results
+        decode_s, queue_s, inference_s = one.decode_s, one.queue_s, one.inference_s
+    else:
+        decode_s = max([result.decode_s for result in results])
+        queue_s = max([result.queue_s for result in results])
+        inference_s = max([result.inference_s for result in results])
+    return {
+        "decode_ms": round(decode_s * 1000, MILLISECOND_DIGITS),
+        "queue_ms": round(queue_s * 1000, MILLISECOND_DIGITS),
+        "inference_ms": round(inference_s * 1000, MILLISECOND_DIGITS),
+        "total_ms": round(total_s * 1000, MILLISECOND_DIGITS),
+    }
+
+
+def server_timing(timings: Timings) -> str:
+    """The value of the header `Server-Timing`."""
+    return "decode;dur={decode_ms}, queue;dur={queue_ms}, inference;dur={inference_ms}, total;dur={total_ms}".format_map(
+        timings
+    )

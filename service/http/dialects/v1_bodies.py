@@ -1,0 +1,132 @@
+"""The images that a body carries, which is one image, a form or JSON. No image is decoded here."""
+
+from __future__ import annotations
+
+from codecs import BOM_UTF8
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from service.config import Settings
+from service.core.recognizer import Source
+from service.errors import (
+    JSON_TOO_LARGE,
+    MALFORMED_REQUEST,
+    NO_FILE,
+    UNSUPPORTED_MEDIA_TYPE,
+    Problem,
+    body_too_large,
+    too_many_crops,
+)
+from service.http.bodies.json_outline import check_outline
+from service.http.bodies.media_types import announces_image
+from service.http.bodies.multipart import parse_files
+from service.http.dialects.v1_schemas import ID_RULE, MAX_CROPS_KEY, MAX_ID_LENGTH, RecognizeRequest
+from service.http.problems import invalid_request
+from service.images.limits import image_file_too_large
+
+
+class BodyForm(Enum):
+    """How a body carries images."""
+
+    RAW = 0
+    """One image, and nothing else."""
+    FORM = 1
+    JSON = 2
+
+
+_FORMS: Final = {"multipart/form-data": BodyForm.FORM, "application/json": BodyForm.JSON, "": BodyForm.RAW}
+
+
+@lru_cache(64)
+def form_of(media_type: str) -> BodyForm | None:
+    """How a body of this type carries images; `None`: it does not."""
+    form = _FORMS.get(media_type)
+    return BodyForm.RAW if form is None and announces_image(media_type) else form
+
+
+def unsupported(media_type: str) -> Problem:
+    """The refusal of a body of another type."""
+    hint = ""
+    if media_type == "application/x-www-form-urlencoded":
+        hint = " (curl sends this type unless told otherwise: add -H 'Content-Type: image/png', or use -F file=@...)"
+    return Problem(
+        UNSUPPORTED_MEDIA_TYPE,
+        "Send image/* or application/octet-stream, multipart/form-data, or application/json" + hint + ".",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """What a body may be."""
+
+    max_bytes: int
+    max_crops: int
+    max_image_bytes: int
+    max_json_bytes: int
+    max_json_depth: int
+    max_form_fields: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> BodyLimits:
+        """Those of the settings."""
+        return cls(
+            settings.max_body_bytes,
+            settings.max_crops_per_request,
+            settings.max_image_bytes,
+            settings.max_json_bytes,
+            settings.max_json_depth,
+            settings.max_form_fields,
+        )
+
+    def most_bytes(self, form: BodyForm) -> int:
+        """Of a body of this form."""
+        of_form = {BodyForm.RAW: self.max_image_bytes, BodyForm.JSON: self.max_json_bytes}.get(form, self.max_bytes)
+        return min(self.max_bytes, of_form)
+
+    def too_large(self, form: BodyForm, n_bytes: float) -> Problem:
+        """The refusal of one that has, or will have, more than that."""
+        if n_bytes > self.max_bytes:
+            return body_too_large(self.max_bytes)
+        if form is BodyForm.RAW:
+            return image_file_too_large(self.max_image_bytes)
+        detail = f"JSON may have {self.max_json_bytes} bytes at most (PARSEQ_MAX_JSON_BYTES). Forms may be larger."
+        return Problem(JSON_TOO_LARGE, detail)
+
+
+async def sources_of_form(content_type: bytes, body: bytes, limits: BodyLimits) -> list[Source]:
+    """The files of a form; what they are called is their id."""
+    files = await parse_files(content_type.decode("latin-1"), body, limits.max_crops, limits.max_form_fields)
+    if not files:
+        raise Problem(NO_FILE, "The form has no file, at most texts: curl -F file=@word.png (mind the @) sends one.")
+    return [Source(file.filename[:MAX_ID_LENGTH] or None, file.content) for file in files]
+
+
+async def sources_of_json(body: bytes, limits: BodyLimits) -> list[Source]:
+    """The images in a list, in base64."""
+    max_crops = limits.max_crops
+    await check_outline(body, max_crops, limits.max_json_depth)
+    try:
+        parsed = RecognizeRequest.model_validate_json(body.removeprefix(BOM_UTF8), context={MAX_CROPS_KEY: max_crops})
+    except ValidationError as error:
+        raise _explain(error.errors(include_url=False, include_input=False, include_context=False), max_crops) from error
+    return [Source(None if image.id is None else str(image.id), image.content) for image in parsed.images]
+
+
+def _explain(errors: Sequence[Any], max_crops: int) -> Problem:
+    if errors[0]["type"] == MAX_CROPS_KEY:
+        return too_many_crops(max_crops)
+    if errors[0]["type"] == "json_invalid":
+        return Problem(MALFORMED_REQUEST, "The body is not valid JSON.")
+    told = []
+    for error in errors:
+        location = error["loc"]
+        if location[2:3] == ("id",):  # below it are the kinds of ids that were tried: all of them together are the rule
+            error = {"loc": location[:3], "msg": ID_RULE}
+        if error not in told:
+            told.append(error)
+    return invalid_request(told)

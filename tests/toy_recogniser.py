@@ -1,0 +1,127 @@
+"""A recogniser outside `model.recognisers`, as small as one can be: it shows what belongs to PARSeq alone.
+
+Each column of a crop is named by one linear layer: the blank or a character, as connectionist temporal classification has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.errors import ConfigError
+from model.recognisers.interface import Network, Step, Training
+from model.recognisers.parts.settings import check_charset, from_mapping
+from model.recognisers.registry import Adapting, Recogniser, recognisers, register
+
+BLANK = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ToyConfig:
+    """Two characters. A text has at most as many as there are columns."""
+
+    RECOGNISER: ClassVar[str] = "toy"
+    FREE: ClassVar[frozenset[str]] = frozenset()
+    ADAPTABLE: ClassVar[frozenset[str]] = frozenset({"charset_train"})
+
+    charset_train: str = "ab"
+    img_size: tuple[int, int] = (32, 128)
+    column_width: int = 8
+
+    def __post_init__(self) -> None:
+        check_charset(self.charset_train)
+        if self.column_width < 1 or self.img_size[1] % self.column_width:
+            raise ConfigError(f"image width {self.img_size[1]} is not a multiple of column_width {self.column_width}")
+
+    @property
+    def max_label_length(self) -> int:
+        return self.img_size[1] // self.column_width
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        return from_mapping(cls, values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def least_size(self) -> tuple[int, int]:
+        return 2, (len(self.charset_train) + 1) * 3 * self.img_size[0] * self.column_width
+
+
+class Toy(Network):
+    """Columns `(B, T, C)` of classes: the blank, then the characters."""
+
+    def __init__(self, config: ToyConfig) -> None:
+        super().__init__()
+        self.config: ToyConfig = config
+        self.naming = nn.Linear(3 * config.img_size[0] * config.column_width, len(config.charset_train) + 1)
+
+    def forward(self, images: Tensor, max_length: int | None = None) -> Tensor:
+        # (B, 3, H, W) to (B, T, 3 * H * column width)
+        columns = images.unflatten(-1, (-1, self.config.column_width)).permute(0, 3, 1, 2, 4).flatten(2)
+        logits: Tensor = self.naming(columns)
+        return logits
+
+    def decode(self, logits: Tensor) -> tuple[list[str], list[Tensor]]:
+        """Greedy: equal neighbours are one, blanks none. A character's probability is the product over its columns; one
+        value more, as of an end token, is the product over all blanks."""
+        best, ids = logits.softmax(-1).max(-1)
+        texts, kept = [], []
+        for row_ids, row_best in zip(ids.tolist(), best, strict=True):
+            text, probabilities, blanks, begin = "", [], row_best.new_ones(()), 0
+            for kind, run in groupby(row_ids):
+                end = begin + len(list(run))
+                product = row_best[begin:end].prod()
+                begin = end
+                if kind == BLANK:
+                    blanks = blanks * product
+                else:
+                    text += self.config.charset_train[kind - 1]
+                    probabilities.append(product)
+            texts.append(text)
+            kept.append(torch.stack([*probabilities, blanks]))
+        return texts, kept
+
+
+class ToyTraining(Training):
+    """The CTC loss."""
+
+    def loss(self, images: Tensor, labels: Sequence[str], centers: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        charset = self.network.config.charset_train
+        chosen = self.network(images).float().log_softmax(-1).transpose(0, 1)
+        ids = torch.tensor([1 + charset.index(c) for label in labels for c in label], device=images.device)
+        lengths = torch.tensor([len(label) for label in labels])
+        spans = torch.full_like(lengths, len(chosen))
+        loss = F.ctc_loss(chosen, ids, spans, lengths, blank=BLANK, zero_infinity=True)
+        return loss, {"loss": loss}
+
+
+TOY = Recogniser(
+    name="toy",
+    class_name="Toy",
+    config=ToyConfig,
+    network="tests.toy_recogniser:Toy",
+    training="tests.toy_recogniser:ToyTraining",
+    named={"toy": ToyConfig()},
+    keys=frozenset({"naming.weight"}),
+    essential=frozenset({"column_width"}),
+    adapting=Adapting(by_character={"naming.weight": 0, "naming.bias": 0}),
+    recipe="reference",
+)
+
+
+@contextmanager
+def toy_registered() -> Iterator[Recogniser]:
+    """The toy among the recognisers, for a while."""
+    register(TOY)
+    try:
+        yield TOY
+    finally:
+        del recognisers()[TOY.name]

@@ -1,0 +1,177 @@
+"""Who may import whom, and how large a package may be.
+
+Read from the source: imports within functions and those for type checkers only count as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("artifact", "export", "model", "reading", "service")
+MAX_FILES = 14
+"""Of a package, `__init__.py` apart."""
+
+BELOW: Mapping[str, frozenset[str]] = {
+    name: frozenset(below.split())
+    for name, below in {
+        "artifact": "",
+        "model": "artifact.download artifact.files artifact.fit artifact.text",
+        "export": "artifact model",
+        "reading": "artifact model export",
+        "service.process": "",
+        "service.errors": "",
+        "service.config": "artifact service.process service.errors",
+        "service.engine": "artifact service.process service.errors service.config",
+        "service.sessions": "artifact service.process service.errors service.config service.engine",
+        "service.images": "artifact service.process service.errors service.config service.engine",
+        "service.core": "artifact service.process service.errors service.config service.engine service.sessions service.images",
+        "service": "artifact service",
+    }.items()
+}
+"""What each layer may import besides itself; a module belongs to the longest name that it begins with."""
+
+HTTP = frozenset({"fastapi", "starlette", "uvicorn", "httptools", "httpx", "python_multipart"})
+FORBIDDEN: Mapping[str, frozenset[str]] = {
+    "service": frozenset({"torch", "onnx", "safetensors", "lightning"}),
+    "service.process": HTTP,
+    "service.errors": HTTP,
+    "service.config": HTTP,
+    "service.engine": HTTP | {"PIL", "pydantic", "pydantic_settings", "onnxruntime"},
+    "service.sessions": HTTP,
+    "service.images": HTTP,
+    "service.core": HTTP,
+    "model": frozenset({"onnx", "onnxruntime"}) | HTTP,
+    "export": HTTP,
+}
+"""Libraries that a layer must do without."""
+ONLY: Mapping[str, frozenset[str]] = {"artifact": frozenset({"numpy", "PIL", "onnxruntime"})}
+"""Layers that may have these libraries and no other."""
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of a module."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """All that a module imports: our modules by their full names, of libraries whatever name stands there."""
+    package = name_of(path) if path.name == "__init__.py" else name_of(path).rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield full if full in MODULES else base
+
+
+IMPORTS = {name: frozenset(imported(path)) - {name} for name, path in MODULES.items()}
+
+
+def is_in(name: str, layer: str) -> bool:
+    return name == layer or name.startswith(f"{layer}.")
+
+
+def layer_of(name: str) -> str:
+    return max((layer for layer in BELOW if is_in(name, layer)), key=len)
+
+
+def upward(name: str, imports: Iterable[str]) -> list[str]:
+    """What a module imports of ours that is neither in its layer nor in one below."""
+    layer = layer_of(name)
+    ours = [each for each in imports if each.split(".")[0] in PACKAGES]
+    return [each for each in ours if layer_of(each) != layer and not any(is_in(each, below) for below in BELOW[layer])]
+
+
+def libraries(imports: Iterable[str]) -> set[str]:
+    tops = {each.split(".")[0] for each in imports}
+    return tops - set(PACKAGES) - set(sys.stdlib_module_names)
+
+
+def circles(graph: Mapping[str, set[str]]) -> set[str]:
+    """The nodes of circles and of ways between them: those left when what has no successor or no predecessor is taken away."""
+    left = set(graph)
+    while True:
+        followed = {successor for node in left for successor in graph[node]}
+        inside = {node for node in left & followed if graph[node] & left}
+        if inside == left:
+            return left
+        left = inside
+
+
+def siblings(package: str, imports: Mapping[str, frozenset[str]]) -> dict[str, set[str]]:
+    """Which of a package's files and packages imports which other one."""
+    depth = package.count(".") + 1 if package else 0
+    child = {name: ".".join(name.split(".")[: depth + 1]) for name in imports if not package or is_in(name, package)}
+    graph: dict[str, set[str]] = {}
+    for name in child:
+        if name != package:
+            graph.setdefault(child[name], set()).update(
+                child[each] for each in imports[name] if each in child and each != package
+            )
+    return {node: successors - {node} for node, successors in graph.items()}
+
+
+def test_the_test_sees_circles_and_arrows_up() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == {"b", "c"}
+    assert siblings("p", {"p.a": frozenset({"p.q.x"}), "p.q.x": frozenset(), "p.q.y": frozenset({"p.a"})}) == {
+        "p.a": {"p.q"},
+        "p.q": {"p.a"},
+    }
+    assert upward("service.engine.queue", ["service.core.models", "artifact.text", "numpy"]) == ["service.core.models"]
+    assert upward("artifact.text", ["service"]) == ["service"]
+    assert "service.errors" in IMPORTS["service.core.recognizer"]
+
+
+def test_no_import_goes_up() -> None:
+    found = {name: upward(name, imports) for name, imports in IMPORTS.items()}
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize("package", ["", *sorted(name for name, path in MODULES.items() if path.name == "__init__.py")])
+def test_no_circle_among_the_files_and_packages_of(package: str) -> None:
+    assert circles(siblings(package, IMPORTS)) == set()
+
+
+def test_layers_do_without_some_libraries() -> None:
+    found = {
+        f"{name} ({layer})": libraries(imports) & libraries_forbidden
+        for name, imports in IMPORTS.items()
+        for layer, libraries_forbidden in FORBIDDEN.items()
+        if is_in(name, layer)
+    }
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+def test_training_loads_no_onnxruntime_by_way_of_the_contract() -> None:
+    reached, waiting = set[str](), [name for name in MODULES if is_in(name, "model")]
+    while waiting:
+        reached.add(name := waiting.pop())
+        waiting += [each for each in IMPORTS[name] if each in MODULES and is_in(each, "artifact") and each not in reached]
+    assert any(is_in(name, "artifact") for name in reached)
+    assert not [name for name in reached if "onnxruntime" in libraries(IMPORTS[name])]
+
+
+@pytest.mark.parametrize("layer", list(ONLY))
+def test_layers_with_few_libraries(layer: str) -> None:
+    found = {name: libraries(imports) - ONLY[layer] for name, imports in IMPORTS.items() if is_in(name, layer)}
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+def test_no_package_has_too_many_files() -> None:
+    n_files = {path.parent: 0 for path in MODULES.values()}
+    for path in MODULES.values():
+        n_files[path.parent] += path.name != "__init__.py"
+    assert {str(folder.relative_to(ROOT)): n for folder, n in n_files.items() if n > MAX_FILES} == {}

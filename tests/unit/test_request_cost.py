@@ -1,0 +1,48 @@
+"""What a request costs in Python calls: they are most of its time, and unlike that they can be counted on any machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from tests.fakes import FakeSession, toy_runtime
+from tests.toy_artifact import png_of
+from tests.wire import connected, counting
+
+MOST_CALLS = 150
+"""Of functions in `service/` and `artifact/`, for one small PNG file from its bytes to those of the answer, on the event loop
+and in the lane; the session computes nothing. Libraries are not counted."""
+N_REQUESTS = 10
+REQUEST = b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n%b"
+
+
+def calls_of(request: bytes, expected: bytes) -> list[Counter[str]]:
+    """The calls that each of some equal requests makes, once all is warm."""
+
+    async def run() -> list[Counter[str]]:
+        with counting() as calls:
+            async with connected(toy_runtime(FakeSession())) as connection:
+                counted = []
+                for _ in range(2 * N_REQUESTS):
+                    calls.reset()
+                    assert expected in await connection.ask(request)
+                    await asyncio.sleep(0.01)  # the lane goes back to wait
+                    counted.append(calls.counts.copy())
+                return counted[N_REQUESTS:]
+
+    return asyncio.run(run())
+
+
+def test_a_small_image_costs_few_calls() -> None:
+    content = png_of("word")
+    costs = calls_of(REQUEST % (len(content), content), b'"text":"word"')
+    cheapest = min(costs, key=Counter.total)
+    assert 50 < cheapest.total() <= MOST_CALLS, "\n".join(f"{n} {name}" for name, n in sorted(cheapest.items()))
+
+
+@pytest.mark.parametrize("path", [b"/livez", b"/v1/models"])
+def test_other_requests_call_nothing_of_the_engine(path: bytes) -> None:
+    for counts in calls_of(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path, b"200 OK"):
+        assert not [name for name in counts if name.startswith("service/engine/") and "alive" not in name]
