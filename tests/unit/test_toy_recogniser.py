@@ -17,9 +17,9 @@ from model.recognisers.registry import named_config, named_configs, read_config,
 from model.training.finetune import begin_with
 from model.training.options import recipe_names
 from model.training.train import main
+from tests.archives import png, write_lmdb
 from tests.toy_recogniser import TOY, Toy, ToyConfig, toy_registered
 from tests.training_runs import words
-from tests.unit.test_model_data import png, write_lmdb
 
 
 @pytest.fixture(autouse=True)
