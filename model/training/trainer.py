@@ -54,6 +54,8 @@ def build_trainer(
     own_bar = any(isinstance(callback, ProgressBar) for callback in settings["callbacks"])
     if settings.get("enable_progress_bar", True) and not own_bar:
         settings["callbacks"].append(StepBar())
+    if not data.validation:
+        settings["limit_val_batches"] = 0  # else Lightning takes a list of no loaders for validation that is enabled
     # Every process reads all validation crops, and the stream splits itself.
     settings["use_distributed_sampler"] = False
     trainer = lightning.Trainer(
@@ -112,12 +114,12 @@ class LastCheckpoint(ModelCheckpoint):
     A run that is stopped in that validation has not saved its last step, but the one before: resumed, it validates after all.
     """
 
-    def __init__(self, folder: Path, every: int, validate_every: int, *, validates: bool) -> None:
-        """Save in `folder` every so many steps; `validates`: whether the run has anything to validate on."""
+    def __init__(self, folder: Path, every: int, validate_every: int) -> None:
+        """Save in `folder` every so many steps."""
         stem = LAST.removesuffix(self.FILE_EXTENSION)
         super().__init__(dirpath=folder, filename=stem, every_n_train_steps=every, enable_version_counter=False)
         self.path = folder / LAST
-        self.every, self.validate_every, self.validates = every, validate_every, validates
+        self.every, self.validate_every = every, validate_every
         self._step = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -130,18 +132,14 @@ class LastCheckpoint(ModelCheckpoint):
         step = trainer.global_step
         if step < trainer.max_steps:
             super().on_train_batch_end(trainer, *args)
-            is_next = self._validates(trainer) and (step % self.validate_every == 0 or step == trainer.max_steps - 1)
-            if is_next and step > self._step and step % self.every:
+            validates = trainer.enable_validation and (step % self.validate_every == 0 or step == trainer.max_steps - 1)
+            if validates and step > self._step and step % self.every:
                 trainer.save_checkpoint(self.path, weights_only=False)
             self._step = step
-        elif self._validates(trainer):
+        elif trainer.enable_validation:
             trainer.should_stop = True
         else:
             trainer.save_checkpoint(self.path, weights_only=False)
-
-    def _validates(self, trainer: lightning.Trainer) -> bool:
-        # Lightning takes a list of no loaders for validation that is enabled.
-        return self.validates and trainer.enable_validation
 
     def on_validation_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Save what was validated last."""
@@ -178,5 +176,5 @@ def job_callbacks(options: TrainOptions, *, validates: bool) -> list[Callback]:
     if validates:
         found.append(BestCheckpoint(options.output))
         found.append(ToldValidation(options.output))
-    found.append(LastCheckpoint(options.output, options.checkpoint_every, options.validate_every, validates=validates))
+    found.append(LastCheckpoint(options.output, options.checkpoint_every, options.validate_every))
     return found
