@@ -56,20 +56,19 @@ def verify_cpu_image(image: str) -> None:
 
 def _look_inside(image: str) -> None:
     code = (
-        "import json, sys; from importlib.metadata import distributions; from pathlib import Path; import export, service\n"
+        "import json, sys; from importlib.metadata import distributions; from pathlib import Path; import artifact, service\n"
         "files = [str(f.relative_to(p)) for p in map(Path, sys.path) if p.is_dir() for f in p.rglob('*')]\n"
         "print(json.dumps({'packages': sorted(d.name for d in distributions()), 'python': sys.version.split()[0],\n"
         "'weights': [f for f in files if f.endswith(('.safetensors', '.pt'))],\n"
-        "'export': sorted(f.name for f in Path(export.__file__).parent.glob('*.py'))}))"
+        "'rooms': sorted({'artifact', 'model', 'export', 'reading'} & "
+        "{found.name for found in Path(service.__file__).parents[1].iterdir()})}))"
     )
     exit_code, output = run_once(image, "--entrypoint=python3", arguments=["-c", code])
     check(exit_code == 0, "its Python starts", output)
     found = json.loads(output)
     note(f"Python {found['python']}, {len(found['packages'])} packages")
     check(not {"torch", "onnx", "pip"} & set(found["packages"]), "no PyTorch in it, nor anything else of the offline programs")
-    check(
-        found["export"] == ["__init__.py", "artifact.py"] and not found["weights"], "of the exporter only the contract", found
-    )
+    check(found["rooms"] == ["artifact"] and not found["weights"], "of the offline programs only the contract with them", found)
 
 
 def _check_rights(container: Container) -> None:

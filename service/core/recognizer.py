@@ -115,6 +115,7 @@ class Recognizer:
     ) -> None:
         self._engine = engine
         self._metadata = metadata
+        self._vocabulary = metadata.vocabulary
         self._decode_pool = decode_pool
         self._limits = image_limits
         self._quick_limits = replace(image_limits, max_pixels=min(QUICK_PIXELS, image_limits.max_pixels))
@@ -255,7 +256,7 @@ class Recognizer:
     def _reading(self, item: Item) -> Reading | Problem:
         if item.token_ids is not None and item.confidences is not None and item.outcome is Outcome.DONE:
             try:
-                return text_of(item.token_ids.tolist(), item.confidences.tolist(), self._metadata.vocabulary)
+                return text_of(item.token_ids.tolist(), item.confidences.tolist(), self._vocabulary)
             except ValueError:
                 logger.exception("the model's answer is not text")
                 return Problem(INFERENCE_FAILED, "The model failed on this crop.")

@@ -39,7 +39,10 @@ def format_of(data: bytes) -> str | None:
     """Pillow's name of the format that the first bytes announce."""
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "WEBP"
-    return next((name for signature, name in _SIGNATURES if data.startswith(signature)), None)
+    for signature, name in _SIGNATURES:
+        if data.startswith(signature):
+            return name
+    return None
 
 
 def check_structure(data: bytes, format_: str, limits: ImageLimits) -> None:
