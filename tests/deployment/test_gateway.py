@@ -23,6 +23,7 @@ import yaml
 
 from service import errors
 from service.config import ENV_PREFIX, Settings
+from service.http.problems import PROBLEM_MEDIA_TYPE
 from tests.deployment import tools
 from tests.integration.server import PATIENCE_S, ServerProcess, running
 from tests.toy_artifact import png_of, write_artifact
@@ -315,7 +316,7 @@ def test_what_the_gateway_refuses_by_itself(tmp_path: Path) -> None:
         assert httpx.post(url + PATH, content=bytes(limit_bytes), timeout=PATIENCE_S).status_code == 200
         too_large = httpx.post(url + PATH, content=bytes(limit_bytes + 1), timeout=PATIENCE_S)
         assert (too_large.status_code, too_large.json()["type"]) == (413, errors.BODY_TOO_LARGE.type)
-        assert too_large.headers["content-type"] == errors.PROBLEM_MEDIA_TYPE
+        assert too_large.headers["content-type"] == PROBLEM_MEDIA_TYPE
         assert is_problem(httpx.get(f"{url}/metrics"), errors.NOT_FOUND)
         assert sum(server.asked for server in servers) == 1
 
@@ -329,7 +330,7 @@ def test_without_any_replica_it_says_so_in_the_services_words(tmp_path: Path) ->
 
 def is_problem(response: httpx.Response, kind: errors.Kind) -> bool:
     """Whether an answer of the gateway is a problem document of that kind, with an id as every answer of the service."""
-    assert response.headers["content-type"] == errors.PROBLEM_MEDIA_TYPE, response.text
+    assert response.headers["content-type"] == PROBLEM_MEDIA_TYPE, response.text
     assert response.headers["x-request-id"]
     document = response.json()
     return (response.status_code, document["type"], document["status"]) == (kind.status, kind.type, kind.status)

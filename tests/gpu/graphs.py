@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from export.graphs.builder import GraphBuilder
 from export.graphs.parseq.graph import GRAPH, ParseqOptions
-from model.recognisers.parseq.config import named_config
+from model.recognisers.parseq.config import NAMED
 from model.recognisers.parseq.network import PARSeq
 
 NAMES = ("parseq-nano", "parseq-tiny", "parseq")
@@ -27,7 +27,7 @@ def main() -> int:
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     for name in NAMES:
-        model = PARSeq(named_config(name)).eval()
+        model = PARSeq(NAMED[name]).eval()
         for mode in MODES:
             for precision, float_type in PRECISIONS.items():
                 graph = GraphBuilder(float_type)
