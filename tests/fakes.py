@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from artifact.metadata import ArtifactMetadata
 from service.config import Settings
 from service.core.runtime import Runtime
 from service.engine.types import Item, Outcome, Refusal
@@ -139,9 +140,9 @@ def toy_settings(**values: Any) -> Settings:
     return Settings.model_construct(**{**Settings.model_construct().model_dump(), "lanes": 1, "tune": False, **values})
 
 
-def toy_runtime(session: Any = None, **settings: Any) -> Runtime:
+def toy_runtime(session: Any = None, metadata: ArtifactMetadata = METADATA, **settings: Any) -> Runtime:
     chosen = toy_settings(**settings)
-    artifact = LoadedArtifact(METADATA, session or FakeSession(), "cpu", plan_topology(chosen, "cpu", budget=2))
+    artifact = LoadedArtifact(metadata, session or FakeSession(), "cpu", plan_topology(chosen, "cpu", budget=2))
     return Runtime(chosen, artifact)
 
 

@@ -1,6 +1,7 @@
 """A recogniser outside `model.recognisers`, as small as one can be: it shows what belongs to PARSeq alone.
 
 Each column of a crop is named by one linear layer: the blank or a character, as connectionist temporal classification has it.
+`tests.toy_graph` exports it.
 """
 
 from __future__ import annotations
@@ -8,19 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from model.errors import ConfigError
 from model.recognisers.interface import Network, Step, Training
+from model.recognisers.parts.ctc import CtcTokenizer, ctc_loss
 from model.recognisers.parts.settings import check_charset, from_mapping
 from model.recognisers.registry import Adapting, Recogniser, recognisers, register
-
-BLANK = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,36 +68,15 @@ class Toy(Network):
         return logits
 
     def decode(self, logits: Tensor) -> tuple[list[str], list[Tensor]]:
-        """Greedy: equal neighbours are one, blanks none. A character's probability is the product over its columns; one
-        value more, as of an end token, is the product over all blanks."""
-        best, ids = logits.softmax(-1).max(-1)
-        texts, kept = [], []
-        for row_ids, row_best in zip(ids.tolist(), best, strict=True):
-            text, probabilities, blanks, begin = "", [], row_best.new_ones(()), 0
-            for kind, run in groupby(row_ids):
-                end = begin + len(list(run))
-                product = row_best[begin:end].prod()
-                begin = end
-                if kind == BLANK:
-                    blanks = blanks * product
-                else:
-                    text += self.config.charset_train[kind - 1]
-                    probabilities.append(product)
-            texts.append(text)
-            kept.append(torch.stack([*probabilities, blanks]))
-        return texts, kept
+        return CtcTokenizer(self.config.charset_train).decode(logits.softmax(-1))
 
 
 class ToyTraining(Training):
     """The CTC loss."""
 
     def loss(self, images: Tensor, labels: Sequence[str], centers: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        charset = self.network.config.charset_train
-        chosen = self.network(images).float().log_softmax(-1).transpose(0, 1)
-        ids = torch.tensor([1 + charset.index(c) for label in labels for c in label], device=images.device)
-        lengths = torch.tensor([len(label) for label in labels])
-        spans = torch.full_like(lengths, len(chosen))
-        loss = F.ctc_loss(chosen, ids, spans, lengths, blank=BLANK, zero_infinity=True)
+        ids = CtcTokenizer(self.network.config.charset_train).encode(labels, images.device)
+        loss = ctc_loss(self.network(images), ids)
         return loss, {"loss": loss}
 
 
@@ -115,6 +92,14 @@ TOY = Recogniser(
     adapting=Adapting(by_character={"naming.weight": 0, "naming.bias": 0}),
     recipe="reference",
 )
+
+
+def random_toy(config: ToyConfig | None = None, seed: int = 3) -> Toy:
+    """One with random weights, in eval mode, whose decisions are seldom close."""
+    network = Toy(config or ToyConfig())
+    with torch.no_grad():
+        network.naming.weight.copy_(torch.randn(network.naming.weight.shape, generator=torch.Generator().manual_seed(seed)))
+    return network.eval()
 
 
 @contextmanager

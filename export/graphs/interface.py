@@ -59,7 +59,7 @@ class Reference:
     confidences: Floats
     """`(N, S)`."""
     logits: Floats
-    """`(N, S, C)`, of the answer."""
+    """`(N, S, C)`, of the answer; of columns instead of steps where the artifact gives none."""
     steps: Ids
     """`(N,)`: how many steps carry meaning, the end token's included."""
     margins: Floats

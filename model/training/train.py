@@ -69,6 +69,11 @@ def network_config(args: TrainOptions, checkpoint: dict[str, Any] | None) -> Con
         changes["charset_train"] = base + "".join(c for c in dict.fromkeys(args.add_characters) if c not in base)
     if args.max_label_length is not None:
         changes["max_label_length"] = args.max_label_length
+    if derived := changes.keys() - config.__dataclass_fields__.keys():
+        name = min(derived)
+        raise ConfigError(
+            f"{name} of a {config.RECOGNISER!r} follows from its other sizes: leave --{name.replace('_', '-')} out"
+        )
     config = replace(config, **changes)
     if resumed is not None:
         given = {"recogniser": config.RECOGNISER, **config.to_dict()}

@@ -98,6 +98,9 @@ def load_network(options: ReaderOptions, *, fetch: bool = True) -> tuple[Network
         changes["decode_ar"] = options.decode == "ar"
     if options.refine_iters is not None:
         changes["refine_iters"] = options.refine_iters
+    for name, option in (("decode_ar", "--decode"), ("refine_iters", "--refine-iters")):
+        if name in changes and name not in network.config.__dataclass_fields__:
+            raise ReaderError(f"{option} is no option of {network.config.RECOGNISER!r}: leave it out")
     network.config = replace(network.config, **changes)
     if options.threads > 0:
         torch.set_num_threads(options.threads)

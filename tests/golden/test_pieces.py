@@ -12,6 +12,7 @@ import torch
 
 from model.charsets import CHARSETS, PRINTABLE, CharsetAdapter
 from model.recognisers.parseq.permutations import attention_masks, draw_permutations
+from model.recognisers.parts.ctc import BLANK, CtcTokenizer
 from model.recognisers.parts.normalise import normalise
 from model.recognisers.parts.tokenizer import Tokenizer, UnknownCharacterError
 from tests.golden.goldens import COMPACT
@@ -52,7 +53,10 @@ def test_tokenizer_ids() -> None:
     ids = expected["ids"]["attn"]
     assert (tokenizer.eos_id, tokenizer.bos_id, tokenizer.pad_id, len(tokenizer)) == (0, ids["bos"], ids["pad"], ids["len"])
     assert expected["ids"]["charset_94"] == PRINTABLE
-    assert tokenizer.encode(expected["encode"]["labels"]).tolist() == expected["encode"]["attn"]
+    labels, columns = expected["encode"]["labels"], CtcTokenizer(PRINTABLE)
+    assert tokenizer.encode(labels).tolist() == expected["encode"]["attn"]
+    assert (BLANK, len(columns)) == (expected["ids"]["ctc"]["blank"], expected["ids"]["ctc"]["len"])
+    assert columns.encode(labels).tolist() == expected["encode"]["ctc"]
 
 
 def test_tokenizer_decoding() -> None:
@@ -64,6 +68,16 @@ def test_tokenizer_decoding() -> None:
     for values, case in zip(probabilities, cases.values(), strict=True):
         assert values.tolist() == pytest.approx(case["token_probs"], abs=1e-6)
         assert float(values.prod()) == pytest.approx(case["confidence"], abs=1e-6)
+
+
+def test_decoding_of_columns() -> None:
+    cases = stored("tokenizer")["ctc_cases"].values()
+    with np.load(COMPACT / "tokenizer.npz") as arrays:
+        logits = torch.from_numpy(arrays["ctc_logits"])
+    texts, probabilities = CtcTokenizer(PRINTABLE).decode(logits.softmax(-1))
+    assert texts == [case["string"] for case in cases]
+    assert [len(values) for values in probabilities] == [len(text) + 1 for text in texts]
+    assert [float(values.prod()) for values in probabilities] == pytest.approx([c["confidence"] for c in cases], abs=1e-6)
 
 
 def test_unknown_character_is_named() -> None:

@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urljoin
 
@@ -25,7 +26,7 @@ from service.http.dialects.v1_schemas import ModelList, ProblemDocument, Recogni
 from service.http.docs_page import render
 from service.http.head import TIMEOUT_HEADER
 from tests.fakes import FakeSession, LaneKilled, request, serving, toy_runtime, until, with_client
-from tests.toy_artifact import CHARSET, confidence_of, png_of
+from tests.toy_artifact import CHARSET, METADATA, confidence_of, png_of
 from tests.yardstick import UNITS_FOR_HOSTILE_INPUT, unit_s
 
 PATH = "/v1/recognize"
@@ -503,6 +504,23 @@ def test_an_unexpected_error_says_nothing_about_the_server(monkeypatch: pytest.M
     expect_problem(response, errors.INTERNAL)
     assert "secret" not in response.text
     assert "Zero" not in response.text
+
+
+def test_a_model_that_names_columns_is_described_and_may_fill_them_all() -> None:
+    columns = replace(METADATA, architecture="crnn", decode_mode="ctc")
+    assert columns.schema_version == 2
+    runtime = toy_runtime(metadata=columns)
+    [model] = ModelList.model_validate_json(request(runtime, "GET", "/v1/models").content).models
+    assert (model.decode_mode, model.refine_iters) == ("ctc", 0)
+    text = CHARSET[: model.max_label_length]
+    response = post(toy_runtime(metadata=columns), PATH + "?characters=1", content=png_of(text), headers=PNG)
+    answer = Recognition.model_validate_json(response.content)
+    assert answer.text == text
+    # The end row, the blanks', counts too.
+    assert answer.confidence == pytest.approx((250 / 255) ** (len(text) + 1), abs=1e-6)
+    assert answer.characters is not None
+    assert [item.char for item in answer.characters] == list(text)
+    assert 'decode_mode="ctc"' in request(toy_runtime(metadata=columns), "GET", "/metrics").text
 
 
 def test_the_model_and_its_limits_are_published() -> None:

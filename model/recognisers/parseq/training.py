@@ -19,6 +19,7 @@ from model.distributed import ALONE, Shard, largest, total
 from model.recognisers.interface import Step, Training, decay_groups
 from model.recognisers.parseq.network import PARSeq
 from model.recognisers.parseq.permutations import draw_permutations
+from model.recognisers.parts.ctc import BLANK, ctc_loss
 
 EMBEDDINGS = ("embed", "pos_queries")
 """In names of what does not decay, besides vectors; the patches' convolution among them."""
@@ -126,8 +127,5 @@ class PARSeqTraining(Training):
         """
         assert self.ctc_head is not None
         columns = memory.view(len(memory), *self.config.grid, -1).mean(1)
-        chosen = self.ctc_head(columns).float().log_softmax(-1).transpose(0, 1)
         ids = targets[:, 1:]
-        lengths = ((ids != self.tokenizer.eos_id) & (ids != self.tokenizer.pad_id)).sum(1)
-        spans = torch.full_like(lengths, len(chosen))
-        return F.ctc_loss(chosen, ids, spans, lengths, blank=self.tokenizer.eos_id, zero_infinity=True)
+        return ctc_loss(self.ctc_head(columns), ids.masked_fill(ids == self.tokenizer.pad_id, BLANK))

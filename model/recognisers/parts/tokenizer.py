@@ -16,8 +16,8 @@ class UnknownCharacterError(ValueError):
     """A label holds a character that the charset lacks."""
 
 
-class Tokenizer:
-    """Token ids for attention decoders."""
+class CharacterIds:
+    """The ids that all recognisers share: those of the characters."""
 
     def __init__(self, charset: str) -> None:
         """Build the id table of `charset`.
@@ -28,14 +28,7 @@ class Tokenizer:
         if not charset or len(set(charset)) != len(charset):
             raise ValueError("a charset must be a string of distinct characters, not empty")
         self.charset = charset
-        self.eos_id = 0
-        self.bos_id = len(charset) + 1
-        self.pad_id = len(charset) + 2
         self._id_of = {character: index for index, character in enumerate(charset, start=1)}
-
-    def __len__(self) -> int:
-        """Number of ids: the charset and the three special tokens."""
-        return len(self.charset) + 3
 
     def ids(self, text: str) -> list[int]:
         """Ids of the characters of `text`, without special tokens.
@@ -50,6 +43,20 @@ class Tokenizer:
                 f"{text!r} holds {error.args[0]!r}, which is not in the model's charset of {len(self.charset)} characters: "
                 "filter the labels or choose a charset that has it"
             ) from None
+
+
+class Tokenizer(CharacterIds):
+    """Token ids for attention decoders."""
+
+    def __init__(self, charset: str) -> None:
+        super().__init__(charset)
+        self.eos_id = 0
+        self.bos_id = len(charset) + 1
+        self.pad_id = len(charset) + 2
+
+    def __len__(self) -> int:
+        """Number of ids: the charset and the three special tokens."""
+        return len(self.charset) + 3
 
     def encode(self, texts: Sequence[str], device: torch.device | None = None) -> Tensor:
         """Encode texts as `[begin, characters..., end, pad...]`.

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from artifact.metadata import DecodeMode
+
 MAX_ID_LENGTH = 256
 MAX_CROPS_KEY: Final = "max_crops"
 MAX_ID = 2**53 - 1
@@ -136,7 +138,7 @@ class ModelInfo(_Answer):
     image_height: int = Field(description="Pixels, after resizing.")
     image_width: int = Field(description="Pixels, after resizing.")
     max_label_length: int = Field(description="Characters of the longest text it can give.")
-    decode_mode: Literal["ar", "nar"]
+    decode_mode: DecodeMode
     refine_iters: int
     precision: str
     weights_sha256: str

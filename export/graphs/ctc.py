@@ -1,0 +1,100 @@
+"""Connectionist temporal classification as ONNX nodes: columns of classes become a text inside the graph.
+
+All sizes but the batch are fixed and there is no control flow. What is counted and compared is integers, and no product of
+matrices is asked for them: those may be rounded (TF32).
+
+Shapes: B batch, T columns, S = T + 1 steps, C classes.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from export.graphs.builder import GraphBuilder
+from export.graphs.interface import Answer, Graph, Options, Reference, every_pass
+from model.recognisers.interface import Network
+from model.recognisers.parts.ctc import BLANK, collapse
+
+
+class CtcGraph(Graph[Options]):
+    """A recogniser that names each column: the character that begins or goes on there, or the blank."""
+
+    @abstractmethod
+    def name_columns(self, g: GraphBuilder, network: Any, options: Options, images: str) -> str:
+        """Write what lies between pixels and columns; as `read`, but gives logits, float `(B, T, C)`, the blank first."""
+
+    def columns(self, network: Network) -> int:
+        """T: so many columns the network names, and so many characters a text can have."""
+        return network.config.max_label_length
+
+    def read(self, g: GraphBuilder, network: Network, options: Options, images: str) -> Answer:
+        """The columns, and their text."""
+        return write_collapse(g, self.name_columns(g, network, options, images), self.columns(network))
+
+    def described(self, network: Network, options: Options) -> dict[str, Any]:
+        """A text may have as many characters as there are columns, whatever the labels it was trained on had."""
+        return {"decode_mode": "ctc", "refine_iters": 0, "max_label_length": self.columns(network)}
+
+    def reference(self, network: Network, pixels: NDArray[np.uint8]) -> Reference:
+        """The text of the columns; a near tie in any column may change it."""
+        logits = every_pass(network, pixels)[-1]
+        token_ids, confidences = collapse(logits.softmax(-1))
+        best = logits.topk(2, -1).values
+        return Reference(
+            token_ids=token_ids.numpy(),
+            confidences=confidences.numpy(),
+            logits=logits.numpy(),
+            steps=(token_ids != BLANK).sum(-1).numpy() + 1,
+            margins=(best[..., 0] - best[..., 1]).min(-1).values.numpy(),
+        )
+
+
+def write_collapse(g: GraphBuilder, logits: str, columns: int) -> Answer:
+    """Write what `model.recognisers.parts.ctc.collapse` does, in float32 whatever the graph is.
+
+    Args:
+        g: Where to.
+        logits: Float `(B, T, C)`, the blank first.
+        columns: T.
+    """
+    g.scope("collapse")
+    ids, logs = _best_of_columns(g, logits)
+    blank = g.constant(np.array(BLANK), "blank")
+    is_blank = g.node("Equal", [ids, blank])
+
+    # A character begins where a column names another class than the column before it. Before the first one is a blank.
+    before = g.node("Gather", [ids, g.constant(np.array([0, *range(columns - 1)]), "columns_before")], axis=1)
+    before = g.node("Mul", [before, g.constant(np.array([0] + [1] * (columns - 1)), "but_the_first")])
+    goes_on = g.node("Or", [is_blank, g.node("Equal", [ids, before])])
+    begins = g.cast(g.node("Not", [goes_on]), TensorProto.INT64)
+    number = g.node("CumSum", [begins, g.constant(np.array(1), "along_columns")])
+
+    # Each column belongs to a row of the answer: those of a character to its number, blanks to the row after the last one.
+    count = g.node("Gather", [number, g.constant(np.array([columns - 1]), "last_column")], axis=1)
+    end = g.add(count, g.constant(np.array(1), "one"))
+    row = g.reshape(g.node("Where", [is_blank, end, number]), (0, 1, columns))
+    rows = g.constant(np.arange(1, columns + 2)[:, None], "rows")
+    belongs = g.node("Equal", [row, rows])  # (B, S, T)
+
+    last_axis = g.constant(np.array([-1]), "last_axis")
+    # All columns of a row name the same class.
+    own_ids = g.node("Where", [belongs, g.reshape(ids, (0, 1, columns)), blank])
+    token_ids = g.node("ReduceMax", [own_ids, last_axis], keepdims=0)
+    with g.full_precision():
+        nothing = g.constant(np.array(0.0), "nothing")
+    own_logs = g.node("Where", [belongs, g.reshape(logs, (0, 1, columns)), nothing])
+    confidences = g.node("Exp", [g.node("ReduceSum", [own_logs, last_axis], keepdims=0)])
+    return Answer(token_ids, None, confidences)
+
+
+def _best_of_columns(g: GraphBuilder, logits: str) -> tuple[str, str]:
+    """The best class, int64 `(B, T)`, and the logarithm of its probability, float32 `(B, T)`."""
+    logits = g.cast(logits, TensorProto.FLOAT) if g.half else logits
+    probabilities = g.node("LogSoftmax", [logits], axis=-1)
+    best = g.node("ReduceMax", [probabilities, g.constant(np.array([-1]), "last_axis")], keepdims=0)
+    return g.node("ArgMax", [logits], axis=-1, keepdims=0), best
