@@ -65,7 +65,7 @@ def download(
 def _receive(url: str, file: BinaryIO, silence_s: float, progress: Callable[[int, int], object]) -> str:
     """Write what the URL gives; returns its SHA-256."""
     digest, received = hashlib.sha256(), 0
-    with _asking(lambda: urlopen(url, timeout=silence_s)) as answer:  # nosec B310 - http or https, as the caller has seen to
+    with _asking(lambda: urlopen(url, timeout=silence_s)) as answer:  # nosec B310  # http or https, as the caller has seen to
         length = answer.headers.get("Content-Length") or ""
         size = int(length) if length.isdecimal() else 0
         while chunk := _asking(lambda: answer.read(CHUNK_BYTES)):
