@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
@@ -27,8 +28,10 @@ MAX_STRAY_BOUNDARIES: Final = 4096
 """The boundary amid the bytes of a part. A long one never is; a very short one may be, by chance."""
 MAX_TEXT_AROUND_BYTES: Final = 1024
 """Before the first delimiter and after the last one, where RFC 2046 permits remarks that nobody reads."""
-PIECE_BYTES: Final = 2**20
-"""Parsed at once, in about a millisecond; then whatever else the event loop has to do gets its turn."""
+PIECE_BYTES: Final = 2**13
+"""Parsed at once: many small parts cost more than a few large ones."""
+TURN_S: Final = 0.001
+"""How long it parses; then whatever else the event loop has to do gets its turn."""
 
 _LINE_END: Final = re.compile(rb"--|[ \t]{0,64}\r?\n")
 
@@ -119,9 +122,11 @@ async def parse_files(content_type: str, body: bytes, max_files: int, max_fields
     _check_around(body[:first])
     try:
         parser = MultipartParser(delimiter[2:], collector.callbacks())
+        turn_ends_s = time.monotonic() + TURN_S
         for start in range(first, len(body), PIECE_BYTES):
-            if start > first:
+            if time.monotonic() > turn_ends_s:
                 await asyncio.sleep(0)
+                turn_ends_s = time.monotonic() + TURN_S
             delimiters.check(body, start, start + PIECE_BYTES)
             parser.write(body[start : start + PIECE_BYTES])
         parser.finalize()

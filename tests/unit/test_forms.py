@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -10,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service import errors
+from service import errors, multipart
 from service.content_disposition import Disposition, parse_disposition
 from service.errors import Kind
 from service.form_parts import MAX_TEXT_BYTES
@@ -303,3 +304,24 @@ def test_a_header_of_very_many_parameters_is_refused() -> None:
 def test_names_of_fields() -> None:
     assert parse_disposition(b"") == Disposition("", None)
     assert parse_disposition(b'form-data; name="a[]"') == Disposition("a[]", None)
+
+
+def test_many_small_parts_let_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multipart, "TURN_S", 0.0)
+    part = b'--cut\r\nContent-Disposition: form-data; name="f"; filename="w.png"\r\n\r\n' + b"\x89PNG" + b"x" * 600 + b"\r\n"
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def parse() -> int:
+        others = asyncio.ensure_future(count_turns())
+        files = await multipart.parse_files("multipart/form-data; boundary=cut", part * 128 + b"--cut--\r\n", 128, 64)
+        others.cancel()
+        return len(files)
+
+    assert asyncio.run(parse()) == 128
+    assert turns >= 8  # of 86 kB
