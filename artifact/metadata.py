@@ -30,26 +30,26 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import dropwhile
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
-SCHEMA_VERSIONS = (1, 2)
-METADATA_KEY = "parseq_artifact"
+SCHEMA_VERSIONS: Final = (1, 2)
+METADATA_KEY: Final = "parseq_artifact"
 """Key of the ONNX `metadata_props` entry that holds the metadata as one JSON object."""
-PARITY_KEY = "parseq_parity"
+PARITY_KEY: Final = "parseq_parity"
 """Key of the entry that holds the report of the comparison with PyTorch as one JSON object; a server need not read it."""
 
-KNOWN_ANSWER_KEY = "parseq_known_answer"
+KNOWN_ANSWER_KEY: Final = "parseq_known_answer"
 """Key of the entry that holds a crop and its text as one JSON object: `png`, a PNG file of the model's size in base64, and
 `text`, what the exporter saw the graph read on it. A server checks itself with it; not every artifact has one."""
 
-INPUT_NAME = "images"
-TOKEN_IDS_NAME = "token_ids"  # nosec B105  # tokens of a text
-CONFIDENCES_NAME = "confidences"
-LOGITS_NAME = "logits"
-TOP_IDS_NAME = "top_ids"
-TOP_CONFIDENCES_NAME = "top_confidences"
-ALLOWED_NAME = "allowed"
-EOS_ID = 0
+INPUT_NAME: Final = "images"
+TOKEN_IDS_NAME: Final = "token_ids"  # nosec B105  # tokens of a text
+CONFIDENCES_NAME: Final = "confidences"
+LOGITS_NAME: Final = "logits"
+TOP_IDS_NAME: Final = "top_ids"
+TOP_CONFIDENCES_NAME: Final = "top_confidences"
+ALLOWED_NAME: Final = "allowed"
+EOS_ID: Final = 0
 
 DecodeMode = Literal["ar", "nar", "ctc"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -237,8 +237,8 @@ class ArtifactMetadata:
         return found
 
 
-CHOICES = {"decode_mode": DecodeMode, "precision": Precision, "fit": Fit, "resample": Resample}
-SCHEMA_2_DEFAULTS = {
+CHOICES: Final = {"decode_mode": DecodeMode, "precision": Precision, "fit": Fit, "resample": Resample}
+SCHEMA_2_DEFAULTS: Final = {
     field.name: field.default for field in dropwhile(lambda field: field.name != "architecture", fields(ArtifactMetadata))
 }
 """The fields that schema 1 does not have; all of them have defaults."""

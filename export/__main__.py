@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import Final, NoReturn, get_args
 
 from tqdm import tqdm
 
@@ -25,9 +25,9 @@ from model.errors import ConfigError
 from model.recognisers.interface import Network
 from model.recognisers.registry import named_configs
 
-EXIT_PARITY = 1
-EXIT_USAGE = 2
-PRECISION_HELP = "arithmetic of the graph: fp16 is for GPUs, int8 for CPUs (default: %(default)s)"
+EXIT_PARITY: Final = 1
+EXIT_USAGE: Final = 2
+PRECISION_HELP: Final = "arithmetic of the graph: fp16 is for GPUs, int8 for CPUs (default: %(default)s)"
 
 
 class OneLineParser(argparse.ArgumentParser):

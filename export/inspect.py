@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -19,11 +19,11 @@ from artifact.session import open_cpu_session
 from export.gate.crops import SEED, word_crops
 from export.graphs.builder import all_nodes
 
-BATCH_SIZES = (1, 8, 32)
-MIN_RUNS = 5
-MIN_SECONDS = 0.5
+BATCH_SIZES: Final = (1, 8, 32)
+MIN_RUNS: Final = 5
+MIN_SECONDS: Final = 0.5
 """Per batch size, of which the median is taken."""
-MAX_CHARSET = 60
+MAX_CHARSET: Final = 60
 """Longer charsets are cut in print; JSON has them whole."""
 
 
@@ -59,7 +59,7 @@ def inspect_artifact(path: Path, *, timing: bool = True) -> Inspection:
     """Read an artifact, and run it on drawn words unless `timing` is false.
 
     Raises:
-        ArtifactError: the file cannot be read, or is not an artifact that this version knows.
+        ArtifactError: The file cannot be read, or is not an artifact that this version knows.
     """
     proto = _read(path)
     props = {entry.key: entry.value for entry in proto.metadata_props}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import onnx
 from onnx import TensorProto
@@ -28,9 +28,9 @@ from export.graphs.int8 import Int8Builder, Range
 from export.graphs.interface import ExportError, graph_of
 from model.recognisers.interface import Network
 
-MAX_FILE_BYTES = 2**31 - 1
+MAX_FILE_BYTES: Final = 2**31 - 1
 """What one ONNX file can hold."""
-DISTRIBUTION = "parseq-service"
+DISTRIBUTION: Final = "parseq-service"
 
 Ranges = Mapping[str, Range]
 

@@ -2,24 +2,25 @@
 
 import string
 from pathlib import Path
+from typing import Final
 
 from model.errors import ConfigError
 
-DIGITS_AND_LOWERCASE = string.digits + string.ascii_lowercase
+DIGITS_AND_LOWERCASE: Final = string.digits + string.ascii_lowercase
 """36 characters: case-insensitive alphanumeric."""
-ALPHANUMERIC = DIGITS_AND_LOWERCASE + string.ascii_uppercase
+ALPHANUMERIC: Final = DIGITS_AND_LOWERCASE + string.ascii_uppercase
 """62 characters: case-sensitive alphanumeric."""
-PRINTABLE = ALPHANUMERIC + string.punctuation
+PRINTABLE: Final = ALPHANUMERIC + string.punctuation
 """94 characters: printable ASCII without the space. The order fixes the token ids of the released weights."""
 
-CHARSETS = {"36": DIGITS_AND_LOWERCASE, "62": ALPHANUMERIC, "94": PRINTABLE}
+CHARSETS: Final = {"36": DIGITS_AND_LOWERCASE, "62": ALPHANUMERIC, "94": PRINTABLE}
 
 
 def read_charset(name: str) -> str:
     """A standard set by its size, or all characters of a text file but line breaks, in order of first appearance.
 
     Raises:
-        ConfigError: there is no such set or file.
+        ConfigError: There is no such set or file.
     """
     if name in CHARSETS:
         return CHARSETS[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
@@ -27,7 +27,7 @@ class Shard:
         return own if self.world_size == 1 else torch.cat([own] * self.world_size)
 
 
-ALONE = Shard()
+ALONE: Final = Shard()
 """Of a process that trains by itself."""
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Final
 
-EXIT_USAGE = 2
-OURS = frozenset({"artifact", "model", "export", "reading"})
+EXIT_USAGE: Final = 2
+OURS: Final = frozenset({"artifact", "model", "export", "reading"})
 
 
 def run(script: str, module: str, extra: str) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tqdm import tqdm
 
@@ -24,8 +24,8 @@ from reading.readers.options import ReaderOptions, add_reader_options, positive
 if TYPE_CHECKING:
     from reading.latency.cost import Cost
 
-BATCHES = [1, 2, 4, 8, 16, 32]
-LENGTHS = [1, 5, 9, 13, 17, 21, 25]
+BATCHES: Final = [1, 2, 4, 8, 16, 32]
+LENGTHS: Final = [1, 5, 9, 13, 17, 21, 25]
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from model.entry import run
 
-EXTRA = "the extra `read`, and for checkpoints and plots `train`"
+EXTRA: Final = "the extra `read`, and for checkpoints and plots `train`"
 
 
 def read() -> int:

@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Final
 
 from model.charsets import CHARSETS
 from model.data.alterations import Alterations, add_option
@@ -27,7 +28,7 @@ from reading.scores.error_sheet import WorstMistakes
 from reading.scores.evaluation import Rules, Scoring, score_sets
 from reading.scores.report import tables, write_csv, write_json
 
-OF_MODEL = "model"
+OF_MODEL: Final = "model"
 """In place of a test charset's name: all characters that the model can give."""
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from tqdm import tqdm
 
@@ -25,9 +26,9 @@ from reading.readers.interface import Picture, Reader, ReaderError
 from reading.readers.opening import open_reader
 from reading.readers.options import ReaderOptions, add_reader_options
 
-EXIT_SOME_FAILED = 1
-EXIT_USAGE = 2
-BAR_FROM = 20
+EXIT_SOME_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+BAR_FROM: Final = 20
 """So many images are worth a progress bar, where somebody looks."""
 
 

@@ -141,7 +141,7 @@ def _listen(host: str, port: int) -> socket.socket:
     The unspecified IPv6 address (`::`) means all addresses, those of IPv4 too where the system can do both with one socket.
 
     Raises:
-        StartupError: the address cannot be resolved or bound.
+        StartupError: The address cannot be resolved or bound.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

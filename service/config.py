@@ -8,24 +8,24 @@ from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import StartupError
 
-ENV_PREFIX = "PARSEQ_"
-PORT_VARIABLE = "PARSEQ_PORT"
-OTHER_PROGRAMS = frozenset({"PARSEQ_CACHE"})
+ENV_PREFIX: Final = "PARSEQ_"
+PORT_VARIABLE: Final = "PARSEQ_PORT"
+OTHER_PROGRAMS: Final = frozenset({"PARSEQ_CACHE"})
 """Read by the training and export jobs."""
-_SERVICE_VARIABLE = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_SERVICE_VARIABLE: Final = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 """What Kubernetes (and Docker's links) add for a service called `parseq` or `parseq-...`."""
-BUNDLED_ARTIFACT = Path(__file__).parent / "bundled" / "parseq-nano.onnx"
+BUNDLED_ARTIFACT: Final = Path(__file__).parent / "bundled" / "parseq-nano.onnx"
 
-DEFAULT_MAX_IMAGE_PIXELS = 2**22
-DEFAULT_MAX_IMAGE_SIDE_PIXELS = 2**14
-DEFAULT_MAX_IMAGE_BYTES = 2**24
+DEFAULT_MAX_IMAGE_PIXELS: Final = 2**22
+DEFAULT_MAX_IMAGE_SIDE_PIXELS: Final = 2**14
+DEFAULT_MAX_IMAGE_BYTES: Final = 2**24
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
 SeveralFrames = Literal["first", "refuse"]
@@ -235,7 +235,7 @@ def load_settings(**options: Any) -> Settings:
     A Service called `parseq` makes Kubernetes set `PARSEQ_PORT` to its address; that is nobody's wish, and counts as unset.
 
     Raises:
-        StartupError: a value is not acceptable; the message names its environment variable or option.
+        StartupError: A value is not acceptable; the message names its environment variable or option.
     """
     unset = {"port": Settings.model_fields["port"].default} if is_service_link(os.environ.get(PORT_VARIABLE, "")) else {}
     try:

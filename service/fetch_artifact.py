@@ -41,7 +41,7 @@ def fetch_artifact(url: str, sha256: str, destination: Path) -> bool:
     """Bring the file at `url` to `destination`; `False` when it was there already.
 
     Raises:
-        FetchError: an argument is not acceptable, the file cannot be had or written, or it is another one than asked for.
+        FetchError: An argument is not acceptable, the file cannot be had or written, or it is another one than asked for.
     """
     wanted = sha256.lower()
     if not re.fullmatch(r"[0-9a-f]{64}", wanted):

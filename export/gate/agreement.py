@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +34,9 @@ from export.gate.parity import (
 )
 from export.graphs.interface import Reference
 
-IN_COMPANY = 32
+IN_COMPANY: Final = 32
 """So many of the crops are read at every batch size and in different company, all of them at the largest size."""
-MIN_DECIDED = 0.2
+MIN_DECIDED: Final = 0.2
 """Smallest share of crops that must not be near ties, or the comparison would say little."""
 
 
@@ -51,7 +52,7 @@ class Demand:
     """Largest mean difference of a token's probability."""
 
 
-DEMANDS: dict[Precision, Demand] = {
+DEMANDS: Final[dict[Precision, Demand]] = {
     "fp16": Demand(floor=0.995, tie_margin=0.05, confidence=0.005),
     "int8": Demand(floor=0.97, tie_margin=0.5, confidence=0.05),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from artifact.session import open_cpu_session
 from export.graphs.builder import GraphBuilder
 from export.graphs.int8 import CalibrationBuilder, Range
 
-BATCH = 16
+BATCH: Final = 16
 
 
 def observe_ranges(write: Callable[[GraphBuilder], None], pixels: NDArray[np.uint8]) -> dict[str, Range]:

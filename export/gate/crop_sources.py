@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,10 @@ from model.recognisers.interface import Config
 if TYPE_CHECKING:
     from model.data.crops import Crops
 
-CALIBRATION_CROPS = 256
+CALIBRATION_CROPS: Final = 256
 """So many are enough for smallest and largest values to settle."""
-SHARDS_MANIFEST = "shards.json"
-SEED = 20220702
+SHARDS_MANIFEST: Final = "shards.json"
+SEED: Final = 20220702
 
 
 class CropSourceError(ValueError):
@@ -45,7 +45,7 @@ def _read(folder: Path, config: Config) -> Crops:
     """An LMDB archive, a folder of archives, or rendered shards.
 
     Raises:
-        CropSourceError: there are no such crops, or they have another size.
+        CropSourceError: There are no such crops, or they have another size.
     """
     try:
         from model.data.archives import find_lmdb

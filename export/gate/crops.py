@@ -6,6 +6,7 @@ import math
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +14,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from artifact.fit import fit
 
-SEED = 20220701
-BATCH = 32
+SEED: Final = 20220701
+BATCH: Final = 32
 """The number of crops is a multiple of this, so that there is a full batch of it."""
-MAX_LENGTHS = 60
+MAX_LENGTHS: Final = 60
 """Longest texts are sampled rather than all drawn beyond so many lengths."""
-MAX_WORD = 12
+MAX_WORD: Final = 12
 """Longest text of `word_crops`."""
-FONT_PX = 32
-DRAWABLE = frozenset(string.digits + string.ascii_letters + string.punctuation)
+FONT_PX: Final = 32
+DRAWABLE: Final = frozenset(string.digits + string.ascii_letters + string.punctuation)
 
 Pixels = NDArray[np.uint8]
 
@@ -40,9 +41,9 @@ def parity_crops(img_size: tuple[int, int], charset: str, max_label_length: int)
     """Crops with texts of every length 1..`max_label_length`, a blank one, noise and gradients.
 
     Args:
-        img_size: height and width in pixels.
-        charset: texts are drawn from its printable ASCII characters, or from the letters if it has none.
-        max_label_length: longest text, in characters.
+        img_size: Height and width in pixels.
+        charset: Texts are drawn from its printable ASCII characters, or from the letters if it has none.
+        max_label_length: Longest text, in characters.
     """
     rng = np.random.default_rng(SEED)
     crops = list(_without_text(img_size, rng))
@@ -61,11 +62,11 @@ def word_crops(img_size: tuple[int, int], charset: str, max_label_length: int, c
     """Crops with texts of the lengths that words have.
 
     Args:
-        img_size: height and width in pixels.
-        charset: as for `parity_crops`.
-        max_label_length: longest text, in characters.
-        count: how many.
-        seed: of texts, colours, angles and noise.
+        img_size: Height and width in pixels.
+        charset: As for `parity_crops`.
+        max_label_length: Longest text, in characters.
+        count: How many.
+        seed: Of texts, colours, angles and noise.
     """
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, min(max_label_length, MAX_WORD) + 1, count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,9 @@ from export.gate.parity import BATCH_SIZES, GateReport, batches, check_parity
 from export.graphs.interface import Reference
 from model.recognisers.interface import Config
 
-AGREEMENT_CROPS = 256
+AGREEMENT_CROPS: Final = 256
 """Drawn crops that a graph of another precision reads besides those of the parity gate."""
-AGREEMENT_SEED = 20220703
+AGREEMENT_SEED: Final = 20220703
 
 
 @dataclass(frozen=True, slots=True)

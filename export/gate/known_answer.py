@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from typing import Final
 
 import numpy as np
 from PIL import Image
@@ -14,10 +15,10 @@ from artifact.session import open_cpu_session
 from artifact.text import text_of
 from export.gate.crops import word_crops
 
-CANDIDATES = 128
-SEED = 11
-MIN_LENGTH = 3
-MIN_CONFIDENCE = 0.9
+CANDIDATES: Final = 128
+SEED: Final = 11
+MIN_LENGTH: Final = 3
+MIN_CONFIDENCE: Final = 0.9
 """Of the whole text: far from a tie, so that it reads the same on other processors and devices."""
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime
@@ -29,18 +29,18 @@ from artifact.session import open_cpu_session
 from export.gate.crops import SEED, Crop
 from export.graphs.interface import Ids, Reference
 
-BATCH_SIZES = (1, 2, 3, 8, 32)
-LOGIT_TOLERANCE = 1e-3
+BATCH_SIZES: Final = (1, 2, 3, 8, 32)
+LOGIT_TOLERANCE: Final = 1e-3
 """Largest difference of a logit, where the artifact gives logits. Rounding alone was seen to make 1e-5 to 5e-5."""
-CONFIDENCE_TOLERANCE = 1e-3
+CONFIDENCE_TOLERANCE: Final = 1e-3
 """Largest difference of a token's probability."""
-TIE_MARGIN = 2e-4
+TIE_MARGIN: Final = 2e-4
 """Two logits closer than this may change places by rounding; several times what rounding was seen to do."""
-MAX_NEAR_TIES = 0.5
+MAX_NEAR_TIES: Final = 0.5
 """Largest share of crops that may be near ties."""
-MAX_DIFFERING = 0.1
+MAX_DIFFERING: Final = 0.1
 """Largest share of crops that may be near ties with another text."""
-MAX_REPORTED = 5
+MAX_REPORTED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +203,8 @@ def first_difference(reference: Reference, crop: int, got: Ids) -> int | None:
     """The first step with another token, None if there is none up to the end of the text.
 
     Args:
-        reference: what PyTorch reads.
-        crop: which of its crops.
+        reference: What PyTorch reads.
+        crop: Which of its crops.
         got: int64 `(S,)`, what the artifact reads.
     """
     wanted = reference.token_ids[crop]

@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-OPSET = 20
+OPSET: Final = 20
 """The first with `Gelu`; ONNX Runtime knows it since 1.17."""
-IR_VERSION = 9
+IR_VERSION: Final = 9
 """The ONNX file format that came with opset 20."""
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
-FLOAT_TYPES: dict[int, type[np.floating]] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
+FLOAT_TYPES: Final[dict[int, type[np.floating]]] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class GraphBuilder:
         """Start an empty graph.
 
         Args:
-            float_type: of the arithmetic and of the weights, `TensorProto.FLOAT` or `TensorProto.FLOAT16`.
+            float_type: Of the arithmetic and of the weights, `TensorProto.FLOAT` or `TensorProto.FLOAT16`.
         """
         self.float_type = float_type
         self.nodes: list[onnx.NodeProto] = []
@@ -134,9 +134,9 @@ class GraphBuilder:
         """Repeat what `write` writes, once at least.
 
         Args:
-            rounds: at most.
-            carried: values that every round replaces.
-            write: gets the round's number (int64, a scalar, from 0) and the carried values, and writes the body.
+            rounds: At most.
+            carried: Values that every round replaces.
+            write: Gets the round's number (int64, a scalar, from 0) and the carried values, and writes the body.
 
         Returns:
             The stacked values.
@@ -192,7 +192,7 @@ class GraphBuilder:
         """The finished model, checked.
 
         Raises:
-            onnx.checker.ValidationError: the graph is not valid ONNX.
+            onnx.checker.ValidationError: The graph is not valid ONNX.
         """
         graph = helper.make_graph(self.nodes, name, self._inputs, self._outputs, self._initializers)
         model = helper.make_model(

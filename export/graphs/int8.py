@@ -13,7 +13,7 @@ Kept in float32: layer norms, attention scores and softmax, the residual stream,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,14 @@ from export.graphs.builder import GraphBuilder
 
 Range = tuple[float, float]
 """Smallest and largest value."""
-LEVELS = 255
-WEIGHT_LEVELS = 63
+LEVELS: Final = 255
+WEIGHT_LEVELS: Final = 63
 """Weights are rounded to -63..63, zero to zero: 7 bits, so that no processor spoils them.
 
 The kernels for x86 processors without VNNI add two products in 16 bits, where `255 * 127 * 2` overflows and `255 * 63 * 2` does
 not (ADR 0010).
 """
-MIN_SCALE = 1e-8
+MIN_SCALE: Final = 1e-8
 
 
 class CalibrationBuilder(GraphBuilder):
@@ -60,7 +60,7 @@ class Int8Builder(GraphBuilder):
         """Start an empty graph.
 
         Args:
-            ranges: of the values of every key that `CalibrationBuilder` has observed.
+            ranges: Of the values of every key that `CalibrationBuilder` has observed.
         """
         super().__init__()
         self._ranges = ranges

@@ -11,7 +11,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -24,9 +24,9 @@ from export.graphs.builder import GraphBuilder
 from model.recognisers.interface import Network
 from model.recognisers.parts.normalise import normalise
 
-BATCH = "batch"
+BATCH: Final = "batch"
 """Name of the only dynamic size."""
-REFERENCE_BATCH = 8
+REFERENCE_BATCH: Final = 8
 
 Options = TypeVar("Options")
 """What can be chosen when a recogniser is exported: a frozen data class of its own."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from export.graphs.builder import GraphBuilder
 
-HALF_RANGE = 127.5
+HALF_RANGE: Final = 127.5
 """Pixels are normalised as (x / 255 - 0.5) / 0.5 = x / 127.5 - 1."""
-HALF_PRECISION_STEP = 128.0
+HALF_PRECISION_STEP: Final = 128.0
 """In half precision centred pixels are divided by this, which is exact; weights made that much smaller would lose digits."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,9 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from model.data.crops import Centers
 
 Rng = np.random.Generator
-PROBABILITY = 0.5
-MAX_MAGNITUDE = 10
-GREY = (128, 128, 128)
+PROBABILITY: Final = 0.5
+MAX_MAGNITUDE: Final = 10
+GREY: Final = (128, 128, 128)
 """Fills what a geometric operation leaves empty."""
 
 
@@ -62,7 +63,7 @@ def _bounded(strength: float, share: float, image: Image.Image) -> int:
 
 
 Colour = Callable[[Image.Image, float, Rng], Image.Image]
-COLOUR: dict[str, Colour] = {
+COLOUR: Final[dict[str, Colour]] = {
     "auto_contrast": lambda image, _level, _rng: ImageOps.autocontrast(image),
     "equalize": lambda image, _level, _rng: ImageOps.equalize(image),
     "invert": lambda image, _level, _rng: ImageOps.invert(image),
@@ -97,14 +98,14 @@ def _of_same_size(
     return lambda size, level, rng: (np.array(matrix(size, level * _sign(rng))), size)
 
 
-GEOMETRIC: dict[str, Callable[[tuple[int, int], float, Rng], tuple[Affine, tuple[int, int]]]] = {
+GEOMETRIC: Final[dict[str, Callable[[tuple[int, int], float, Rng], tuple[Affine, tuple[int, int]]]]] = {
     "rotate": _rotation,
     "shear_x": _of_same_size(lambda _size, level: [[1, 0.9 * level, 0], [0, 1, 0]]),
     "shear_y": _of_same_size(lambda _size, level: [[1, 0, 0], [0.2 * level, 1, 0]]),
     "translate_x": _of_same_size(lambda size, level: [[1, 0, 0.1 * level * size[0]], [0, 1, 0]]),
     "translate_y": _of_same_size(lambda size, level: [[1, 0, 0], [0, 1, 0.3 * level * size[1]]]),
 }
-OPERATIONS = (*COLOUR, *GEOMETRIC)
+OPERATIONS: Final = (*COLOUR, *GEOMETRIC)
 
 
 def move(

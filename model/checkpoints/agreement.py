@@ -16,7 +16,7 @@ def check_told(inside: Config, state: dict[str, Tensor], source: str) -> None:
     """Whether a file can hold the network that it tells of, before one of the sizes that it claims takes memory and time.
 
     Raises:
-        WeightsError: it cannot.
+        WeightsError: It cannot.
     """
     tensors, numbers = inside.least_size()
     if tensors > len(state) or numbers > sum(tensor.numel() for tensor in state.values()):
@@ -27,7 +27,7 @@ def check_agrees(wanted: Config, inside: Config, source: str, but: frozenset[str
     """What no tensor's shape would tell: other heads, or the same number of other characters. Fields of `but` may differ.
 
     Raises:
-        WeightsError: they contradict each other.
+        WeightsError: They contradict each other.
     """
     if wanted.RECOGNISER != inside.RECOGNISER:
         raise WeightsError(
@@ -47,7 +47,7 @@ def check_fit(network: Network, state: dict[str, Tensor], source: str) -> None:
     """Whether `state` has all of the network's tensors, in their shapes, and no others.
 
     Raises:
-        WeightsError: it has not.
+        WeightsError: It has not.
     """
     wanted = network.state_dict()
     had, characters = known_characters(network, state), len(network.config.charset_train)

@@ -19,7 +19,7 @@ def choose_config(model: str | None, config: Path | None, weights: str | Path | 
         weights: A weights file, or the name of an architecture with weights; it need not tell its architecture.
 
     Raises:
-        ConfigError, WeightsError: there is none of that name, or a file cannot be used.
+        ConfigError, WeightsError: There is none of that name, or a file cannot be used.
     """
     if config is not None:
         return read_config(config)
@@ -44,7 +44,7 @@ def choose_network(
         default: Taken for `model` where nothing is named at all.
 
     Raises:
-        ConfigError, WeightsError, DownloadError: see `model.checkpoints.loading.load`; or nothing is named.
+        ConfigError, WeightsError, DownloadError: See `model.checkpoints.loading.load`; or nothing is named.
     """
     if weights is None and config is None:
         model = model or default
@@ -64,7 +64,7 @@ def weights_file(weights: str | Path) -> Path:
     """The file of weights that are given by the name of a network or of a file.
 
     Raises:
-        DownloadError: they are published and cannot be had.
+        DownloadError: They are published and cannot be had.
     """
     return weights_path(str(weights)) if names_network(weights) else Path(weights)
 

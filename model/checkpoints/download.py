@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
 
 from tqdm import tqdm
 
@@ -11,7 +12,7 @@ from artifact.download import NotReceivedError, OtherFileError
 from artifact.download import download as receive
 from model.recognisers.registry import published_files
 
-TIMEOUT_S = 30.0
+TIMEOUT_S: Final = 30.0
 
 
 class DownloadError(RuntimeError):
@@ -29,7 +30,7 @@ def released_file(name: str) -> Path:
     """The published weights of `name`, from the cache or downloaded to it.
 
     Raises:
-        DownloadError: there are none of that name, the network fails, or the file is not the published one.
+        DownloadError: There are none of that name, the network fails, or the file is not the published one.
     """
     files = published_files()
     if name not in files:
@@ -45,7 +46,7 @@ def download(url: str, target: Path, sha256_prefix: str) -> None:
     """Download `url` to `target`, which appears only when whole and checked.
 
     Raises:
-        DownloadError: the network fails, or the content's SHA-256 does not begin with `sha256_prefix`.
+        DownloadError: The network fails, or the content's SHA-256 does not begin with `sha256_prefix`.
     """
     try:
         with tqdm(unit="B", unit_scale=True, desc=target.name) as bar:

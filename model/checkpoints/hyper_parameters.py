@@ -6,7 +6,7 @@ are looked through.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,12 +14,12 @@ from model.checkpoints.inert_pickle import Made
 
 CONTENT, VALUE = "_content", "_val"
 """Where OmegaConf's containers and nodes keep what they hold."""
-DEEPEST = 8
+DEEPEST: Final = 8
 """So many wrappers around a value are looked through."""
-LARGEST = 2**31
+LARGEST: Final = 2**31
 """Settings are smaller."""
-_NUMPY_SCALARS = frozenset({"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"})
-_NUMPY_CODES = frozenset({"i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "b1"})
+_NUMPY_SCALARS: Final = frozenset({"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"})
+_NUMPY_CODES: Final = frozenset({"i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "b1"})
 
 
 def entries(value: Any) -> dict[Any, Any] | None:
@@ -55,7 +55,7 @@ def read_scalar_or_pair(value: Any) -> Any:
     """A setting as Python's own boolean, number, string, None, or list of two such.
 
     Raises:
-        ValueError: it is anything else.
+        ValueError: It is anything else.
     """
     value = _unwrapped(value)
     members = value.members if isinstance(value, Made) else value

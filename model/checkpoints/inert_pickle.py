@@ -14,9 +14,9 @@ import io
 import pickletools  # nosec B403  # names opcodes, and runs none of them
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-MAX_OPCODES = 2_000_000
+MAX_OPCODES: Final = 2_000_000
 """Some seconds, and at worst half a gigabyte; a checkpoint of PARSeq has about 30,000."""
 
 
@@ -84,7 +84,7 @@ def read_pickle(stream: io.BytesIO) -> Pickle:
     """Read one pickle; `stream` is then behind it.
 
     Raises:
-        PickleError: it cannot be read.
+        PickleError: It cannot be read.
     """
     machine = _Machine()
     try:
@@ -101,20 +101,20 @@ def read_pickle(stream: io.BytesIO) -> Pickle:
     raise PickleError("it has no end")
 
 
-_PUSHED = frozenset(
+_PUSHED: Final = frozenset(
     # Their argument is the value.
     {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
     | {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "STRING", "BINSTRING", "SHORT_BINSTRING"}
     | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
 )
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_FIXED_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_NEW_LISTS = frozenset({"EMPTY_LIST", "EMPTY_SET"})
-_MARKED_LISTS = frozenset({"LIST", "FROZENSET"})
-_GET = frozenset({"GET", "BINGET", "LONG_BINGET"})
-_PUT = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
-_EXTENSIONS = frozenset({"EXT1", "EXT2", "EXT4"})
-_NOTHING = frozenset({"PROTO", "FRAME"})
+_CONSTANTS: Final = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_FIXED_TUPLES: Final = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_NEW_LISTS: Final = frozenset({"EMPTY_LIST", "EMPTY_SET"})
+_MARKED_LISTS: Final = frozenset({"LIST", "FROZENSET"})
+_GET: Final = frozenset({"GET", "BINGET", "LONG_BINGET"})
+_PUT: Final = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+_EXTENSIONS: Final = frozenset({"EXT1", "EXT2", "EXT4"})
+_NOTHING: Final = frozenset({"PROTO", "FRAME"})
 
 
 class _Machine:

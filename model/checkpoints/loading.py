@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -34,12 +34,12 @@ from model.recognisers.registry import (
     recognisers,
 )
 
-BUNDLED_FOLDER = Path(__file__).parent.parent / "weights"
-METADATA_KEY = "{recogniser}_config"
+BUNDLED_FOLDER: Final = Path(__file__).parent.parent / "weights"
+METADATA_KEY: Final = "{recogniser}_config"
 """Of the architecture in the metadata of safetensors files."""
-WEIGHTS_INSIDE = ("state_dict", "model_state_dict", "model", "module")
+WEIGHTS_INSIDE: Final = ("state_dict", "model_state_dict", "model", "module")
 """Keys under which checkpoints keep their weights."""
-WRAPPERS = frozenset({"module", "model", "_orig_mod", "_forward_module", "_fsdp_wrapped_module"})
+WRAPPERS: Final = frozenset({"module", "model", "_orig_mod", "_forward_module", "_fsdp_wrapped_module"})
 """Parts of names that a training system, data parallelism and compilation add before those of the network."""
 Value = TypeVar("Value")
 
@@ -48,8 +48,8 @@ def weights_path(name: str) -> Path:
     """The weights of a named network: the bundled file, else the published one (downloaded, checked and cached).
 
     Raises:
-        ConfigError: there is no network of that name.
-        DownloadError: the published file cannot be had.
+        ConfigError: There is no network of that name.
+        DownloadError: The published file cannot be had.
     """
     named_config(name)
     return bundled_weights(name) or released_file(hyphenated(name))
@@ -71,15 +71,15 @@ def load(
     """Build a network, with weights if asked to, in evaluation mode on the CPU.
 
     Args:
-        name: of a known architecture, such as `parseq-tiny`. May be left out when `config` or a training checkpoint tells it.
-        config: the architecture itself, instead of a name.
-        pretrained: take the bundled or published weights of `name`.
-        weights: a file instead: a bare state dict (`.pt`), a safetensors file, or a Lightning checkpoint.
+        name: Of a known architecture, such as `parseq-tiny`. May be left out when `config` or a training checkpoint tells it.
+        config: The architecture itself, instead of a name.
+        pretrained: Take the bundled or published weights of `name`.
+        weights: A file instead: a bare state dict (`.pt`), a safetensors file, or a Lightning checkpoint.
 
     Raises:
-        ConfigError: the architecture is unknown, or not told.
-        WeightsError: the file is unreadable, or its weights do not fit.
-        DownloadError: the published file cannot be had.
+        ConfigError: The architecture is unknown, or not told.
+        WeightsError: The file is unreadable, or its weights do not fit.
+        DownloadError: The published file cannot be had.
     """
     if pretrained and weights is not None:
         raise ConfigError("give either pretrained or weights, not both")
@@ -108,7 +108,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Config | None]:
         The network's state dict, without prefix, and its configuration where the file tells it.
 
     Raises:
-        WeightsError: the file is missing, unreadable, or holds something else.
+        WeightsError: The file is missing, unreadable, or holds something else.
     """
     if not path.is_file():
         raise WeightsError(f"there is no weights file {path}")
@@ -173,7 +173,7 @@ def _networks_own(table: dict[Any, Value], path: Path) -> dict[str, Value]:
     """Those of the entries that are the network's, under its own names.
 
     Raises:
-        WeightsError: there are none, or those of several networks.
+        WeightsError: There are none, or those of several networks.
     """
     groups: dict[tuple[str, ...], dict[str, Value]] = defaultdict(dict)
     for name, value in table.items():
@@ -221,7 +221,7 @@ def read_checkpoint(path: Path, instead: str) -> dict[str, Any]:
     """All of a training checkpoint of ours, on the CPU.
 
     Raises:
-        WeightsError: it is damaged; the message says to remove it, and what happens or is to be done then (`instead`).
+        WeightsError: It is damaged; the message says to remove it, and what happens or is to be done then (`instead`).
     """
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))

@@ -18,19 +18,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from model.checkpoints.inert_pickle import Made, Name, Persistent, PickleError, read_pickle
 
-ZIP_BEGINS = b"PK\x03\x04"
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-MAX_DIMENSIONS = 8
-FALSE_CLAIM = "claims more numbers than it holds: fetch or save it again"
-FOREIGN_BYTES = "was written by a machine of another byte order: load and save it again with PyTorch there"
-STORAGE_DTYPES = {
+ZIP_BEGINS: Final = b"PK\x03\x04"
+LEGACY_MAGIC: Final = 0x1950A86A20F9469CFC6C
+MAX_DIMENSIONS: Final = 8
+FALSE_CLAIM: Final = "claims more numbers than it holds: fetch or save it again"
+FOREIGN_BYTES: Final = "was written by a machine of another byte order: load and save it again with PyTorch there"
+STORAGE_DTYPES: Final = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
     "HalfStorage": torch.float16,
@@ -43,10 +43,10 @@ STORAGE_DTYPES = {
     "BoolStorage": torch.bool,
 }
 # Where a call of each has the tensor that it wraps, or its function and arguments.
-_REBUILT = frozenset({"torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"})
-_WRAPPED = frozenset({"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"})
-_TYPED = "torch._tensor._rebuild_from_type_v2"
-_MOST_WRAPS = 4
+_REBUILT: Final = frozenset({"torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"})
+_WRAPPED: Final = frozenset({"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"})
+_TYPED: Final = "torch._tensor._rebuild_from_type_v2"
+_MOST_WRAPS: Final = 4
 
 
 class FormatError(ValueError):
@@ -79,7 +79,7 @@ class TorchFile:
         """The tensor, in memory; those of one storage share it.
 
         Raises:
-            FormatError: the file holds fewer numbers than the tensor claims.
+            FormatError: The file holds fewer numbers than the tensor claims.
         """
         held = self._storages.get(stored.key)
         if held is None:
@@ -102,8 +102,8 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
     """Open a file of `torch.save`, to read tensors from it.
 
     Raises:
-        FormatError: it is none, or is damaged; also while it is open.
-        OSError: it cannot be read.
+        FormatError: It is none, or is damaged; also while it is open.
+        OSError: It cannot be read.
     """
     with path.open("rb") as file:
         begins = file.read(len(ZIP_BEGINS))
@@ -123,7 +123,7 @@ def stored_tensor(value: Any) -> StoredTensor | None:
     """The tensor that `value` of a content stands for, None if it is something else.
 
     Raises:
-        FormatError: it is a tensor that makes no sense.
+        FormatError: It is a tensor that makes no sense.
     """
     for _ in range(_MOST_WRAPS):
         if not isinstance(value, Made) or not isinstance(value.args, tuple):

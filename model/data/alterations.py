@@ -6,11 +6,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from model.data.spelling import Spelling
 
-SHOWN = 10
+SHOWN: Final = 10
 """Characters that are told by name; how many others there are is told."""
 Item = TypeVar("Item")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 from weakref import WeakValueDictionary
 
 import lmdb
@@ -15,10 +16,10 @@ import lmdb
 from model.data.walk import files_below
 from model.errors import DataError
 
-MOST_PER_ENTRY = 100
+MOST_PER_ENTRY: Final = 100
 """An archive may lack crops that it counts. One that has so few of them is another archive's count."""
-MOST_DIGITS = 18
-SHOWN_BYTES = 20
+MOST_DIGITS: Final = 18
+SHOWN_BYTES: Final = 20
 
 # A process may open an archive only once at a time: whoever reads it shares the environment, the last one closes it.
 _environments: WeakValueDictionary[tuple[int, Path], lmdb.Environment] = WeakValueDictionary()

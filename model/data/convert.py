@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import lmdb
 from tqdm import tqdm
@@ -21,9 +22,9 @@ from model.data.label_files import NAMES, LabelledFile, count_labels, label_file
 from model.data.pictures import BrokenImageError, decode_image, read_file
 from model.errors import DataError
 
-FIRST_MAP_BYTES = 2**26
-BATCH_CROPS = 1000
-BATCH_BYTES = 2**25
+FIRST_MAP_BYTES: Final = 2**26
+BATCH_CROPS: Final = 1000
+BATCH_BYTES: Final = 2**25
 """A transaction is written when it holds so many crops or bytes."""
 
 Sample = tuple[bytes, str]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from model.data.pictures import BrokenImageError, as_stored, decode_image
 from model.data.shards import load_shards
 from model.errors import DataError
 
-MAX_CENTERS = 25
+MAX_CENTERS: Final = 25
 Centers = NDArray[np.float16]
 """`(25, 2)`: x and y of each glyph's centre as fractions of width and height, NaN where unknown."""
 

@@ -12,17 +12,18 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from model.data.label_formats import csv_rows, json_rows, text_rows
 from model.data.pictures import read_file
 from model.data.walk import files_below
 from model.errors import DataError
 
-NAMES = ("labels.tsv", "labels.csv", "gt.txt", "rec_gt.txt", "labels.json")
+NAMES: Final = ("labels.tsv", "labels.csv", "gt.txt", "rec_gt.txt", "labels.json")
 """What a file of labels is called, so that it is found in a folder."""
-SUFFIXES = frozenset({".tsv", ".csv", ".txt", ".json"})
+SUFFIXES: Final = frozenset({".tsv", ".csv", ".txt", ".json"})
 """Of what may be a file of labels under another name."""
-JSON = ".json"
+JSON: Final = ".json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,33 +13,33 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 from model.errors import DataError
 
 Row = tuple[str, str]
 """The path as it is written, and the text."""
 
-PATH_HEADERS = frozenset(f"{what}{part}" for what in ("file", "image", "img") for part in ("", "_path", "_name")) | {
+PATH_HEADERS: Final = frozenset(f"{what}{part}" for what in ("file", "image", "img") for part in ("", "_path", "_name")) | {
     "path",
     "filename",
     "filepath",
     "images",
     "image_file",
 }
-TEXT_HEADERS = frozenset(
+TEXT_HEADERS: Final = frozenset(
     ["text", "label", "labels", "word", "words", "transcription", "transcript", "ground_truth", "gt", "value", "string"]
 )
-IMAGE_NAME = re.compile(r".*\.(?:jpe?g|png|webp|bmp|gif|tiff?|ppm|pgm|jp2|avif)", re.IGNORECASE)
-SAMPLE = 50
+IMAGE_NAME: Final = re.compile(r".*\.(?:jpe?g|png|webp|bmp|gif|tiff?|ppm|pgm|jp2|avif)", re.IGNORECASE)
+SAMPLE: Final = 50
 """Lines that tell how a file is laid out."""
-DELIMITERS = (",", ";", "|")
-SCRIPTS = frozenset(["Arabic", "Bangla", "Chinese", "Hindi", "Japanese", "Korean", "Latin", "Mixed", "None", "Symbols"])
+DELIMITERS: Final = (",", ";", "|")
+SCRIPTS: Final = frozenset(["Arabic", "Bangla", "Chinese", "Hindi", "Japanese", "Korean", "Latin", "Mixed", "None", "Symbols"])
 """The second field of the lines of ICDAR's multi-lingual sets (MLT)."""
-_ICDAR = re.compile(r'(\S.*?),\s*"(.*)"\s*')
-_QUOTED = re.compile(r'\s*"(.*)"\s*')
-_ESCAPED = re.compile(r'\\(["\\])')
-_MJSYNTH = re.compile(r"(\S*?\d+_([^/_]+)_(\d+)\.jpg)(?:\s+(\d+))?", re.IGNORECASE)
+_ICDAR: Final = re.compile(r'(\S.*?),\s*"(.*)"\s*')
+_QUOTED: Final = re.compile(r'\s*"(.*)"\s*')
+_ESCAPED: Final = re.compile(r'\\(["\\])')
+_MJSYNTH: Final = re.compile(r"(\S*?\d+_([^/_]+)_(\d+)\.jpg)(?:\s+(\d+))?", re.IGNORECASE)
 
 
 def text_rows(file: TextIO, path: Path, *, free_form: bool) -> Iterator[Row]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from PIL import Image, ImageOps
 
-PLAIN_FORMATS = frozenset({"JPEG", "PNG", "WEBP", "BMP", "GIF"})
-PLAIN_MODES = frozenset({"RGB", "L", "1", "P", "CMYK"})
-ORIENTATION_TAG = 0x0112
+PLAIN_FORMATS: Final = frozenset({"JPEG", "PNG", "WEBP", "BMP", "GIF"})
+PLAIN_MODES: Final = frozenset({"RGB", "L", "1", "P", "CMYK"})
+ORIENTATION_TAG: Final = 0x0112
 
 
 class BrokenImageError(ValueError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from model.data.walk import files_below
 from model.errors import DataError
 
-SHARDS = "shard-*.npz"
+SHARDS: Final = "shard-*.npz"
 
 
 class ShardError(DataError):

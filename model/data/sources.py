@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from model.data.label_files import LabelledFiles
 from model.data.labels import LabelRules
 from model.errors import DataError
 
-MAX_PIXELS_ASIDE = 4
+MAX_PIXELS_ASIDE: Final = 4
 """A stored crop larger than so many times the network's size is shrunk before it is augmented: it saves time, hides nothing."""
 
 Augment = Callable[[Image.Image, Centers, np.random.Generator], tuple[Image.Image, Centers]]

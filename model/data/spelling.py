@@ -15,14 +15,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from model.charsets import CharsetAdapter
 
-LONGEST_SEGMENT = 32
+LONGEST_SEGMENT: Final = 32
 """Of a letter and its marks, in code points: a bound for hostile text (UAX 15, "Stream-Safe Text Format")."""
-MOST_REMEMBERED = 2**16
-_GAPS = re.compile(r"(\s+)")
+MOST_REMEMBERED: Final = 2**16
+_GAPS: Final = re.compile(r"(\s+)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class Config(Protocol):
         """Build it from plain values (see `model.recognisers.parts.settings`).
 
         Raises:
-            ConfigError: an unknown name, or a value of the wrong type or range.
+            ConfigError: An unknown name, or a value of the wrong type or range.
         """
 
     def to_dict(self) -> dict[str, Any]:

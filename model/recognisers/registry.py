@@ -12,18 +12,18 @@ import pkgutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from model.errors import ConfigError
 
 if TYPE_CHECKING:
     from model.recognisers.interface import Config, Network, Training
 
-DEFAULT_MODEL = "parseq-nano"
+DEFAULT_MODEL: Final = "parseq-nano"
 """What is used where nothing names a network; configurations that do not name their recogniser are of this one's."""
-RECOGNISER = "recogniser"
+RECOGNISER: Final = "recogniser"
 """Key under which configurations and checkpoints name their recogniser."""
-FOREIGN = ("_target_", "cls", "name")
+FOREIGN: Final = ("_target_", "cls", "name")
 """Keys under which those of the reference implementation do, the first two by its class."""
 
 
@@ -108,7 +108,7 @@ def register(recogniser: Recogniser) -> None:
     """Add a recogniser that lives elsewhere.
 
     Raises:
-        ValueError: there is one of that name, or a network of one of its names.
+        ValueError: There is one of that name, or a network of one of its names.
     """
     taken = recognisers().keys() & {recogniser.name} or named_configs().keys() & recogniser.named.keys()
     if taken:
@@ -130,7 +130,7 @@ def named_config(name: str) -> Config:
     """The architecture called `name`; underscores and hyphens are the same.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: There is none of that name.
     """
     configs = named_configs()
     try:
@@ -174,7 +174,7 @@ def read_config(path: Path) -> Config:
     `recogniser` (or, as in the reference implementation, `cls`) beside them says whose names they are.
 
     Raises:
-        ConfigError: the file is missing, is not JSON, or does not describe a network.
+        ConfigError: The file is missing, is not JSON, or does not describe a network.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,11 @@ from model.synth.words.corpus import MAX_LENGTH, WIDE_KINDS, Corpus, TextKind, r
 from model.synth.words.split import Split
 
 # One stream of random numbers for each split: the same seed never draws the same crop in both.
-_STREAMS: dict[Split, int] = {"train": 0, "validation": 1}
-_MANIFEST = "shards.json"
-WIDE_CURVED_SHARE = 0.28
-WIDE_BLANK_SHARE = 0.08
-SLICE_SHARE = 0.2
+_STREAMS: Final[dict[Split, int]] = {"train": 0, "validation": 1}
+_MANIFEST: Final = "shards.json"
+WIDE_CURVED_SHARE: Final = 0.28
+WIDE_BLANK_SHARE: Final = 0.08
+SLICE_SHARE: Final = 0.2
 """Of the crops without text, those that show slivers of letters."""
 CropSource = Callable[[int], Crop]
 

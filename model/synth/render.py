@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,10 @@ from model.synth.words.phrases import MAX_LENGTH
 
 Rng = np.random.Generator
 
-WIDEST_ARC_OF_WIDE = 170.0
+WIDEST_ARC_OF_WIDE: Final = 170.0
 """Degrees."""
-FAINT_SHARE = 0.04
-_FACE_TRIES = 40
+FAINT_SHARE: Final = 0.04
+_FACE_TRIES: Final = 40
 
 
 @dataclass(frozen=True)

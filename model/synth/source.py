@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ from model.errors import DataError
 from model.synth.dataset import Recipe
 from model.synth.render import Crop
 
-_ATTEMPTS = 1000
-_STRIDE = 1 << 40
+_ATTEMPTS: Final = 1000
+_STRIDE: Final = 1 << 40
 """Far beyond the crops of any run."""
 
 

@@ -6,7 +6,7 @@ itself goes on with are kept in the checkpoint besides.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import lightning
 import torch
@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 Average = Literal["none", "ema", "swa"]
-CHECKPOINT_KEY = "averaging_state"
+CHECKPOINT_KEY: Final = "averaging_state"
 """In checkpoints of runs that average."""
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import sys
 from pathlib import Path
+from typing import Final
 
 from tqdm import tqdm
 
 from model.training.system import ACCURACY_PREFIX
 
-SMOOTHING = 0.9
+SMOOTHING: Final = 0.9
 """Weight of the past in the running mean of the training losses."""
 
 

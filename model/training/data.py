@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import lightning
 import numpy as np
@@ -25,11 +26,11 @@ from model.training.opening import Place, SourceOpener, SourceSpec
 from model.training.options import TrainOptions
 from model.training.stopping import LoadingProcesses
 
-VALIDATION_BATCH = 100
-VALIDATION_ORDER = ("synthetic", "real", "validation")
+VALIDATION_BATCH: Final = 100
+VALIDATION_ORDER: Final[tuple[str, ...]] = ("synthetic", "real", "validation")
 """That runs have always had."""
-MOST_WORKERS = 4
-RENDER = "render"
+MOST_WORKERS: Final = 4
+RENDER: Final = "render"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ with random weights. Any other difference is another network, which cannot be co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from model.errors import WeightsError
 from model.recognisers.interface import Config, Network
 from model.recognisers.registry import recogniser_of
 
-SHOWN = 40
+SHOWN: Final = 40
 """Characters of a list that are shown in a message."""
 
 
@@ -66,7 +67,7 @@ def begin_with(network: Network, state: dict[str, Tensor], told: Config | None, 
         source: Its name, for messages.
 
     Raises:
-        WeightsError: the weights belong to another network, or do not tell their charset.
+        WeightsError: The weights belong to another network, or do not tell their charset.
     """
     config = network.config
     if told is not None:

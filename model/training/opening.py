@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -25,9 +25,9 @@ from model.synth.lettering.fonts import FontsNotFoundError
 from model.synth.source import RenderedSource
 from model.synth.words.corpus import DictionaryNotFoundError, NoWordsError
 
-HELD_OUT_EVERY = 10
+HELD_OUT_EVERY: Final = 10
 """Of real crops every tenth is for validation."""
-MEMORY_SHARE = 0.25
+MEMORY_SHARE: Final = 0.25
 """Of the machine's memory that decoded crops may fill."""
 
 

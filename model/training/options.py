@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import jsonargparse
 import lightning
@@ -21,11 +21,11 @@ from model.training.averaging import Average
 from model.training.schedule import Schedule
 
 # Two ways of saying one thing: in one place only one of them, and the last place wins.
-EXCLUSIVE = (("steps", "epochs"), ("model", "config"))
-RECIPES = Path(__file__).parent.parent / "recipes"
-TRAINER = "trainer"
+EXCLUSIVE: Final = (("steps", "epochs"), ("model", "config"))
+RECIPES: Final = Path(__file__).parent.parent / "recipes"
+TRAINER: Final = "trainer"
 # What only the job can know; `parseq-train` has options of its own for them.
-TRAINER_TAKEN = {
+TRAINER_TAKEN: Final = {
     "max_steps": "--steps",
     "max_epochs": "--epochs",
     "default_root_dir": "--output",

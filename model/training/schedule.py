@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Final, Literal
 
 Schedule = Literal["constant", "onecycle"]
 
-REFERENCE_BATCH = 256
+REFERENCE_BATCH: Final = 256
 """The reference's learning rates are for so many crops a step."""
 FIRST_FACTOR, LAST_FACTOR = 1 / 25, 1 / 25e4
 """Of OneCycle: where it begins and where it ends, as PyTorch's does by default."""

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import lightning
 from lightning.pytorch.callbacks import Checkpoint
@@ -23,9 +23,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from model.distributed import largest
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-STDERR = 2
-IMPATIENT_AFTER_S = 1.0
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STDERR: Final = 2
+IMPATIENT_AFTER_S: Final = 1.0
 """A second Ctrl-C ends the run at once, but not one that the same key press has sent twice."""
 
 

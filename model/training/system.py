@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import lightning
 import torch
@@ -18,7 +18,7 @@ from model.recognisers.parts.normalise import normalise
 from model.recognisers.registry import DEFAULT_MODEL, named_config, recognisers
 from model.training.schedule import Schedule, rate_factor
 
-ACCURACY_PREFIX = "accuracy_"
+ACCURACY_PREFIX: Final = "accuracy_"
 """The accuracy on each validation set is logged as this and the name of the set, that on all together as `accuracy`."""
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import lightning
 import torch
@@ -32,8 +32,8 @@ from model.training.stopping import Stopped, StopRequest, StopWhenAsked
 from model.training.system import RecognitionSystem
 from model.training.trainer import BEST, LAST, build_trainer
 
-EXIT_DIVERGED = 3
-EXIT_BY_SIGNAL = 128
+EXIT_DIVERGED: Final = 3
+EXIT_BY_SIGNAL: Final = 128
 """And the signal's number, as shells count: 130 for Ctrl-C, 143 for SIGTERM."""
 
 
@@ -46,7 +46,7 @@ def last_checkpoint(output: Path) -> dict[str, Any] | None:
     """The newest checkpoint of a run, if it has one.
 
     Raises:
-        WeightsError: it cannot be read.
+        WeightsError: It cannot be read.
     """
     path = output / LAST
     return read_checkpoint(path, f"resume from a copy of {BEST} under its name") if path.is_file() else None
@@ -56,7 +56,7 @@ def network_config(args: TrainOptions, checkpoint: dict[str, Any] | None) -> Con
     """The architecture that the options ask for.
 
     Raises:
-        ConfigError, WeightsError: they do not describe one, or not that of the run that is resumed.
+        ConfigError, WeightsError: They do not describe one, or not that of the run that is resumed.
     """
     resumed = config_inside(checkpoint["hyper_parameters"]) if checkpoint else None
     told = choose_config(args.model, args.config)
@@ -117,9 +117,9 @@ def train(args: TrainOptions, trainer_options: dict[str, Any], callbacks: Sequen
         The weights file, safetensors, of the network alone.
 
     Raises:
-        ConfigError, DataError, WeightsError, DownloadError: the arguments do not make a job.
-        DivergedError: training has left the numbers.
-        Stopped: a signal has ended it; what it had done is saved.
+        ConfigError, DataError, WeightsError, DownloadError: The arguments do not make a job.
+        DivergedError: Training has left the numbers.
+        Stopped: A signal has ended it; what it had done is saved.
     """
     request = StopRequest()
     with request.listening():

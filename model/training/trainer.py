@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import lightning
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
@@ -20,7 +20,7 @@ from model.training.data import TrainingData
 from model.training.options import TrainOptions
 from model.training.progress import StepBar, ToldValidation
 
-BEST_BY = "accuracy"
+BEST_BY: Final = "accuracy"
 """Over all validation crops."""
 LAST, BEST = "last.ckpt", "best.ckpt"
 """Checkpoints in the folder of a run."""

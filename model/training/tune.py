@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 import lightning
 from lightning.pytorch.callbacks import Callback
@@ -27,7 +27,7 @@ from model.training.train import train
 
 Report = Callable[[dict[str, float]], None]
 Metric = Literal["one_minus_ned", "accuracy"]
-SEARCH_FOLDER = "search"
+SEARCH_FOLDER: Final = "search"
 """Ray's own record of the search, in --output."""
 
 

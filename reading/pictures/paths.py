@@ -6,12 +6,13 @@ import glob
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 from model.data.walk import files_below
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """Of what is looked for in folders; a file that is named may have any."""
-STANDARD_INPUT = "-"
+STANDARD_INPUT: Final = "-"
 
 
 class NothingFoundError(ValueError):

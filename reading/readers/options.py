@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Final
 
-OF_CHECKPOINTS = ("model", "config", "weights", "decode", "refine_iters", "device")
+OF_CHECKPOINTS: Final = ("model", "config", "weights", "decode", "refine_iters", "device")
 """What an artifact and a service have settled."""
 
 

@@ -6,7 +6,7 @@ import base64
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
@@ -14,13 +14,13 @@ from artifact.text import Reading
 from model.data.pictures import encode_png
 from reading.readers.interface import Picture, ReaderError
 
-CROPS_PER_REQUEST = 32
-CONNECTIONS = 2
-TIMEOUT_S = 120
-PATIENCE_S = 120
+CROPS_PER_REQUEST: Final = 32
+CONNECTIONS: Final = 2
+TIMEOUT_S: Final = 120
+PATIENCE_S: Final = 120
 """How long a busy service is asked again."""
-BUSY = frozenset({429, 503})
-SERVER_ERROR = 500
+BUSY: Final = frozenset({429, 503})
+SERVER_ERROR: Final = 500
 
 
 class ServiceReader:

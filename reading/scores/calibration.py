@@ -10,8 +10,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-BINS = 15
+BINS: Final = 15
 """As in the paper; bin `i` holds confidences over `i / BINS` up to and with `(i + 1) / BINS`."""
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import heapq
 from pathlib import Path
+from typing import Final
 
 from PIL import Image, ImageDraw, ImageFont
 
-COLUMNS = 4
-CROP_PX = (220, 64)
-CELL_PX = (240, 128)
-FONT_PX = 14
-MAX_CHARACTERS = 24
+COLUMNS: Final = 4
+CROP_PX: Final = (220, 64)
+CELL_PX: Final = (240, 128)
+FONT_PX: Final = 14
+MAX_CHARACTERS: Final = 24
 INK, RED, PAPER = (20, 20, 20), (190, 0, 0), (255, 255, 255)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from tqdm import tqdm
 
@@ -18,10 +19,10 @@ from reading.scores.calibration import Reliability
 from reading.scores.error_sheet import WorstMistakes
 from reading.scores.metrics import Score, Tally, combine, kind_of, length_group
 
-BROKEN = "broken"
-UNREADABLE_LABEL = "whose label is missing or not UTF-8"
-TOO_LONG = "longer than the model can say"
-NO_CHARACTER = "without a character of the test charset"
+BROKEN: Final = "broken"
+UNREADABLE_LABEL: Final = "whose label is missing or not UTF-8"
+TOO_LONG: Final = "longer than the model can say"
+NO_CHARACTER: Final = "without a character of the test charset"
 
 
 @dataclass(frozen=True, slots=True)

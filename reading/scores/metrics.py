@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from rapidfuzz.distance import Levenshtein
 
@@ -11,9 +12,9 @@ from artifact.text import Reading
 from model.charsets import CharsetAdapter
 from reading.scores.calibration import Reliability
 
-LENGTHS = ((0, 0), (1, 3), (4, 8), (9, 14), (15, 25), (26, None))
+LENGTHS: Final = ((0, 0), (1, 3), (4, 8), (9, 14), (15, 25), (26, None))
 """Groups of label lengths, in characters."""
-KINDS = ("empty", "words", "numbers", "mixed", "punctuation")
+KINDS: Final = ("empty", "words", "numbers", "mixed", "punctuation")
 
 
 @dataclass(frozen=True, slots=True)

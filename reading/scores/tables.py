@@ -15,14 +15,14 @@ import re
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from model.errors import DataError
 from reading.scores.metrics import Score, table
 
-TITLES = {"datasets": "Dataset", "kinds": "Kind", "lengths": "Length"}
-PLACE = "<!-- scores: FILE CHARSET datasets|kinds|lengths --> <!-- end of scores -->"
-_PLACE = re.compile(r"(<!-- scores: (\S+) (\S+) (\S+) -->\n).*?(<!-- end of scores -->)", re.DOTALL)
+TITLES: Final = {"datasets": "Dataset", "kinds": "Kind", "lengths": "Length"}
+PLACE: Final = "<!-- scores: FILE CHARSET datasets|kinds|lengths --> <!-- end of scores -->"
+_PLACE: Final = re.compile(r"(<!-- scores: (\S+) (\S+) (\S+) -->\n).*?(<!-- end of scores -->)", re.DOTALL)
 
 
 def with_tables(text: str, folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,11 +24,11 @@ from service.errors import KINDS
 from service.process.memory import memory_limit_bytes
 from service.sessions.topology import bucket_of
 
-LATENCY_BUCKETS_S = (
+LATENCY_BUCKETS_S: Final = (
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0,
 )  # fmt: skip
-BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-CONNECTION_ENDS = ("made_room", "unread")
+BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+CONNECTION_ENDS: Final = ("made_room", "unread")
 
 
 # A creation time beside every series doubles what is scraped, and nothing here needs it.

@@ -85,8 +85,8 @@ class ServedModel:
         """Run every session at every size, seed the cost model, and read the known crop. Before `engine.start`.
 
         Raises:
-            WrongAnswerError: the model does not read what its exporter saw it read.
-            Exception: whatever a session raises.
+            WrongAnswerError: The model does not read what its exporter saw it read.
+            Exception: Whatever a session raises.
         """
         metadata, topology = self.artifact.metadata, self.artifact.topology
         shape = (metadata.image_height, metadata.image_width)
@@ -102,8 +102,8 @@ class ServedModel:
         """Read the known crop once more on every session, beside whatever runs.
 
         Raises:
-            WrongAnswerError: it reads as another text.
-            Exception: whatever a session raises.
+            WrongAnswerError: It reads as another text.
+            Exception: Whatever a session raises.
         """
         if self._known_answer is None:
             raise RuntimeError("the model has not been warmed up")

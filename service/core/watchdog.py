@@ -7,17 +7,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 from service.core.metrics import Metrics
 from service.core.served_model import ServedModel
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S: Final = 1.0
 """At most: how often lanes are looked at."""
-LOOKS_PER_PATIENCE = 10
+LOOKS_PER_PATIENCE: Final = 10
 """At least, in the time that a run may take: of a pause of the whole process, up to one interval is counted as the run's."""
-MAX_BAD_CHECKS = 2
+MAX_BAD_CHECKS: Final = 2
 """In a row; a single one may be a hiccup of the device."""
 
 

@@ -43,7 +43,7 @@ class CostModel:
             durations_s: Seconds of a run by batch size, measured under the load of all lanes.
 
         Raises:
-            ValueError: there is no measurement, or one of an impossible size.
+            ValueError: There is no measurement, or one of an impossible size.
         """
         if not durations_s or min(durations_s) < 1:
             raise ValueError("the cost model needs measured runs of at least one crop")

@@ -139,8 +139,8 @@ class Engine:
         """Let in all items of a request, or none. They have the same deadline and client, and are alike in `bulk`.
 
         Raises:
-            QueueFullError: there is no room for all of them, or they would wait too long.
-            EngineDownError: the engine is not running.
+            QueueFullError: There is no room for all of them, or they would wait too long.
+            EngineDownError: The engine is not running.
         """
         try:
             with self._condition:

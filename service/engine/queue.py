@@ -147,7 +147,7 @@ class DeadlineQueue:
         """Reserve a slot.
 
         Raises:
-            ValueError: none is free, or the item was here before.
+            ValueError: None is free, or the item was here before.
         """
         if item.stage is not Stage.NEW or self.n_taken >= self.capacity + int(EXTRA_PLACES * self.capacity):
             raise ValueError("no slot for this item")
@@ -171,7 +171,7 @@ class DeadlineQueue:
         """Turn the item's reserved slot into a waiting item.
 
         Raises:
-            ValueError: it holds none.
+            ValueError: It holds none.
         """
         if item.stage is not Stage.DECODING:
             raise ValueError("this item has no reserved slot")

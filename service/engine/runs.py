@@ -17,7 +17,7 @@ def run_checked(session: Session, crops: Sequence[Crop]) -> tuple[TokenIds, Conf
     """Run one batch and check that the answer is one: a row for each crop, probabilities within [0, 1].
 
     Raises:
-        InferenceError: the session gave something else. What the session itself raises passes through.
+        InferenceError: The session gave something else. What the session itself raises passes through.
     """
     token_ids, confidences = session.run(np.stack(crops))
     if len(token_ids) != len(crops) or confidences.shape != token_ids.shape or token_ids.ndim != 2:

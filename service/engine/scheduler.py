@@ -154,7 +154,7 @@ class Scheduler:
         """Let in all items of a request, or none. They have the same deadline and client, and are alike in `bulk`.
 
         Raises:
-            QueueFullError: there is no room for all of them, or they would wait too long.
+            QueueFullError: There is no room for all of them, or they would wait too long.
         """
         refusal = self.refusal_of(len(items), items[0].bulk, items[0].deadline_s, now_s, items[0].client)
         if refusal is not None:

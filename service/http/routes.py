@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -19,8 +19,10 @@ from service.http import openapi
 from service.http.dialects.v1_answers import encode_json
 from service.http.dialects.v1_schemas import Health, Limits, ModelList
 
-PAGE = Path(__file__).parent.parent / "bundled" / "index.html"
-PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
+PAGE: Final = Path(__file__).parent.parent / "bundled" / "index.html"
+PAGE_POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
+)
 """The page is one file: it needs nothing from elsewhere and may load nothing."""
 
 

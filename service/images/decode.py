@@ -84,7 +84,7 @@ def decode_base64(text: str) -> bytes:
     """The bytes behind base64 text: line breaks, URL-safe letters, missing padding and a `data:` prefix are accepted.
 
     Raises:
-        Problem: the text is not base64.
+        Problem: The text is not base64.
     """
     try:
         return binascii.a2b_base64(text, strict_mode=True)
@@ -122,7 +122,7 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
         limits: What it may be.
 
     Raises:
-        Problem: the format is not supported, the image or its file is more than it may be, or it cannot be decoded.
+        Problem: The format is not supported, the image or its file is more than it may be, or it cannot be decoded.
     """
     if not data:
         raise Problem(UNREADABLE_IMAGE, "The image is empty: it has no bytes.")

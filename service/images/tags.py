@@ -47,8 +47,8 @@ def read_tags(data: bytes, order: str, start: int) -> list[Tag]:
     """The directory at `start`, or what there is of it.
 
     Raises:
-        Problem: it has too many tags, or values that share their bytes.
-        struct.error: it begins behind the end.
+        Problem: It has too many tags, or values that share their bytes.
+        struct.error: It begins behind the end.
     """
     n_tags = min(struct.unpack_from(order + "H", data, start)[0], (len(data) - start - 2) // _TAG_BYTES)
     if n_tags > MAX_TAGS:

@@ -8,9 +8,10 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
-CGROUP_ROOT = Path("/sys/fs/cgroup")
-CPUINFO = Path("/proc/cpuinfo")
+CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
+CPUINFO: Final = Path("/proc/cpuinfo")
 
 
 def cpu_budget(cgroup_root: Path = CGROUP_ROOT) -> int:

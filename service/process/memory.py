@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Final
 
 from service.process.cpu import CGROUP_ROOT
 
-LIMIT_FILES = ("memory.max", "memory/memory.limit_in_bytes")
+LIMIT_FILES: Final = ("memory.max", "memory/memory.limit_in_bytes")
 """Of cgroup version 2, then 1."""
-NO_LIMIT_BYTES = 2**60
+NO_LIMIT_BYTES: Final = 2**60
 """Version 1 writes a number above this for none; no machine has as much."""
 
 

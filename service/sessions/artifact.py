@@ -43,7 +43,7 @@ def load_artifact(settings: Settings, like: Topology | None = None, budget: int 
         budget: Cores for its lanes. Default: all that this process may use.
 
     Raises:
-        StartupError: there is no such file, it is not an artifact this version can run, or the provider is not there.
+        StartupError: There is no such file, it is not an artifact this version can run, or the provider is not there.
     """
     path = settings.artifact
     metadata, known_answer = read_artifact(path)
@@ -55,7 +55,7 @@ def read_artifact(path: Path) -> tuple[ArtifactMetadata, KnownAnswer | None]:
     """What an artifact says about itself, compared with its graph, and the known answer it carries.
 
     Raises:
-        StartupError: there is no such file, or it is not an artifact this version can run.
+        StartupError: There is no such file, or it is not an artifact this version can run.
     """
     _check_file(path)
     try:
@@ -87,7 +87,7 @@ def check_interface(metadata: ArtifactMetadata, inputs: Sequence[Any], outputs: 
     """Compare the graph's inputs and outputs (each with `name`, `type`, `shape`) with the metadata.
 
     Raises:
-        ArtifactError: a name, type or size differs, or the batch axis is fixed.
+        ArtifactError: A name, type or size differs, or the batch axis is fixed.
     """
     _compare("inputs", metadata.inputs(), {value.name: value for value in inputs})
     _compare("outputs", metadata.outputs(), {value.name: value for value in outputs})

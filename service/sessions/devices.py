@@ -29,7 +29,7 @@ def device_numbers(setting: str, count: Callable[[], int]) -> tuple[int, ...]:
     """The devices of the setting `devices`: `all`, or numbers with commas between them.
 
     Raises:
-        StartupError: a device is asked for that is not there.
+        StartupError: A device is asked for that is not there.
     """
     n_devices = count()
     numbers = tuple(range(n_devices)) if setting == ALL_DEVICES else tuple(int(number) for number in setting.split(","))

@@ -65,7 +65,7 @@ class SessionOpener:
         """A session to be run from `candidate.lanes` threads at once.
 
         Raises:
-            StartupError: the provider cannot be used, or cannot load the file.
+            StartupError: The provider cannot be used, or cannot load the file.
         """
         if self.plan.provider not in GPU_PROVIDERS:
             plan = replace(self.plan, lanes=candidate.lanes, intra_op_threads=candidate.intra_op_threads)
@@ -93,7 +93,7 @@ def open_engine_sessions(
         like: The topology when none is known for this artifact; default: one is measured.
 
     Raises:
-        StartupError: the provider cannot be used, or the artifact does not run on it.
+        StartupError: The provider cannot be used, or the artifact does not run on it.
     """
     provider = preferred_provider(settings.provider, onnxruntime.get_available_providers())
     try:
@@ -144,7 +144,7 @@ def _measure(opener: SessionOpener, options: Sequence[Candidate]) -> tuple[Sweep
     """Sweep all candidates; what the best one did, its session, and one for a crop that is alone, if that pays.
 
     Raises:
-        StartupError: the artifact does not run.
+        StartupError: The artifact does not run.
     """
     metadata = opener.plan.metadata
     shape, sizes = (metadata.image_height, metadata.image_width), sizes_up_to(opener.plan.max_batch_size)

@@ -69,7 +69,7 @@ def preferred_provider(asked: str, available: Sequence[str]) -> str:
     TensorRT is never taken unasked: building its engines takes minutes at the first start.
 
     Raises:
-        StartupError: a provider is named that this installation does not have.
+        StartupError: A provider is named that this installation does not have.
     """
     if asked == "auto":
         return "cuda" if ORT_NAMES["cuda"] in available else "cpu"
@@ -85,7 +85,7 @@ def check_provider(wanted: str, actual: Sequence[str]) -> None:
     """Compare what a session runs on with what was wanted: ONNX Runtime falls back to the CPU without an exception.
 
     Raises:
-        StartupError: the session does without the provider.
+        StartupError: The session does without the provider.
     """
     if ORT_NAMES[wanted] not in actual:
         raise StartupError(

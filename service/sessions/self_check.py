@@ -35,8 +35,8 @@ class KnownAnswer:
         """Read the crop.
 
         Raises:
-            WrongAnswerError: it reads as something else.
-            Exception: whatever the session raises.
+            WrongAnswerError: It reads as something else.
+            Exception: Whatever the session raises.
         """
         token_ids = read_crop(session, self.crop)
         if token_ids != self.token_ids:
@@ -47,7 +47,7 @@ def read_crop(session: Session, crop: NDArray[np.uint8]) -> tuple[int, ...]:
     """The ids of the text of one crop.
 
     Raises:
-        Exception: whatever the session raises.
+        Exception: Whatever the session raises.
     """
     ids = run_checked(session, [crop])[0][0].tolist()
     return tuple(ids[: text_length(ids)])
@@ -57,7 +57,7 @@ def stored_answer(metadata: ArtifactMetadata, metadata_props: Mapping[str, str])
     """The known answer an artifact carries, as the exporter wrote it; `None`: it carries none.
 
     Raises:
-        ArtifactError: the entry cannot be used.
+        ArtifactError: The entry cannot be used.
     """
     if KNOWN_ANSWER_KEY not in metadata_props:
         return None
@@ -78,7 +78,7 @@ def learned_answer(metadata: ArtifactMetadata, session: Session) -> KnownAnswer:
     """For an artifact that carries no known answer: whatever the model reads on a drawn word now.
 
     Raises:
-        Exception: whatever the session raises.
+        Exception: Whatever the session raises.
     """
     [crop] = word_crops(metadata.image_height, metadata.image_width, 1)
     return KnownAnswer(crop, read_crop(session, crop))

@@ -47,7 +47,7 @@ def open_session(plan: SessionPlan, create: Callable[..., Any] = onnxruntime.Inf
         create: Makes the session; tests put theirs here.
 
     Raises:
-        StartupError: the provider cannot be used, or cannot load the file.
+        StartupError: The provider cannot be used, or cannot load the file.
     """
     if plan.provider in GPU_PROVIDERS and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()  # finds the CUDA and cuDNN libraries of the extra `gpu`
@@ -130,7 +130,7 @@ def warm_up(
         Seconds of a run by batch size, alone on the machine.
 
     Raises:
-        Exception: whatever a session raises, or `InferenceError` when its answers have the wrong shape.
+        Exception: Whatever a session raises, or `InferenceError` when its answers have the wrong shape.
     """
     durations_s: dict[int, float] = {}
     for session in sessions:

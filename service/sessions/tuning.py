@@ -91,7 +91,7 @@ def sweep(
         What was found for each candidate, in their order.
 
     Raises:
-        Exception: whatever a session raises, or `InferenceError` when its answers have the wrong shape.
+        Exception: Whatever a session raises, or `InferenceError` when its answers have the wrong shape.
     """
     with ExitStack() as stack:
         contenders = [stack.enter_context(_Contender(session, candidate, crop_shape, clock)) for candidate, session in sessions]

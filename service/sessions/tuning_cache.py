@@ -127,7 +127,7 @@ def _parse(found: dict[str, object]) -> Sweep:
     """Read a sweep back.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: it is not one.
+        KeyError, TypeError, ValueError, AttributeError: It is not one.
     """
     lanes, threads, alone_threads = found["lanes"], found["intra_op_threads"], found["alone_threads"]
     durations_s = found["durations_s"]

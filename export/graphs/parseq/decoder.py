@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -25,9 +26,9 @@ from export.graphs.builder import Array, GraphBuilder
 from export.graphs.parseq.layer import LayerGraph
 from model.recognisers.parseq.network import PARSeq
 
-MASKED = -30000.0
+MASKED: Final = -30000.0
 """Added to the scores of what must not be seen: exp of it is 0, and two of them still fit a half-precision float."""
-MAX_TABLE_BYTES = 16 * 2**20
+MAX_TABLE_BYTES: Final = 16 * 2**20
 """Keys and values of the first layer become a table up to this size; above it they are computed from the embedding."""
 
 
@@ -58,10 +59,10 @@ class DecoderGraph:
         """Project the memory for every layer.
 
         Args:
-            g: where to.
-            model: the weights, in eval mode.
-            memory: float `(B, N, E)`, the encoder's output.
-            max_table_bytes: see `MAX_TABLE_BYTES`.
+            g: Where to.
+            model: The weights, in eval mode.
+            memory: Float `(B, N, E)`, the encoder's output.
+            max_table_bytes: See `MAX_TABLE_BYTES`.
         """
         config = model.config
         self.g = g
@@ -102,8 +103,8 @@ class DecoderGraph:
         """Read one position more, having seen the token before it.
 
         Args:
-            place: of the position to read, 1 or later.
-            last: the step before.
+            place: Of the position to read, 1 or later.
+            last: The step before.
         """
         seen = self._see(place, last.token, last.caches)
         first = self.layers[0]

@@ -20,9 +20,9 @@ def write_encoder(g: GraphBuilder, encoder: Encoder, config: PARSeqConfig, image
     """Append the encoder.
 
     Args:
-        g: where to.
-        encoder: its weights, in eval mode.
-        config: its sizes.
+        g: Where to.
+        encoder: Its weights, in eval mode.
+        config: Its sizes.
         images: uint8 `(B, H, W, 3)`.
 
     Returns:

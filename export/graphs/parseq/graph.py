@@ -10,7 +10,7 @@ import argparse
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 from onnx import TensorProto
@@ -23,8 +23,8 @@ from export.graphs.parseq.encoder import write_encoder
 from export.graphs.parseq.reading import read_every_step, read_until_ended
 from model.recognisers.parseq.network import PARSeq
 
-MEMORY_NAME = "memory"
-NO_STEPS = "--early-exit is for --decode ar: reading at once has no steps to leave out"
+MEMORY_NAME: Final = "memory"
+NO_STEPS: Final = "--early-exit is for --decode ar: reading at once has no steps to leave out"
 
 Decode = Literal["ar", "nar"]
 
@@ -123,7 +123,7 @@ class ParseqGraph(Graph[ParseqOptions]):
         return Answer(decoder.choose(logits), logits)
 
 
-GRAPH = ParseqGraph()
+GRAPH: Final = ParseqGraph()
 
 
 def write_encoder_graph(network: PARSeq, builder: GraphBuilder | None = None) -> GraphBuilder:

@@ -45,10 +45,10 @@ class LayerGraph:
         """Project the memory: its keys and values are computed once.
 
         Args:
-            g: where to.
-            layer: the weights.
-            depth: the layer's number, for names.
-            memory: float `(B, N, E)`.
+            g: Where to.
+            layer: The weights.
+            depth: The layer's number, for names.
+            memory: Float `(B, N, E)`.
             positions: N.
         """
         self.g = g
@@ -111,11 +111,11 @@ class LayerGraph:
         """One stream through the layer.
 
         Args:
-            x: the residual stream of `count` positions, or float64 `(L, E)` where it is known at export.
-            query: float `(B, H, L, D)`.
-            key_value: float `(B, 2H, n, D)`.
+            x: The residual stream of `count` positions, or float64 `(L, E)` where it is known at export.
+            query: Float `(B, H, L, D)`.
+            key_value: Float `(B, 2H, n, D)`.
             count: L.
-            mask: float, broadcastable to `(B, H, L, n)`, added to the scores.
+            mask: Float, broadcastable to `(B, H, L, n)`, added to the scores.
 
         Returns:
             The stream after the layer.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from model.recognisers.parseq.config import NAMED, PARSeqConfig
 from model.recognisers.registry import Adapting, Published, Recogniser
 
-RELEASE = "https://github.com/baudm/parseq/releases/download/v1.0.0"
+RELEASE: Final = "https://github.com/baudm/parseq/releases/download/v1.0.0"
 
-RECOGNISER = Recogniser(
+RECOGNISER: Final = Recogniser(
     name="parseq",
     class_name="PARSeq",
     config=PARSeqConfig,

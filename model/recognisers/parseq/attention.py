@@ -17,11 +17,11 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
     step, and plain matrix products make the whole step 1.5 times as fast (docs/training.md).
 
     Args:
-        query: float `(B, heads, L, W)`.
-        key: float `(B, heads, S, W)`.
-        value: float `(B, heads, S, W)`.
-        mask: bool, broadcastable to `(B, heads, L, S)`, true where a query may look.
-        dropout: probability with which a weight is dropped.
+        query: Float `(B, heads, L, W)`.
+        key: Float `(B, heads, S, W)`.
+        value: Float `(B, heads, S, W)`.
+        mask: Bool, broadcastable to `(B, heads, L, S)`, true where a query may look.
+        dropout: Probability with which a weight is dropped.
 
     Returns:
         float `(B, heads, L, W)`.
@@ -62,9 +62,9 @@ class KeyValueAttention(nn.Module):
         """Attend from `query`, float `(B, L, E)`.
 
         Args:
-            query: what asks; a batch of 1 is broadcast over the keys' batch.
-            key_value: from `project`.
-            blocked: bool, broadcastable to `(B, heads, L, S)`, true where a query must not look.
+            query: What asks; a batch of 1 is broadcast over the keys' batch.
+            key_value: From `project`.
+            blocked: Bool, broadcastable to `(B, heads, L, S)`, true where a query must not look.
 
         Returns:
             float `(B, L, E)`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 from model.charsets import PRINTABLE
 from model.errors import ConfigError
@@ -50,7 +50,7 @@ class PARSeqConfig:
         """Check what would otherwise fail deep inside the network.
 
         Raises:
-            ConfigError: sizes do not divide, or a number is out of range.
+            ConfigError: Sizes do not divide, or a number is out of range.
         """
         check_charset(self.charset_train)
         if not 0 <= self.dropout < 1:
@@ -88,7 +88,7 @@ class PARSeqConfig:
         """Build a config from `system_args` names; the job's own hyper-parameters among them are ignored.
 
         Raises:
-            ConfigError: an unknown name, or a value of the wrong type or range.
+            ConfigError: An unknown name, or a value of the wrong type or range.
         """
         return from_mapping(cls, values)
 
@@ -104,7 +104,7 @@ class PARSeqConfig:
         return self.enc_depth + self.dec_depth, numbers
 
 
-NAMED: dict[str, PARSeqConfig] = {
+NAMED: Final[dict[str, PARSeqConfig]] = {
     "parseq": PARSeqConfig(),
     "parseq-tiny": PARSeqConfig(embed_dim=192, enc_num_heads=3, dec_num_heads=6),
     "parseq-patch16-224": PARSeqConfig(img_size=(224, 224), patch_size=(16, 16)),

@@ -32,11 +32,11 @@ class DecoderLayer(nn.Module):
         """One stream: attend to the content, attend to the memory, feed forward.
 
         Args:
-            x: float `(B or 1, L, E)`, the residual stream.
+            x: Float `(B or 1, L, E)`, the residual stream.
             normed: `x` normalised, in the same shape.
-            content: keys and values of the normalised content.
-            memory: keys and values of the encoder's output.
-            blocked: bool, broadcastable to `(B, heads, L, S)`.
+            content: Keys and values of the normalised content.
+            memory: Keys and values of the encoder's output.
+            blocked: Bool, broadcastable to `(B, heads, L, S)`.
         """
         x = x + self.dropout(self.self_attn.attend(normed, content, blocked))
         x = x + self.dropout(self.cross_attn.attend(self.norm1(x), memory))
@@ -64,11 +64,11 @@ class Decoder(nn.Module):
         """Answer the position queries.
 
         Args:
-            query: float `(B or 1, L, E)`, position queries.
-            content: float `(B, S, E)`, embedded tokens.
-            memory: for each layer the keys and values of the encoder's output, from `project_memory`.
-            query_blocked: bool, broadcastable to `(B, heads, L, S)`: content that a query must not see.
-            content_blocked: bool, broadcastable to `(B, heads, S, S)`: the same for the content (used between layers only).
+            query: Float `(B or 1, L, E)`, position queries.
+            content: Float `(B, S, E)`, embedded tokens.
+            memory: For each layer the keys and values of the encoder's output, from `project_memory`.
+            query_blocked: Bool, broadcastable to `(B, heads, L, S)`: content that a query must not see.
+            content_blocked: Bool, broadcastable to `(B, heads, S, S)`: the same for the content (used between layers only).
 
         Returns:
             float `(B, L, E)`.

@@ -5,6 +5,8 @@ Parameter names and shapes are those of the released weights (a timm ViT); the r
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +14,7 @@ from torch.nn import functional as F
 from model.recognisers.parseq.attention import attention
 from model.recognisers.parseq.config import PARSeqConfig
 
-NORM_EPS = 1e-6
+NORM_EPS: Final = 1e-6
 """Of the encoder's layer norms (timm's ViT); the decoder's is PyTorch's default, 1e-5."""
 
 

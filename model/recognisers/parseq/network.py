@@ -101,11 +101,11 @@ class PARSeq(Network):
         """Read images.
 
         Args:
-            images: float `(B, 3, H, W)` in [-1, 1].
-            max_length: read at most so many characters, and always as many steps. Without it autoregressive decoding stops as
+            images: Float `(B, 3, H, W)` in [-1, 1].
+            max_length: Read at most so many characters, and always as many steps. Without it autoregressive decoding stops as
                 soon as every text of the batch has ended.
-            decode_ar: autoregressive, or all positions at once; the config's choice without it.
-            refine_iters: how often to read again with the text so far as context; the config's choice without it.
+            decode_ar: Autoregressive, or all positions at once; the config's choice without it.
+            refine_iters: How often to read again with the text so far as context; the config's choice without it.
 
         Returns:
             Logits, float `(B, S, C)`; `S` is `max_length + 1`, or less when decoding stopped early and nothing is refined.
@@ -201,10 +201,10 @@ class PARSeq(Network):
         not count (the first two have taught it; under the others its place is known from the length).
 
         Args:
-            memory: float `(B, N, E)`, from `encode`.
+            memory: Float `(B, N, E)`, from `encode`.
             targets: int64 `(B, L + 2)`, from `Tokenizer.encode`.
             orders: int64 `(P, L + 2)`, from `draw_permutations`.
-            count: divide the sum by this instead of by the number of predicted tokens.
+            count: Divide the sum by this instead of by the number of predicted tokens.
 
         Returns:
             The loss, a scalar.

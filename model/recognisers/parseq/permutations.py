@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from itertools import permutations
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 # Of the 24 orders of four characters, one of each mirrored pair, in the order the reference lists them.
-_FOUR_UNMIRRORED = (0, 3, 4, 6, 9, 10, 12, 16, 17, 18, 19, 21)
-_ENUMERATED_BELOW = 5
+_FOUR_UNMIRRORED: Final = (0, 3, 4, 6, 9, 10, 12, 16, 17, 18, 19, 21)
+_ENUMERATED_BELOW: Final = 5
 """Shorter texts have so few orders that they are drawn without repetition from the list of all."""
 
 
@@ -25,11 +26,11 @@ def draw_permutations(
     """Draw orders in which a text of `length` characters is to be predicted.
 
     Args:
-        length: characters in the longest text of the batch; 0 when all are empty.
-        rng: draws the orders of short texts; those of longer ones come from torch's global generator, as in the reference.
-        count: how many orders, mirror images included; fewer when a short text does not have as many.
-        forward: begin with left to right.
-        mirrored: follow each order by its mirror image.
+        length: Characters in the longest text of the batch; 0 when all are empty.
+        rng: Draws the orders of short texts; those of longer ones come from torch's global generator, as in the reference.
+        count: How many orders, mirror images included; fewer when a short text does not have as many.
+        forward: Begin with left to right.
+        mirrored: Follow each order by its mirror image.
 
     Returns:
         int64 `(orders, length + 2)`: positions in order of prediction, 0 (begin) first. Position `length + 1` (end) comes last,

@@ -9,7 +9,7 @@ the memory gives a local signal, and one about how many letters there are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from model.recognisers.parseq.network import PARSeq
 from model.recognisers.parseq.permutations import draw_permutations
 from model.recognisers.parts.ctc import BLANK, ctc_loss
 
-EMBEDDINGS = ("embed", "pos_queries")
+EMBEDDINGS: Final = ("embed", "pos_queries")
 """In names of what does not decay, besides vectors; the patches' convolution among them."""
 
 

@@ -8,6 +8,7 @@ Shapes: B texts, T columns, C classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from model.recognisers.parts.tokenizer import CharacterIds
 
-BLANK = 0
+BLANK: Final = 0
 
 
 class CtcTokenizer(CharacterIds):
@@ -32,7 +33,7 @@ class CtcTokenizer(CharacterIds):
             int64 `(B, longest text)`.
 
         Raises:
-            UnknownCharacterError: a character is not in the charset.
+            UnknownCharacterError: A character is not in the charset.
         """
         rows = [self.ids(text) for text in texts]
         width = max(map(len, rows))
@@ -43,7 +44,7 @@ class CtcTokenizer(CharacterIds):
         """Greedy reading of the columns' probabilities.
 
         Args:
-            probabilities: float `(B, T, C)`, softmax over the last axis.
+            probabilities: Float `(B, T, C)`, softmax over the last axis.
 
         Returns:
             The texts, and for each the probability of every character and of what lies between them (see `collapse`): one value
@@ -59,7 +60,7 @@ def collapse(probabilities: Tensor) -> tuple[Tensor, Tensor]:
     """The best class of each column, equal neighbours merged and blanks taken out.
 
     Args:
-        probabilities: float `(B, T, C)`, softmax over the last axis.
+        probabilities: Float `(B, T, C)`, softmax over the last axis.
 
     Returns:
         Ids, int64 `(B, T + 1)`, 0 after the last character; and float `(B, T + 1)`: for each character the product of its

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from model.errors import ConfigError
 
-OF_THE_JOB = frozenset({"batch_size", "lr", "warmup_pct", "weight_decay", "charset_test"})
+OF_THE_JOB: Final = frozenset({"batch_size", "lr", "warmup_pct", "weight_decay", "charset_test"})
 """Hyper-parameters of the job, not of the network: present in configuration files, of no meaning here."""
 
 C = TypeVar("C")
@@ -20,7 +20,7 @@ def from_mapping(kind: type[C], values: Mapping[str, Any]) -> C:
     Every field must have a default, which tells its type: a pair of integers, or a plain value.
 
     Raises:
-        ConfigError: an unknown name, or a value of the wrong type or range.
+        ConfigError: An unknown name, or a value of the wrong type or range.
     """
     assert is_dataclass(kind)
     defaults = kind()
@@ -46,7 +46,7 @@ def check_charset(charset: str) -> None:
     """See that a charset can number classes.
 
     Raises:
-        ConfigError: it is empty, or holds a character twice.
+        ConfigError: It is empty, or holds a character twice.
     """
     if not charset or len(set(charset)) != len(charset):
         raise ConfigError("charset_train must hold distinct characters, at least one")

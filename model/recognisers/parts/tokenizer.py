@@ -23,7 +23,7 @@ class CharacterIds:
         """Build the id table of `charset`.
 
         Raises:
-            ValueError: the charset is empty or holds a character twice.
+            ValueError: The charset is empty or holds a character twice.
         """
         if not charset or len(set(charset)) != len(charset):
             raise ValueError("a charset must be a string of distinct characters, not empty")
@@ -34,7 +34,7 @@ class CharacterIds:
         """Ids of the characters of `text`, without special tokens.
 
         Raises:
-            UnknownCharacterError: a character is not in the charset.
+            UnknownCharacterError: A character is not in the charset.
         """
         try:
             return [self._id_of[character] for character in text]
@@ -65,7 +65,7 @@ class Tokenizer(CharacterIds):
             int64 `(len(texts), longest text + 2)`.
 
         Raises:
-            UnknownCharacterError: a character is not in the charset.
+            UnknownCharacterError: A character is not in the charset.
         """
         rows = [[self.bos_id, *self.ids(text), self.eos_id] for text in texts]
         width = max(len(row) for row in rows)
@@ -76,7 +76,7 @@ class Tokenizer(CharacterIds):
         """Greedy reading of token probabilities.
 
         Args:
-            probabilities: float `(batch, steps, len(charset) + 1)`, softmax over the last axis.
+            probabilities: Float `(batch, steps, len(charset) + 1)`, softmax over the last axis.
 
         Returns:
             The texts, and for each the probability of every chosen token up to and including the end token (if there is one):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Final
 
 from PIL import ImageFont
 
@@ -17,21 +18,21 @@ from model.data.walk import files_below
 from model.synth.lettering.glyphs import GlyphSheet
 from model.synth.words.split import Split, is_validation
 
-FONT_FOLDERS = (Path("/usr/share/fonts"),)
-FONT_SUFFIXES = frozenset({".ttf", ".otf", ".ttc"})
-WEB_FONT_SUFFIXES = frozenset({".woff2"})
+FONT_FOLDERS: Final = (Path("/usr/share/fonts"),)
+FONT_SUFFIXES: Final = frozenset({".ttf", ".otf", ".ttc"})
+WEB_FONT_SUFFIXES: Final = frozenset({".woff2"})
 """Read from folders that are named only: among the installed ones they are the same faces once more."""
-DEFAULT_CACHE = Path(".cache")
-EMBEDDED = "pillow:default"
+DEFAULT_CACHE: Final = Path(".cache")
+EMBEDDED: Final = "pillow:default"
 """The path of the face that Pillow itself carries: no file is needed to draw with it."""
 
-VALIDATION_PER_MILLE = 40
+VALIDATION_PER_MILLE: Final = 40
 # Below these lie symbols, letters in boxes, foreign alphabets on Latin code points, and what nobody can read.
 # A face of capitals needs less: its wilder half was not judged.
-MIN_LEGIBILITY = 0.5
-MIN_LEGIBILITY_OF_CAPITALS = 0.4
+MIN_LEGIBILITY: Final = 0.5
+MIN_LEGIBILITY_OF_CAPITALS: Final = 0.4
 # A new number makes every cached scan stale: raise it whenever a verdict below may change.
-_SCAN_VERSION = 5
+_SCAN_VERSION: Final = 5
 
 
 class FontsNotFoundError(RuntimeError):

@@ -6,6 +6,7 @@ import hashlib
 import string
 from collections.abc import Collection
 from functools import cache
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +17,15 @@ from model.synth.words.phrases import MARKS, SIGNS
 
 Template = NDArray[np.float32]
 
-DRAWABLE = PRINTABLE + SIGNS + MARKS
+DRAWABLE: Final = PRINTABLE + SIGNS + MARKS
 """What is looked for in a face."""
-_UNASSIGNED = ("\u0378", "\ufffe", "\U000e0fff")
-_TEMPLATE = 20
+_UNASSIGNED: Final = ("\u0378", "\ufffe", "\U000e0fff")
+_TEMPLATE: Final = 20
 # Letters whose small form has another shape than the capital; c, o, s, v, w, x and z say nothing.
-_TELLING = "abdefghijlmnqrt"
-_X_HEIGHT = "aenru"
-_ASCENDING = "bdhl"
-_DESCENDING = "gpqy"
+_TELLING: Final = "abdefghijlmnqrt"
+_X_HEIGHT: Final = "aenru"
+_ASCENDING: Final = "bdhl"
+_DESCENDING: Final = "gpqy"
 
 
 class GlyphSheet:

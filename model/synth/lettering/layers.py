@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
@@ -11,7 +12,7 @@ from model.synth.lettering.lines import Lettering
 
 Rng = np.random.Generator
 
-ROOM = 28
+ROOM: Final = 28
 """Pixels around the ink of the flat text, for strokes, shadows and neighbours."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
@@ -97,4 +99,4 @@ def _blob(rng: Rng, pen: ImageDraw.ImageDraw, size: Size, fill: tuple[int, int, 
     pen.ellipse([x - r, y - r, x + r, y + r], fill=fill)
 
 
-_DRAWERS = (_line, _line, _box, _blob)
+_DRAWERS: Final = (_line, _line, _box, _blob)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -11,7 +13,7 @@ from model.synth.scene.colours import Pair
 
 Rng = np.random.Generator
 
-BEARS_BAD_LIGHT = 0.4
+BEARS_BAD_LIGHT: Final = 0.4
 """The tolerance below which nobody could read what is left."""
 
 

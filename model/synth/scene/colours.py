@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,8 +11,8 @@ Colour = NDArray[np.float32]
 Pair = tuple[Colour, Colour]
 Rng = np.random.Generator
 
-_COMMON_HUES = (0.0, 0.0, 0.03, 0.08, 0.12, 0.15, 0.35, 0.45, 0.56, 0.6, 0.62)
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_COMMON_HUES: Final = (0.0, 0.0, 0.03, 0.08, 0.12, 0.15, 0.35, 0.45, 0.56, 0.6, 0.62)
+_LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def luma(colour: NDArray[np.float32]) -> NDArray[np.float32]:

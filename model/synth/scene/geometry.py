@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ Points = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
 # Cells of the mesh along a curve, in output pixels: fine enough that the bends between cells do not show.
-_CELL = 12
+_CELL: Final = 12
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,10 +22,10 @@ from model.synth.scene.geometry import (
 
 Rng = np.random.Generator
 
-MAX_SIDE = 900
-CURVED_SHARE = 0.1
+MAX_SIDE: Final = 900
+CURVED_SHARE: Final = 0.1
 """Of the crops with many effects."""
-WIDEST_ARC = 100.0
+WIDEST_ARC: Final = 100.0
 """Degrees."""
 
 

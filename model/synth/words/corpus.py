@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -16,22 +16,22 @@ from model.synth.words.chance import Rng, in_some_case, pick
 from model.synth.words.sign_words import SIGN_WORDS
 from model.synth.words.split import Split, is_validation
 
-CHARSET = PRINTABLE
-MAX_LENGTH = phrases.MAX_LENGTH
+CHARSET: Final = PRINTABLE
+MAX_LENGTH: Final = phrases.MAX_LENGTH
 
-COMMON_DICTIONARY = Path("/usr/share/dict/american-english-small")
-LARGE_DICTIONARY = Path("/usr/share/dict/american-english-huge")
+COMMON_DICTIONARY: Final = Path("/usr/share/dict/american-english-small")
+LARGE_DICTIONARY: Final = Path("/usr/share/dict/american-english-huge")
 
-VALIDATION_PER_MILLE = 50
+VALIDATION_PER_MILLE: Final = 50
 _WORD_SHARE, _FIGURE_SHARE = 0.62, 0.18
 _SIGN_SHARE, _COMMON_SHARE = 0.3, 0.4
 # Of dictionary words by length: what stands on signs is short.
-_LENGTH_WEIGHTS = (0, 1, 6, 12, 16, 16, 14, 11, 9, 6, 4.5, 3, 2, 1.5, 1, 0.7, 0.5, 0.3, 0.2, 0.15, 0.1, 0.1, 0.1)
-_WORD = re.compile(r"[A-Za-z]+")
+_LENGTH_WEIGHTS: Final = (0, 1, 6, 12, 16, 16, 14, 11, 9, 6, 4.5, 3, 2, 1.5, 1, 0.7, 0.5, 0.3, 0.2, 0.15, 0.1, 0.1, 0.1)
+_WORD: Final = re.compile(r"[A-Za-z]+")
 
 TextKind = Literal["long", "line", "currency"]
 """Texts of 15 to 25 characters; lines of several words; prices with other signs than `$`, degrees and the like."""
-WIDE_KINDS: dict[TextKind, float] = {"long": 0.08, "line": 0.06, "currency": 0.04}
+WIDE_KINDS: Final[dict[TextKind, float]] = {"long": 0.08, "line": 0.06, "currency": 0.04}
 """Of a wide recipe, and their shares."""
 
 
@@ -196,7 +196,7 @@ def _possessive(word: str, _: Callable[[], str]) -> str:
     return word + ("'S" if word.isupper() and len(word) > 1 else "'s")
 
 
-_DECORATIONS: tuple[Decoration, ...] = (
+_DECORATIONS: Final[tuple[Decoration, ...]] = (
     *[_suffix(mark) for mark in ",,,,....!!!??::;"],
     _suffix("..."),
     _suffix("*"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable
+from typing import Final
 
 from model.synth.words.chance import Rng, WordSource, pick
 
-_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
-_ENDINGS = (".com", ".com", ".com", ".org", ".net", ".co.uk", ".de", ".fr", ".eu", ".info", ".tv", ".io")
-_UNITS = ("kg", "g", "ml", "L", "cm", "mm", "km", "m", "GB", "MB", "oz", "lb", "mph", "km/h", "W", "V", "Hz", "x")
-_ORDINALS = ("th", "th", "st", "nd", "rd", "TH")
+_MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_ENDINGS: Final = (".com", ".com", ".com", ".org", ".net", ".co.uk", ".de", ".fr", ".eu", ".info", ".tv", ".io")
+_UNITS: Final = ("kg", "g", "ml", "L", "cm", "mm", "km", "m", "GB", "MB", "oz", "lb", "mph", "km/h", "W", "V", "Hz", "x")
+_ORDINALS: Final = ("th", "th", "st", "nd", "rd", "TH")
 
 
 def sample(rng: Rng, word: WordSource) -> str:
@@ -149,7 +150,7 @@ def _ratio(rng: Rng, _: WordSource) -> str:
     return str(_between(rng, 1, 99)) + pick(rng, "/x:-+=") + str(_between(rng, 1, 99))
 
 
-_FIGURES: tuple[Callable[[Rng, WordSource], str], ...] = (
+_FIGURES: Final[tuple[Callable[[Rng, WordSource], str], ...]] = (
     *[_number] * 5,
     *[_small_number] * 4,
     *[_long_number] * 2,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from model.synth.words.chance import Rng, WordSource, in_some_case, pick
 
-MAX_LENGTH = 25
-LONG = 15
+MAX_LENGTH: Final = 25
+LONG: Final = 15
 """Characters from which a text counts as long."""
-SIGNS = "£€¥"
-MARKS = "°©®§"
-EXTRA_CHARACTERS = " " + SIGNS + MARKS
+SIGNS: Final = "£€¥"
+MARKS: Final = "°©®§"
+EXTRA_CHARACTERS: Final = " " + SIGNS + MARKS
 """What can be drawn besides printable ASCII: nothing of it unless a recipe asks for it."""
-_LINKS = ("", "", "", "", "-", "-", "&", ".", "_", "/")
+_LINKS: Final = ("", "", "", "", "-", "-", "&", ".", "_", "/")
 
 
 def long_text(rng: Rng, word: WordSource, *, spaces: bool) -> str:

@@ -1,6 +1,8 @@
 """Words that stand on signs, shops, posters, packages and receipts far more often than a dictionary suggests."""
 
-_ON_SIGNS = """
+from typing import Final
+
+_ON_SIGNS: Final = """
 a about after all also an and any are as at back be been best but by can city come day did do down each even every
 few first for free from get give go good great had has have he her here him his home how i if in into is it its just
 keep know last let life like live long look love make man many may me men more most much must my near need never new
@@ -70,4 +72,4 @@ welcome wild will william wind window windows winner winter wolf woman wonder wo
 youtube zero
 """
 
-SIGN_WORDS: tuple[str, ...] = tuple(dict.fromkeys(_ON_SIGNS.split()))
+SIGN_WORDS: Final[tuple[str, ...]] = tuple(dict.fromkeys(_ON_SIGNS.split()))

@@ -39,7 +39,7 @@ def parse_disposition(value: bytes) -> Disposition:
     """Read the header; `filename*` wins over `filename`, unless it cannot be decoded.
 
     Raises:
-        Problem: it has far more parameters than it needs.
+        Problem: It has far more parameters than it needs.
     """
     if value.count(b";") > MAX_SEMICOLONS:
         raise Problem(MALFORMED_REQUEST, f"A part of the form has more than {MAX_SEMICOLONS} parameters in its header.")

@@ -65,7 +65,7 @@ def read_part(headers: dict[bytes, bytes], content: bytes) -> FilePart | TextPar
         content: All of it.
 
     Raises:
-        Problem: the part is encoded in a way that is not supported, or holds images in a way that is not.
+        Problem: The part is encoded in a way that is not supported, or holds images in a way that is not.
     """
     disposition = parse_disposition(headers.get(b"content-disposition", b""))
     media_type = media_type_of(headers.get(b"content-type", b""))

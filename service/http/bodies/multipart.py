@@ -111,7 +111,7 @@ async def parse_files(content_type: str, body: bytes, max_files: int, max_fields
         max_fields: Parts that are no images, at most.
 
     Raises:
-        Problem: the body is not a complete form, it has too many images or other fields, or some of it would be lost.
+        Problem: The body is not a complete form, it has too many images or other fields, or some of it would be lost.
     """
     delimiter = b"--" + _boundary_of(content_type)
     collector, delimiters = _Collector(max_files, max_fields), _Delimiters(delimiter, max_files + max_fields)

@@ -72,7 +72,7 @@ class Framing:
         """How far `data[start:]` may be parsed at once: to the end of a head or a message at most, else to its own end.
 
         Raises:
-            Problem: a body in chunks whose chunks, extensions or trailers are not what they may be.
+            Problem: A body in chunks whose chunks, extensions or trailers are not what they may be.
         """
         if self._phase is _Phase.HEAD:
             return self._end_of_head(data, start)

@@ -26,7 +26,7 @@ def body_length(version: str, headers: Headers) -> int | None:
         headers: Names in lower case.
 
     Raises:
-        Problem: the version is not spoken here, the host is not named once and properly, or the length of the body is in doubt.
+        Problem: The version is not spoken here, the host is not named once and properly, or the length of the body is in doubt.
     """
     if version not in ("1.0", "1.1"):
         raise Problem(MALFORMED_REQUEST, "This server speaks HTTP/1.1 and HTTP/1.0.")

@@ -207,7 +207,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Parse a head, or (some of) a body, or a part of either.
 
         Raises:
-            Problem: it is not what it should be.
+            Problem: It is not what it should be.
         """
         try:
             self.parser.feed_data(piece)

@@ -38,7 +38,7 @@ def read_query(query: bytes) -> Wishes:
     """Read the part of the address behind the question mark.
 
     Raises:
-        Problem: a parameter is not known, has no boolean, or has two that differ.
+        Problem: A parameter is not known, has no boolean, or has two that differ.
     """
     if not query:
         return NO_WISHES

@@ -9,9 +9,9 @@ from pydantic_core import PydanticCustomError
 
 from artifact.metadata import DecodeMode
 
-MAX_ID_LENGTH = 256
+MAX_ID_LENGTH: Final = 256
 MAX_CROPS_KEY: Final = "max_crops"
-MAX_ID = 2**53 - 1
+MAX_ID: Final = 2**53 - 1
 """Integers beyond it are not the same in every JSON library."""
 
 
@@ -158,7 +158,7 @@ class Health(_Answer):
     status: Literal["alive", "ready"]
 
 
-COMPONENTS: tuple[type[BaseModel], ...] = (
+COMPONENTS: Final[tuple[type[BaseModel], ...]] = (
     RecognizeRequest,
     Recognition,
     RecognitionList,

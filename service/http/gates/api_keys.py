@@ -33,7 +33,7 @@ class ApiKeys:
         clock: Monotonic, seconds.
 
     Raises:
-        StartupError: the file cannot be read, or holds no key, or something that is none.
+        StartupError: The file cannot be read, or holds no key, or something that is none.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -59,7 +59,7 @@ class ApiKeys:
             The SHA-256 digest of its key, which tells its client from others.
 
         Raises:
-            Problem: it has no key, or one that is not in the file.
+            Problem: It has no key, or one that is not in the file.
         """
         now_s = self._clock()
         if now_s - self._looked_s >= LOOK_EVERY_S:

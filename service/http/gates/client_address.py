@@ -26,7 +26,7 @@ class ClientAddresses:
         trusted: Addresses and networks in CIDR notation, with commas between them; empty: nobody's header counts.
 
     Raises:
-        ValueError: one of them is neither.
+        ValueError: One of them is neither.
     """
 
     def __init__(self, trusted: str = "") -> None:

@@ -36,7 +36,7 @@ def read_key_file(path: Path) -> bytes:
     """The content, up to `MAX_FILE_BYTES`. Nothing but a file is opened: a pipe or a device may keep its reader waiting.
 
     Raises:
-        StartupError: there is none, it may not be read, it is something else or too large.
+        StartupError: There is none, it may not be read, it is something else or too large.
     """
     try:
         _check_is_file(path, path.stat().st_mode)
@@ -60,7 +60,7 @@ def digests_of(path: Path, content: bytes) -> tuple[bytes, ...]:
         content: UTF-8, with or without a byte order mark, whatever its ends of lines.
 
     Raises:
-        StartupError: a line is neither a key, nor `sha256:` and a digest, nor empty, nor a comment. It is named by its
+        StartupError: A line is neither a key, nor `sha256:` and a digest, nor empty, nor a comment. It is named by its
             number and not shown: it may be a key but for a slip.
     """
     try:
