@@ -21,7 +21,7 @@ PLAIN_EXIF_BYTES: Final = 1024
 MAX_JPEG_SCANS: Final = 50
 """Encoders write about ten; each takes its time for the whole image again."""
 MAX_FULL_SCANS: Final = 20
-"""Of the largest picture that is allowed; the usual encoder writes 10 for a picture in color and 18 for CMYK."""
+"""Of the largest picture that is allowed; the usual encoder writes 10 for a picture in colour and 18 for CMYK."""
 MAX_JPEG_SEGMENTS: Final = 1000
 MAX_STRIP_SEGMENTS: Final = 16
 """On average, of the strips or tiles of a TIFF file. They have half as many: mostly, their tables are in a tag."""
