@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class EncodedImage:
     """One image as it arrived."""
 
     id: str | None
@@ -126,7 +126,7 @@ class Recognizer:
 
     async def recognize(
         self,
-        sources: Sequence[Source],
+        images: Sequence[EncodedImage],
         timeout_s: float,
         disconnected: Callable[[], Coroutine[None, None, None]],
         client: Hashable = None,
@@ -134,7 +134,7 @@ class Recognizer:
         """Read all crops of a request: one result for each, in order.
 
         Args:
-            sources: The images.
+            images: The images.
             timeout_s: Crops not read by then get a `Problem` (504).
             disconnected: Returns when the client has left.
             client: Whose request it is: clients share what there is.
@@ -145,13 +145,13 @@ class Recognizer:
             ClientLeftError: The client left before the answer.
         """
         admitted_s = self._clock()
-        waiter = _Waiter(len(sources))
-        bulk = len(sources) > 1
-        items = [Item(admitted_s + timeout_s, waiter.item_settled, bulk, client) for _ in sources]
+        waiter = _Waiter(len(images))
+        bulk = len(images) > 1
+        items = [Item(admitted_s + timeout_s, waiter.item_settled, bulk, client) for _ in images]
         self._engine.admit(items)
         decoding = None
-        if bulk or not self._decode_at_once(items[0], sources[0], admitted_s):
-            decoding = self._decode_in_turn(items, sources, admitted_s)
+        if bulk or not self._decode_at_once(items[0], images[0], admitted_s):
+            decoding = self._decode_in_turn(items, images, admitted_s)
         try:
             await self._wait(items, waiter, timeout_s, disconnected)
         finally:
@@ -185,18 +185,17 @@ class Recognizer:
                 waiter.end(outcome)
                 self._engine.abandon(items, outcome)
 
-    def _decode_at_once(self, item: Item, source: Source, admitted_s: float) -> bool:
+    def _decode_at_once(self, item: Item, image: EncodedImage, admitted_s: float) -> bool:
         """On the event loop: decode a crop that takes less time than handing it to a thread; `False` for any other."""
-        if isinstance(source.content, str) or not may_be_quick(source.content):
+        if isinstance(image.content, str) or not may_be_quick(image.content):
             return False
-        return self._decode(item, source, admitted_s, None, self._quick_limits)
+        return self._decode(item, image, admitted_s, None, self._quick_limits)
 
-    def _decode_in_turn(self, items: Sequence[Item], sources: Sequence[Source], admitted_s: float) -> DecodeRequest:
+    def _decode_in_turn(self, items: Sequence[Item], images: Sequence[EncodedImage], admitted_s: float) -> DecodeRequest:
         """Hand the images of a request to the decode threads."""
         first, context = items[0], current_request.get()
         jobs: deque[Job] = deque(
-            partial(self._decode_by_weight, item, source, admitted_s, context)
-            for item, source in zip(items, sources, strict=True)
+            partial(self._decode_by_weight, item, image, admitted_s, context) for item, image in zip(items, images, strict=True)
         )
         budget_s = min(self._max_wait_s, first.deadline_s - admitted_s)
         request = DecodeRequest(first.client, first.bulk, first.deadline_s, jobs, budget_s, partial(self._too_heavy, first))
@@ -204,12 +203,12 @@ class Recognizer:
         return request
 
     def _decode_by_weight(
-        self, item: Item, source: Source, admitted_s: float, context: RequestContext | None, light: bool
+        self, item: Item, image: EncodedImage, admitted_s: float, context: RequestContext | None, light: bool
     ) -> bool:
         """On a decode thread; `False`, and nothing done, for an image that is not `light` though it must be."""
         if not light:
-            return self._decode(item, source, admitted_s, context, self._limits)
-        if len(source.content) <= LIGHT_BYTES and self._decode(item, source, admitted_s, context, self._light_limits):
+            return self._decode(item, image, admitted_s, context, self._limits)
+        if len(image.content) <= LIGHT_BYTES and self._decode(item, image, admitted_s, context, self._light_limits):
             return True
         self._engine.demote(item)
         return False
@@ -220,15 +219,15 @@ class Recognizer:
         self._engine.fail(item, QueueFullError(Refusal.PREDICTED_WAIT, wait_s, late_s))
 
     def _decode(
-        self, item: Item, source: Source, admitted_s: float, context: RequestContext | None, limits: ImageLimits
+        self, item: Item, image: EncodedImage, admitted_s: float, context: RequestContext | None, limits: ImageLimits
     ) -> bool:
         """From bytes to a queued crop, or a failed item; `False`, and nothing done, when the image must go to a thread."""
         if item.outcome is not None:
             return True  # nobody waits for it any more
         started_s = self._clock()
         try:
-            image = decode_image(self._bytes_of(source), limits)
-            crop = fit_for(self._metadata, image)
+            picture = decode_image(self._bytes_of(image), limits)
+            crop = fit_for(self._metadata, picture)
         except Problem as problem:
             # So its header says: no pixel has been decoded. What is too complex for few pixels may not be for many.
             if problem.kind in (IMAGE_TOO_LARGE, IMAGE_TOO_COMPLEX) and limits.max_pixels < self._limits.max_pixels:
@@ -244,11 +243,11 @@ class Recognizer:
         self._metrics.decode_duration.observe(self._clock() - started_s)
         return True
 
-    def _bytes_of(self, source: Source) -> bytes:
-        if isinstance(source.content, bytes):
-            return source.content
-        self._limits.check_base64(len(source.content))
-        return decode_base64(source.content)
+    def _bytes_of(self, image: EncodedImage) -> bytes:
+        if isinstance(image.content, bytes):
+            return image.content
+        self._limits.check_base64(len(image.content))
+        return decode_base64(image.content)
 
     def _result(self, item: Item) -> CropResult:
         return CropResult(self._reading(item), item.decode_s, item.queue_s, item.inference_s)

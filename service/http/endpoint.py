@@ -61,7 +61,7 @@ class Endpoint:
     async def _recognize(self, dialect: Dialect, head: Head, body: Body) -> Answer:
         crops = await dialect.parse(head, body)
         started_s = time.monotonic()
-        n_crops = len(crops.sources)
+        n_crops = len(crops.images)
         timeout_ms = min(crops.timeout_ms, self._single_ms if n_crops == 1 else self._batch_ms)
         # The one that is served now: the one that was when the head came may have been replaced since.
         name = None if head.announced is None else head.announced.model
@@ -69,7 +69,7 @@ class Endpoint:
         if model is None:
             raise ValueError("no model has been chosen")
         try:
-            results = await model.recognizer.recognize(crops.sources, timeout_ms / 1000, body.client_left, head.client)
+            results = await model.recognizer.recognize(crops.images, timeout_ms / 1000, body.client_left, head.client)
         except QueueFullError as error:
             raise busy(error, n_crops) from error
         except EngineDownError as error:

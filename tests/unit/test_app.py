@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from service import errors
-from service.core.recognizer import Source
+from service.core.recognizer import EncodedImage
 from service.errors import KINDS, ClientLeftError, Kind, Problem
 from service.http.bodies.media_types import BINARY_TYPES
 from service.http.dialects import v1_bodies as bodies
@@ -417,7 +417,7 @@ def test_the_items_of_a_client_that_left_are_cancelled() -> None:
         session.batches.clear()
         session.gate.clear()
         left = asyncio.Event()
-        sources = [Source(None, png_of("a")), Source(None, png_of("b"))]
+        sources = [EncodedImage(None, png_of("a")), EncodedImage(None, png_of("b"))]
         asking = asyncio.ensure_future(runtime.models.default.recognizer.recognize(sources, 60.0, left.wait))
         await until(lambda: session.batches == [1] and runtime.models.default.engine.depth == 1)
         left.set()

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from service import errors
-from service.core.recognizer import CropResult, Source
+from service.core.recognizer import CropResult, EncodedImage
 from service.core.runtime import Runtime
 from service.errors import Problem
 from service.http.app import App
@@ -36,7 +36,7 @@ class Toy(Dialect):
         return Announcement(Count.ONE, head.path.split("/")[2] if head.path.count("/") > 1 else None)
 
     async def parse(self, head: Head, body: Body) -> Crops:
-        return Crops([Source(None, await body.read(1000))], head.checked_timeout_ms())
+        return Crops([EncodedImage(None, await body.read(1000))], head.checked_timeout_ms())
 
     async def answer(self, head: Head, crops: Crops, results: Sequence[CropResult], model: str, total_s: float) -> Answer:
         reading = results[0].reading
@@ -54,7 +54,7 @@ class Least(Dialect):
     paths = ("/least",)
 
     async def parse(self, head: Head, body: Body) -> Crops:
-        return Crops([Source(None, await body.read())], timeout_ms=1000.0)
+        return Crops([EncodedImage(None, await body.read())], timeout_ms=1000.0)
 
     async def answer(self, head: Head, crops: Crops, results: Sequence[CropResult], model: str, total_s: float) -> Answer:
         return Answer(200, str(results[0].reading).encode(), "text/plain")

@@ -16,7 +16,7 @@ import pytest
 from artifact.text import Reading
 from service.config import Settings
 from service.core.models import ModelEntry, Models, cores_of_each
-from service.core.recognizer import Source
+from service.core.recognizer import EncodedImage
 from service.core.runtime import Runtime
 from service.core.served_model import ServedModel
 from service.engine.types import EngineDownError
@@ -71,7 +71,7 @@ async def stays() -> None:
 
 
 async def read(model: ServedModel, text: str) -> str:
-    [result] = await model.recognizer.recognize([Source(None, png_of(text))], PATIENCE_S, stays)
+    [result] = await model.recognizer.recognize([EncodedImage(None, png_of(text))], PATIENCE_S, stays)
     assert isinstance(result.reading, Reading)
     return result.reading.text
 

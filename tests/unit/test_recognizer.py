@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from service.core.metrics import Metrics
-from service.core.recognizer import LIGHT_BYTES, LIGHT_PIXELS, CropResult, Recognizer, Source
+from service.core.recognizer import LIGHT_BYTES, LIGHT_PIXELS, CropResult, EncodedImage, Recognizer
 from service.engine.engine import Engine
 from service.engine.types import Crop, Item, Outcome, QueueFullError, Refusal
 from service.errors import DEADLINE_EXPIRED, Problem
@@ -72,7 +72,7 @@ def read(
         recognizer = Recognizer(
             cast(Engine, engine), METADATA, pool, image_limits=ImageLimits(), metrics=Metrics(), max_wait_s=max_wait_s
         )
-        results = await recognizer.recognize([Source(None, image) for image in images], timeout_s, stays, client="me")
+        results = await recognizer.recognize([EncodedImage(None, image) for image in images], timeout_s, stays, client="me")
         assert (pool.waiting(True), pool.waiting(False)) == (0, 0)
         pool.stop(wait=True)
         return engine, results

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from artifact.text import Reading
-from service.core.recognizer import CropResult, Source
+from service.core.recognizer import CropResult, EncodedImage
 from service.http import turns
 from service.http.bodies.body import Body
 from service.http.dialects.v1 import V1, V1Crops
@@ -82,7 +82,7 @@ def test_json_is_looked_through_piece_by_piece() -> None:
 @pytest.mark.usefixtures("short_turns")
 def test_a_list_of_results_is_written_one_by_one() -> None:
     result = CropResult(Reading("word", 0.5, (0.9,) * 4), 0.1, 0.2, 0.3)
-    crops = V1Crops([Source(None, b"")] * N_CROPS, 1.0, Wishes(characters=True), as_list=True)
+    crops = V1Crops([EncodedImage(None, b"")] * N_CROPS, 1.0, Wishes(characters=True), as_list=True)
     head = Head({"method": "POST", "path": "/v1/recognize", "query_string": b"", "headers": []})
     dialect = V1(toy_settings())
     assert asyncio.run(rounds_during(lambda: dialect.answer(head, crops, [result] * N_CROPS, "toy", 1.0))) >= N_CROPS

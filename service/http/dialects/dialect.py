@@ -9,7 +9,7 @@ from typing import Final
 
 from starlette.routing import compile_path
 
-from service.core.recognizer import CropResult, Source
+from service.core.recognizer import CropResult, EncodedImage
 from service.errors import Problem
 from service.http.bodies.body import Body
 from service.http.head import Announcement, Head
@@ -22,7 +22,7 @@ NOTHING_ANNOUNCED: Final = Announcement()
 class Crops:
     """The images of a request; a dialect may keep here what else it needs for the answer."""
 
-    sources: list[Source]
+    images: list[EncodedImage]
     timeout_ms: float
     """What the client gives us for them; infinite: what the settings have."""
 

@@ -8,12 +8,12 @@ from functools import partial
 from typing import Final
 
 from service.config import Settings
-from service.core.recognizer import CropResult, Source
+from service.core.recognizer import CropResult, EncodedImage
 from service.errors import EMPTY_BODY, UNSUPPORTED_MEDIA_TYPE, Problem
 from service.http.bodies.body import Body
 from service.http.dialects.dialect import NOTHING_ANNOUNCED, Crops, Dialect
 from service.http.dialects.v1_answers import encode_json, recognition, result_members, server_timing, timings_of
-from service.http.dialects.v1_bodies import BodyForm, BodyLimits, form_of, sources_of_form, sources_of_json, unsupported
+from service.http.dialects.v1_bodies import BodyForm, BodyLimits, form_of, images_of_form, images_of_json, unsupported
 from service.http.dialects.v1_query import NO_WISHES, Wishes, read_query
 from service.http.head import Announcement, Count, Head
 from service.http.problems import Answer
@@ -69,11 +69,11 @@ class V1(Dialect):
         if not data:
             raise Problem(EMPTY_BODY, "Send an image as the body, as a form file, or as base64 in JSON.")
         if form is BodyForm.RAW:
-            return V1Crops([Source(None, data)], timeout_ms, wishes, wishes.list)
+            return V1Crops([EncodedImage(None, data)], timeout_ms, wishes, wishes.list)
         if form is BodyForm.JSON:
-            return V1Crops(await sources_of_json(data, self._limits), timeout_ms, wishes, as_list=True)
-        sources = await sources_of_form(head.headers[b"content-type"], data, self._limits)
-        return V1Crops(sources, timeout_ms, wishes, wishes.list or len(sources) > 1)
+            return V1Crops(await images_of_json(data, self._limits), timeout_ms, wishes, as_list=True)
+        images = await images_of_form(head.headers[b"content-type"], data, self._limits)
+        return V1Crops(images, timeout_ms, wishes, wishes.list or len(images) > 1)
 
     async def answer(self, head: Head, crops: Crops, results: Sequence[CropResult], model: str, total_s: float) -> Answer:
         """One object, or a list in the order of the request."""
@@ -88,15 +88,15 @@ class V1(Dialect):
             if isinstance(reading, Problem):
                 reading.headers["Server-Timing"] = header
                 raise reading
-            body = recognition(crops.sources[0].id, reading, crops.wishes.characters, model, timings)
+            body = recognition(crops.images[0].id, reading, crops.wishes.characters, model, timings)
         return Answer(200, body, "application/json", ((b"server-timing", header.encode()),))
 
 
 async def _render_list(crops: V1Crops, results: Sequence[CropResult], model_and_timings: str) -> bytes:
     """Result by result: with their characters, hundreds of texts take some time."""
     rendered, turns = [], Turns()
-    for index, (source, result) in enumerate(zip(crops.sources, results, strict=True)):
-        id_ = str(index) if source.id is None else source.id
+    for index, (image, result) in enumerate(zip(crops.images, results, strict=True)):
+        id_ = str(index) if image.id is None else image.id
         rendered.append(encode_json(result_members(id_, result, crops.wishes.characters)))
         await turns.step()
     return f'{{"results":[{",".join(rendered)}],{model_and_timings[1:]}'.encode()

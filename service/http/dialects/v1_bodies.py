@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from service.config import Settings
-from service.core.recognizer import Source
+from service.core.recognizer import EncodedImage
 from service.errors import (
     JSON_TOO_LARGE,
     MALFORMED_REQUEST,
@@ -98,15 +98,15 @@ class BodyLimits:
         return Problem(JSON_TOO_LARGE, detail)
 
 
-async def sources_of_form(content_type: bytes, body: bytes, limits: BodyLimits) -> list[Source]:
+async def images_of_form(content_type: bytes, body: bytes, limits: BodyLimits) -> list[EncodedImage]:
     """The files of a form; what they are called is their id."""
     files = await parse_files(content_type.decode("latin-1"), body, limits.max_crops, limits.max_form_fields)
     if not files:
         raise Problem(NO_FILE, "The form has no file, at most texts: curl -F file=@word.png (mind the @) sends one.")
-    return [Source(file.filename[:MAX_ID_LENGTH] or None, file.content) for file in files]
+    return [EncodedImage(file.filename[:MAX_ID_LENGTH] or None, file.content) for file in files]
 
 
-async def sources_of_json(body: bytes, limits: BodyLimits) -> list[Source]:
+async def images_of_json(body: bytes, limits: BodyLimits) -> list[EncodedImage]:
     """The images in a list, in base64."""
     max_crops = limits.max_crops
     await check_outline(body, max_crops, limits.max_json_depth)
@@ -114,7 +114,7 @@ async def sources_of_json(body: bytes, limits: BodyLimits) -> list[Source]:
         parsed = RecognizeRequest.model_validate_json(body.removeprefix(BOM_UTF8), context={MAX_CROPS_KEY: max_crops})
     except ValidationError as error:
         raise _explain(error.errors(include_url=False, include_input=False, include_context=False), max_crops) from error
-    return [Source(None if image.id is None else str(image.id), image.content) for image in parsed.images]
+    return [EncodedImage(None if image.id is None else str(image.id), image.content) for image in parsed.images]
 
 
 def _explain(errors: Sequence[Any], max_crops: int) -> Problem:
