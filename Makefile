@@ -22,7 +22,7 @@ SBOM ?= build/sbom.cdx.json
 PIP := -m pip --disable-pip-version-check --quiet install
 
 # A process more than there are cores, up to four: now and then one waits for a server or a client that it started.
-CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+CORES := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 AT_ONCE := --numprocesses $(shell echo $$(($(CORES) < 4 ? $(CORES) + 1 : 4))) --dist worksteal
 # $(1) is the folder of the programs. Without the tools of the deployment (no network) only the tests that need them fail, and say
 # so.
