@@ -21,19 +21,21 @@ REQUIREMENTS ?= docker/requirements-cpu.txt
 SBOM ?= build/sbom.cdx.json
 PIP := -m pip --disable-pip-version-check --quiet install
 
-# A process for each core, up to four: tests that start servers or train have two programs of their own at work.
-AT_ONCE := --numprocesses auto --maxprocesses 4 --dist worksteal
-# $(1) is the folder of the programs. pytest ends with 5 when ARGS leaves it nothing to run. Without the tools of the deployment
-# (no network) only the tests that need them fail, and say so.
-define run_tests
-	-$(1)/python -m tests.deployment.tools
-	$(1)/pytest $(AT_ONCE) -m 'not serial' $(ARGS) || [ $$? -eq 5 ]
-	$(1)/pytest -m serial $(or $(ARGS),tests/reliability) || [ $$? -eq 5 ]
-endef
+# A process more than there are cores, up to four: now and then one waits for a server or a client that it started.
+CORES := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+AT_ONCE := --numprocesses $(shell echo $$(($(CORES) < 4 ? $(CORES) + 1 : 4))) --dist worksteal
+# $(1) is the folder of the programs. Without the tools of the deployment (no network) only the tests that need them fail, and say
+# so.
+fetch_tools = $(1)/python -m tests.deployment.tools
+# pytest ends with 5 when ARGS leaves it nothing to run.
+run_at_once = $(1)/pytest $(AT_ONCE) -m 'not serial' $(ARGS) || [ $$? -eq 5 ]
+run_alone = $(1)/pytest -m serial $(or $(ARGS),tests/reliability) || [ $$? -eq 5 ]
+CHECKS := lint-types lint-style lint-security lint-secrets
+LINT_REPORT := build/lint.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help serve dev test test-fast test-oldest tools lint format export train evaluate benchmark convert render clean
-.PHONY: lint-style lint-types lint-security lint-secrets
+.PHONY: test-at-once lint-report $(CHECKS)
 .PHONY: verify-gpu-placement verify-images verify-dashboard
 .PHONY: fuzz hostile sbom
 .PHONY: api-fuzz overload siege soak rolling-restart
@@ -46,20 +48,32 @@ serve: $(SERVE_READY) ## Start the service with the bundled model: make serve PO
 
 dev: $(DEV_READY) ## Set up the development environment in .venv: parseq-read, parseq-export, parseq-train, ...
 
-test: lint ## Lint, check types and run all tests
-	$(call run_tests,$(DEV_BIN))
+# What the checks say comes in one piece after the tests beside which they run.
+test: $(DEV_READY) ## Lint, check types and run all tests
+	-$(call fetch_tools,$(DEV_BIN))
+	@mkdir -p $(dir $(LINT_REPORT))
+	@$(MAKE) --no-print-directory --jobs 2 --keep-going test-at-once lint-report; code=$$?; cat $(LINT_REPORT); exit $$code
+	$(call run_alone,$(DEV_BIN))
+
+test-at-once:
+	$(call run_at_once,$(DEV_BIN))
+
+lint-report:
+	@$(MAKE) --no-print-directory $(CHECKS) >$(LINT_REPORT) 2>&1 || { echo 'make lint fails: see below' >&2; exit 1; }
 
 test-fast: $(DEV_READY) ## Run the unit, property and golden tests but those that train or take seconds each
 	$(DEV_BIN)/pytest $(AT_ONCE) -m 'not slow' tests/unit tests/property tests/golden $(ARGS)
 
 test-oldest: $(OLDEST_READY) ## Run all tests with the oldest versions that pyproject.toml allows
-	$(call run_tests,$(OLDEST_ENV)/bin)
+	-$(call fetch_tools,$(OLDEST_ENV)/bin)
+	$(call run_at_once,$(OLDEST_ENV)/bin)
+	$(call run_alone,$(OLDEST_ENV)/bin)
 
 tools: $(DEV_READY) ## Fetch the programs that check the deployment, those that are not installed (230 MB; make test does it)
 	$(DEV_BIN)/python -m tests.deployment.tools
 
 lint: $(DEV_READY) ## Check style, types, insecure code and secrets
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint-types lint-style lint-security lint-secrets
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(CHECKS)
 
 lint-types:
 	$(DEV_BIN)/mypy

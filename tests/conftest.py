@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
 if TYPE_CHECKING:
     from tests.forked_training import ForkedTraining
 
-# Small networks on two threads spend most of their time waiting for one another, above all on a busy machine.
-torch.set_num_threads(1)
+
+def pytest_collection() -> None:
+    """What is imported stays: to look through it for garbage takes a part of the time that imports take."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Small networks on two threads spend most of their time waiting for one another, above all on a busy machine.
+
+    Whoever has no tests of networks, such as the process that gives tests to others, need not wait for PyTorch.
+    """
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -120,9 +120,14 @@ def run(artifact: bytes, pixels: NDArray[np.uint8], batch_size: int) -> list[NDA
     return run_session(new_session(artifact), pixels, batch_size)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=32)
 def new_session(artifact: bytes) -> onnxruntime.InferenceSession:
-    """A session of one thread; kept for a while, since to open one takes longer than all that most tests do with it."""
+    """A session that is kept for a while, since to open one takes longer than all that most tests do with it."""
+    return open_session(artifact)
+
+
+def open_session(artifact: bytes) -> onnxruntime.InferenceSession:
+    """A session of one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])

@@ -4,6 +4,7 @@ train: each is forked from one that has. `python -m tests.forked_training` is th
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -69,6 +70,8 @@ def _become_the_command(arguments: list[str], folder: str) -> None:
 
 def _serve() -> None:
     curve.draw_curve = lambda output: output / "none.png"  # as in the tests' fixture `no_pictures`
+    # Else each one looks through all that is imported, and copies it, before it ends: longer than it trains.
+    gc.freeze()
     for line in sys.stdin:
         if child := os.fork():
             print(child, flush=True)

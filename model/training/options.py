@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -284,6 +285,14 @@ def _words(key: str, value: Any) -> list[str]:
     return [f"{option}={value}"]
 
 
+@functools.cache
+def _trainer_parser() -> jsonargparse.ArgumentParser:
+    """Made once: to read the signature of the Trainer takes longer than to start one."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(lightning.Trainer, TRAINER, instantiate=False)
+    return parser
+
+
 def trainer_options(words: list[str]) -> dict[str, Any]:
     """Options `--trainer.NAME VALUE`, checked against the Trainer's own signature, plug-ins built.
 
@@ -292,8 +301,7 @@ def trainer_options(words: list[str]) -> dict[str, Any]:
     """
     if not words:
         return {}
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(lightning.Trainer, TRAINER, instantiate=False)
+    parser = _trainer_parser()
     try:
         given = parser.parse_args(words, defaults=False)
         built = parser.instantiate(given)

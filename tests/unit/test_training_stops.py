@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from model.training.curve import read_logs
 from model.training.train import main
 from model.training.trainer import LAST
 from tests.forked_training import ForkedTraining
-from tests.training_runs import environment, run_options, words
+from tests.training_runs import run_options, words
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
 
@@ -99,19 +97,11 @@ def test_impatience_ends_a_run_at_once(forked_training: ForkedTraining, options:
     assert "Traceback" not in stopped.stderr
 
 
-def test_a_run_that_fails_does_not_wait_for_its_loaders(options: dict[str, Any], tmp_path: Path) -> None:
-    code = (
-        "import sys; from model.training.train import parse_args, train; from tests.training_runs import StopAt\n"
-        "train(*parse_args(sys.argv[1:]), [StopAt(1)])"
-    )
-    options |= {"--workers": 2, "--output": tmp_path / "run"}
-    failed = subprocess.run(
-        [sys.executable, "-c", code, *words(options)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+def test_a_run_that_fails_does_not_wait_for_its_loaders(
+    forked_training: ForkedTraining, options: dict[str, Any], tmp_path: Path
+) -> None:
+    callback = {"class_path": "tests.training_runs.StopAt", "init_args": {"step": 1}}
+    options |= {"--workers": 2, "--output": tmp_path / "run", "--trainer.callbacks": json.dumps(callback)}
+    failed = forked_training.run(words(options), tmp_path)
     assert "the power went out" in failed.stderr
     assert failed.returncode == 1
