@@ -43,7 +43,7 @@ KNOWN_ANSWER_KEY: Final = "parseq_known_answer"
 `text`, what the exporter saw the graph read on it. A server checks itself with it; not every artifact has one."""
 
 INPUT_NAME: Final = "images"
-TOKEN_IDS_NAME: Final = "token_ids"  # nosec B105  # tokens of a text
+TOKEN_IDS_NAME: Final = "token_ids"
 CONFIDENCES_NAME: Final = "confidences"
 LOGITS_NAME: Final = "logits"
 TOP_IDS_NAME: Final = "top_ids"
