@@ -195,7 +195,7 @@ class ArtifactMetadata:
         """As it is written: all fields of schema 1, and those of schema 2 that have other values than their defaults."""
         beyond = self._beyond_schema_1()
         values = {name: value for name, value in asdict(self).items() if name not in SCHEMA_2_DEFAULTS}
-        return values | beyond | {"schema_version": self.schema_version}
+        return values | beyond | {"schema_version": 2 if beyond else 1}
 
     def to_map(self) -> dict[str, str]:
         """The metadata as ONNX `metadata_props` entries: one key, one JSON object."""

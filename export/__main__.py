@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         help="state dict (.pt), safetensors or training checkpoint; without it the bundled or published weights of --model",
     )
-    _reading_options(parser)
+    parser.set_defaults(reading_options=_reading_options(parser))
     parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="the .onnx file to write")
     parser.add_argument("--with-logits", action="store_true", help="give the logits as a third output")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help=PRECISION_HELP)
@@ -144,15 +144,13 @@ def _load(args: argparse.Namespace) -> tuple[Network, Path]:
     weights = args.weights if args.weights is not None else weights_path(args.model)
     try:
         network, _ = choose_network(args.model, args.config, weights)
-    except (ConfigError, DownloadError):
-        raise
     except ValueError as error:
         raise _InputError(str(error)) from error
     return network, weights
 
 
 def _export(args: argparse.Namespace, model: Network, weights: Path) -> ExportSummary:
-    chosen = {name: getattr(args, name) for name in _reading_options(argparse.ArgumentParser())}
+    chosen = {name: getattr(args, name) for name in args.reading_options}
     options = ExportOptions(
         model_name=args.name or args.model or weights.stem,
         weights_sha256=file_sha256(weights),

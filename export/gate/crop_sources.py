@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 CALIBRATION_CROPS: Final = 256
 """So many are enough for smallest and largest values to settle."""
-SHARDS_MANIFEST: Final = "shards.json"
 SEED: Final = 20220702
 
 
@@ -50,13 +49,14 @@ def _read(folder: Path, config: Config) -> Crops:
     try:
         from model.data.archives import find_lmdb
         from model.data.crops import concatenate, read_lmdb, read_synthetic
+        from model.data.shards import MANIFEST
         from model.errors import DataError
     except ModuleNotFoundError as error:
         raise CropSourceError(
             f"reading crops from {folder} needs the package {error.name}: pip install 'parseq-service[train]'"
         ) from error
     try:
-        if (folder / SHARDS_MANIFEST).is_file():
+        if (folder / MANIFEST).is_file():
             crops = read_synthetic(folder)
         else:
             limits = (config.img_size, config.charset_train, config.max_label_length)

@@ -16,6 +16,8 @@ from model.data.walk import files_below
 from model.errors import DataError
 
 SHARDS: Final = "shard-*.npz"
+MANIFEST: Final = "shards.json"
+"""Beside them: what they were rendered with."""
 
 
 class ShardError(DataError):

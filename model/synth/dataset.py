@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from artifact.files import write_whole
 from artifact.fit import fit
-from model.data.shards import ShardError, read_array
+from model.data.shards import MANIFEST, ShardError, read_array
 from model.synth.lettering.fonts import DEFAULT_CACHE, FONT_FOLDERS, Face, FontsNotFoundError, load_faces, split_faces
 from model.synth.render import Crop, CropRenderer
 from model.synth.scene.blanks import draw_blank, slice_of
@@ -29,7 +29,7 @@ from model.synth.words.split import Split
 
 # One stream of random numbers for each split: the same seed never draws the same crop in both.
 _STREAMS: Final[dict[Split, int]] = {"train": 0, "validation": 1}
-_MANIFEST: Final = "shards.json"
+
 WIDE_CURVED_SHARE: Final = 0.28
 WIDE_BLANK_SHARE: Final = 0.08
 SLICE_SHARE: Final = 0.2
@@ -174,7 +174,7 @@ def _write_shard(source: CropSource, job: _Job) -> int:
 
 def _claim(output: Path, wanted: dict[str, object]) -> None:
     """Note in the folder what it holds; refuse to mix."""
-    manifest = output / _MANIFEST
+    manifest = output / MANIFEST
     if manifest.exists():
         found = json.loads(manifest.read_text(encoding="utf-8"))
         if found != wanted:

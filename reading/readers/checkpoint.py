@@ -19,7 +19,7 @@ from model.checkpoints.loading import WeightsError, bundled_weights, load
 from model.errors import ConfigError
 from model.recognisers.interface import Network
 from model.recognisers.parts.normalise import normalise
-from model.recognisers.registry import DEFAULT_MODEL, hyphenated
+from model.recognisers.registry import DEFAULT_MODEL
 from reading.readers.interface import Picture, ReaderError
 from reading.readers.options import ReaderOptions
 
@@ -87,7 +87,7 @@ def load_network(options: ReaderOptions, *, fetch: bool = True) -> tuple[Network
         if fetch or options.config or weights:
             network, weights = choose_network(name, options.config, weights, DEFAULT_MODEL)
         else:
-            weights = bundled_weights(hyphenated(name or DEFAULT_MODEL))
+            weights = bundled_weights(name or DEFAULT_MODEL)
             network = load(name or DEFAULT_MODEL, weights=weights)
     except (ConfigError, DownloadError, WeightsError) as error:
         raise ReaderError(str(error)) from error

@@ -46,8 +46,7 @@ class Announcement:
 
 
 class Head:
-    """What gates and dialects ask of a request. What was sent, and at the end what
-    is found out on the way.
+    """What gates and dialects ask of a request: what was sent, and at the end what is found out on the way.
 
     Args:
         scope: Of an ASGI request.
