@@ -16,9 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.recognisers.parseq.config import PARSeqConfig
-from model.recognisers.parseq.network import PARSeq
 from model.recognisers.parts.normalise import normalise
+from model.recognisers.registry import default_recogniser, named_in
 from tests.golden import recipe
 
 COMPACT = Path(__file__).parent / "data"
@@ -42,10 +41,11 @@ def arrays(name: str) -> dict[str, NDArray[Any]]:
 
 
 @functools.cache
-def network(name: str) -> PARSeq:
-    """The golden model, in evaluation mode."""
+def network(name: str) -> Any:
+    """The golden model, in evaluation mode; a network of the recogniser that its `cls` names."""
     about = description(name)
-    built = PARSeq(PARSeqConfig.from_mapping(about["system_args"]))
+    entry = named_in(about) or default_recogniser()
+    built = entry.build_network(entry.config.from_mapping(about["system_args"]))
     prefix = about["prefix"]
     state = {prefix + key: value.numpy() for key, value in built.state_dict().items()}
     filled = recipe.fill(state, about["recipe_seed"], about["recipe_opts"])
