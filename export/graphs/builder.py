@@ -122,7 +122,7 @@ class GraphBuilder:
             self._initializers.append(numpy_helper.from_array(array, self._constants[key]))
         return self._constants[key]
 
-    def node(self, op_type: str, inputs: Sequence[str], **attributes: int | float | Sequence[int]) -> str:
+    def node(self, op_type: str, inputs: Sequence[str], **attributes: int | float | str | Sequence[int]) -> str:
         """Append a node with one output; returns the output's name."""
         name = self._unique(f"{self._scope}/{op_type}")
         node = helper.make_node(op_type, list(inputs), [name], name=name)

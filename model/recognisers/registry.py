@@ -48,7 +48,7 @@ class Adapting:
     by_character: Mapping[str, int]
     """As many as there are classes; the first named is that of the classes which can be answered."""
     by_position: Mapping[str, int] = field(default_factory=dict)
-    """As many as a text has places, its end included."""
+    """As many as a text has places, its end included; networks of some configurations need not have all of them."""
 
     @property
     def classes(self) -> tuple[str, int]:

@@ -152,7 +152,7 @@ def test_every_model_has_every_charset(model: str, charset: str) -> None:
 
 
 def test_recipes_are_packaged() -> None:
-    assert recipe_names() == ["nano", "reference"]
+    assert recipe_names() == ["abinet", "abinet-lm", "nano", "reference"]
     assert "recipes/*.yaml" in (RECIPES.parents[1] / "pyproject.toml").read_text()
 
 

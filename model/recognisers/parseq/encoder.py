@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.recognisers.parseq.attention import attention
 from model.recognisers.parseq.config import PARSeqConfig
+from model.recognisers.parts.attention import attention
 
 NORM_EPS: Final = 1e-6
 """Of the encoder's layer norms (timm's ViT); the decoder's is PyTorch's default, 1e-5."""
