@@ -98,28 +98,45 @@ class LanguageGraph:
         """One layer; `x` is float `(B, S, E)`, or float64 `(S, E)` where it is known at export."""
         g = self.g
         if layer.has_self_attn:
-            x = g.layer_norm(self._attend(layer.self_attn, x, x, padding, f"{name}.self"), layer.norm1, f"{name}.norm1")
-        x = g.layer_norm(self._attend(layer.multihead_attn, x, memory, blocked, f"{name}.cross"), layer.norm2, f"{name}.norm2")
+            own = self._attend_to_itself(layer.self_attn, x, padding, f"{name}.self")
+            x = g.layer_norm(own, layer.norm1, f"{name}.norm1")
+        seen = self._attend(layer.multihead_attn, x, memory, blocked, f"{name}.cross")
+        x = g.layer_norm(seen, layer.norm2, f"{name}.norm2")
         return g.layer_norm(g.add(x, feed_forward(g, layer, x, name)), layer.norm3, f"{name}.norm3")
 
-    def _attend(self, attention: KeyValueAttention, x: str | Tensor, content: str | Tensor, mask: str, name: str) -> str:
-        """`x` and what it gets from the content."""
+    def _attend_to_itself(self, attention: KeyValueAttention, x: str | Tensor, mask: str, name: str) -> str:
+        """`x` and what it gets from itself."""
+        if isinstance(x, str):
+            return self._attend(attention, x, x, mask, name)
+        # Only which texts have ended is not known.
+        g, weights = self.g, AttentionWeights(attention)
+        key, value = self._known_heads(x @ weights.key_value).chunk(2)
+        known = self._known_queries(weights, x) @ key.transpose(1, 2)
+        scores = g.add(mask, g.constant(known[None], f"{name}.scores"))
+        mixed = attend(g, scores, g.constant(value[None], f"{name}.values"), weights, self.steps, f"{name}.out")
+        return g.add(mixed, g.constant(x, f"{name}.residual"))
+
+    def _attend(self, attention: KeyValueAttention, x: str | Tensor, content: str, mask: str, name: str) -> str:
+        """`x` and what it gets from the content, float `(B, S, E)`."""
         g, weights = self.g, AttentionWeights(attention)
         if isinstance(x, Tensor):
-            queries = (x @ weights.query + weights.query_bias).view(self.steps, self.heads, self.width).transpose(0, 1)
-            query = g.constant(queries[None], f"{name}.queries")
+            query = g.constant(self._known_queries(weights, x)[None], f"{name}.queries")
+            residual = g.constant(x, f"{name}.residual")
         else:
             query = self._heads(g.linear(x, weights.query.T, weights.query_bias, f"{name}.query"))
-        if isinstance(content, Tensor):
-            own = (content @ weights.key_value).view(1, self.steps, 2, self.heads, self.width)
-            key = g.constant(own[:, :, 0].permute(0, 2, 3, 1), f"{name}.keys")
-            value = g.constant(own[:, :, 1].transpose(1, 2), f"{name}.values")
-        else:
-            parts = g.split(g.product(content, weights.key_value.T, f"{name}.key_value"), 2, -1)
-            key = g.transpose(g.reshape(parts[0], (0, self.steps, self.heads, self.width)), (0, 2, 3, 1))
-            value = self._heads(parts[1])
-        mixed = attend(g, query, key, value, weights, self.steps, f"{name}.out", mask)
-        return g.add(mixed, g.constant(x, f"{name}.residual") if isinstance(x, Tensor) else x)
+            residual = x
+        keys, values = g.split(g.product(content, weights.key_value.T, f"{name}.key_value"), 2, -1)
+        key = g.transpose(g.reshape(keys, (0, self.steps, self.heads, self.width)), (0, 2, 3, 1))
+        scores = g.add(g.matmul(query, key), mask)
+        return g.add(attend(g, scores, self._heads(values), weights, self.steps, f"{name}.out"), residual)
+
+    def _known_queries(self, weights: AttentionWeights, x: Tensor) -> Tensor:
+        """Float64 `(S, E)` to `(H, S, D)`."""
+        return self._known_heads(x @ weights.query + weights.query_bias)
+
+    def _known_heads(self, x: Tensor) -> Tensor:
+        """`(S, n * D)` to `(n, S, D)`."""
+        return x.view(self.steps, -1, self.width).transpose(0, 1)
 
     def _heads(self, x: str) -> str:
         return split_heads(self.g, x, self.steps, self.heads, self.width)

@@ -13,34 +13,20 @@ from export.graphs.parts.attention import AttentionWeights
 from model.recognisers.abinet.layers import FeedForward
 
 
-def attend(
-    g: GraphBuilder,
-    query: str,
-    key: str,
-    value: str,
-    weights: AttentionWeights,
-    count: int,
-    name: str,
-    mask: str | None = None,
-) -> str:
-    """One attention with its output projection.
+def attend(g: GraphBuilder, scores: str, value: str, weights: AttentionWeights, count: int, name: str) -> str:
+    """One attention with its output projection, from its scores on.
 
     Args:
         g: Where to.
-        query: Float `(B or 1, H, L, D)`, scaled.
-        key: Float `(B, H, D, n)`.
-        value: Float `(B, H, n, D)`.
+        scores: Float `(B, H, L, n)`, masked.
+        value: Float `(B or 1, H, n, D)`.
         weights: Of the output.
         count: L.
         name: Of the output projection.
-        mask: Float, broadcastable to `(B, H, L, n)`, added to the scores.
 
     Returns:
         Float `(B, L, E)`.
     """
-    scores = g.matmul(query, key)
-    if mask is not None:
-        scores = g.add(scores, mask)
     mixed = g.matmul(g.softmax(scores), value)
     merged = g.reshape(g.transpose(mixed, (0, 2, 1, 3)), (0, count, len(weights.out_bias)))
     return g.linear(merged, weights.out.T, weights.out_bias, name)

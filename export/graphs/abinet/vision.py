@@ -122,7 +122,7 @@ def _attend_to_itself(g: GraphBuilder, layer: EncoderLayer, x: str, name: str, p
     parts = g.split(g.linear(x, fused.T, bias, f"{name}.qkv"), 3, -1)
     query, value = (split_heads(g, part, POSITIONS, heads, width // heads) for part in (parts[0], parts[2]))
     key = g.transpose(g.reshape(parts[1], (0, POSITIONS, heads, width // heads)), (0, 2, 3, 1))
-    mixed = attend(g, query, key, value, weights, POSITIONS, f"{name}.out")
+    mixed = attend(g, g.matmul(query, key), value, weights, POSITIONS, f"{name}.out")
     return g.layer_norm(g.add(x, mixed), layer.norm1, f"{name}.norm1")
 
 
