@@ -155,9 +155,9 @@ class Training(ABC):
     def prepare(self, step: Step, optimizer: torch.optim.Optimizer) -> None:
         """What changes in the course of a run, before a batch.
 
-        It must follow from `step` alone, for a run may be resumed from a checkpoint of any step; and come to the same when it is
-        done again, for a step may have several batches. What it draws must be alike in all processes, and the randomness of the
-        batch as it was (`Step.seed_alike`).
+        It must follow from `step` alone, for a run may be resumed from a checkpoint of any step; and come to the same when it
+        is done again, for a step may have several batches. What it draws must be alike in all processes, and the randomness of
+        the batch as it was (`Step.seed_alike`).
         """
         return
 

@@ -24,6 +24,15 @@ KEY_STRIDES: Final = ((1, 2), (2, 2), (2, 2), (2, 2))
 """Of the way down: 8x16, 4x8, 2x4, 1x2; the way up undoes them."""
 
 
+def channels_first(x: Tensor) -> Tensor:
+    """A map `(B, C, H, W)` that lies in memory so, on a CPU.
+
+    Convolutions keep the layout that they are given. Of maps that lie channels last the backward pass of narrow ones writes where
+    it must not (PyTorch 2.13 with oneDNN on AVX-512), and the process dies sooner or later.
+    """
+    return x.contiguous() if x.device.type == "cpu" else x
+
+
 class ResidualBlock(nn.Module):
     """A 1x1 and a 3x3 convolution with batch norm around a shortcut."""
 
@@ -65,7 +74,8 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images, float `(B, 3, 32, 128)`, to positions, float `(B, N, E)`, row by row."""
-        x = F.relu(self.bn1(self.conv1(images)))
+        # Pixels come channels last.
+        x = F.relu(self.bn1(self.conv1(channels_first(images))))
         for blocks in self.stages():
             for block in blocks:
                 x = block(x)
@@ -118,7 +128,7 @@ class PositionAttention(nn.Module):
 
     def forward(self, positions: Tensor) -> Tensor:
         """Positions, float `(B, N, E)`, to steps, float `(B, S, E)`."""
-        key = positions.transpose(1, 2).reshape(len(positions), -1, *MAP)
+        key = channels_first(positions.transpose(1, 2).reshape(len(positions), -1, *MAP))
         maps = []
         for down in self.k_encoder:
             key = down(key)
