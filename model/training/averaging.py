@@ -2,6 +2,11 @@
 
 The average is what is validated, what checkpoints hold under `state_dict`, and what the run leaves. The weights that training
 itself goes on with are kept in the checkpoint besides.
+
+The statistics of batch norms are averaged as the weights are: the batches of all steps have their part in them, in the same
+shares. That costs nothing and is as it was after a resume. It is not exact, as the networks of different steps see different
+features; the reference implementation, which averages once an epoch at a constant rate, runs an epoch through the average
+instead, to estimate them anew. Other buffers (counts, tables) are those of the last step.
 """
 
 from __future__ import annotations
@@ -11,11 +16,13 @@ from typing import Any, Final, Literal
 import lightning
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 
 Average = Literal["none", "ema", "swa"]
 CHECKPOINT_KEY: Final = "averaging_state"
 """In checkpoints of runs that average."""
+STATISTICS: Final = ("running_mean", "running_var")
+"""What norms call the buffers that they keep a running average in themselves."""
 
 
 class EMA:
@@ -47,3 +54,16 @@ class AveragedWeights(WeightAveraging):
         if before and self._average_model is not None:
             self._average_model.n_averaged.zero_()
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._average_model is not None:
+            copy_tables(pl_module, self._average_model.module)
+
+
+
+def copy_tables(source: nn.Module, target: nn.Module) -> None:
+    """Copy the buffers that no average can be of: all but the statistics of norms.
+
+    The average of a count is none, and that of a table that never changes drifts by rounding.
+    """
+    for (name, value), (_, copied) in zip(source.named_buffers(), target.named_buffers(), strict=True):
+        if name.rpartition(".")[2] not in STATISTICS:
+            copied.copy_(value)

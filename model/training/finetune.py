@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.charsets import CHARSETS
-from model.checkpoints.agreement import check_agrees, check_fit, known_characters
+from model.checkpoints.agreement import check_agrees, check_fit, check_recogniser, known_characters
 from model.errors import WeightsError
 from model.recognisers.interface import Config, Network
 from model.recognisers.registry import recogniser_of
@@ -72,6 +72,7 @@ def begin_with(network: Network, state: dict[str, Tensor], told: Config | None, 
     config = network.config
     if told is not None:
         check_agrees(config, told, source, but=config.ADAPTABLE)
+    check_recogniser(network, state, source)
     wanted = network.state_dict()
     ours = config.charset_train
     theirs = told.charset_train if told is not None else _guess_charset(state, network, source)
