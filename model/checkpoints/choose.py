@@ -72,10 +72,11 @@ def choose_network(
     if weights is None:
         return load(model, config=None if config is None else read_config(config)), None
     state, inside = read_weights(Path(weights))
+    chosen: Config | None = None
     if config is not None:
         chosen = read_config(config, next(iter(candidates(state)), None))
-    else:
-        chosen = None if model is None else named_config(model)
+    elif model is not None:
+        chosen = named_config(model)
     return network_with(state, inside, str(weights), chosen), Path(weights)
 
 

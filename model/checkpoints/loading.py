@@ -68,8 +68,8 @@ def load(
     """Build a network, with weights if asked to, in evaluation mode on the CPU.
 
     Args:
-        name: Of a known architecture, such as `parseq-tiny`. May be left out where `config` or the weights tell it, a bare state
-            dict by the names and shapes of its tensors.
+        name: Of a known architecture, such as `parseq-tiny`. May be left out where `config` or the weights tell it, as a bare
+            state dict does by the names and shapes of its tensors.
         config: The architecture itself, instead of a name.
         pretrained: Take the bundled or published weights of `name`.
         weights: A file instead: a bare state dict (`.pt`), a safetensors file, or a Lightning checkpoint.
@@ -176,7 +176,7 @@ def _read_content(file: TorchFile, path: Path) -> tuple[dict[str, Tensor], Confi
 
 
 def _may_be_weights(name: str, value: Any) -> bool:
-    """Whether what a checkpoint keeps under `name` may be weights; those that are called averages must hold a network's names."""
+    """Whether what a checkpoint keeps under `name` may be weights; what is called an average must hold a network's names."""
     table = entries(value)
     if table is None or name not in AVERAGES:
         return table is not None

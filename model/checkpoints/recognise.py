@@ -1,12 +1,12 @@
-"""What a table of tensors is of: where a network of ours is in it and whose, by its names; which architecture, by its shapes."""
+"""What a table of tensors is of: where a network is in it and of which recogniser, by its names; how large, by its shapes."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from model.recognisers.interface import Config
 from model.recognisers.registry import Recogniser, candidates, recognisers
 
 WRAPPERS: Final = frozenset({"module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""Parts of names that data parallelism, sharding and compilation add wherever what they wrap is; no recogniser has them itself."""
+"""Parts of names that data parallelism, sharding and compilation add wherever what they wrap is; no recogniser has them."""
 HOLDERS: Final = WRAPPERS | {"model", "net", "network"}
 """Parts that stand before the names of a network which nobody here knows."""
 AVERAGES: Final = frozenset(
@@ -32,8 +32,8 @@ Value = TypeVar("Value")
 def own_tensors(table: Mapping[str, Value], source: str) -> dict[str, Value]:
     """Those of the entries that are the network's, under its own names.
 
-    Whatever stands before these is left out: the names of training systems, of what wraps a network or parts of it. Where a file
-    holds weights and their average, the average is taken.
+    Whatever stands before these is left out: the names of training systems, and of what wraps a network or its parts. Where a
+    file holds weights and their average, the average is taken.
 
     Args:
         table: Entries by name.
@@ -80,15 +80,13 @@ def networks_in(names: Iterable[Parts]) -> dict[Parts, list[Recogniser]]:
         for name, parts in bare:
             if name == key or name.endswith(f".{key}"):
                 places.setdefault(_before(parts, key.count(".") + 1), set()).add(key)
-    found = {place: candidates(keys) for place, keys in places.items()}
-    found = {place: entries for place, entries in found.items() if entries}
-    return {
-        place: entries
-        for place, entries in found.items()
-        if not any(
-            place[: len(outer)] == outer and place != outer and not set(others) & set(entries) for outer, others in found.items()
-        )
-    }
+    found = {place: entries for place, keys in places.items() if (entries := candidates(keys))}
+
+    def is_part(place: Parts, entries: Sequence[Recogniser]) -> bool:
+        around = (outer for outer in found if outer != place and place[: len(outer)] == outer)
+        return any(entry not in found[outer] for outer in around for entry in entries)
+
+    return {place: entries for place, entries in found.items() if not is_part(place, entries)}
 
 
 def architecture_of(state: Mapping[str, Tensor], source: str) -> Config:
@@ -105,10 +103,10 @@ def architecture_of(state: Mapping[str, Tensor], source: str) -> Config:
         ConfigError: There is none.
     """
     entries = candidates(state)
-    fitting = (_fitted(entry, config, state) for entry in entries for config in entry.named.values())
-    config = next((config for config in fitting if config is not None), None)
-    if config is not None:
-        return config
+    fitting = [_fitted(entry, config, state) for entry in entries for config in entry.named.values()]
+    if found := [fit for fit in fitting if fit is not None]:
+        # Of those with tensors of the same names, one whose charset is known.
+        return next((config for config, known in found if known), found[0][0])
     if not entries:
         known = ", ".join(entry.class_name for entry in recognisers().values())
         raise ConfigError(
@@ -117,38 +115,42 @@ def architecture_of(state: Mapping[str, Tensor], source: str) -> Config:
         )
     names = ", ".join(name for entry in entries for name in entry.named)
     raise ConfigError(
-        f"{source} holds a {entries[0].class_name} and does not tell its architecture, whose sizes are none of those with a name "
-        f"({names}): give its config (--config FILE.json)"
+        f"{source} holds a {entries[0].class_name} and does not tell its architecture, whose sizes are none of those with a "
+        f"name ({names}): give its config (--config FILE.json)"
     )
 
 
-def _fitted(entry: Recogniser, config: Config, state: Mapping[str, Tensor]) -> Config | None:
-    """`config` with the charset and the label length of the weights, if these can be of such a network."""
+def _fitted(entry: Recogniser, config: Config, state: Mapping[str, Tensor]) -> tuple[Config, bool] | None:
+    """`config` with the charset and the label length of the weights, if these can be of such a network.
+
+    The second value is whether the charset is known: it is the config's own or a standard one.
+    """
     with torch.device("meta"):
         wanted = entry.build_network(config).state_dict()
     adapting = entry.adapting
     axes = {**adapting.by_character, **adapting.by_position}
     if wanted.keys() != state.keys() or not all(
-        _alike(value.shape, state[name].shape, axes.get(name)) for name, value in wanted.items()
+        same_shape(value, state[name], axes.get(name)) for name, value in wanted.items()
     ):
         return None
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     name, axis = adapting.classes
     characters = state[name].shape[axis] - (wanted[name].shape[axis] - len(config.charset_train))
-    if characters != len(config.charset_train):
-        changes |= {"charset_train": charset for charset in CHARSETS.values() if len(charset) == characters}
+    own = characters == len(config.charset_train)
+    if not own and str(characters) in CHARSETS:
+        changes["charset_train"] = CHARSETS[str(characters)]
     for name, axis in list(adapting.by_position.items())[:1]:
         changes["max_label_length"] = state[name].shape[axis] - 1
     try:
-        return replace(config, **changes)
+        return replace(config, **changes), own or "charset_train" in changes
     except ConfigError:
         return None
 
 
-def _alike(wanted: torch.Size, found: torch.Size, axis: int | None) -> bool:
-    """Whether two shapes are the same, but along `axis`."""
-    return len(wanted) == len(found) and all(
-        a == b or place == axis for place, (a, b) in enumerate(zip(wanted, found, strict=True))
+def same_shape(wanted: Tensor, found: Tensor, but: int | None) -> bool:
+    """Whether two tensors have the same shape, whatever it is along the axis `but`."""
+    return wanted.dim() == found.dim() and all(
+        ours == theirs or axis == but for axis, (ours, theirs) in enumerate(zip(wanted.shape, found.shape, strict=True))
     )
 
 

@@ -129,7 +129,8 @@ def run_toy(tmp_path: Path, name: str, **more: Any) -> Path:
         "--trainer.enable_progress_bar": "false",
         "--trainer.log_every_n_steps": 1,
     }
-    assert main(words({**run, **{f"--{key.replace('_', '-')}": value for key, value in more.items()}})) == 0
+    given = {f"--{key if '.' in key else key.replace('_', '-')}": value for key, value in more.items()}
+    assert main(words({**run, **given})) == 0
     return tmp_path / name
 
 
@@ -138,9 +139,15 @@ def checkpoint(run: Path) -> dict[str, Any]:
     return found
 
 
-def first_loss(run: Path) -> float:
-    with (run / "log-0" / "metrics.csv").open() as file:
-        return next(float(row["loss"]) for row in csv.DictReader(file) if row["loss"])
+def logged(run: Path, *names: str) -> list[list[float]]:
+    """What the newest log has of these, step by step."""
+    with max(run.glob("log-*")).joinpath("metrics.csv").open() as file:
+        return [[float(row[name]) for name in names] for row in csv.DictReader(file) if row[names[0]]]
+
+
+def rates(run: Path) -> list[list[float]]:
+    """Of both groups in each step."""
+    return logged(run, "lr-AdamW/pg1", "lr-AdamW/pg2")
 
 
 @pytest.mark.slow
@@ -148,21 +155,18 @@ def first_loss(run: Path) -> float:
 class TestRuns:
     def test_the_training_gets_them(self, tmp_path: Path) -> None:
         without, with_it = (run_toy(tmp_path, f"run{weight}", blank_penalty=weight) for weight in (0.0, 100.0))
-        assert first_loss(with_it) > first_loss(without) + 1
+        assert logged(with_it, "loss")[0][0] > logged(without, "loss")[0][0] + 1
         hyper_parameters = checkpoint(with_it)["hyper_parameters"]
         assert (hyper_parameters["blank_penalty"], hyper_parameters["naming_lr"]) == (100.0, None)
 
     def test_rates_of_ones_own_are_scaled_as_the_common_one(self, tmp_path: Path) -> None:
         common = {"lr": 0.01, "naming_lr": 0.04, "warmup_steps": 0, "decay_fraction": 0}
-        run = run_toy(tmp_path, "plain", **common)
-        assert [group["lr"] for group in checkpoint(run)["optimizer_states"][0]["param_groups"]] == [0.01, 0.04]
+        assert rates(run_toy(tmp_path, "plain", **common)) == [[0.01, 0.04]] * 2
         run = run_toy(tmp_path, "scaled", scale_lr=True, **common, **{"trainer.accumulate_grad_batches": 2})
-        rates = [group["lr"] for group in checkpoint(run)["optimizer_states"][0]["param_groups"]]
-        assert rates == [scaled_rate(rate, 6, 1, 2) for rate in (0.01, 0.04)]
-        # Each under the schedule; a resumed run goes by the rates that it is given then.
-        again = {**common, "lr": 0.02, "steps": 4, "resume": True}
-        run = run_toy(tmp_path, "plain", **again)
-        assert [group["lr"] for group in checkpoint(run)["optimizer_states"][0]["param_groups"]] == [0.02, 0.04]
+        # Logged with each of the batches that a step accumulates.
+        assert rates(run) == [pytest.approx([scaled_rate(rate, 6, 1, 2) for rate in (0.01, 0.04)])] * 4
+        # A resumed run goes by the rates that it is given then, in every step.
+        assert rates(run_toy(tmp_path, "plain", **{**common, "lr": 0.02, "steps": 5, "resume": True})) == [[0.02, 0.04]] * 3
 
     def test_the_second_beta(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         run = run_toy(tmp_path, "default")

@@ -177,7 +177,7 @@ AVERAGE = "the average"
         lambda state, average: {"state_dict": {**with_prefix("net.", state), **with_prefix("model_ema.", average)}},
         # An average that holds none of a network's names is none.
         lambda state, average: {"state_dict": average, "ema": {"decay": 0.9, "shadow": {"0": state["naming.bias"]}}},
-        lambda state, average: {"module": average, "ema": 0.999},
+        lambda state, average: {"module": average, "ema": 0.999, "epoch": len(state)},
     ],
 )
 def test_of_weights_beside_their_average_the_average_is_taken(layout: Any, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def with_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def test_several_networks_are_refused(prefixes: tuple[str, str], tmp_path: Path) -> None:
     state = NormedToy(NormedConfig()).state_dict()
     torch.save({**with_prefix(prefixes[0], state), **with_prefix(prefixes[1], state)}, tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match="holds several networks, with the prefixes '.*' and '.*'"):
+    with pytest.raises(WeightsError, match=r"holds several networks, with the prefixes '.*' and '.*'"):
         read_weights(tmp_path / "w.pt")
 
 
@@ -235,9 +235,7 @@ def test_every_recogniser_can_be_told_by_its_names() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
-def test_training_begins_with_a_bare_state_dict_of_any_recogniser(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_begins_with_a_bare_state_dict_of_any_recogniser(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network = SisterToy(SisterConfig())
     write_lmdb(tmp_path / "crops", [(png(i), ["a", "ba", "abba"][i % 3]) for i in range(12)])
     run = {

@@ -14,8 +14,8 @@ from model.charsets import CHARSETS, PRINTABLE
 from model.errors import ConfigError
 from model.recognisers.parseq.config import NAMED, PARSeqConfig
 from model.recognisers.parseq.network import PARSeq
-from model.training.data import split_weight
 from model.recognisers.registry import recognisers
+from model.training.data import split_weight
 from model.training.options import RECIPES, TrainOptions, options_of, recipe_names
 from model.training.schedule import rate_factor, scaled_rate
 from model.training.train import network_config, parse_args, weights_name
