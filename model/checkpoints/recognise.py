@@ -103,10 +103,15 @@ def architecture_of(state: Mapping[str, Tensor], source: str) -> Config:
         ConfigError: There is none.
     """
     entries = candidates(state)
-    fitting = [_fitted(entry, config, state) for entry in entries for config in entry.named.values()]
-    if found := [fit for fit in fitting if fit is not None]:
-        # Of those with tensors of the same names, one whose charset is known.
-        return next((config for config, known in found if known), found[0][0])
+    likely: Config | None = None
+    for entry in entries:
+        for named in entry.named.values():
+            config, charset_known = _fitted(entry, named, state)
+            if config is not None and charset_known:
+                return config
+            likely = likely or config
+    if likely is not None:
+        return likely
     if not entries:
         known = ", ".join(entry.class_name for entry in recognisers().values())
         raise ConfigError(
@@ -120,7 +125,7 @@ def architecture_of(state: Mapping[str, Tensor], source: str) -> Config:
     )
 
 
-def _fitted(entry: Recogniser, config: Config, state: Mapping[str, Tensor]) -> tuple[Config, bool] | None:
+def _fitted(entry: Recogniser, config: Config, state: Mapping[str, Tensor]) -> tuple[Config | None, bool]:
     """`config` with the charset and the label length of the weights, if these can be of such a network.
 
     The second value is whether the charset is known: it is the config's own or a standard one.
@@ -132,19 +137,20 @@ def _fitted(entry: Recogniser, config: Config, state: Mapping[str, Tensor]) -> t
     if wanted.keys() != state.keys() or not all(
         same_shape(value, state[name], axes.get(name)) for name, value in wanted.items()
     ):
-        return None
+        return None, False
     changes: dict[str, Any] = {}
     name, axis = adapting.classes
     characters = state[name].shape[axis] - (wanted[name].shape[axis] - len(config.charset_train))
     own = characters == len(config.charset_train)
     if not own and str(characters) in CHARSETS:
         changes["charset_train"] = CHARSETS[str(characters)]
-    for name, axis in list(adapting.by_position.items())[:1]:
-        changes["max_label_length"] = state[name].shape[axis] - 1
+    if "max_label_length" in config.__dataclass_fields__:
+        for name, axis in list(adapting.by_position.items())[:1]:
+            changes["max_label_length"] = state[name].shape[axis] - 1
     try:
         return replace(config, **changes), own or "charset_train" in changes
     except ConfigError:
-        return None
+        return None, False
 
 
 def same_shape(wanted: Tensor, found: Tensor, but: int | None) -> bool:
