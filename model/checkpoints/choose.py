@@ -33,19 +33,24 @@ def choose_config(
     Raises:
         ConfigError, WeightsError: There is none of that name, a file cannot be used, or weights do not tell their architecture.
     """
-    if config is None and model is not None:
+    if config is not None:
+        return read_config(config, lambda: of or _recogniser_in(weights))
+    if model is not None:
         return named_config(model)
-    if config is not None and (of is not None or weights is None):
-        return read_config(config, of)
     if weights is None:
         return None
     if names_network(weights):
-        known = named_config(str(weights))
-        return known if config is None else read_config(config, recogniser_of(known))
+        return named_config(str(weights))
     state, inside = read_weights(Path(weights))
-    if config is not None:
-        return read_config(config, next(iter(candidates(state)), None))
     return inside or architecture_of(state, str(weights))
+
+
+def _recogniser_in(weights: str | Path | None) -> Recogniser | None:
+    if weights is None:
+        return None
+    if names_network(weights):
+        return recogniser_of(named_config(str(weights)))
+    return next(iter(candidates(read_weights(Path(weights))[0])), None)
 
 
 def choose_network(
@@ -71,13 +76,8 @@ def choose_network(
         weights = weights_path(model)
     if weights is None:
         return load(model, config=None if config is None else read_config(config)), None
-    state, inside = read_weights(Path(weights))
-    chosen: Config | None = None
-    if config is not None:
-        chosen = read_config(config, next(iter(candidates(state)), None))
-    elif model is not None:
-        chosen = named_config(model)
-    return network_with(state, inside, str(weights), chosen), Path(weights)
+    chosen = None if model is None and config is None else choose_config(model, config, weights)
+    return network_with(*read_weights(Path(weights)), str(weights), chosen), Path(weights)
 
 
 def names_network(weights: str | Path) -> bool:

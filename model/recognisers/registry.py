@@ -9,7 +9,7 @@ import functools
 import importlib
 import json
 import pkgutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -171,14 +171,14 @@ def candidates(tensors: Collection[str]) -> list[Recogniser]:
     return [entry for entry in found if not any(entry.keys < other.keys for other in found)]
 
 
-def read_config(path: Path, unless_told: Recogniser | None = None) -> Config:
+def read_config(path: Path, unless_told: Callable[[], Recogniser | None] = lambda: None) -> Config:
     """Read a JSON file: an object of a configuration's names, or one that holds such an object under `system_args`.
 
     `recogniser` (or, as in the reference implementation, `cls`, `_target_` or `name`) beside them says whose names they are.
 
     Args:
         path: The file.
-        unless_told: Whose they are if it does not say so; else the default model's.
+        unless_told: Asked whose they are if it does not say so; if that is not known either, they are the default model's.
 
     Raises:
         ConfigError: The file is missing, is not JSON, or does not describe a network.
@@ -200,5 +200,5 @@ def read_config(path: Path, unless_told: Recogniser | None = None) -> Config:
         if entry is None and name:
             classes = ", ".join(each.class_name for each in recognisers().values())
             raise ConfigError(f"the config file {path} names the class {name!r}; there are {classes}")
-    entry = entry or unless_told or default_recogniser()
+    entry = entry or unless_told() or default_recogniser()
     return entry.config.from_mapping({name: value for name, value in inner.items() if name not in (RECOGNISER, *FOREIGN)})

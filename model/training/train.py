@@ -61,8 +61,9 @@ def network_config(args: TrainOptions, checkpoint: dict[str, Any] | None) -> Con
         ConfigError, WeightsError: They do not describe one, or not that of the run that is resumed.
     """
     resumed = config_inside(checkpoint["hyper_parameters"]) if checkpoint else None
-    of_config = args.weights if args.config else None
-    told = choose_config(args.model, args.config, of_config, recogniser_of(resumed) if resumed else None)
+    told = None
+    if args.model or args.config:
+        told = choose_config(args.model, args.config, args.weights, recogniser_of(resumed) if resumed else None)
     config = told or resumed or choose_config(None, None, args.weights) or named_config(DEFAULT_MODEL)
     changes: dict[str, Any] = {}
     if args.charset:
