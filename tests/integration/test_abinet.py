@@ -20,8 +20,9 @@ from artifact.session import open_cpu_session
 from export.__main__ import main as export
 from model.checkpoints.loading import load, read_weights, save_weights
 from model.recognisers.abinet.config import ABINetConfig
+from model.recognisers.registry import named_config
 from model.training.train import main as train
-from model.training.train import parse_args
+from model.training.train import network_config, parse_args
 from model.training.train import train as run_training
 from reading.benchmark import main as benchmark
 from reading.evaluate import main as evaluate
@@ -195,6 +196,34 @@ def test_it_is_measured(weights: Path, tmp_path: Path) -> None:
     # Each iteration costs the same.
     assert thrice - vision == pytest.approx(3 * (once - vision), rel=1e-6)
     assert content["parameters"] == sum(values.numel() for values in load(weights=weights).parameters())
+
+
+def test_the_language_part_alone(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = options(tmp_path, archive, **{"--lm-only": True, "--steps": 2})
+    assert train(words(run)) == 0
+    written = load(weights=tmp_path / "run" / "tiny.safetensors")
+    again = options(tmp_path, archive, **{"--weights": tmp_path / "run" / "tiny.safetensors", "--steps": 1, "--lr": 0})
+    assert train(words({**again, "--output": tmp_path / "again", "--language-lr": 0, "--weight-decay": 0})) == 0
+    begun = load(weights=tmp_path / "again" / "tiny.safetensors")
+    for name, values in written.language.named_parameters():
+        assert torch.equal(begun.language.get_parameter(name), values), name
+    capsys.readouterr()
+    assert train(words({**run, "--output": tmp_path / "x", "--apart-fraction": 2})) == 2
+    assert "--apart-fraction must be between 0 and 1, not 2.0" in capsys.readouterr().err
+    assert train(words({**run, "--output": tmp_path / "y", "--glyph-weight": 0})) == 2
+    assert "--glyph-weight" in capsys.readouterr().err
+
+
+def test_recipes_say_what_there_is() -> None:
+    for recipe, model, own in (
+        ("abinet", "abinet", {"language_lr": 3e-4}),
+        ("abinet", "abinet-sv", {"language_lr": 3e-4}),
+        ("abinet-lm", "abinet", {"lm_only": True}),
+    ):
+        args, _ = parse_args(["--run", recipe, "--model", model, "--output", "x"])
+        assert (args.model, args.of_recogniser, args.beta2, args.scale_lr) == (model, own, 0.999, True)
+        assert args.lr == (3.4e-4 if recipe == "abinet" else 3e-4)
+        assert network_config(args, None) == named_config(model)
 
 
 def test_options_of_others_are_one_line(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Final
 
 from model.recognisers.abinet.config import NAMED, ABINetConfig
+from model.recognisers.abinet.options import ABINetOptions
 from model.recognisers.registry import Adapting, Published, Recogniser
 
 RECOGNISER: Final = Recogniser(
@@ -44,4 +45,5 @@ RECOGNISER: Final = Recogniser(
         },
     ),
     recipe="abinet",
+    training_options=ABINetOptions,
 )

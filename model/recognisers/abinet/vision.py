@@ -27,8 +27,8 @@ KEY_STRIDES: Final = ((1, 2), (2, 2), (2, 2), (2, 2))
 def channels_first(x: Tensor) -> Tensor:
     """A map `(B, C, H, W)` that lies in memory so, on a CPU.
 
-    Convolutions keep the layout that they are given. Of maps that lie channels last the backward pass of narrow ones writes where
-    it must not (PyTorch 2.13 with oneDNN on AVX-512), and the process dies sooner or later.
+    Convolutions keep the layout that they are given. Of maps that lie channels last the backward pass of narrow ones writes
+    where it must not (PyTorch 2.13 with oneDNN on AVX-512), and the process dies sooner or later.
     """
     return x.contiguous() if x.device.type == "cpu" else x
 
