@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from artifact.metadata import ArtifactMetadata
 from artifact.session import open_cpu_session
 from export.__main__ import main as export
+from export.gate import gate
 from model.checkpoints.loading import load, read_weights, save_weights
 from model.recognisers.abinet.config import ABINetConfig
 from model.recognisers.registry import named_config
@@ -110,7 +112,10 @@ def scores(archive: Path, table: Path, *model: str) -> tuple[str, float, float]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_it_passes_the_gate_in_every_precision(precision: str, weights: Path, archive: Path, tmp_path: Path) -> None:
+def test_it_passes_the_gate_in_every_precision(
+    precision: str, weights: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "AGREEMENT_CROPS", 32)
     path = tmp_path / "tiny.onnx"
     more = {"fp32": ["--iterations", "2"], "fp16": ["--float32-features"], "int8": ["--calibration", str(archive)]}[precision]
     assert export(["--weights", str(weights), "--output", str(path), "--precision", precision, *more]) == 0
@@ -128,7 +133,7 @@ def test_it_passes_the_gate_in_every_precision(precision: str, weights: Path, ar
 @pytest.mark.parametrize("name", ["abinet"])
 def test_the_golden_is_exported_by_its_config_and_served(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Of a network as wide as the published one each crop takes a while.
-    monkeypatch.setattr("export.gate.gate.BATCH_SIZES", (2,))
+    monkeypatch.setattr(gate, "check_parity", partial(gate.check_parity, batch_sizes=(4,)))
     model, about = network(name), description(name)
     torch.save({f"model.{key}": value for key, value in model.state_dict().items()}, tmp_path / "w.pt")
     path = tmp_path / "golden.onnx"
@@ -162,7 +167,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def test_a_run_goes_on_exactly_before_at_and_after_the_change_of_phases(archive: Path, tmp_path: Path) -> None:
-    whole = options(tmp_path, archive, **{"--checkpoint-every": 1, "--trainer.accumulate_grad_batches": 2})
+    whole = options(tmp_path, archive, **{"--checkpoint-every": 1, "--batch-size": 2, "--trainer.accumulate_grad_batches": 2})
     assert train(words(whole)) == 0
     for stop in (SWITCH - 1, SWITCH, SWITCH + 1):
         broken = {**whole, "--output": tmp_path / str(stop)}
