@@ -26,6 +26,8 @@ from model.recognisers.abinet.network import ABINet
 from tests.export_models import open_session, run, run_session, serialised
 from tests.small_abinet import KINDS, small_abinet, small_crops
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-3
 """Made-up weights make much of little: the network itself is 2e-4 beside what it is in float64."""
 # Whatever is not here has to earn its place: no control flow, no boolean selection, no shape computed at run time.
