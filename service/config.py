@@ -24,6 +24,7 @@ _SERVICE_VARIABLE: Final = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT
 BUNDLED_ARTIFACT: Final = Path(__file__).parent / "bundled" / "parseq-nano.onnx"
 
 DEFAULT_MAX_IMAGE_PIXELS: Final = 2**22
+DEFAULT_MAX_REQUEST_PIXELS: Final = 2**28
 DEFAULT_MAX_IMAGE_SIDE_PIXELS: Final = 2**14
 DEFAULT_MAX_IMAGE_BYTES: Final = 2**24
 
@@ -124,6 +125,11 @@ class Settings(BaseSettings):
         DEFAULT_MAX_IMAGE_PIXELS,
         ge=1,
         description="Width times height of an image, at most, read from its header before decoding; beyond it 413.",
+    )
+    max_request_pixels: int = Field(
+        DEFAULT_MAX_REQUEST_PIXELS,
+        ge=1,
+        description="Pixels of all images of a request together, at most, by their headers; beyond it 413 for the rest.",
     )
     max_image_side_pixels: int = Field(
         DEFAULT_MAX_IMAGE_SIDE_PIXELS, ge=1, description="Width and height of an image, each, at most; beyond it 413."

@@ -34,7 +34,7 @@ from service.errors import (
     Problem,
 )
 from service.images.decode import QUICK_PIXELS, decode_base64, decode_image, may_be_quick
-from service.images.limits import ImageLimits
+from service.images.limits import ImageLimits, PixelAccount
 from service.images.pool import DecodePool
 from service.process.logs import CONTEXT_KEY
 from service.process.request import RequestContext, current_request
@@ -194,8 +194,10 @@ class Recognizer:
     def _decode_in_turn(self, items: Sequence[Item], images: Sequence[EncodedImage], admitted_s: float) -> DecodeRequest:
         """Hand the images of a request to the decode threads."""
         first, context = items[0], current_request.get()
+        account = PixelAccount(self._limits) if first.bulk else None
         jobs: deque[Job] = deque(
-            partial(self._decode_by_weight, item, image, admitted_s, context) for item, image in zip(items, images, strict=True)
+            partial(self._decode_by_weight, item, image, admitted_s, context, account)
+            for item, image in zip(items, images, strict=True)
         )
         budget_s = min(self._max_wait_s, first.deadline_s - admitted_s)
         request = DecodeRequest(first.client, first.bulk, first.deadline_s, jobs, budget_s, partial(self._too_heavy, first))
@@ -203,11 +205,17 @@ class Recognizer:
         return request
 
     def _decode_by_weight(
-        self, item: Item, image: EncodedImage, admitted_s: float, context: RequestContext | None, light: bool
+        self,
+        item: Item,
+        image: EncodedImage,
+        admitted_s: float,
+        context: RequestContext | None,
+        account: PixelAccount | None,
+        light: bool,
     ) -> bool:
         """On a decode thread; `False`, and nothing done, for an image that is not `light` though it must be."""
         if not light:
-            return self._decode(item, image, admitted_s, context, self._limits)
+            return self._decode(item, image, admitted_s, context, self._limits, account)
         if len(image.content) <= LIGHT_BYTES and self._decode(item, image, admitted_s, context, self._light_limits):
             return True
         self._engine.demote(item)
@@ -219,14 +227,20 @@ class Recognizer:
         self._engine.fail(item, QueueFullError(Refusal.PREDICTED_WAIT, wait_s, late_s))
 
     def _decode(
-        self, item: Item, image: EncodedImage, admitted_s: float, context: RequestContext | None, limits: ImageLimits
+        self,
+        item: Item,
+        image: EncodedImage,
+        admitted_s: float,
+        context: RequestContext | None,
+        limits: ImageLimits,
+        account: PixelAccount | None = None,
     ) -> bool:
         """From bytes to a queued crop, or a failed item; `False`, and nothing done, when the image must go to a thread."""
         if item.outcome is not None:
             return True  # nobody waits for it any more
         started_s = self._clock()
         try:
-            picture = decode_image(self._bytes_of(image), limits)
+            picture = decode_image(self._bytes_of(image), limits, account)
             crop = fit_for(self._metadata, picture)
         except Problem as problem:
             # So its header says: no pixel has been decoded. What is too complex for few pixels may not be for many.

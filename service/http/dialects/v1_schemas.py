@@ -126,6 +126,7 @@ class Limits(_Answer):
     max_form_fields: int
     max_image_bytes: int
     max_image_pixels: int
+    max_request_pixels: int
     max_image_side_pixels: int
     image_formats: str = Field(description="With commas between them.")
 
