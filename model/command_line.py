@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -37,7 +38,45 @@ def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
                 continue
             if told.group:
                 group = parser.add_argument_group(told.group)
-            group.add_argument(f"--{each.name.replace('_', '-')}", **_argument(each, kinds[each.name].__origin__, told))
+            group.add_argument(flag(each.name), **_argument(each, kinds[each.name].__origin__, told))
+
+
+def add_owned_options(parser: argparse.ArgumentParser, owned: Mapping[str, type[Any]]) -> list[str]:
+    """Add options that are not for everybody, under headings that say whose they are.
+
+    What is not given is absent from what argparse returns, for owners of one option may have defaults of their own.
+
+    Args:
+        parser: The command line.
+        owned: Owners, as they are called in headings, with the dataclasses of their options; every field is annotated with an
+            `Option` and has a default. Owners of one name share one option, whose type and help are those of the first.
+
+    Returns:
+        The names that they are parsed to.
+    """
+    owners_of: dict[str, dict[str, tuple[Option, dict[str, Any]]]] = {}
+    for owner, options in owned.items():
+        kinds = get_type_hints(options, include_extras=True)
+        for each in fields(options):
+            (option,) = kinds[each.name].__metadata__
+            owners_of.setdefault(each.name, {})[owner] = option, _argument(each, kinds[each.name].__origin__, option)
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for name, owners in owners_of.items():
+        heading = f"of {' and '.join(owners)}"
+        if heading not in groups:
+            groups[heading] = parser.add_argument_group(heading)
+        option, argument = next(iter(owners.values()))
+        defaults = {owner: str(told["default"]) for owner, (_, told) in owners.items()}
+        alike = len(set(defaults.values())) == 1
+        default = next(iter(defaults.values())) if alike else ", ".join(f"{owner}: {told}" for owner, told in defaults.items())
+        shown = option.help.replace("%(default)s", default)
+        groups[heading].add_argument(flag(name), **{**argument, "help": shown, "default": argparse.SUPPRESS})
+    return list(owners_of)
+
+
+def flag(name: str) -> str:
+    """A field's name as it is written on the command line."""
+    return f"--{name.replace('_', '-')}"
 
 
 def _argument(each: Field[Any], kind: Any, option: Option) -> dict[str, Any]:

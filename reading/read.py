@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from artifact.rgb import to_rgb
 from artifact.text import Reading
-from model.data.pictures import BrokenImageError, as_seen, as_stored, decode_image, read_file
+from model.data.pictures import BrokenImageError, decode_image, read_file
 from reading.pictures.paths import STANDARD_INPUT, NothingFoundError, expand, listed
 from reading.readers.interface import Picture, Reader, ReaderError
 from reading.readers.opening import open_reader
@@ -55,6 +57,22 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def as_seen(image: Image.Image) -> Image.Image:
+    """The picture as the service sees it: upright, RGB. (Data sets are read as they are stored.)
+
+    Raises:
+        BrokenImageError: It has pixels that are not numbers.
+    """
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except Exception:  # whatever is wrong with the EXIF data, there is no orientation in it
+        upright = image
+    try:
+        return to_rgb(upright)
+    except ValueError as error:
+        raise BrokenImageError(f"has {error}") from None
+
+
 class Job:
     """One call of the command: what it reads, prints, and counts."""
 
@@ -85,7 +103,7 @@ class Job:
         for name in names:
             try:
                 encoded = sys.stdin.buffer.read() if name == STANDARD_INPUT else read_file(Path(name))
-                yield Named(name, Picture(as_stored(as_seen(decode_image(encoded)))))
+                yield Named(name, Picture(as_seen(decode_image(encoded))))
             except BrokenImageError as error:
                 self.fail(name, str(error))
 

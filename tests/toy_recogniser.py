@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from model.command_line import Option
 from model.errors import ConfigError
 from model.recognisers.interface import Network, Step, Training
-from model.recognisers.parts.ctc import CtcTokenizer, ctc_loss
+from model.recognisers.parts.ctc import BLANK, CtcTokenizer, ctc_loss
 from model.recognisers.parts.settings import check_charset, from_mapping
 from model.recognisers.registry import Adapting, Recogniser, recognisers, register
 
@@ -71,12 +72,29 @@ class Toy(Network):
         return CtcTokenizer(self.config.charset_train).decode(logits.softmax(-1))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ToyOptions:
+    """What only a toy can be told. (That of a recogniser in `model.recognisers` is in a module without torch.)"""
+
+    blank_penalty: Annotated[float, Option("weight of the probability of blanks, which is to be small (%(default)s)")] = 0.0
+    naming_lr: Annotated[float | None, Option("peak learning rate of the naming layer's bias (default: --lr)")] = None
+
+
 class ToyTraining(Training):
-    """The CTC loss."""
+    """The CTC loss, and a penalty for blanks; a group of parameters that has a rate of its own."""
+
+    def __init__(self, network: Toy, blank_penalty: float = 0.0, naming_lr: float | None = None) -> None:
+        super().__init__(network)
+        self.blank_penalty, self.naming_lr = blank_penalty, naming_lr
+
+    def groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        matrices, vectors = super().groups(lr, weight_decay)
+        return [matrices, {**vectors, "lr": lr if self.naming_lr is None else self.naming_lr}]
 
     def loss(self, images: Tensor, labels: Sequence[str], centers: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         ids = CtcTokenizer(self.network.config.charset_train).encode(labels, images.device)
-        loss = ctc_loss(self.network(images), ids)
+        logits = self.network(images)
+        loss = ctc_loss(logits, ids) + self.blank_penalty * logits.softmax(-1)[..., BLANK].mean()
         return loss, {"loss": loss}
 
 
@@ -90,7 +108,8 @@ TOY = Recogniser(
     keys=frozenset({"naming.weight"}),
     essential=frozenset({"column_width"}),
     adapting=Adapting(by_character={"naming.weight": 0, "naming.bias": 0}),
-    recipe="reference",
+    recipe="parseq",
+    training_options=ToyOptions,
 )
 
 

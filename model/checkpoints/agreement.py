@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.errors import WeightsError
 from model.recognisers.interface import Config, Network
-from model.recognisers.registry import recogniser_of
+from model.recognisers.registry import candidates, recogniser_of
 
 
 def check_told(inside: Config, state: dict[str, Tensor], source: str) -> None:
@@ -43,12 +43,27 @@ def check_agrees(wanted: Config, inside: Config, source: str, but: frozenset[str
             )
 
 
+def check_recogniser(network: Network, state: Mapping[str, Tensor], source: str) -> None:
+    """Whether the names of `state` are those of another recogniser.
+
+    Raises:
+        WeightsError: They are.
+    """
+    ours, held = recogniser_of(network.config), candidates(state)
+    if held and ours not in held:
+        raise WeightsError(
+            f"{source} belongs to another network: it holds a {held[0].class_name}, not a {ours.class_name}: leave the model's "
+            "name and config out, or give those it was trained with"
+        )
+
+
 def check_fit(network: Network, state: dict[str, Tensor], source: str) -> None:
     """Whether `state` has all of the network's tensors, in their shapes, and no others.
 
     Raises:
         WeightsError: It has not.
     """
+    check_recogniser(network, state, source)
     wanted = network.state_dict()
     had, characters = known_characters(network, state), len(network.config.charset_train)
     if had not in (None, characters):

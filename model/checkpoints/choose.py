@@ -4,30 +4,53 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from model.checkpoints.loading import load, read_weights, weights_path
+from model.checkpoints.loading import load, network_with, read_weights, weights_path
+from model.checkpoints.recognise import architecture_of
 from model.errors import ConfigError
 from model.recognisers.interface import Config, Network
-from model.recognisers.registry import hyphenated, named_config, named_configs, read_config
+from model.recognisers.registry import (
+    Recogniser,
+    candidates,
+    hyphenated,
+    named_config,
+    named_configs,
+    read_config,
+    recogniser_of,
+)
 
 
-def choose_config(model: str | None, config: Path | None, weights: str | Path | None = None) -> Config | None:
-    """The architecture that is named, by the first that is given; None if nothing tells it.
+def choose_config(
+    model: str | None, config: Path | None, weights: str | Path | None = None, of: Recogniser | None = None
+) -> Config | None:
+    """The architecture that is named, by the first that is given; None if nothing is.
 
     Args:
         model: An architecture's name.
         config: A JSON file with an architecture, which wins over the name.
-        weights: A weights file, or the name of an architecture with weights; it need not tell its architecture.
+        weights: A weights file, or the name of an architecture with weights.
+        of: The recogniser of a config that does not name it; without it that of the weights.
 
     Raises:
-        ConfigError, WeightsError: There is none of that name, or a file cannot be used.
+        ConfigError, WeightsError: There is none of that name, a file cannot be used, or weights do not tell their architecture.
     """
     if config is not None:
-        return read_config(config)
+        return read_config(config, lambda: of or _recogniser_in(weights))
     if model is not None:
         return named_config(model)
     if weights is None:
         return None
-    return named_config(str(weights)) if names_network(weights) else read_weights(Path(weights))[1]
+    if names_network(weights):
+        return named_config(str(weights))
+    state, inside = read_weights(Path(weights))
+    return inside or architecture_of(state, str(weights))
+
+
+def _recogniser_in(weights: str | Path | None) -> Recogniser | None:
+    if weights is None:
+        return None
+    if names_network(weights):
+        return recogniser_of(named_config(str(weights)))
+    return next(iter(candidates(read_weights(Path(weights))[0])), None)
 
 
 def choose_network(
@@ -51,8 +74,10 @@ def choose_network(
         if model is None:
             raise ConfigError("give --weights FILE, or --model NAME for its bundled or published weights")
         weights = weights_path(model)
-    network = load(model, config=None if config is None else read_config(config), weights=weights)
-    return network, None if weights is None else Path(weights)
+    if weights is None:
+        return load(model, config=None if config is None else read_config(config)), None
+    chosen = None if model is None and config is None else choose_config(model, config, weights)
+    return network_with(*read_weights(Path(weights)), str(weights), chosen), Path(weights)
 
 
 def names_network(weights: str | Path) -> bool:

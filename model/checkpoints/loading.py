@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import torch
 from safetensors import safe_open
@@ -17,6 +16,7 @@ from model.checkpoints.agreement import check_agrees, check_fit, check_told
 from model.checkpoints.download import released_file
 from model.checkpoints.hyper_parameters import entries, read_scalar_or_pair
 from model.checkpoints.inert_pickle import Made
+from model.checkpoints.recognise import AVERAGES, architecture_of, networks_in, own_tensors
 from model.checkpoints.torch_file import FormatError, StoredTensor, TorchFile, open_torch_file, stored_tensor
 from model.errors import ConfigError
 from model.errors import WeightsError as WeightsError
@@ -25,11 +25,11 @@ from model.recognisers.registry import (
     FOREIGN,
     RECOGNISER,
     Recogniser,
+    candidates,
     default_recogniser,
     hyphenated,
     named_config,
     named_in,
-    recognised,
     recogniser_of,
     recognisers,
 )
@@ -37,11 +37,8 @@ from model.recognisers.registry import (
 BUNDLED_FOLDER: Final = Path(__file__).parent.parent / "weights"
 METADATA_KEY: Final = "{recogniser}_config"
 """Of the architecture in the metadata of safetensors files."""
-WEIGHTS_INSIDE: Final = ("state_dict", "model_state_dict", "model", "module")
-"""Keys under which checkpoints keep their weights."""
-WRAPPERS: Final = frozenset({"module", "model", "_orig_mod", "_forward_module", "_fsdp_wrapped_module"})
-"""Parts of names that a training system, data parallelism and compilation add before those of the network."""
-Value = TypeVar("Value")
+WEIGHTS_INSIDE: Final = (*sorted(AVERAGES), "state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
+"""Keys under which checkpoints keep their weights; of weights beside their average, the average is taken."""
 
 
 def weights_path(name: str) -> Path:
@@ -71,7 +68,8 @@ def load(
     """Build a network, with weights if asked to, in evaluation mode on the CPU.
 
     Args:
-        name: Of a known architecture, such as `parseq-tiny`. May be left out when `config` or a training checkpoint tells it.
+        name: Of a known architecture, such as `parseq-tiny`. May be left out where `config` or the weights tell it, as a bare
+            state dict does by the names and shapes of its tensors.
         config: The architecture itself, instead of a name.
         pretrained: Take the bundled or published weights of `name`.
         weights: A file instead: a bare state dict (`.pt`), a safetensors file, or a Lightning checkpoint.
@@ -87,17 +85,34 @@ def load(
         if name is None:
             raise ConfigError("pretrained weights need the name of a network")
         weights = weights_path(name)
-    state, inside = read_weights(Path(weights)) if weights is not None else (None, None)
+    if config is None and name is not None:
+        config = named_config(name)
+    if weights is not None:
+        return network_with(*read_weights(Path(weights)), str(weights), config)
     if config is None:
-        config = named_config(name) if name is not None else inside
-    if config is None:
-        raise ConfigError("the weights file does not tell its architecture: give the name of a network or a config")
+        raise ConfigError("nothing tells the architecture: give the name of a network, a config or weights")
+    return recogniser_of(config).build_network(config).eval()
+
+
+def network_with(state: dict[str, Tensor], inside: Config | None, source: str, config: Config | None = None) -> Network:
+    """The network of weights, in evaluation mode on the CPU.
+
+    Args:
+        state: The weights (`read_weights`).
+        inside: The architecture that their file tells, if it does.
+        source: Its name, for messages.
+        config: The architecture they are to be of.
+
+    Raises:
+        ConfigError: No architecture is known for them.
+        WeightsError: They do not fit.
+    """
+    config = config or inside or architecture_of(state, source)
     if inside is not None:
-        check_agrees(config, inside, str(weights))
+        check_agrees(config, inside, source)
     network = recogniser_of(config).build_network(config)
-    if state is not None:
-        check_fit(network, state, str(weights))
-        network.load_state_dict(state)
+    check_fit(network, state, source)
+    network.load_state_dict(state)
     return network.eval()
 
 
@@ -114,7 +129,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Config | None]:
         raise WeightsError(f"there is no weights file {path}")
     try:
         if path.suffix == ".safetensors":
-            state, inside = _networks_own(load_file(path), path), _config_beside(path)
+            state, inside = own_tensors(load_file(path), str(path)), _config_beside(path)
         else:
             with open_torch_file(path) as file:
                 state, inside = _read_content(file, path)
@@ -139,7 +154,7 @@ def _read_content(file: TorchFile, path: Path) -> tuple[dict[str, Tensor], Confi
         if table is None:
             break
         told.append(table.get("hyper_parameters"))
-        names = [name for name in WEIGHTS_INSIDE if name in table and entries(table[name]) is not None]
+        names = [name for name in WEIGHTS_INSIDE if name in table and _may_be_weights(name, table[name])]
         if not names or stored_tensor(table[names[0]]) is not None:
             break
         content = table[names[0]]
@@ -148,7 +163,9 @@ def _read_content(file: TorchFile, path: Path) -> tuple[dict[str, Tensor], Confi
     whole = isinstance(content, Made) and content.called.startswith("__torch__")
     if table is None or whole or "_modules" in table or "_parameters" in table:
         raise WeightsError(_no_state_dict(path, content))
-    kept = _networks_own({name: stored_tensor(value) or value for name, value in table.items()}, path)
+    if not all(isinstance(name, str) for name in table):
+        raise WeightsError(_no_state_dict(path, None))
+    kept = own_tensors({name: stored_tensor(value) or value for name, value in table.items()}, str(path))
     tensors = {}
     for name, value in kept.items():
         if not isinstance(value, StoredTensor):
@@ -156,6 +173,15 @@ def _read_content(file: TorchFile, path: Path) -> tuple[dict[str, Tensor], Confi
         tensors[name] = file.tensor(value)
     configs = (config_inside(hyper_parameters, tensors) for hyper_parameters in told)
     return tensors, next((config for config in configs if config is not None), None)
+
+
+def _may_be_weights(name: str, value: Any) -> bool:
+    """Whether what a checkpoint keeps under `name` may be weights; what is called an average must hold a network's names."""
+    table = entries(value)
+    if table is None or name not in AVERAGES:
+        return table is not None
+    inner = next((entries(table[key]) or {} for key in WEIGHTS_INSIDE if key in table and key not in AVERAGES), table)
+    return bool(networks_in(tuple(key.split(".")) for key in inner if isinstance(key, str)))
 
 
 def _no_state_dict(path: Path, found: Any) -> str:
@@ -167,33 +193,6 @@ def _no_state_dict(path: Path, found: Any) -> str:
             f"{path} holds an object of {what} where weights should be; only its code could read it, so it is refused: {cure}"
         )
     return f"{path} does not hold a state dict (names to tensors): {cure}"
-
-
-def _networks_own(table: dict[Any, Value], path: Path) -> dict[str, Value]:
-    """Those of the entries that are the network's, under its own names.
-
-    Raises:
-        WeightsError: There are none, or those of several networks.
-    """
-    groups: dict[tuple[str, ...], dict[str, Value]] = defaultdict(dict)
-    for name, value in table.items():
-        if not isinstance(name, str):
-            raise WeightsError(_no_state_dict(path, None))
-        parts = name.split(".")
-        begin = next((place for place, part in enumerate(parts) if part not in WRAPPERS), len(parts))
-        # Parts of the network may be wrapped too.
-        bare = ".".join(part for part in parts[begin:] if part not in WRAPPERS)
-        group = groups[tuple(parts[:begin])]
-        if bare in group:
-            raise WeightsError(f"{path} holds {bare} twice, once as {name}: keep the weights of one network in it")
-        group[bare] = value
-    if not groups:
-        raise WeightsError(_no_state_dict(path, None))
-    networks = [prefix for prefix, group in groups.items() if recognised(group)]
-    if len(networks) > 1:
-        prefixes = " and ".join(repr(".".join(prefix)) for prefix in networks)
-        raise WeightsError(f"{path} holds several networks, with the prefixes {prefixes}: keep the weights of one in it")
-    return groups[networks[0]] if networks else max(groups.values(), key=len)
 
 
 def save_weights(network: Network, path: Path) -> None:
@@ -236,14 +235,18 @@ def config_inside(hyper_parameters: Any, tensors: Collection[str] = ()) -> Confi
 
     Args:
         hyper_parameters: What the checkpoint keeps under this name.
-        tensors: Names of the network's tensors, which tell the recogniser where the settings do not.
+        tensors: Names of the network's tensors, which tell the recogniser where the settings do not, or name another.
     """
     flat = entries(hyper_parameters) or {}
     ours = entries(flat.get("config"))
-    recogniser = named_in(_plain(flat, (RECOGNISER, *FOREIGN))) or recognised(tensors)
-    if recogniser is None and ours:
-        recogniser = default_recogniser()  # checkpoints of ours have not always named it
-    return None if recogniser is None else _config(recogniser, ours or flat)
+    told, seen = named_in(_plain(flat, (RECOGNISER, *FOREIGN))), candidates(tensors)
+    if told is not None and (not seen or told.keys.issubset(tensors)):
+        return _config(told, ours or flat)
+    # Anything may be called by the name of a network; tensors have their names from what they are of.
+    if not seen and ours:
+        seen = [default_recogniser()]  # checkpoints of ours have not always named it
+    configs = (_config(entry, ours or flat) for entry in seen)
+    return next((config for config in configs if config is not None), None)
 
 
 def _config(recogniser: Recogniser, values: Mapping[Any, Any]) -> Config | None:

@@ -6,8 +6,7 @@ import io
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 PLAIN_FORMATS: Final = frozenset({"JPEG", "PNG", "WEBP", "BMP", "GIF"})
 PLAIN_MODES: Final = frozenset({"RGB", "L", "1", "P", "CMYK"})
@@ -58,18 +57,6 @@ def encode_png(image: Image.Image) -> bytes:
 def as_stored(image: Image.Image) -> Image.Image:
     """RGB as the reference implementation makes it of data sets: orientation and transparency are ignored."""
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def as_seen(image: Image.Image) -> Image.Image:
-    """The picture as a viewer shows it: upright, transparent pixels on white, 16 bits scaled to 8. (Data sets are read as they
-    are stored.)"""
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16"):
-        return Image.fromarray(np.rint(np.asarray(upright).astype(np.float64) / 257).astype(np.uint8))
-    if not upright.has_transparency_data:
-        return upright
-    rgba = upright.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
 
 
 def is_plain(image: Image.Image) -> bool:

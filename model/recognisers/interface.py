@@ -156,7 +156,8 @@ class Training(ABC):
         """Parameter groups for the optimiser, in an order that checkpoints rely on. Vectors do not decay.
 
         Args:
-            lr: Peak learning rate; a group may have another under `lr`.
+            lr: Peak learning rate, as `--lr` says. A group may have a rate of its own under `lr`, such as an option of the
+                recogniser. With `--scale-lr` all of them are for 256 crops a step, and whoever asks scales them alike.
             weight_decay: Of the parameters that decay.
         """
         return decay_groups(self.parameters(), weight_decay)

@@ -9,7 +9,7 @@ import functools
 import importlib
 import json
 import pkgutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +23,8 @@ DEFAULT_MODEL: Final = "parseq-nano"
 """What is used where nothing names a network; configurations that do not name their recogniser are of this one's."""
 RECOGNISER: Final = "recogniser"
 """Key under which configurations and checkpoints name their recogniser."""
-FOREIGN: Final = ("_target_", "cls", "name")
+CLASS_KEYS: Final = ("_target_", "cls")
+FOREIGN: Final = (*CLASS_KEYS, "name")
 """Keys under which those of the reference implementation do, the first two by its class."""
 
 
@@ -73,14 +74,15 @@ class Recogniser:
     published: Mapping[str, Published] = field(default_factory=dict)
     """Weights of some of them on the network."""
     keys: frozenset[str]
-    """Tensors that tell its state dicts from others."""
+    """Tensors that together tell its state dicts from others, at least one."""
     essential: frozenset[str]
     """Fields of the configuration without which a checkpoint does not tell its architecture."""
     adapting: Adapting
     recipe: str
-    """The recipe of `parseq-train` (model/recipes) to train it by."""
-    training_options: tuple[str, ...] = ()
-    """Options of `parseq-train` that its `Training` takes by these names."""
+    """The recipe of `parseq-train` (model/recipes) that trains it as the reference implementation does."""
+    training_options: type[Any] | None = None
+    """Options of `parseq-train` that are its alone: a frozen, keyword-only data class whose fields are annotated with
+    `model.command_line.Option`, in a module without torch. Its `Training` takes them by these names."""
 
     def build_network(self, config: Config) -> Network:
         """A network with random weights."""
@@ -158,20 +160,25 @@ def named_in(values: Mapping[str, Any]) -> Recogniser | None:
     """The recogniser that the settings of a job or a network name, if they name one of ours."""
     entries = recognisers()
     known = {(key, name): entry for name, entry in entries.items() for key in (RECOGNISER, "name")}
-    known |= {(key, entry.class_name): entry for entry in entries.values() for key in ("_target_", "cls")}
+    known |= {(key, entry.class_name): entry for entry in entries.values() for key in CLASS_KEYS}
     told = ((key, str(values.get(key)).rpartition(".")[2]) for key in (RECOGNISER, *FOREIGN))
     return next((known[pair] for pair in told if pair in known), None)
 
 
-def recognised(tensors: Collection[str]) -> Recogniser | None:
-    """The recogniser whose state dict has these names of tensors, None if it is none of ours."""
-    return next((entry for entry in recognisers().values() if entry.keys.issubset(tensors)), None)
+def candidates(tensors: Collection[str]) -> list[Recogniser]:
+    """The recognisers whose state dicts may have these names: all their keys are there, and nobody's who has these and more."""
+    found = [entry for entry in recognisers().values() if entry.keys.issubset(tensors)]
+    return [entry for entry in found if not any(entry.keys < other.keys for other in found)]
 
 
-def read_config(path: Path) -> Config:
+def read_config(path: Path, unless_told: Callable[[], Recogniser | None] = lambda: None) -> Config:
     """Read a JSON file: an object of a configuration's names, or one that holds such an object under `system_args`.
 
-    `recogniser` (or, as in the reference implementation, `cls`) beside them says whose names they are.
+    `recogniser` (or, as in the reference implementation, `cls`, `_target_` or `name`) beside them says whose names they are.
+
+    Args:
+        path: The file.
+        unless_told: Asked whose they are if it does not say so; if that is not known either, they are the default model's.
 
     Raises:
         ConfigError: The file is missing, is not JSON, or does not describe a network.
@@ -187,6 +194,11 @@ def read_config(path: Path) -> Config:
     told = values.get(RECOGNISER)
     if told is not None and (not isinstance(told, str) or told not in recognisers()):
         raise ConfigError(f"the config file {path} names the recogniser {told!r}; there are {', '.join(recognisers())}")
-    entry = named_in(values) or default_recogniser()
     inner = values["system_args"] if isinstance(values.get("system_args"), dict) else values
-    return entry.config.from_mapping({name: value for name, value in inner.items() if name != RECOGNISER})
+    entry = named_in(values) or named_in(inner)
+    for name in (str(values.get(key, "")).rpartition(".")[2] for key in CLASS_KEYS):
+        if entry is None and name:
+            classes = ", ".join(each.class_name for each in recognisers().values())
+            raise ConfigError(f"the config file {path} names the class {name!r}; there are {classes}")
+    entry = entry or unless_told() or default_recogniser()
+    return entry.config.from_mapping({name: value for name, value in inner.items() if name not in (RECOGNISER, *FOREIGN)})

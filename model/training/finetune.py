@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from model.charsets import CHARSETS
-from model.checkpoints.agreement import check_agrees, check_fit, known_characters
+from model.checkpoints.agreement import check_agrees, check_fit, check_recogniser, known_characters
+from model.checkpoints.recognise import same_shape
 from model.errors import WeightsError
 from model.recognisers.interface import Config, Network
 from model.recognisers.registry import recogniser_of
@@ -72,18 +73,19 @@ def begin_with(network: Network, state: dict[str, Tensor], told: Config | None, 
     config = network.config
     if told is not None:
         check_agrees(config, told, source, but=config.ADAPTABLE)
+    check_recogniser(network, state, source)
     wanted = network.state_dict()
     ours = config.charset_train
     theirs = told.charset_train if told is not None else _guess_charset(state, network, source)
     adapting = recogniser_of(config).adapting
     adapted = dict(state)
     for name, axis in adapting.by_character.items():
-        if _alike(wanted[name], state.get(name), axis):
+        if name in state and same_shape(wanted[name], state[name], axis):
             rows = _rows(wanted[name].movedim(axis, 0), state[name].movedim(axis, 0), ours, theirs)
             adapted[name] = rows.movedim(0, axis)
     had = positions = config.max_label_length + 1 if adapting.by_position else 0
     for name, axis in adapting.by_position.items():
-        if _alike(wanted[name], state.get(name), axis):
+        if name in state and same_shape(wanted[name], state[name], axis):
             had = state[name].shape[axis]
             both = min(had, positions)
             new = wanted[name].narrow(axis, both, positions - both)
@@ -98,13 +100,6 @@ def begin_with(network: Network, state: dict[str, Tensor], told: Config | None, 
         positions=min(had, positions),
         new_positions=max(0, positions - had),
     )
-
-
-def _alike(wanted: Tensor, found: Tensor | None, axis: int) -> bool:
-    """Whether two tensors have the same shape but along `axis`."""
-    if found is None or found.dim() != wanted.dim():
-        return False
-    return found.movedim(axis, 0).shape[1:] == wanted.movedim(axis, 0).shape[1:]
 
 
 def _guess_charset(state: dict[str, Tensor], network: Network, source: str) -> str:

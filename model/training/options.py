@@ -1,37 +1,23 @@
-"""The options of `parseq-train`: its own, any of Lightning's Trainer, and files of both."""
+"""The options of `parseq-train`: its own, and those of the recognisers. Lightning's Trainer has its own besides
+(`model.training.parsing`)."""
 
 from __future__ import annotations
 
-import argparse
-import functools
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
-import jsonargparse
-import lightning
-import yaml
-
-from model.command_line import Option, add_options
+from model.command_line import Option, flag
 from model.data.labels import add_label_options
 from model.errors import ConfigError
-from model.recognisers.registry import DEFAULT_MODEL, named_configs
+from model.recognisers.registry import DEFAULT_MODEL, Recogniser, named_configs, recognisers
 from model.training.averaging import Average
 from model.training.schedule import Schedule
 
-# Two ways of saying one thing: in one place only one of them, and the last place wins.
-EXCLUSIVE: Final = (("steps", "epochs"), ("model", "config"))
 RECIPES: Final = Path(__file__).parent.parent / "recipes"
-TRAINER: Final = "trainer"
-# What only the job can know; `parseq-train` has options of its own for them.
-TRAINER_TAKEN: Final = {
-    "max_steps": "--steps",
-    "max_epochs": "--epochs",
-    "default_root_dir": "--output",
-    "val_check_interval": "--validate-every",
-}
+FORMER_RECIPES: Final = {"reference": "parseq"}
+"""Names that recipes had, and still go by."""
 
 
 def recipe_names() -> list[str]:
@@ -150,12 +136,13 @@ class TrainOptions:
         ),
     ] = False
     weight_decay: Annotated[float, Option("of AdamW (%(default)s)")] = 0.01
+    beta2: Annotated[
+        float, Option("of AdamW: how long it remembers squared gradients; a resumed run keeps its own (%(default)s)")
+    ] = 0.98
     schedule: Annotated[Schedule, Option("(%(default)s)")] = "constant"
     warmup_steps: Annotated[int, Option("constant: steps of linear warm-up (%(default)s)")] = 300
     decay_fraction: Annotated[float, Option("constant: share of the steps that decay the rate (%(default)s)")] = 0.25
     warmup_fraction: Annotated[float, Option("onecycle: share that warms up (%(default)s)")] = 0.075
-    glyph_weight: Annotated[float, Option("weight of the glyph-centre loss (%(default)s)")] = 1.0
-    ctc_weight: Annotated[float, Option("weight of a CTC loss over the encoder's columns (%(default)s: none)")] = 0.0
     compile: Annotated[
         bool,
         Option(
@@ -168,6 +155,17 @@ class TrainOptions:
     ema_decay: Annotated[float, Option("of the exponential average (%(default)s)")] = 0.999
     validate_every: Annotated[int, Option("steps between validations (%(default)s)")] = 500
     checkpoint_every: Annotated[int, Option("steps between checkpoints (%(default)s)")] = 100
+    of_recogniser: dict[str, Any] = field(default_factory=dict)
+    """Those options that are given of the recognisers' own, by name (`Recogniser.training_options`)."""
+
+    def __post_init__(self) -> None:
+        """Check what would otherwise fail deep inside.
+
+        Raises:
+            ConfigError: A number is out of range.
+        """
+        if not 0 <= self.beta2 < 1:
+            raise ConfigError(f"--beta2 must be at least 0 and less than 1, not {self.beta2}")
 
     @property
     def rand_augments(self) -> bool:
@@ -175,140 +173,28 @@ class TrainOptions:
         return "reference" in (self.augment, self.augment_real)
 
 
-Options = TypeVar("Options", bound=TrainOptions)
-
-
-def build_parser(options: type[TrainOptions], prog: str, description: str | None) -> argparse.ArgumentParser:
-    """The command line that gives `options`."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        # The whole list of options above each error would bury it.
-        usage=f"{prog} --output FOLDER [options] (--help lists them)",
-        description=description,
-        epilog="Any option of Lightning's Trainer besides: --trainer.precision bf16-mixed, --trainer.devices 2, "
-        "--trainer.strategy ddp, --trainer.accumulate_grad_batches 4, --trainer.enable_progress_bar false, ...",
-    )
-    add_options(parser, options)
-    return parser
-
-
-def parse(
-    options: type[Options], argv: list[str], prog: str = "parseq-train", description: str | None = None
-) -> tuple[Options, dict[str, Any]]:
-    """The job's options, and those for the Trainer that were given.
-
-    Exits with a message, as argparse does, when an option is unknown or has a wrong value.
+def options_of(recogniser: Recogniser, given: Mapping[str, Any], runs: Sequence[str] = ()) -> dict[str, Any]:
+    """All of the recogniser's own options: those given, and its defaults.
 
     Args:
-        options: Which the job has.
-        argv: The words of the command line.
-        prog: The command.
-        description: Of what it does, for `--help`.
-    """
-    parser = build_parser(options, prog, description)
-    try:
-        files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        files.add_argument("--run", action="append", default=[])
-        chosen, rest = files.parse_known_args(argv)
-        # What comes last wins: the files' options go first.
-        levels = [*(read_run(name) for name in chosen.run), rest]
-        overruled = overruled_options(levels)
-        args, remaining = parser.parse_known_args([word for level in levels for word in level])
-        for name in overruled:
-            setattr(args, name, parser.get_default(name))
-        args.run = chosen.run
-        return options(**vars(args)), trainer_options(remaining)
-    except ConfigError as error:
-        parser.error(str(error))
-
-
-def overruled_options(levels: Sequence[Sequence[str]]) -> set[str]:
-    """Of options that exclude each other, those that a later file, or the command line, has chosen another instead of.
-
-    Args:
-        levels: The words of each file and of the command line, in order.
+        recogniser: Of the network that is trained.
+        given: Options of recognisers, by name.
+        runs: The files of options, and recipes, that they may come from.
 
     Raises:
-        ConfigError: Both are given in one place.
+        ConfigError: One of another recogniser's is given, or a value is out of range.
     """
-    overruled: set[str] = set()
-    for pair in EXCLUSIVE:
-        finder = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-        for name in pair:
-            finder.add_argument(f"--{name}", nargs="?", const="")
-        for words in levels:
-            given = [name for name, value in vars(finder.parse_known_args(list(words))[0]).items() if value is not None]
-            if len(given) > 1:
-                raise ConfigError(f"--{given[0]} and --{given[1]} exclude each other: give one of them")
-            if given:
-                overruled -= set(given)
-                overruled |= set(pair) - set(given)
-    return overruled
-
-
-def read_run(name: str) -> list[str]:
-    """The options in a YAML file, or in a recipe of the project, as words of a command line.
-
-    Raises:
-        ConfigError: There is no such file, or it is not a mapping of options.
-    """
-    path = RECIPES / f"{name}.yaml" if name in recipe_names() else Path(name)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    kind = recogniser.training_options
+    own = {each.name for each in fields(kind)} if kind else set()
+    for name in given.keys() - own:
+        owners = [
+            entry.class_name
+            for entry in recognisers().values()
+            if entry.training_options and name in entry.training_options.__dataclass_fields__
+        ]
+        others = {FORMER_RECIPES.get(run, run) for run in runs} - {recogniser.recipe}
+        cure = f", or take its recipe: --run {recogniser.recipe}" if others else ""
         raise ConfigError(
-            f"cannot read the run file {path} ({error.strerror}); the project's own are called {', '.join(recipe_names())}"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise ConfigError(f"the run file {path} is not valid YAML") from None
-    if values is None:
-        return []
-    if not isinstance(values, dict) or not isinstance(values.get(TRAINER, {}), dict):
-        raise ConfigError(
-            f"the run file {path} must hold a mapping of options, those of the Trainer in a mapping under `{TRAINER}`"
+            f"{flag(name)} is an option of {' and '.join(owners)}, the network is a {recogniser.class_name}: leave it out{cure}"
         )
-    trainer = {f"{TRAINER}.{key}": value for key, value in (values.pop(TRAINER, None) or {}).items()}
-    if "run" in values:
-        raise ConfigError(f"the run file {path} names another run file: give both on the command line")
-    return [word for key, value in {**values, **trainer}.items() for word in _words(str(key), value)]
-
-
-def _words(key: str, value: Any) -> list[str]:
-    """One option of a file: `true` is a flag, a list repeats it (a list or mapping of the Trainer's is one value)."""
-    if key.startswith(f"{TRAINER}."):
-        return [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
-    option = "--" + key.replace("_", "-")
-    if isinstance(value, list):
-        return [word for item in value for word in _words(key, item)]
-    if isinstance(value, bool):
-        return [option if value else option.replace("--", "--no-", 1)]
-    return [f"{option}={value}"]
-
-
-@functools.cache
-def _trainer_parser() -> jsonargparse.ArgumentParser:
-    """Made once: to read the signature of the Trainer takes longer than to start one."""
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(lightning.Trainer, TRAINER, instantiate=False)
-    return parser
-
-
-def trainer_options(words: list[str]) -> dict[str, Any]:
-    """Options `--trainer.NAME VALUE`, checked against the Trainer's own signature, plug-ins built.
-
-    Raises:
-        ConfigError: One is unknown, has a wrong value, or is another option's business.
-    """
-    if not words:
-        return {}
-    parser = _trainer_parser()
-    try:
-        given = parser.parse_args(words, defaults=False)
-        built = parser.instantiate(given)
-    except (jsonargparse.ArgumentError, ValueError, TypeError) as error:
-        raise ConfigError(str(error).strip().replace("\n", " ")) from None
-    options = dict(vars(built[TRAINER])) if TRAINER in built else {}
-    for name, instead in TRAINER_TAKEN.items():
-        if options.get(name) is not None:
-            raise ConfigError(f"--{TRAINER}.{name} is set by the job: use {instead}")
-    return options
+    return asdict(kind(**given)) if kind else {}

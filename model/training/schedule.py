@@ -35,5 +35,12 @@ def _cosine(start: float, end: float, share: float) -> float:
 
 
 def scaled_rate(rate: float, batch_size: int, devices: int, accumulated: int) -> float:
-    """The reference's rule: in proportion to a device's batch and to accumulated batches, with the root of the devices."""
+    """The reference's rule: in proportion to a device's batch and to accumulated batches, with the root of the devices.
+
+    Args:
+        rate: For `REFERENCE_BATCH` crops a step.
+        batch_size: Crops of a batch on one device.
+        devices: That share a step.
+        accumulated: Batches of each in a step.
+    """
     return rate * batch_size * accumulated * math.sqrt(devices) / REFERENCE_BATCH

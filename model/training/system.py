@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import lightning
@@ -38,6 +39,7 @@ class RecognitionSystem(lightning.LightningModule):
         warmup_fraction: float = 0.075,
         batch_augment: bool = True,
         compile_encoder: bool = False,
+        beta2: float = 0.98,
         **options: Any,
     ) -> None:
         """Build the network and what trains beside it.
@@ -55,6 +57,7 @@ class RecognitionSystem(lightning.LightningModule):
             warmup_fraction: Share of all steps that warm up in `onecycle`.
             batch_augment: Jitter and warp the crops of each batch.
             compile_encoder: Let `torch.compile` fuse operations in training; needs a C++ compiler.
+            beta2: AdamW's second beta.
             options: Of the recogniser's own training.
         """
         super().__init__()
@@ -66,7 +69,9 @@ class RecognitionSystem(lightning.LightningModule):
             self.add_module(name, head)
         if compile_encoder:
             self.objective.compile()
-        self.lr, self.weight_decay = lr, weight_decay
+        self.lr, self.weight_decay, self.beta2 = lr, weight_decay, beta2
+        self.scale_rate: Callable[[float], float] = float
+        """Of the rate of every group of parameters."""
         self.warmup_steps, self.decay_fraction = warmup_steps, decay_fraction
         self.schedule, self.warmup_fraction = schedule, warmup_fraction
         self.seed, self.batch_augment = seed, batch_augment
@@ -80,9 +85,11 @@ class RecognitionSystem(lightning.LightningModule):
             join_batch_norms(list(self.model.modules()))
 
     def on_train_start(self) -> None:
-        """Set the learning rate anew: a checkpoint remembers the rate of the length that the run had then."""
+        """Set the learning rates anew: a checkpoint remembers those of the peak and the length that the run had then."""
         for group, peak in zip(self.trainer.optimizers[0].param_groups, self._peak_rates, strict=True):
             group["lr"] = peak * self.learning_rate_factor(self.global_step)
+        for config in self.trainer.lr_scheduler_configs:
+            config.scheduler.base_lrs = list(self._peak_rates)
 
     def step(self, batch_idx: int) -> Step:
         """Where the run is, counted from its beginning, also after a resume."""
@@ -161,7 +168,8 @@ class RecognitionSystem(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW, in the groups that the recogniser asks for."""
         groups = self.objective.groups(self.lr, self.weight_decay)
-        self._peak_rates = [group.get("lr", self.lr) for group in groups]
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=(0.9, 0.98))
+        self._peak_rates = [self.scale_rate(group.get("lr", self.lr)) for group in groups]
+        rated = [{**group, "lr": rate} for group, rate in zip(groups, self._peak_rates, strict=True)]
+        optimizer = torch.optim.AdamW(rated, lr=self.lr, betas=(0.9, self.beta2))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,13 +21,14 @@ from model.checkpoints.download import DownloadError
 from model.checkpoints.loading import WeightsError, config_inside, read_checkpoint, read_weights, save_weights
 from model.errors import ConfigError, DataError, DivergedError
 from model.recognisers.interface import Config
-from model.recognisers.registry import DEFAULT_MODEL, named_config, recogniser_of
+from model.recognisers.registry import DEFAULT_MODEL, default_recogniser, named_config, recogniser_of
 from model.training.averaging import CHECKPOINT_KEY
 from model.training.curve import draw_if_possible
 from model.training.data import build_data
 from model.training.finetune import begin_with
 from model.training.opening import tell
-from model.training.options import TrainOptions, parse
+from model.training.options import TrainOptions, options_of, recipe_names
+from model.training.parsing import parse
 from model.training.schedule import scaled_rate
 from model.training.stopping import Stopped, StopRequest, StopWhenAsked
 from model.training.system import RecognitionSystem
@@ -59,7 +61,9 @@ def network_config(args: TrainOptions, checkpoint: dict[str, Any] | None) -> Con
         ConfigError, WeightsError: They do not describe one, or not that of the run that is resumed.
     """
     resumed = config_inside(checkpoint["hyper_parameters"]) if checkpoint else None
-    told = choose_config(args.model, args.config)
+    told = None
+    if args.model or args.config:
+        told = choose_config(args.model, args.config, args.weights, recogniser_of(resumed) if resumed else None)
     config = told or resumed or choose_config(None, None, args.weights) or named_config(DEFAULT_MODEL)
     changes: dict[str, Any] = {}
     if args.charset:
@@ -86,6 +90,23 @@ def network_config(args: TrainOptions, checkpoint: dict[str, Any] | None) -> Con
     return config
 
 
+def with_beta2_of(checkpoint: dict[str, Any], args: TrainOptions) -> TrainOptions:
+    """The options with the second beta that the run began with: what the optimiser remembers is an average by it."""
+    beta2 = checkpoint["hyper_parameters"].get("beta2", TrainOptions.beta2)  # earlier versions had but this one
+    if beta2 != args.beta2:
+        rank_zero_only(tell)(f"{args.output} goes on with --beta2 {beta2}, as it began")
+    return replace(args, beta2=beta2)
+
+
+def how_the_reference_trains(args: TrainOptions, config: Config) -> str | None:
+    """A word on the recipe for a network of the reference implementation that is to be trained from nothing without one."""
+    recogniser, name = recogniser_of(config), name_of(config)
+    if args.run or args.weights or not (name in recogniser.published or recogniser is not default_recogniser()):
+        return None
+    recipe = name if name in recipe_names() else recogniser.recipe
+    return f"no --run is given: the options are those for {DEFAULT_MODEL}; --run {recipe} has the reference implementation's"
+
+
 def build_system(args: TrainOptions, config: Config, *, fresh: bool) -> RecognitionSystem:
     """The network with its losses and schedule; a fresh one begins with `--weights`."""
     recogniser = recogniser_of(config)
@@ -101,7 +122,8 @@ def build_system(args: TrainOptions, config: Config, *, fresh: bool) -> Recognit
         warmup_fraction=args.warmup_fraction,
         batch_augment=args.augment == "fast",
         compile_encoder=args.compile,
-        **{name: getattr(args, name) for name in recogniser.training_options},
+        beta2=args.beta2,
+        **options_of(recogniser, args.of_recogniser, args.run),
     )
     if args.weights and fresh:
         state, told = read_weights(weights_file(args.weights))
@@ -139,11 +161,20 @@ def _train(args: TrainOptions, trainer_options: dict[str, Any], callbacks: Seque
         rank_zero_only(tell)(f"{args.output} {step}")
     config = network_config(args, checkpoint)
     lightning.seed_everything(args.seed, verbose=False)
+    if checkpoint is not None:
+        args = with_beta2_of(checkpoint, args)
+    elif told := how_the_reference_trains(args, config):
+        rank_zero_only(tell)(told)
     system = build_system(args, config, fresh=checkpoint is None)
     data = build_data(args, config, int(checkpoint["global_step"]) if checkpoint else 0)
     trainer = build_trainer(args, trainer_options, data, callbacks)
     if args.scale_lr:
-        system.lr = scaled_rate(args.lr, args.batch_size, trainer.world_size, trainer.accumulate_grad_batches)
+        system.scale_rate = partial(
+            scaled_rate,
+            batch_size=args.batch_size,
+            devices=trainer.world_size,
+            accumulated=trainer.accumulate_grad_batches,
+        )
     system.validation_names = list(data.validation)
     try:
         trainer.fit(system, datamodule=data, ckpt_path=args.output / LAST if checkpoint else None, weights_only=True)

@@ -22,7 +22,8 @@ from model.checkpoints.download import DownloadError
 from model.checkpoints.loading import WeightsError
 from model.command_line import Option
 from model.errors import ConfigError, DataError, DivergedError
-from model.training.options import TrainOptions, parse
+from model.training.options import TrainOptions
+from model.training.parsing import parse
 from model.training.train import train
 
 Report = Callable[[dict[str, float]], None]

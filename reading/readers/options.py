@@ -45,7 +45,7 @@ class ReaderOptions:
 
 def add_reader_options(parser: argparse.ArgumentParser, *, url: bool = False) -> None:
     """Add the options of `ReaderOptions`, `--url` only where a service can be read with."""
-    parser.add_argument("--model", help="architecture by name (default: parseq-nano, or what the checkpoint says)")
+    parser.add_argument("--model", help="architecture by name (default: that of --weights, else parseq-nano)")
     parser.add_argument("--config", type=Path, help="architecture from a JSON file instead")
     parser.add_argument("--weights", type=Path, help="weights file; without it the bundled or published weights of --model")
     parser.add_argument(

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from artifact.metadata import ArtifactMetadata
@@ -159,6 +160,17 @@ def test_it_is_scored_alike_as_checkpoint_and_as_artifact(weights: Path, artifac
         row["confidence"] = pytest.approx(float(row["confidence"]), abs=1e-3)
         row["ece"] = pytest.approx(float(row["ece"]), abs=1e-3)
     assert rows[0] == rows[1]
+
+
+def test_a_bare_state_dict_will_do(weights: Path, archive: Path, tmp_path: Path) -> None:
+    state = {f"module.model.{name}": value for name, value in load(weights=weights).state_dict().items()}
+    torch.save(state, tmp_path / "bare.pt")
+    # Of a charset that has no standard: the one of the network with a name is of that size.
+    artifact = exported(tmp_path / "bare.pt", tmp_path / "bare.onnx")
+    models = [["--weights", str(tmp_path / "bare.pt")], ["--artifact", str(artifact)], ["--weights", str(weights)]]
+    accuracies = [scores(archive, tmp_path / "scores.csv", *model)[0]["accuracy"] for model in models]
+    assert len(set(accuracies)) == 1
+    assert float(accuracies[0]) > 95
 
 
 def test_it_is_read_with(weights: Path, artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

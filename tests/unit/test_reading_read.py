@@ -15,11 +15,14 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from export.to_onnx import ExportOptions, build_artifact
-from model.data.pictures import as_seen
+from model.data.pictures import BrokenImageError, decode_image
 from model.recognisers.parseq.config import PARSeqConfig
 from model.recognisers.parseq.network import PARSeq
 from reading import read
 from reading.pictures.paths import NothingFoundError, expand
+from reading.read import as_seen
+from service.images.decode import decode_image as decode_in_service
+from service.images.limits import ImageLimits
 from tests.training_runs import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -59,14 +62,28 @@ def files_read(output: str) -> list[str]:
     return [json.loads(line)["file"] for line in output.splitlines()]
 
 
-def test_pictures_are_read_as_a_viewer_shows_them() -> None:
-    image = Image.new("RGBA", (4, 2), (0, 0, 0, 0))
-    assert as_seen(image).convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+def test_pictures_are_read_as_the_service_reads_them() -> None:
+    dark_on_nothing = Image.new("RGBA", (40, 10), (0, 0, 0, 0))
+    dark_on_nothing.paste((10, 10, 10, 255), (2, 2, 6, 8))
+    light_on_nothing = Image.new("RGBA", (40, 10), (0, 0, 0, 0))
+    light_on_nothing.paste((250, 250, 250, 255), (2, 2, 6, 8))
     photo = Image.new("RGB", (4, 2), "red")
     photo.getexif()[0x0112] = 6
-    assert as_seen(photo).size == (2, 4)
     deep = Image.fromarray(np.array([[0, 32896, 65535]], np.uint16))
-    assert np.asarray(as_seen(deep).convert("RGB"))[0, :, 0].tolist() == [0, 128, 255]
+    assert as_seen(dark_on_nothing).getpixel((0, 0)) == (255, 255, 255)
+    assert as_seen(light_on_nothing).getpixel((0, 0)) == (0, 0, 0)
+    assert as_seen(photo).size == (2, 4)
+    assert np.asarray(as_seen(deep))[0, :, 0].tolist() == [0, 128, 255]
+    for image in (dark_on_nothing, light_on_nothing, photo, deep):
+        file = io.BytesIO()
+        image.save(file, "PNG", exif=image.getexif())
+        seen = as_seen(decode_image(file.getvalue()))
+        assert np.array_equal(np.asarray(seen), np.asarray(decode_in_service(file.getvalue(), ImageLimits())))
+
+
+def test_pictures_that_cannot_be_seen() -> None:
+    with pytest.raises(BrokenImageError, match="pixels that are not numbers"):
+        as_seen(Image.fromarray(np.full((2, 2), np.nan, np.float32)))
 
 
 def test_names_are_expanded(images: Path) -> None:

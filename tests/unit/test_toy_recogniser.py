@@ -57,6 +57,7 @@ def test_every_entry_is_whole() -> None:
     for name, recogniser in recognisers().items():
         assert recogniser.name == name
         assert recogniser.recipe in recipe_names()
+        assert not recogniser.training_options or recogniser.training_options()
         fields = recogniser.config.__dataclass_fields__.keys()
         assert recogniser.essential | recogniser.config.FREE | recogniser.config.ADAPTABLE <= fields
         assert recogniser.published.keys() <= recogniser.named.keys()
@@ -94,7 +95,9 @@ def test_it_is_chosen_by_name_by_file_and_by_its_weights(tmp_path: Path) -> None
     ("values", "message"),
     [
         ({"recogniser": ["toy"]}, "names the recogniser"),
-        ({"recogniser": "top"}, "names the recogniser 'top'; there are parseq, toy"),
+        ({"recogniser": "top"}, "names the recogniser 'top'; there are .*parseq.*, toy"),
+        ({"cls": "SVTR", "column_width": 4}, "names the class 'SVTR'; there are .*PARSeq.*, Toy"),
+        ({"_target_": "strhub.models.svtr.system.SVTR"}, "names the class 'SVTR'; there are"),
         ({"recogniser": "toy", "embed_dim": 4}, "unknown configuration names: embed_dim; known are charset_train"),
         ({"column_width": 4}, "unknown configuration names: column_width"),
         ({"recogniser": "toy", "column_width": 3}, "not a multiple of column_width 3"),

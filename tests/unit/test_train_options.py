@@ -14,8 +14,9 @@ from model.charsets import CHARSETS, PRINTABLE
 from model.errors import ConfigError
 from model.recognisers.parseq.config import NAMED, PARSeqConfig
 from model.recognisers.parseq.network import PARSeq
+from model.recognisers.registry import recognisers
 from model.training.data import split_weight
-from model.training.options import RECIPES, TrainOptions, recipe_names
+from model.training.options import RECIPES, TrainOptions, options_of, recipe_names
 from model.training.schedule import rate_factor, scaled_rate
 from model.training.train import network_config, parse_args, weights_name
 
@@ -37,7 +38,8 @@ def test_the_trainers_options_are_checked_and_built() -> None:
         (["--trainer.max_steps", "4"], "--trainer.max_steps is set by the job: use --steps"),
         (["--nonsense", "4"], "unrecognized arguments: --nonsense"),
         (["--steps", "four"], "--steps: invalid int value"),
-        (["--run", "nope.yaml"], "cannot read the run file nope.yaml .*nano, reference"),
+        (["--run", "nope.yaml"], "cannot read the run file nope.yaml .*nano, parseq"),
+        (["--beta2", "1"], "--beta2 must be at least 0 and less than 1, not 1.0"),
     ],
 )
 def test_wrong_options_are_one_message(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,15 +56,15 @@ def test_wrong_options_are_one_message(words: list[str], message: str, capsys: p
         ([], (6000, None)),
         (["--steps", "9"], (9, None)),
         (["--epochs", "9"], (6000, 9.0)),
-        (["--run", "reference"], (6000, 20.0)),
-        (["--run", "reference", "--steps", "9"], (9, None)),
-        (["--steps=9", "--run", "reference"], (9, None)),
-        (["--run", "reference", "--epochs", "3"], (6000, 3.0)),
+        (["--run", "parseq"], (6000, 20.0)),
+        (["--run", "parseq", "--steps", "9"], (9, None)),
+        (["--steps=9", "--run", "parseq"], (9, None)),
+        (["--run", "parseq", "--epochs", "3"], (6000, 3.0)),
         (["--run", "short.yaml"], (9, None)),
         (["--run", "short.yaml", "--epochs", "3"], (6000, 3.0)),
-        (["--run", "reference", "--run", "short.yaml"], (9, None)),
-        (["--run", "short.yaml", "--run", "reference"], (6000, 20.0)),
-        (["--run", "short.yaml", "--run", "reference", "--steps", "8"], (8, None)),
+        (["--run", "parseq", "--run", "short.yaml"], (9, None)),
+        (["--run", "short.yaml", "--run", "parseq"], (6000, 20.0)),
+        (["--run", "short.yaml", "--run", "parseq", "--steps", "8"], (8, None)),
     ],
 )
 def test_steps_and_epochs_the_last_one_given_wins(
@@ -76,7 +78,7 @@ def test_steps_and_epochs_the_last_one_given_wins(
 
 def test_a_network_of_ones_own_wins_over_that_of_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("config: mine.json\n")
-    args, _ = parse_args(["--output", "x", "--run", "reference", "--config", "mine.json"])
+    args, _ = parse_args(["--output", "x", "--run", "parseq", "--config", "mine.json"])
     assert (args.model, args.config) == (None, Path("mine.json"))
     args, _ = parse_args(["--output", "x", "--run", str(tmp_path / "run.yaml"), "--model", "parseq"])
     assert (args.model, args.config) == ("parseq", None)
@@ -136,14 +138,16 @@ def test_options_written_in_code_are_those_of_the_command_line() -> None:
 def test_the_recipe_of_the_bundled_model_is_the_default() -> None:
     chosen, options = parse_args(["--run", "nano", "--output", "x"])
     default, none = parse_args(["--output", "x"])
-    told = {"run": ["nano"], "model": "parseq-nano", "charset": "94"}
+    told = {"run": ["nano"], "model": "parseq-nano", "charset": "94", "of_recogniser": {"glyph_weight": 1.0}}
     assert vars(chosen) == {**vars(default), **told}
+    parseq = recognisers()["parseq"]
+    assert options_of(parseq, chosen.of_recogniser) == options_of(parseq, {}) == {"glyph_weight": 1.0, "ctc_weight": 0.0}
     assert (options, none) == ({"gradient_clip_val": 1.0}, {})
 
 
 @pytest.mark.parametrize(("model", "charset"), list(product(NAMED, CHARSETS)))
 def test_every_model_has_every_charset(model: str, charset: str) -> None:
-    args, _ = parse_args(["--run", "reference", "--output", "x", "--model", model, "--charset", charset])
+    args, _ = parse_args(["--run", "parseq", "--output", "x", "--model", model, "--charset", charset])
     config = network_config(args, None)
     assert config == replace(NAMED[model], charset_train=CHARSETS[charset])
     with torch.device("meta"):
@@ -152,7 +156,7 @@ def test_every_model_has_every_charset(model: str, charset: str) -> None:
 
 
 def test_recipes_are_packaged() -> None:
-    assert recipe_names() == ["nano", "reference"]
+    assert {"nano", "parseq"} <= set(recipe_names())
     assert "recipes/*.yaml" in (RECIPES.parents[1] / "pyproject.toml").read_text()
 
 

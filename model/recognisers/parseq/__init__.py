@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from model.recognisers.parseq.config import NAMED, PARSeqConfig
+from model.recognisers.parseq.options import PARSeqOptions
 from model.recognisers.registry import Adapting, Published, Recogniser
 
 RELEASE: Final = "https://github.com/baudm/parseq/releases/download/v1.0.0"
@@ -27,6 +28,6 @@ RECOGNISER: Final = Recogniser(
         by_character={"head.weight": 0, "head.bias": 0, "text_embed.embedding.weight": 0},
         by_position={"pos_queries": 1},
     ),
-    recipe="reference",
-    training_options=("glyph_weight", "ctc_weight"),
+    recipe="parseq",
+    training_options=PARSeqOptions,
 )

@@ -22,6 +22,7 @@ from model.recognisers.parseq.config import PARSeqConfig
 from model.recognisers.parseq.decoder import Decoder
 from model.recognisers.parseq.encoder import Encoder
 from model.recognisers.parseq.permutations import attention_masks
+from model.recognisers.parts.initialise import initialise
 from model.recognisers.parts.tokenizer import Tokenizer
 
 
@@ -63,18 +64,15 @@ class PARSeq(Network):
         self._initialise()
 
     def _initialise(self) -> None:
+        """As the reference implementation does it, whose patches keep PyTorch's default; the residual stem does not."""
         nn.init.trunc_normal_(self.pos_queries, std=0.02)
         nn.init.trunc_normal_(self.encoder.pos_embed, std=0.02)
+        patches = self.encoder.patch_embed.proj if self.config.stem == "patch" else None
         for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Embedding):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-            elif isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, KeyValueAttention):
+            if isinstance(module, KeyValueAttention):
                 nn.init.xavier_uniform_(module.in_proj_weight)
+            elif module is not patches:
+                initialise(module)
 
     def encode(self, images: Tensor) -> Tensor:
         """Images, float `(B, 3, H, W)` in [-1, 1], to memory, float `(B, N, E)`."""
