@@ -83,7 +83,7 @@ def options(folder: Path, archive: Path, **changes: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def weights(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    changes = {"--steps": 300, "--lr": 0.005, "--warmup-steps": 20, "--validate-every": 300, "--checkpoint-every": 300}
+    changes = {"--steps": 300, "--lr": 0.002, "--warmup-steps": 20, "--validate-every": 300, "--checkpoint-every": 300}
     assert train(words(options(folder, archive, **changes))) == 0
     return folder / "run" / "tiny.safetensors"
 
@@ -94,15 +94,12 @@ def test_what_was_trained_passes_the_gate_in_every_precision(
 ) -> None:
     path = tmp_path / "tiny.onnx"
     more = ["--parity-data", str(archive)] if precision == "fp32" else []
-    more += ["--calibration", str(archive)] if precision == "int8" else []
     assert export(["--weights", str(weights), "--output", str(path), "--precision", precision, *more]) == 0
     metadata = ArtifactMetadata.from_map(open_cpu_session(path).get_modelmeta().custom_metadata_map)
     assert (metadata.architecture, metadata.decode_mode, metadata.precision) == ("vitstr", "nar", precision)
     assert (metadata.max_label_length, metadata.schema_version, metadata.early_exit) == (5, 2, False)
-    assert scores(archive, tmp_path / "s.csv", "--artifact", str(path)) == scores(
-        archive, tmp_path / "s.csv", "--weights", str(weights)
-    )
-    assert scores(archive, tmp_path / "s.csv", "--artifact", str(path))[0] == ("words", "62", "100.00")
+    for model in (["--artifact", str(path)], ["--weights", str(weights)]):
+        assert scores(archive, tmp_path / "s.csv", *model)[0] == ("words", "62", "100.0")
 
 
 def scores(archive: Path, table: Path, *model: str) -> list[tuple[str, str, str]]:
