@@ -6,18 +6,26 @@ python -m tests.gpu.graphs FOLDER
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from onnx import TensorProto
+from artifact.metadata import Precision
+from export.graphs.interface import graph_of
+from export.to_onnx import new_builder
+from model.recognisers.registry import named_config, recogniser_of
 
-from export.graphs.builder import GraphBuilder
-from export.graphs.parseq.graph import GRAPH, ParseqOptions
-from model.recognisers.parseq.config import NAMED
-from model.recognisers.parseq.network import PARSeq
-
-NAMES = ("parseq-nano", "parseq-tiny", "parseq")
-MODES = (ParseqOptions("ar", 1), ParseqOptions("nar", 0))
-PRECISIONS = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
+OF_PARSEQ = ({"decode": "ar", "refine_iters": 1}, {"decode": "nar", "refine_iters": 0})
+ONLY_WAY: Sequence[Mapping[str, Any]] = ({},)
+NETWORKS: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "parseq-nano": OF_PARSEQ,
+    "parseq-tiny": OF_PARSEQ,
+    "parseq": OF_PARSEQ,
+    "vitstr": ONLY_WAY,
+    "vitstr-patch16-224": ONLY_WAY,
+}
+"""And the options of their recognisers with which each is written."""
+PRECISIONS: Sequence[Precision] = ("fp32", "fp16")
 
 
 def main() -> int:
@@ -26,14 +34,17 @@ def main() -> int:
         sys.exit("usage: python -m tests.gpu.graphs FOLDER")
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    for name in NAMES:
-        model = PARSeq(NAMED[name]).eval()
-        for mode in MODES:
-            for precision, float_type in PRECISIONS.items():
-                graph = GraphBuilder(float_type)
-                GRAPH.write(graph, model, mode)
-                content = graph.model(name, {}, "0").SerializeToString()
-                (folder / f"{name}-{mode.decode}+{mode.refine_iters}-{precision}.onnx").write_bytes(content)
+    for name, ways in NETWORKS.items():
+        config = named_config(name)
+        network = recogniser_of(config).build_network(config).eval()
+        graph = graph_of(network)
+        for way in ways:
+            for precision in PRECISIONS:
+                builder = new_builder(precision, {})
+                graph.write(builder, network, graph.options(network, way, precision))
+                content = builder.model(name, {}, "0").SerializeToString()
+                told = "".join(f"-{value}" for value in way.values())
+                (folder / f"{name}{told}-{precision}.onnx").write_bytes(content)
     return 0
 
 

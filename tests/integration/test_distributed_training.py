@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from model.training.train import main
-from tests.training_runs import run_module, words, write_archive, write_config, write_shards
+from tests.training_runs import TINY, run_module, words, write_archive, write_shards
+
+# Without dropout: each process draws masks of its own.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "parseq": {**TINY, "dropout": 0.0},
+    "vitstr": {"recogniser": "vitstr", "embed_dim": 16, "num_heads": 2, "depth": 2, "max_label_length": 6},
+}
 
 
-def losses(output: Path) -> list[tuple[float, float]]:
+def losses(output: Path) -> list[list[float]]:
+    """Of each step; some recognisers have several."""
     with (output / "log-0" / "metrics.csv").open() as file:
-        return [(float(row["loss"]), float(row["glyph_loss"])) for row in csv.DictReader(file) if row["loss"]]
+        rows = [row for row in csv.DictReader(file) if row["loss"]]
+    names = sorted(name for name in rows[0] if name == "loss" or name.endswith("_loss"))
+    return [[float(row[name]) for name in names] for row in rows]
 
 
-def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", NETWORKS)
+def test_two_processes_equal_one_with_twice_the_batch(name: str, tmp_path: Path) -> None:
+    (tmp_path / "tiny.json").write_text(json.dumps(NETWORKS[name]))
     options = {
-        # Without dropout: each process draws masks of its own.
-        "--config": write_config(tmp_path / "tiny.json", dropout=0.0),
+        "--config": tmp_path / "tiny.json",
         "--source": [f"{write_shards(tmp_path / 'rendered')}=2", f"{write_archive(tmp_path / 'real')}=1"],
         "--validation": tmp_path / "rendered",
         "--steps": 4,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.recognisers.parseq.attention import attention
+from model.recognisers.parts.attention import attention
 
 BFLOAT16_TOLERANCE = 0.03
 """Of values about 1: bfloat16 keeps 8 bits."""

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from export.graphs.builder import GraphBuilder
-from model.recognisers.parseq.attention import KeyValueAttention
 from model.recognisers.parseq.decoder import DecoderLayer
+from model.recognisers.parts.attention import KeyValueAttention
 
 
 class AttentionWeights:

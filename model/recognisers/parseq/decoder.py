@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.recognisers.parseq.attention import KeyValue, KeyValueAttention
+from model.recognisers.parts.attention import KeyValue, KeyValueAttention
 
 
 class DecoderLayer(nn.Module):

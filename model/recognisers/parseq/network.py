@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.recognisers.interface import Network
-from model.recognisers.parseq.attention import KeyValue, KeyValueAttention
 from model.recognisers.parseq.config import PARSeqConfig
 from model.recognisers.parseq.decoder import Decoder
 from model.recognisers.parseq.encoder import Encoder
 from model.recognisers.parseq.permutations import attention_masks
+from model.recognisers.parts.attention import KeyValue, KeyValueAttention
 from model.recognisers.parts.initialise import initialise
 from model.recognisers.parts.tokenizer import Tokenizer
 
