@@ -42,7 +42,8 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
     artifact: Path = Field(
         BUNDLED_ARTIFACT,
-        description="The `.onnx` artifact to serve, written by `parseq-export`; or several, with commas between them, or a folder.",
+        description="The `.onnx` artifact to serve, written by `parseq-export`; or several, with commas between them, or a "
+        "folder.",
     )
     default_model: str = Field("", description="The model of requests that name none; without it the first one.")
     provider: Provider = Field(

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol through the real HTTP server: room for bodies, bodies that do not end, and probes when it is full."""
+"""The Open Inference Protocol through the real HTTP server: room for bodies, bodies without end, and probes when it is full."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ ROOM = 2**20
 def held_bytes(url: str) -> float:
     [line] = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith("parseq_body_bytes ")]
     return float(line.split()[1])
+
+
+def wait_until_held(url: str, n_bytes: float) -> None:
+    while held_bytes(url) < n_bytes:
+        time.sleep(0.01)
 
 
 def small_room(**settings: object) -> Runtime:
@@ -59,11 +64,20 @@ def test_what_is_unpacked_takes_room_as_any_body_does() -> None:
 
 def test_a_bomb_is_refused_when_there_is_no_room_for_it() -> None:
     runtime = toy_runtime(max_body_bytes=2**24, max_bodies_bytes=2**25)
-    bomb = gzip.compress(bytes(2**24 - 100))
+    largest = gzip.compress(bytes(2**24))
     with listening(runtime) as address:
         url = "http://{}:{}".format(*address)
-        answer = post(url, bomb, {LENGTH_HEADER: "10", "content-encoding": "gzip"})
-        assert answer.status_code == 400
+        answer = post(url, largest, {LENGTH_HEADER: "10", "content-encoding": "gzip"})
+        assert answer.status_code == 400  # there is room for it, and it is no JSON
+        with socket.create_connection(address) as other:
+            other.sendall(
+                b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % 2**22
+            )
+            other.sendall(bytes(2**21))
+            wait_until_held(url, 2**21)
+            answer = post(url, largest, {LENGTH_HEADER: "10", "content-encoding": "gzip"})
+            assert answer.status_code == 400  # what arrives had to go for what has arrived
+            assert read_answer(other)[0] == 429
         answer = post(url, gzip.compress(bytes(2**24 + 1)), {LENGTH_HEADER: "10", "content-encoding": "gzip"})
         assert (answer.status_code, answer.headers["content-type"]) == (413, "application/json")
         answer = post(url, gzip.compress(bytes(2**28)), {LENGTH_HEADER: "10", "content-encoding": "gzip"})

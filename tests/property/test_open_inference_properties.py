@@ -84,13 +84,13 @@ def parse(dialect: Dialect, content: bytes, headers: Mapping[str, str]) -> Crops
     try:
         return finished(run())
     except Problem as problem:
-        assert 400 <= problem.status < 500
-        assert len(problem.detail) < 400
         return problem
 
 
 def check(crops: Crops | Problem) -> None:
     if isinstance(crops, Problem):
+        assert 400 <= crops.status < 500
+        assert len(crops.detail) < 400
         return
     assert 1 <= len(crops.images) <= SETTINGS.max_crops_per_request
     assert crops.timeout_ms > 0

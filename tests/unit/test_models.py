@@ -304,7 +304,7 @@ def test_a_reload_of_which_a_part_fails_removes_nothing(tmp_path: Path) -> None:
     write_artifact(tmp_path / "first.onnx")
     runtime = folder_runtime(tmp_path)
 
-    async def scenario(client: httpx.AsyncClient) -> None:
+    async def scenario(_client: httpx.AsyncClient) -> None:
         (tmp_path / "first.onnx").rename(tmp_path / "third.onnx")
         (tmp_path / "second.onnx").write_bytes(b"junk")
         runtime.reload()
@@ -329,7 +329,7 @@ def test_a_model_that_was_added_is_watched_and_one_that_was_removed_is_not(tmp_p
     ill: list[str] = []
     runtime._on_unhealthy = ill.append
 
-    async def scenario(client: httpx.AsyncClient) -> None:
+    async def scenario(_client: httpx.AsyncClient) -> None:
         first = runtime.models.default
         backwards_at(tmp_path / "second.onnx")
         (tmp_path / "first.onnx").unlink()

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over HTTP: what clients send and get, in JSON and binary, and what they are told that is wrong."""
+"""The Open Inference Protocol over HTTP: what clients send and get, in JSON and binary, and what they are told is wrong."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from service import __version__, errors
 from service.core.runtime import Runtime
 from service.engine.types import Item
-from tests.fakes import FakeSession, request, toy_runtime, until, with_client
+from tests.fakes import FakeSession, request, serving, toy_runtime, until, with_client
 from tests.open_inference import INFER, LENGTH_HEADER, as_json, base64_of, binary, files, outputs_of, packed, tensor
 from tests.toy_artifact import CONFIDENCE_BYTE, METADATA, confidence_of, pixels_of, png_of
 
@@ -347,8 +347,6 @@ def test_a_server_that_warms_up_is_live_and_not_ready() -> None:
     runtime = toy_runtime(session)
 
     async def scenario() -> None:
-        from tests.fakes import serving
-
         async with serving(runtime, wait=False) as client:
             try:
                 assert (await client.get("/v2/health/live")).status_code == 200

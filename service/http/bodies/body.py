@@ -67,7 +67,7 @@ class Body:
         raise body_too_large(most) if too_large is None else too_large(n_bytes)
 
     def hold(self, n_bytes: int) -> None:
-        """Count memory that is made of the body, as much as it: what was packed in it, or a copy of its parts.
+        """Count memory that is made of the body: what was packed in it, or a copy of its parts; below 0: that is free again.
 
         Raises:
             Problem: There is no room for it.

@@ -1,4 +1,7 @@
-"""`POST /v1/models/NAME:predict`: version 1 of KServe's protocol, which Vertex AI speaks too: `instances` in, `predictions` out."""
+"""`POST /v1/models/NAME:predict`: version 1 of KServe's protocol, which Vertex AI has too. `instances` in, `predictions` out.
+
+Sources: kserve.github.io (data plane, v1) and cloud.google.com/vertex-ai (requirements of custom containers).
+"""
 
 from __future__ import annotations
 

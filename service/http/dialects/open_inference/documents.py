@@ -99,6 +99,7 @@ async def _inflated(data: bytes, body: Body, most_bytes: int, limits: BodyLimits
         raise _broken() from None
     if data and (not packed.eof or packed.unused_data or start + INFLATE_BYTES < len(data)):
         raise _broken()
+    body.hold(-len(data))
     return unpacked.getvalue()
 
 

@@ -86,7 +86,8 @@ class InputTensor(BaseModel):
 
     name: Literal["images"]
     datatype: Literal["BYTES", "UINT8"] = Field(
-        description="`BYTES`: each element is the file of an image, in base64 where it is in `data`. `UINT8`: pixels, binary only."
+        description="`BYTES`: each element is the file of an image, in base64 where it is in `data`. `UINT8`: pixels, always "
+        "binary."
     )
     shape: list[int] = Field(description="`[n]` or `[n, 1]` of files, `[n, height, width, 3]` of pixels.")
     data: list[str] | None = None
