@@ -1,4 +1,4 @@
-"""The paths of the Open Inference Protocol beside inference: health, metadata, the list of models; and how all are described."""
+"""The paths of the Open Inference Protocol beside inference: health, metadata, list of models; and how all are described."""
 
 from __future__ import annotations
 

@@ -7,12 +7,13 @@ import json
 import socket
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
 from service.core.runtime import Runtime
-from tests.fakes import toy_runtime
+from tests.fakes import FakeSession, toy_runtime
 from tests.integration.in_process import listening, read_answer
 from tests.open_inference import INFER, LENGTH_HEADER, as_json, binary, files, outputs_of
 from tests.toy_artifact import pixels_of, png_of
@@ -30,8 +31,8 @@ def wait_until_held(url: str, n_bytes: float) -> None:
         time.sleep(0.01)
 
 
-def small_room(**settings: object) -> Runtime:
-    return toy_runtime(max_body_bytes=ROOM // 2, max_json_bytes=ROOM // 2, max_bodies_bytes=ROOM, **settings)
+def small_room(session: FakeSession) -> Runtime:
+    return toy_runtime(session, max_body_bytes=ROOM // 2, max_json_bytes=ROOM // 2, max_bodies_bytes=ROOM)
 
 
 def post(url: str, content: bytes, headers: Mapping[str, str]) -> httpx.Response:
@@ -39,26 +40,26 @@ def post(url: str, content: bytes, headers: Mapping[str, str]) -> httpx.Response
 
 
 def test_what_is_unpacked_takes_room_as_any_body_does() -> None:
-    """A request is refused that has a body of its own, its unpacked content and the images in it beside others."""
-    pixels = bytes(3 * 256 * 512)
-    body, headers = binary(pixels, [1, 256, 512, 3], "UINT8")
-    packed = {**headers, "content-encoding": "gzip"}
-    with listening(small_room()) as address:
+    session = FakeSession()
+    body, headers = binary(bytes(3 * 256 * 512), [1, 256, 512, 3], "UINT8")  # some 0.4 MB, and as much for the picture
+    packed, small = {**headers, "content-encoding": "gzip"}, files(png_of("abc"))
+    with listening(small_room(session=session)) as address, ThreadPoolExecutor(1) as pool:
         url = "http://{}:{}".format(*address)
-        assert outputs_of(post(url, gzip.compress(body), packed))["text"] == [""]
-        assert held_bytes(url) == 0
-        with socket.create_connection(address) as other:
-            other.sendall(
-                b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % (ROOM // 2)
+        session.gate.clear()
+        try:
+            png = {"content-type": "image/png"}
+            large = pool.submit(
+                httpx.post, f"{url}/v1/recognize", content=png_of("abc") + bytes(ROOM // 2 - 10_000), headers=png
             )
-            other.sendall(bytes(ROOM // 2))
-            status, _, _ = read_answer(other)
-            assert status == 422
-    with listening(small_room()) as address:
-        url = "http://{}:{}".format(*address)
-        many, headers = binary(bytes(ROOM // 2 - 1000), [1, 1, ROOM // 6 - 400, 3], "UINT8")  # which does not add up
-        answer = post(url, many, headers)
-        assert answer.status_code == 400
+            wait_until_held(url, ROOM // 2 - 10_000)
+            answer = post(url, gzip.compress(body), packed)
+            assert (answer.status_code, "error" in answer.json()) == (429, True)
+            assert held_bytes(url) < ROOM // 2
+        finally:
+            session.gate.set()
+        assert large.result().json()["text"] == "abc"
+        assert outputs_of(post(url, gzip.compress(body), packed))["text"] == [""]
+        assert outputs_of(post(url, *small))["text"] == ["abc"]
         assert held_bytes(url) == 0
 
 

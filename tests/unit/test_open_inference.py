@@ -170,6 +170,8 @@ def test_what_is_unpacked_is_bounded() -> None:
 def test_bodies_have_the_limits_of_others() -> None:
     document = json.dumps(as_json(A) | {"pad": "x" * 2000}).encode()
     expect_error(infer(toy_runtime(max_json_bytes=2000), content=document), errors.JSON_TOO_LARGE)
+    head = json.dumps(as_json(A) | {"pad": "x" * 2000}).encode()
+    expect_error(infer_binary(head + b"x", {LENGTH_HEADER: str(len(head))}, max_json_bytes=2000), errors.JSON_TOO_LARGE)
     body, headers = files(A, bytes(2000))
     expect_error(infer_binary(body, headers, max_body_bytes=2000), errors.BODY_TOO_LARGE, "PARSEQ_MAX_BODY_BYTES")
     expect_error(infer_binary(*files(bytes(2000)), max_image_bytes=1000), errors.IMAGE_FILE_TOO_LARGE, "images[0]: ")

@@ -91,7 +91,9 @@ class Dialects:
         """The dialect of a path; `None`: it is none's."""
         dialect = self._fixed.get(path)
         if dialect is None and self._patterns:
-            return next((other for pattern, other in self._patterns if pattern.match(path)), None)
+            for pattern, other in self._patterns:
+                if pattern.match(path):
+                    return other
         return dialect
 
     def around(self, path: str) -> Dialect | None:

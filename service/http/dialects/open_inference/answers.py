@@ -47,7 +47,7 @@ async def infer_answer(crops: InferCrops, results: Sequence[CropResult], model: 
     wanted = dict(crops.outputs)
     if ERROR not in wanted:
         _raise_first(results)
-    turns, outputs, tail = Turns(), list[str](), list[bytes]()
+    outputs, tail = list[str](), list[bytes]()
     for name, binary in crops.outputs:
         values, shape = _values(name, results, crops.shape)
         start = encode_json({"name": name, "datatype": DATATYPES[name], "shape": shape})[:-1]
@@ -56,8 +56,7 @@ async def infer_answer(crops: InferCrops, results: Sequence[CropResult], model: 
             tail.append(packed)
             outputs.append(f'{start},"parameters":{{"binary_data_size":{len(packed)}}}}}')
         else:
-            outputs.append(f'{start},"data":[{await _encoded(values, turns)}]}}')
-        await turns.step()
+            outputs.append(f'{start},"data":[{await _encoded(values)}]}}')
     # Whatever characters it has: those of a text that a client sent may be no text of ours.
     name = "" if crops.id is None else f'"id":{json.dumps(crops.id)},'
     by = encode_json({"model_name": model, "model_version": version})[1:-1]
@@ -101,9 +100,9 @@ def _packed(values: Any) -> bytes:
     return struct.pack(f"<{len(values)}f", *values)
 
 
-async def _encoded(values: Any, turns: Turns) -> str:
+async def _encoded(values: Any) -> str:
     """As JSON, without brackets."""
-    pieces = []
+    pieces, turns = [], Turns()
     for start in range(0, len(values), VALUES_AT_ONCE):
         some = values[start : start + VALUES_AT_ONCE]
         if isinstance(some[0], float):

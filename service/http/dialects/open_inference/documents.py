@@ -20,7 +20,7 @@ from service.errors import (
     body_too_large,
 )
 from service.http.bodies.body import Body
-from service.http.bodies.json_outline import check_outline
+from service.http.bodies.json_outline import MAX_COMMAS, check_outline
 from service.http.dialects.v1_answers import encode_json
 from service.http.dialects.v1_bodies import BodyLimits
 from service.http.head import Head
@@ -76,6 +76,11 @@ async def read_body(head: Head, body: Body, limits: BodyLimits, most_bytes: int)
 def _too_large(limits: BodyLimits, n_bytes: float) -> Problem:
     if n_bytes > limits.max_bytes:
         return body_too_large(limits.max_bytes)
+    return json_too_large(limits)
+
+
+def json_too_large(limits: BodyLimits) -> Problem:
+    """The refusal of too much JSON; the detail names the setting."""
     detail = f"JSON may have {limits.max_json_bytes} bytes at most (PARSEQ_MAX_JSON_BYTES). Binary tensors may be larger."
     return Problem(JSON_TOO_LARGE, detail)
 
@@ -113,7 +118,9 @@ async def read_object(data: bytes, limits: BodyLimits) -> dict[str, Any]:
     Raises:
         Problem: It is something else, nested too deeply, or has far more values than images need.
     """
-    await check_outline(data, limits.max_crops, limits.max_json_depth)
+    # What is short has few values, and what has few brackets is not nested deeply: most heads of binary tensors are both.
+    if len(data) > MAX_COMMAS or data.count(b"[") + data.count(b"{") > limits.max_json_depth:
+        await check_outline(data, limits.max_crops, limits.max_json_depth)
     try:
         document = from_json(data.removeprefix(BOM_UTF8), allow_inf_nan=False, cache_strings=False)
     except ValueError:

@@ -17,7 +17,7 @@ from service.http.bodies.body import Body
 from service.http.connection.body_budget import SMALL_BODY_BYTES
 from service.http.dialects.dialect import Crops, Dialect
 from service.http.dialects.open_inference.answers import LENGTH_HEADER, infer_answer
-from service.http.dialects.open_inference.documents import JSON_TYPE, error_document, read_body, read_object
+from service.http.dialects.open_inference.documents import JSON_TYPE, error_document, json_too_large, read_body, read_object
 from service.http.dialects.open_inference.requests import InferCrops, raw_image, read_request
 from service.http.dialects.v1_answers import server_timing, timings_of
 from service.http.dialects.v1_bodies import BodyLimits
@@ -67,7 +67,7 @@ class OpenInference(Dialect):
             if start > len(data):
                 raise Problem(MALFORMED_REQUEST, f"The header says {start} bytes of JSON, and the body has {len(data)} in all.")
             if start > self._max_json_bytes:
-                raise Problem(MALFORMED_REQUEST, f"The JSON may have {self._max_json_bytes} bytes at most.")
+                raise json_too_large(self._limits)
             document = await read_object(data[:start], self._limits)
             crops = read_request(document, data, start, self._limits.max_crops)
         crops.timeout_ms = min(crops.timeout_ms, given_ms)

@@ -138,7 +138,7 @@ def _the_tensor(inputs: Any) -> dict[str, Any]:
 
 
 def _shape(shape: Any) -> list[int]:
-    if not isinstance(shape, list) or not shape or not all(type(size) is int and size >= 0 for size in shape):
+    if not isinstance(shape, list) or not shape or [size for size in shape if type(size) is not int or size < 0]:
         raise invalid(f"{IMAGES}.shape: must be a list of integers, none of them below 0.")
     return shape
 
