@@ -56,7 +56,7 @@ def model_sources(settings: Settings, load: Load = load_artifact) -> list[ModelS
 
 def _named_files(setting: Path) -> Iterator[tuple[str | None, Path]]:
     """Names, where they are given, and files. What is missing is for whoever opens it to say."""
-    if setting.is_file():  # commas and all
+    if _is(setting.is_file):  # commas and all
         yield None, setting
         return
     for item in str(setting).split(","):
@@ -64,10 +64,10 @@ def _named_files(setting: Path) -> Iterator[tuple[str | None, Path]]:
         if not text:
             continue
         name, path = _split(text)
-        if not path.is_dir():
+        if not _is(path.is_dir):
             yield name, path
             continue
-        files = sorted(file for file in path.glob(f"*{SUFFIX}") if file.is_file() and not file.name.startswith("."))
+        files = _files_in(path)
         if not files:
             raise StartupError(f"the folder {path} has no {SUFFIX} file: put one there, or set PARSEQ_ARTIFACT to another")
         if name is not None and len(files) > 1:
@@ -76,9 +76,26 @@ def _named_files(setting: Path) -> Iterator[tuple[str | None, Path]]:
             yield name or file.stem, file
 
 
+def _is(asked: Callable[[], bool]) -> bool:
+    """What cannot be looked at is for whoever opens it to say."""
+    try:
+        return asked()
+    except (OSError, ValueError):
+        return False
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        files = [file for file in folder.iterdir() if file.suffix == SUFFIX and not file.name.startswith(".")]
+    except OSError as error:
+        cure = "set PARSEQ_ARTIFACT to a folder that this user may read"
+        raise StartupError(f"{folder} cannot be read ({error.strerror}): {cure}") from error
+    return sorted(file for file in files if _is(file.is_file))
+
+
 def _split(text: str) -> tuple[str | None, Path]:
     name, equals, rest = text.partition("=")
-    if not equals or not rest or "/" in name or Path(text).exists():
+    if not equals or not rest or "/" in name or _is(Path(text).exists):
         return None, Path(text)
     return name, Path(rest)
 
