@@ -41,7 +41,12 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; all: `0.0.0.0` (IPv4) or `::` (IPv6 and IPv4).")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
-    artifact: Path = Field(BUNDLED_ARTIFACT, description="The `.onnx` artifact to serve, written by `parseq-export`.")
+    artifact: Path = Field(
+        BUNDLED_ARTIFACT,
+        description="The `.onnx` artifact to serve, written by `parseq-export`; or several, with commas between them, or a "
+        "folder.",
+    )
+    default_model: str = Field("", description="The model of requests that name none; without it the first one.")
     provider: Provider = Field(
         "auto",
         description="Execution provider. A named one that is absent is a start-up error; `auto` takes CUDA when present.",

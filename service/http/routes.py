@@ -53,7 +53,7 @@ def build_router(models: Models, settings: Settings, metrics: Metrics, probe: Pr
 def _add_model_list(router: APIRouter, models: Models, settings: Settings) -> None:
     @router.get(
         "/v1/models",
-        summary="The model that is served, and its limits",
+        summary="The models that are served, and their limits",
         operation_id="list_models",
         responses={200: openapi.answer("The models.", ModelList), **openapi.problems([errors.UNAUTHORIZED])},
         openapi_extra={"security": openapi.SECURITY},
@@ -66,6 +66,9 @@ def _described(model: ServedModel, settings: Settings) -> dict[str, Any]:
     metadata = model.artifact.metadata
     return {
         "name": model.name,
+        "aliases": [alias for alias in model.aliases if alias != model.name],
+        "version": model.version,
+        "sha256": model.artifact.sha256,
         "charset": metadata.charset,
         "image_height": metadata.image_height,
         "image_width": metadata.image_width,
@@ -101,6 +104,8 @@ def _add_probes(router: APIRouter, probe: Probe) -> None:
         if not probe.ready:
             raise Problem(errors.NOT_READY, "The server is warming up, draining or about to be restarted.")
         return _json({"status": "ready"})
+
+    router.add_api_route("/ping", readyz, include_in_schema=False)  # where SageMaker asks
 
 
 def _add_metrics(router: APIRouter, metrics: Metrics) -> None:

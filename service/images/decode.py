@@ -10,6 +10,7 @@ import binascii
 import io
 import logging
 import warnings
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
@@ -78,6 +79,31 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
 # Load the format plugins now, not in the first request.
 Image.init()
+
+
+@dataclass(frozen=True, slots=True)
+class RawPicture:
+    """A picture that comes as its pixels."""
+
+    height: int
+    width: int
+    content: bytes
+    """`height * width * 3` bytes, row by row, RGB."""
+
+    def __len__(self) -> int:
+        """Bytes."""
+        return len(self.content)
+
+    def picture(self, limits: ImageLimits) -> Image.Image:
+        """The same as others are once they are decoded.
+
+        Raises:
+            Problem: It has no pixels, or more than it may have.
+        """
+        limits.check_size(self.width, self.height)
+        if not self.content:
+            raise Problem(UNREADABLE_IMAGE, "The image is empty: it has no pixels.")
+        return Image.frombuffer("RGB", (self.width, self.height), self.content, "raw", "RGB", 0, 1)
 
 
 def decode_base64(text: str) -> bytes:

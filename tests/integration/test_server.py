@@ -234,7 +234,7 @@ def test_sigterm_answers_what_is_in_flight_and_exits_with_0(slow_artifact: Path,
 
 
 def server_admitted(response: httpx.Response) -> float:
-    [line] = [line for line in response.text.splitlines() if line.startswith("parseq_crops_admitted_total ")]
+    [line] = [line for line in response.text.splitlines() if line.startswith("parseq_crops_admitted_total{")]
     return float(line.split()[1])
 
 

@@ -466,5 +466,5 @@ def test_the_engine_runs_a_crop_that_is_alone_in_its_session_and_says_so() -> No
     assert usual.batches == [1, 1, 2, 4, 1, 1]
     [sample] = runtime.metrics.model.collect()[0].samples
     assert sample.labels["alone_threads"] == "2"
-    assert b"parseq_batch_size_crops_count 1.0" in runtime.metrics.render()
+    assert b'parseq_batch_size_crops_count{model="toy"} 1.0' in runtime.metrics.render()
     assert "2 lanes x 1 threads (2 for a crop that is alone), " in runtime.describe()

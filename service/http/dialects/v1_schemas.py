@@ -15,6 +15,9 @@ MAX_ID: Final = 2**53 - 1
 """Integers beyond it are not the same in every JSON library."""
 
 
+VERSION: Final = Field(description="The first 12 digits of the artifact's SHA-256 digest.")
+
+
 class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -105,6 +108,7 @@ class Recognition(_Text):
 
     id: str | None = Field(None, description="The name of the file, when the request had one.")
     model: str
+    model_version: str = VERSION
     timings: Timings
 
 
@@ -113,6 +117,7 @@ class RecognitionList(_Answer):
 
     results: list[ReadResult | FailedResult]
     model: str
+    model_version: str = VERSION
     timings: Timings
 
 
@@ -135,6 +140,9 @@ class ModelInfo(_Answer):
     """A model that is served."""
 
     name: str
+    aliases: list[str] = Field(description="Other names that requests may use.")
+    version: str = VERSION
+    sha256: str = Field(description="Digest of the artifact, in hexadecimal.")
     charset: str = Field(description="Every character the model can give.")
     image_height: int = Field(description="Pixels, after resizing.")
     image_width: int = Field(description="Pixels, after resizing.")
@@ -148,7 +156,7 @@ class ModelInfo(_Answer):
 
 
 class ModelList(_Answer):
-    """The models that are served."""
+    """The models that are served; the first is for requests that name none."""
 
     models: list[ModelInfo]
 
