@@ -59,6 +59,15 @@ RECOGNIZE_PARAMETERS: Final[list[dict[str, Any]]] = [
         "schema": {"type": "number", "minimum": MIN_TIMEOUT_MS},
     },
 ]
+MODEL_PARAMETERS: Final[list[dict[str, Any]]] = [
+    {
+        "name": "name",
+        "in": "path",
+        "required": True,
+        "description": "Of a model, or an alias of it.",
+        "schema": {"type": "string"},
+    }
+]
 REQUEST_ID_PARAMETERS: Final[list[dict[str, Any]]] = [
     {
         "name": "X-Request-Id",

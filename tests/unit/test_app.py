@@ -553,7 +553,8 @@ def test_requests_share_batches_while_the_lane_is_busy() -> None:
 
 def test_the_openapi_covers_every_body_and_every_status() -> None:
     document = request(toy_runtime(), "GET", "/openapi.json").json()
-    assert set(document["paths"]) == {"/v1/recognize", "/v1/models", "/livez", "/readyz", "/metrics"}
+    told = {"/v1/models", "/v1/models/{name}/charset", "/livez", "/readyz", "/metrics"}
+    assert set(document["paths"]) == {"/v1/recognize", *told}
     operation = document["paths"][PATH]["post"]
     assert set(operation["requestBody"]["content"]) == {
         "image/*",
