@@ -121,7 +121,9 @@ def striped_words(_entries: Sequence[str], metadata: ArtifactMetadata, _font: Pa
     while len(texts) < 40:
         ids: list[int] = []
         for token in rng.integers(1, len(LETTERS) + 1, rng.integers(2, 6)).tolist():
-            ids += [0, token] if metadata.decode_mode == "ctc" and ids and ids[-1] == token else [token]
+            if metadata.decode_mode == "ctc" and ids and (ids[-1] == token or rng.random() < 0.3):
+                ids.append(0)
+            ids.append(token)
         texts.append("".join(LETTERS[token - 1] for token in ids if token))
         noise = rng.normal(0, 6, (HEIGHT, WIDTH, 3))
         pixels.append(np.clip(picture_of(ids, len(LETTERS) + 1) + noise, 0, 255).astype(np.uint8))

@@ -158,9 +158,9 @@ class Description:
 
     def special_class(self, classes: int) -> int:
         """The class of the blank or the end token."""
-        return (
-            {"first": 0, "last": classes - 1}.get(self.special, self.special) if isinstance(self.special, str) else self.special
-        )
+        if self.special == "last":
+            return classes - 1
+        return 0 if self.special == "first" else self.special
 
     def character_classes(self, classes: int) -> list[int]:
         """The classes of the charset's entries, in its order, of so many classes in all."""

@@ -164,9 +164,14 @@ def write_picture(g: GraphBuilder, original: Original, description: Description,
     elif description.colours == "grey":
         weights = np.repeat(np.array(GREY)[:, None], original.channels, axis=1)
         values = g.matmul(values, g.constant(weights, "grey"))
-    mean, std = np.array(description.mean), np.array(description.std)
-    values = g.node("Mul", [values, g.constant(1 / (description.divisor * std), "scale")])
-    values = g.node("Sub", [values, g.constant(mean / std, "shift")])
+    # In the same order as whoever made the original computes it, so that no digit differs: half precision would show it.
+    for operator, operand, nothing in (
+        ("Div", description.divisor, 1),
+        ("Sub", description.mean, 0),
+        ("Div", description.std, 1),
+    ):
+        if np.any(np.array(operand) != nothing):
+            values = g.node(operator, [values, g.constant(np.array(operand, np.float64), "normalise")])
     if description.layout == "nchw":
         values = g.transpose(values, (0, 3, 1, 2))
     element_type = helper.np_dtype_to_tensor_dtype(original.input_type)

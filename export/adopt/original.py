@@ -176,6 +176,9 @@ def _check_shape(given: Any, description: Description, path: Path) -> int:
             f"the batch of {path} is fixed at {found['n']} (input {given.name} is {shape}): "
             "export it again with a dynamic batch"
         )
+    other = "nhwc" if description.layout == "nchw" else "nchw"
+    if found["c"] not in (1, 3) and dict(zip(other, shape, strict=True))["c"] in (1, 3):
+        raise ExportError(f"input {given.name} of {path} is {shape}, which looks like layout {other}, not {description.layout}")
     channels = found["c"] if isinstance(found["c"], int) else (1 if description.colours == "grey" else 3)
     if channels not in (1, 3) or (channels == 1 and description.colours != "grey"):
         raise ExportError(

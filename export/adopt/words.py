@@ -158,7 +158,7 @@ def log_likelihood(scores: Scores, wanted: Sequence[Sequence[int]], special: int
             states[row, : len(classes)] = classes
         steps = np.arange(longest + 1)
         logs = _logs(scores, states)[:, steps, steps] if scores.steps > longest else np.full(states.shape, -np.inf)
-        return np.maximum(np.where(steps <= lengths[:, None], logs, 0).sum(1), FLOOR)
+        return np.asarray(np.maximum(np.where(steps <= lengths[:, None], logs, 0).sum(1), FLOOR), np.float64)
     # A blank before, between and after the characters: state 2k + 1 is character k.
     states = np.full((len(wanted), 2 * longest + 1), special)
     for row, classes in enumerate(wanted):

@@ -143,6 +143,7 @@ def check_parity(
     *,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     compared_with: str = "PyTorch",
+    tolerance: float = CONFIDENCE_TOLERANCE,
     progress: Callable[[int], object] = lambda _: None,
 ) -> ParityReport:
     """Compare an artifact with the network. The report says whether it passed: see `ParityReport.problem`.
@@ -153,6 +154,7 @@ def check_parity(
         crops: What to read.
         batch_sizes: Batches to form; each size above 1 twice, in order and shuffled.
         compared_with: What the reference was read with, for the report.
+        tolerance: Largest difference of a token's probability.
         progress: Called with the number of crops after every batch.
     """
     pixels = np.stack([crop.pixels for crop in crops])
@@ -167,7 +169,7 @@ def check_parity(
         for row, crop in enumerate(chosen):
             failure = no_number(outputs, row)
             excused = failure is None and near_tie[crop]
-            failure = failure or _compare(reference, crop, outputs, row, report)
+            failure = failure or _compare(reference, crop, outputs, row, report, tolerance)
             if failure is not None and excused:
                 differing.add(int(crop))
             elif failure is not None:
@@ -221,7 +223,7 @@ def first_difference(reference: Reference, crop: int, got: Ids) -> int | None:
 
 
 def _compare(
-    reference: Reference, crop: int, outputs: dict[str, NDArray[Any]], row: int, report: ParityReport
+    reference: Reference, crop: int, outputs: dict[str, NDArray[Any]], row: int, report: ParityReport, tolerance: float
 ) -> tuple[int, str] | None:
     """Step and reason of the first difference, None if there is none; notes the largest differences in the report."""
     steps = int(reference.steps[crop])
@@ -234,8 +236,8 @@ def _compare(
     gaps = np.abs(outputs[CONFIDENCES_NAME][row] - reference.confidences[crop])[:steps]
     report.max_confidence_difference = max(report.max_confidence_difference, float(gaps.max()))
     # Written so that a NaN fails.
-    if not (gaps <= CONFIDENCE_TOLERANCE).all():
-        step = int(np.argmin(gaps <= CONFIDENCE_TOLERANCE))
+    if not (gaps <= tolerance).all():
+        step = int(np.argmin(gaps <= tolerance))
         return step, f"confidence differs by {gaps[step]:.2g}"
     if LOGITS_NAME in outputs:
         gaps = np.abs(outputs[LOGITS_NAME][row] - reference.logits[crop])[:steps].max(-1)
