@@ -27,10 +27,14 @@ from export.adopt.families import FAMILIES
 from export.adopt.graph import GraftBuilder
 from export.adopt.original import Scores, class_table, open_original, read, run
 from export.adopt.words import FLOOR, Words, log_likelihood, texts_for
+from export.graphs.builder import GraphBuilder
 from export.graphs.ctc import collapse_columns
-from export.graphs.interface import ExportError
+from export.graphs.interface import ExportError, graph_of
 from export.inspect import describe, inspect_artifact
 from export.to_onnx import ExportSummary
+from model.charsets import PRINTABLE
+from model.checkpoints.choose import choose_network
+from model.checkpoints.loading import weights_path
 from service.sessions.artifact import read_artifact
 from tests.adopt_models import HEIGHT, LETTERS, STEPS, WIDTH, Foreign, foreign_model, picture_of, striped_words, write_foreign
 
@@ -427,3 +431,48 @@ def test_originals_are_run_as_they_are_described(tmp_path: Path) -> None:
     by_hand = np.asarray(picture, np.float32)[..., ::-1].transpose(2, 0, 1)[None] / 127.5 - 1
     [wanted] = original.session.run(None, {"picture": by_hand})
     np.testing.assert_allclose(scores.values, wanted, atol=1e-5)
+
+
+def reader_in_the_form_of_doctr(path: Path) -> Path:
+    """The bundled network as others would export it: floats of docTR's normalisation in, logits with the end last out."""
+    network, _ = choose_network("parseq-nano", None, weights_path("parseq-nano"))
+    graph, builder = graph_of(network), GraphBuilder()
+    graph.write(builder, network, graph.options(network, {"decode": "nar"}, "fp32"), with_logits=True)
+    model = builder.model("reader", {}, "0")
+    doctr = FAMILIES["doctr-steps"]
+    constants = {
+        "std": 255 * np.array(doctr.std, np.float32),
+        "mean": 255 * np.array(doctr.mean, np.float32),
+        "order": np.array([*range(1, 95), 0]),
+    }
+    before = [
+        helper.make_node("Transpose", ["picture"], ["nhwc"], perm=[0, 2, 3, 1]),
+        helper.make_node("Mul", ["nhwc", "std"], ["spread"]),
+        helper.make_node("Add", ["spread", "mean"], ["bytes"]),
+        helper.make_node("Round", ["bytes"], ["whole"]),
+        helper.make_node("Cast", ["whole"], [INPUT_NAME], to=TensorProto.UINT8),
+    ]
+    nodes = [*before, *model.graph.node, helper.make_node("Gather", ["logits", "order"], ["scores"], axis=2)]
+    whole = helper.make_graph(
+        nodes,
+        "reader",
+        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["N", 3, 32, 128])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 26, 95])],
+        [*model.graph.initializer, *(numpy_helper.from_array(value, name) for name, value in constants.items())],
+    )
+    onnx.save(helper.make_model(whole, opset_imports=list(model.opset_import), ir_version=model.ir_version), path)
+    return path
+
+
+@pytest.mark.slow
+def test_a_reader_of_drawn_words(tmp_path: Path) -> None:
+    path = reader_in_the_form_of_doctr(tmp_path / "reader.onnx")
+    stretched = {"fit": "stretch", "pad_value": None, "pad_side": None, "resample": "bicubic"}
+    right = replace(FAMILIES["doctr-steps"], charset=Charset(inline=tuple(PRINTABLE)), **stretched)
+    with pytest.raises(MisreadError, match="colours rgb reads better"):
+        adopt(path, replace(right, colours="bgr"), OPTIONS, tmp_path / "wrong.onnx")
+    summary = adopt(path, right, OPTIONS, tmp_path / "artifact.onnx")
+    report = json.loads(open_cpu_session(summary.path).get_modelmeta().custom_metadata_map["parseq_parity"])
+    assert report["words"]["right"] > 0.7
+    assert max(other["z"] for other in report["words"]["others"]) < 3
+    assert read_artifact(summary.path)[1] is not None, "no known answer"
