@@ -25,7 +25,7 @@ MIN_RIGHT: Final = 0.5
 """Smallest share of the words that must be read rightly."""
 MIN_GAIN: Final = 0.2
 """Of the logarithm of a word's probability, in the mean, by which another description must be better."""
-MIN_Z: Final = 4.0
+MIN_Z: Final = 3.0
 """And by so many standard errors."""
 SMALLEST_ERROR: Final = 1e-6
 NORMALISATIONS: Final[Mapping[str, tuple[float, tuple[float, ...], tuple[float, ...]]]] = {
