@@ -7,7 +7,7 @@ description. So facts are changed one at a time, and for each description the li
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -85,6 +85,7 @@ class Judgement:
             return (
                 f"{better[0].name} reads better than what the description says: {better[0].right:.0%} of {self.count} drawn "
                 f"words against {self.right:.0%}, their mean log probability higher by {better[0].gain:.2g}"
+                + (f"; so does {', '.join(score.name for score in better[1:])}" if better[1:] else "")
             )
         if self.right < MIN_RIGHT:
             return f"only {read}{self.example}, and no other description with one fact changed reads better: are several wrong?"
@@ -186,8 +187,3 @@ def _other_charsets(description: Description, entries: tuple[str, ...]) -> Itera
     for name, other in shifted.items():
         if other != entries:
             yield Alternative(name, description, other)
-
-
-def describe_scores(scores: Sequence[Score]) -> str:
-    """A line for each."""
-    return "\n".join(f"{score.right:7.1%} {score.gain:+8.3f} {score.z:+7.1f}  {score.name}" for score in scores)
