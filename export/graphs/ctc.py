@@ -63,7 +63,19 @@ def write_collapse(g: GraphBuilder, logits: str, columns: int) -> Answer:
         columns: T.
     """
     g.scope("collapse")
-    ids, logs = _best_of_columns(g, logits)
+    return collapse_columns(g, *_best_of_columns(g, logits), columns)
+
+
+def collapse_columns(g: GraphBuilder, ids: str, logs: str, columns: int) -> Answer:
+    """Write the same for columns whose classes are settled.
+
+    Args:
+        g: Where to.
+        ids: int64 `(B, T)`: the class that each column names, 0 the blank.
+        logs: float32 `(B, T)`: the logarithm of its probability.
+        columns: T.
+    """
+    g.scope("collapse")
     blank = g.constant(np.array(BLANK), "blank")
     is_blank = g.node("Equal", [ids, blank])
 
