@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +46,12 @@ def costs(network: Network) -> list[Cost]:
 
 
 def _flops(way: Callable[[Tensor], Tensor], image: Tensor) -> int:
-    # Fused kernels of attention are counted on some devices only; its plain form is products of matrices on all of them.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    # Fused kernels of attention and of recurrent layers are counted on some devices only, or on none; their plain forms are
+    # products of matrices on all of them.
+    plain = sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False)
+    with ExitStack() as stack:
+        for context in (torch.no_grad(), *plain):
+            stack.enter_context(context)
+        counter = stack.enter_context(FlopCounterMode(display=False))
         way(image)
     return int(counter.get_total_flops())

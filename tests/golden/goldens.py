@@ -46,9 +46,13 @@ def network(name: str) -> Any:
     about = description(name)
     entry = named_in(about) or default_recogniser()
     built = entry.build_network(entry.config.from_mapping(about["system_args"]))
-    prefix = about["prefix"]
+    return fill_by_recipe(built, about["prefix"], about["recipe_seed"], about["recipe_opts"])
+
+
+def fill_by_recipe(built: Any, prefix: str, seed: int, options: dict[str, Any]) -> Any:
+    """Give a fresh network the weights of the recipe, in evaluation mode; `prefix` is before the names that it goes by."""
     state = {prefix + key: value.numpy() for key, value in built.state_dict().items()}
-    filled = recipe.fill(state, about["recipe_seed"], about["recipe_opts"])
+    filled = recipe.fill(state, seed, options)
     built.load_state_dict({key.removeprefix(prefix): torch.from_numpy(np.array(value)) for key, value in filled.items()})
     return built.eval()
 

@@ -30,20 +30,30 @@ def uniform(key: str, count: int, seed: int) -> Array:
     return (z >> np.uint64(40)).astype(np.float64) / 2.0**23 - 1.0
 
 
-def value(key: str, shape: tuple[int, ...], seed: int, options: Mapping[str, Any]) -> Array:
-    """The values of one parameter."""
-    noise = uniform(key, int(np.prod(shape)), seed).reshape(shape)
+def value(key: str, old: Array, seed: int, options: Mapping[str, Any]) -> Array:
+    """The values of one parameter; of `old` those are kept that follow from the architecture."""
+    shape = old.shape
     last = key.rsplit(".", 1)[-1]
+    if last in ("num_batches_tracked", "pe", "inv_delta_C", "P_hat"):
+        return old
+    noise = uniform(key, int(np.prod(shape)), seed).reshape(shape)
     head = key.startswith(options["head"])
+    if last == "running_mean":
+        return 0.1 * noise
+    if last == "running_var":
+        return 1.0 + 0.5 * noise
+    if "localization_fc2" in key:
+        return old + (0.05 if last == "bias" else 0.02 * ROOT_3) * noise
     if last == "pos_queries":
         return options["pos_queries"] * ROOT_3 * noise
-    if last == "pos_embed":
+    if last in ("pos_embed", "cls_token"):
         return 0.5 * ROOT_3 * noise
-    if "embedding" in key:
-        return ROOT_3 * noise / np.sqrt(shape[1])
-    if last.endswith("bias"):
+    if "embedding" in key and last == "weight":
+        return ROOT_3 * noise / np.sqrt(shape[1]) if "text_embed" in key else ROOT_3 * noise
+    # Recurrent layers have something behind it.
+    if last.startswith("bias") or last.endswith("bias"):
         bias = 0.1 * noise
-        if head:
+        if head and last == "bias":
             bias[options["eos"]] += options["eos_bias"]
         return bias
     if len(shape) == 1:
@@ -53,5 +63,5 @@ def value(key: str, shape: tuple[int, ...], seed: int, options: Mapping[str, Any
 
 
 def fill(state: Mapping[str, Array], seed: int, options: Mapping[str, Any]) -> dict[str, Array]:
-    """Values for every entry of `state` (only shapes and dtypes of which are used)."""
-    return {key: value(key, old.shape, seed, options).astype(old.dtype) for key, old in state.items()}
+    """Values for every entry of `state`, the weights of a fresh network."""
+    return {key: np.asarray(value(key, old, seed, options), old.dtype) for key, old in state.items()}
