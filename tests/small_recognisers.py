@@ -9,8 +9,8 @@ import torch
 
 from artifact.text import Reading, text_of
 from model.charsets import CHARSETS
-from model.recognisers.crnn.config import CRNNConfig
 from model.distributed import ALONE
+from model.recognisers.crnn.config import CRNNConfig
 from model.recognisers.interface import Config, Network, Step
 from model.recognisers.registry import recogniser_of
 from model.recognisers.trba.config import TRBAConfig
@@ -43,7 +43,7 @@ def made_up(config: Config, seed: int = 5, end_bias: float = 1.0) -> Any:
     """
     network: Network = recogniser_of(config).build_network(config)
     head = HEADS[config.RECOGNISER]
-    gain = 1.4 if config.RECOGNISER == "trba" else 1.0
+    gain = 2.0 if config.RECOGNISER == "trba" else 1.0
     options = {"head": head, "gain": gain, "head_gain": 6.0, "eos": 0, "eos_bias": end_bias}
     return fill_by_recipe(network, "", seed, options)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from export.graphs.builder import GraphBuilder
 from export.graphs.ctc import CtcGraph
@@ -15,9 +15,10 @@ from model.recognisers.crnn.network import CRNN
 class CrnnGraph(CtcGraph[NoOptions]):
     """Writes CRNN."""
 
-    def columns(self, network: CRNN) -> int:
+    def columns(self, network: Any) -> int:
         """As many as the convolutions make."""
-        return network.config.columns
+        count: int = network.config.columns
+        return count
 
     def name_columns(self, g: GraphBuilder, network: CRNN, options: NoOptions, images: str) -> str:
         """Convolutions, with the pixels' scale in the first of them, and recurrent layers."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from export.graphs.builder import GraphBuilder
 
 WriteLayer = Callable[[GraphBuilder, str, nn.Module, str], str]
-"""Writes one layer of a network: gets the builder, a value float `(B, C, H, W)`, the layer, and its name for weights and keys."""
+"""Writes one layer of a network: gets the builder, a value, float `(B, C, H, W)`, the layer, and its name."""
 
 HALF_RANGE: Final = 127.5
 """Pixels are normalised as (x / 255 - 0.5) / 0.5 = x / 127.5 - 1."""

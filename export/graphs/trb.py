@@ -1,7 +1,7 @@
 """What TRBA and TRBC share, as ONNX nodes: from pixels to columns.
 
-The rectification is float32 in every graph. A place rounded to half precision is off by a pixel's fraction, and its sampling has
-no kernel of half precision on GPUs.
+The rectification is float32 in every graph. A place that is rounded to half precision is off by a fraction of a pixel, and GPUs
+have no kernel that samples in half precision.
 
 Shapes: B batch, H and W of the image, F points, T columns, h `hidden_size`.
 """

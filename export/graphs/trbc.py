@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from export.graphs.builder import GraphBuilder
 from export.graphs.ctc import CtcGraph
@@ -15,9 +15,10 @@ from model.recognisers.trbc.network import TRBC
 class TrbcGraph(CtcGraph[NoOptions]):
     """Writes TRBC."""
 
-    def columns(self, network: TRBC) -> int:
+    def columns(self, network: Any) -> int:
         """As many as the features have."""
-        return network.config.columns
+        count: int = network.config.columns
+        return count
 
     def name_columns(self, g: GraphBuilder, network: TRBC, options: NoOptions, images: str) -> str:
         """The columns, and what each is."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from contextlib import ExitStack
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,18 +40,19 @@ def costs(network: Network) -> list[Cost]:
     The network is PyTorch's, which may compute again at every step what an exported graph computes once.
     """
     # PyTorch's counter stumbles over parameters that want gradients.
-    network = copy.deepcopy(network).requires_grad_(False)
-    image = torch.zeros(1, 3, *network.config.img_size, device=next(network.parameters()).device)
+    network = copy.deepcopy(network).cpu().requires_grad_(False)
+    image = torch.zeros(1, 3, *network.config.img_size)
     return [Cost(what, _flops(way, image) / 1e9) for what, way in network.ways().items()]
 
 
 def _flops(way: Callable[[Tensor], Tensor], image: Tensor) -> int:
-    # Fused kernels of attention and of recurrent layers are counted on some devices only, or on none; their plain forms are
-    # products of matrices on all of them.
-    plain = sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False)
-    with ExitStack() as stack:
-        for context in (torch.no_grad(), *plain):
-            stack.enter_context(context)
-        counter = stack.enter_context(FlopCounterMode(display=False))
+    # The fused kernels of attention are not counted on a CPU; its plain form is products of matrices.
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mkldnn_rnn_layer: _recurrent_flops})
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         way(image)
     return int(counter.get_total_flops())
+
+
+def _recurrent_flops(columns: Sequence[int], of_input: Sequence[int], of_state: Sequence[int], *_: object, **__: object) -> int:
+    """Of one direction of a recurrent layer, which PyTorch's counter does not know, by the shapes of its input and weights."""
+    return 2 * math.prod(columns[:-1]) * (math.prod(of_input) + math.prod(of_state))

@@ -52,7 +52,9 @@ def test_losses_and_gradients(name: str) -> None:
 def test_state_dict_of_the_released_network() -> None:
     with torch.device("meta"):
         model = CRNN(NAMED["crnn"])
-    assert {f"model.{key}": list(value.shape) for key, value in model.state_dict().items()} == description("crnn")["state_shapes"]
+    assert {f"model.{key}": list(value.shape) for key, value in model.state_dict().items()} == description("crnn")[
+        "state_shapes"
+    ]
     assert [len(model.state_dict()), sum(values.numel() for values in model.parameters())] == [46, 8_360_927]
     assert CRNNConfig.from_mapping(description("crnn")["system_args"]) == NAMED["crnn"]
     leaky = replace(NAMED["crnn"], hidden_size=48, leaky_relu=True)

@@ -1,4 +1,4 @@
-"""TRBA and TRBC against the full golden set, where it lies beside the project: the default sizes, and steps of rectification."""
+"""TRBA and TRBC against the full golden set, where it lies beside the project: default sizes, and steps of rectification."""
 
 from __future__ import annotations
 
@@ -95,5 +95,5 @@ def test_rectification_step_by_step() -> None:
 def test_configuration_files_tell_the_recogniser(name: str) -> None:
     config = choose_config(None, FULL / name / "config.json")
     assert config is not None
-    assert config.RECOGNISER == name.partition("-")[0]
+    assert name.partition("-")[0] == config.RECOGNISER
     assert config.img_size == (32, 128)

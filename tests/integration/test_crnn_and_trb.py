@@ -6,7 +6,6 @@ import ast
 import csv
 import io
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from artifact.metadata import ArtifactMetadata
-from artifact.session import open_cpu_session
 from export.__main__ import main as export
 from export.gate.crops import word_crops
 from model.checkpoints.loading import load, save_weights
-from model.recognisers.crnn.config import CRNNConfig
 from model.recognisers.interface import Config
 from model.recognisers.registry import RECOGNISER, recogniser_of
-from model.recognisers.trba.config import TRBAConfig
-from model.recognisers.trbc.config import TRBCConfig
 from model.training.train import main as train
 from model.training.train import parse_args
 from model.training.train import train as train_job
@@ -87,9 +81,7 @@ def run_options(folder: Path, config: Config) -> dict[str, Any]:
 
 
 @KINDS
-def test_a_run_is_resumed_exactly_finetuned_and_scored(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_is_resumed_exactly_finetuned_and_scored(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = run_options(tmp_path, SMALL[kind])
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train(words({**options, "--output": whole})) == 0
@@ -113,7 +105,7 @@ def test_a_run_is_resumed_exactly_finetuned_and_scored(
     scored = ["--data", str(tmp_path / "words"), "--charset", "model", "--threads", "1", "--csv", str(table)]
     assert evaluate([*scored, "--weights", str(whole / "last.ckpt")]) == 0
     with table.open() as file:
-        assert [row["crops"] for row in csv.DictReader(file)] == ["24"]
+        assert {row["crops"] for row in csv.DictReader(file)} == {"24"}
 
 
 @KINDS
@@ -125,10 +117,16 @@ def test_averages_and_mixed_precision(kind: str, tmp_path: Path) -> None:
     assert all(torch.isfinite(values).all() for values in state.values())
 
 
-@pytest.mark.parametrize("kind", ["crnn", "trba"])
-def test_two_processes_equal_one_with_twice_the_batch(kind: str, tmp_path: Path) -> None:
-    steps = {"--steps": 3, "--validate-every": 3, "--lr": 1e-4, "--trainer.accelerator": "cpu", "--trainer.log_every_n_steps": 1}
-    options = {**run_options(tmp_path, SMALL[kind]), **steps}
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
+    # TRBA: the mean over tokens, of which the processes have different numbers.
+    steps = {
+        "--steps": 3,
+        "--validate-every": 3,
+        "--lr": 1e-2,
+        "--trainer.accelerator": "cpu",
+        "--trainer.log_every_n_steps": 1,
+    }
+    options = {**run_options(tmp_path, SMALL["trba"]), **steps}
     several = {"--batch-size": 4, "--output": "two", "--trainer.devices": 2, "--trainer.strategy": "ddp"}
     assert train(words({**options, "--batch-size": 8, "--output": tmp_path / "one"})) == 0
     done = run_module("model.training.train", words({**options, **several}), tmp_path)
@@ -136,8 +134,7 @@ def test_two_processes_equal_one_with_twice_the_batch(kind: str, tmp_path: Path)
     one, two = (losses(tmp_path / run) for run in ("one", "two"))
     assert len(two) == 3
     assert two == pytest.approx(one, rel=1e-3)
-    # BatchNorm joined, so that the next losses are equal too.
-    assert one[0] != pytest.approx(one[1], rel=1e-3)
+    assert one[0] != pytest.approx(one[2], rel=1e-2)
 
 
 def losses(output: Path) -> list[float]:
@@ -164,7 +161,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def golden_artifact(name: str, folder: Path) -> Path:
-    """Exported as a state dict of the reference would be, under its class's name; not compared with PyTorch: see the goldens."""
+    """Exported as a state dict of the reference would be, under the name of its class."""
     path = folder / f"{name}.onnx"
     if path.is_file():
         return path
@@ -236,16 +233,3 @@ def convolutions(model: Any) -> float:
     for hook in hooks:
         hook.remove()
     return found
-
-
-# Precisions, on networks that have learnt to read two letters.
-
-
-def trained(config: Config, folder: Path, steps: int) -> Path:
-    output = folder / config.RECOGNISER
-    options = run_options(folder, config)
-    del options["--source"]
-    options |= {"--source": write_words(folder / "many", config, 256, seed=2), "--augment": "none"}
-    options |= {"--batch-size": 16, "--steps": steps, "--validate-every": steps, "--checkpoint-every": steps, "--lr": 2e-3}
-    assert train(words({**options, "--output": output})) == 0
-    return output / "small.safetensors"

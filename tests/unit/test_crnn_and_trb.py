@@ -71,7 +71,10 @@ def test_impossible_sizes(kind: type[CRNNConfig | TRBConfig], values: dict[str, 
     ("config", "rows"),
     [
         *((CRNNConfig(hidden_size=8, img_size=(32, width), max_label_length=1), 1) for width in (4, 63, 100)),
-        *((TRBCConfig(**{**TRB, "img_size": size, "max_label_length": 1}), rows) for size, rows in {(32, 8): 1, (65, 63): 3}.items()),
+        *(
+            (TRBCConfig(**{**TRB, "img_size": size, "max_label_length": 1}), rows)
+            for size, rows in {(32, 8): 1, (65, 63): 3}.items()
+        ),
     ],
 )
 def test_columns_of_odd_sizes(config: Any, rows: int) -> None:
@@ -85,18 +88,18 @@ def test_columns_of_odd_sizes(config: Any, rows: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_columns_name_more_than_labels_have(kind: str) -> None:
-    network = made_up(SMALL[kind], end_bias=-50.0)
+    length = 3
+    network = made_up(replace(SMALL[kind], max_label_length=length), end_bias=-50.0)  # type: ignore[type-var]
     images = images_for(network)
-    length = network.config.max_label_length
     with torch.inference_mode():
         logits = network(images)
-        few = network(images, 3)
+        few = network(images, 2)
         many = network(images, 50)
     texts, probabilities = network.decode(logits)
     assert torch.equal(many, logits)
     if kind == "trba":
         assert logits.shape[1] == length + 1 == len(texts[0])
-        assert torch.equal(few, logits[:, :4])
+        assert torch.equal(few, logits[:, :3])
     else:
         assert torch.equal(few, logits)
         assert max(map(len, texts)) > length
@@ -109,8 +112,8 @@ def test_columns_name_more_than_labels_have(kind: str) -> None:
 def assert_spread(values: Tensor, spread: float) -> None:
     """Of mean 0 and such a standard deviation, as far as so many values can tell."""
     count = values.numel()
-    assert abs(float(values.mean())) < 5 * spread / math.sqrt(count)
-    assert float(values.std()) == pytest.approx(spread, rel=6 / math.sqrt(2 * count) + 1e-3)
+    assert abs(float(values.detach().mean())) < 5 * spread / math.sqrt(count)
+    assert float(values.detach().std()) == pytest.approx(spread, rel=6 / math.sqrt(2 * count) + 1e-3)
 
 
 def assert_begins_as_the_reference_does(module: nn.Module) -> int:
@@ -133,7 +136,7 @@ def assert_begins_as_the_reference_does(module: nn.Module) -> int:
     return 1
 
 
-@pytest.mark.parametrize(("kind", "layers"), [("crnn", 7 + 3 + 2 * 2), ("trba", 86), ("trbc", 82)])
+@pytest.mark.parametrize(("kind", "layers"), [("crnn", 7 + 3 + 2 * 2), ("trba", 83), ("trbc", 78)])
 def test_weights_begin_as_those_of_the_reference(kind: str, layers: int) -> None:
     network = fresh(kind)
     checked = 0
@@ -200,7 +203,7 @@ def test_rectification_is_float32_in_mixed_precision() -> None:
 
 
 def test_trba_never_answers_begin_or_pad() -> None:
-    network = made_up(SMALL["trba"])
+    network = made_up(SMALL["trba"], end_bias=-50.0)
     with torch.no_grad():
         network.Prediction.generator.bias[-2:] += 100
     images = images_for(network, 4)
@@ -273,6 +276,7 @@ def test_the_loss_of_columns(kind: str) -> None:
             for row, label in zip(logs, labels, strict=True)
         ]
     assert loss_of(network, labels).item() == pytest.approx(float(torch.stack(apart).mean()), rel=1e-5)
+    # So processes with as many texts each have the loss of the joined batch in the mean.
     # Two alike want a column between them: this one has no room, and counts nothing.
     network = made_up(replace(SMALL[kind], img_size=(32, 12), max_label_length=4))
     network.zero_grad()
@@ -307,4 +311,3 @@ def test_what_decays() -> None:
     assert any(parameter is embedding for parameter in plain["params"])
     assert all(parameter.dim() > 1 for parameter in decayed["params"])
     assert len(decayed["params"]) + len(plain["params"]) == len(list(network.parameters()))
-

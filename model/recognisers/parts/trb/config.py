@@ -25,6 +25,7 @@ MIN_POINTS: Final = 4
 class TRBConfig:
     """What TRBA and TRBC are told. Names and defaults follow the reference implementation's `system_args`."""
 
+    RECOGNISER: ClassVar[str] = ""  # which of the two, the heirs say
     FREE: ClassVar[frozenset[str]] = frozenset({"max_label_length"})
     ADAPTABLE: ClassVar[frozenset[str]] = frozenset({"charset_train"})
 

@@ -13,9 +13,13 @@ from torch import Tensor, nn
 from model.recognisers.parts.trb.config import NARROWING
 
 ORDER: Final = (
-    "conv0_1 bn0_1 relu conv0_2 bn0_2 relu maxpool1 layer1 conv1 bn1 relu maxpool2 layer2 conv2 bn2 relu maxpool3 layer3 "
-    "conv3 bn3 relu layer4 conv4_1 bn4_1 relu conv4_2 bn4_2 relu"
-).split()
+    *("conv0_1", "bn0_1", "relu", "conv0_2", "bn0_2", "relu"),
+    *("maxpool1", "layer1", "conv1", "bn1", "relu"),
+    *("maxpool2", "layer2", "conv2", "bn2", "relu"),
+    *("maxpool3", "layer3", "conv3", "bn3", "relu"),
+    *("layer4", "conv4_1", "bn4_1", "relu", "conv4_2", "bn4_2", "relu"),
+)
+"""Names of the layers in which an image goes through them."""
 
 
 class ResidualBlock(nn.Module):

@@ -18,11 +18,9 @@ from model.recognisers.parts.trb.rectification import Rectification
 class TRBNetwork(Network):
     """All but the prediction, which the heirs add as `Prediction`; then they call `initialise`."""
 
-    config: TRBConfig
-
     def __init__(self, config: TRBConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config: TRBConfig = config
         hidden, channels = config.hidden_size, config.output_channel
         self.Transformation = Rectification(config.img_size, config.num_fiducial)
         self.FeatureExtraction = FeatureExtraction(channels)

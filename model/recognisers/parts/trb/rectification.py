@@ -41,7 +41,7 @@ class LocalizationNetwork(nn.Module):
         # In bfloat16 a point would be a quarter of a pixel beside its place.
         with torch.autocast(features.device.type, enabled=False):
             points: Tensor = self.localization_fc2(self.localization_fc1(features.to(self.localization_fc2.weight.dtype)))
-        return points.unflatten(1, (-1, 2))
+        return points.view(len(points), -1, 2)
 
     @torch.no_grad()
     def begin(self) -> None:
@@ -98,7 +98,7 @@ class Rectification(nn.Module):
         The places are those of pixels whose outer edges are at -1 and 1, the sampling takes them for those of pixels whose
         centres are: so even points that change nothing would magnify a little. The released weights want it so.
         """
-        grid = self.GridGenerator(self.LocalizationNetwork(images)).unflatten(1, self.img_size)
+        grid = self.GridGenerator(self.LocalizationNetwork(images)).view(-1, *self.img_size, 2)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=True)
 
 
@@ -122,7 +122,8 @@ def spline_solution(at: Floats) -> Floats:
     delta[:count, 1:3] = at
     delta[count:-1, 3:] = at.T
     delta[:count, 3:] = distances**2 * np.log(distances)
-    return np.linalg.inv(delta)
+    solution: Floats = np.linalg.inv(delta)
+    return solution
 
 
 def pixel_terms(img_size: tuple[int, int], at: Floats) -> Floats:
