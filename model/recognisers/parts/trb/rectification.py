@@ -18,7 +18,7 @@ HIDDEN = 256
 FAR_FROM_ZERO = 1e-6
 """Added to distances between pixels and points before their logarithm."""
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 
 class LocalizationNetwork(nn.Module):
