@@ -18,7 +18,7 @@ from tests.golden.goldens import FULL, fill_by_recipe
 from tests.small_recognisers import FIRST_STEP, NOWHERE
 
 pytestmark = [pytest.mark.shared, pytest.mark.slow]
-OLD = {"trba": 1e-3, "trbc": 2e-3}
+OLD = {"trba": 1e-3, "trbc": 4e-3}
 """Weights of a gain that makes 1e-3 of 1e-7."""
 
 

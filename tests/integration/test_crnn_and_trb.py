@@ -134,7 +134,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
     one, two = (losses(tmp_path / run) for run in ("one", "two"))
     assert len(two) == 3
     assert two == pytest.approx(one, rel=1e-3)
-    assert one[0] != pytest.approx(one[2], rel=1e-2)
+    assert one[0] != pytest.approx(one[2], rel=3e-3)
 
 
 def losses(output: Path) -> list[float]:
