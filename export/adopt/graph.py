@@ -46,7 +46,7 @@ class GraftBuilder(GraphBuilder):
         self._values.setdefault(stored, np.asarray(value))
         return stored
 
-    def node(self, op_type: str, inputs: Sequence[str], **attributes: int | float | Sequence[int]) -> str:
+    def node(self, op_type: str, inputs: Sequence[str], **attributes: int | float | str | Sequence[int]) -> str:
         """As usual, in the form that the operator has in this opset."""
         if len(inputs) == 2 and self._opset < AXES_ARE_AN_INPUT.get(op_type, 0):
             attributes["axes"] = self._values[inputs[1]].tolist()

@@ -28,9 +28,10 @@ class CtcGraph(Graph[Options]):
     def name_columns(self, g: GraphBuilder, network: Any, options: Options, images: str) -> str:
         """Write what lies between pixels and columns; as `read`, but gives logits, float `(B, T, C)`, the blank first."""
 
-    def columns(self, network: Network) -> int:
+    def columns(self, network: Any) -> int:
         """T: so many columns the network names, and so many characters a text can have."""
-        return network.config.max_label_length
+        count: int = network.config.max_label_length
+        return count
 
     def read(self, g: GraphBuilder, network: Network, options: Options, images: str) -> Answer:
         """The columns, and their text."""
