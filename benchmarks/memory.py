@@ -79,10 +79,8 @@ def main() -> None:
     print(f"{CONNECTIONS} connections for {options.seconds:g} s\n")
     print("| load | MiB at the end | MiB at most | answered with 200 | otherwise |\n| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
-        artifact = Path(folder, options.artifact.name)  # where its tuning file can be thrown away
-        artifact.write_bytes(options.artifact.read_bytes())
         for name, make_requests in STEPS.items():
-            with running(artifact, Path(folder, "log"), settings) as server:
+            with running(options.artifact, Path(folder, "log"), settings) as server:
                 statuses = asyncio.run(_load(server.address, make_requests(limits), options.seconds))
                 now, most = _memory_mib(server.session_id)
             good = statuses.count(OK)

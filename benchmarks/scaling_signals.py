@@ -38,12 +38,9 @@ def main() -> None:
     parser.add_argument("--artifact", type=Path, default=BUNDLED_ARTIFACT)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each load (default: %(default)s)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        artifact = Path(folder, options.artifact.name)  # where its tuning file can be thrown away
-        artifact.write_bytes(options.artifact.read_bytes())
-        with running(artifact, Path(folder, "log"), {}) as server:
-            print(f"{server.description}\n\n| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
-            asyncio.run(_all_loads(server.address, options.seconds))
+    with tempfile.TemporaryDirectory() as folder, running(options.artifact, Path(folder, "log"), {}) as server:
+        print(f"{server.description}\n\n| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
+        asyncio.run(_all_loads(server.address, options.seconds))
 
 
 async def _all_loads(address: Address, seconds: float) -> None:

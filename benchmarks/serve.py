@@ -1,10 +1,14 @@
 """What the service adds to the bare model: throughput, latency and CPU time beside ONNX Runtime alone, in the same seconds.
 
 python -m benchmarks.serve [--model parseq-tiny bundled] [--artifact FILE] [--step c1 c8 ...] [--slices 5] [--json FILE]
+                           [--models]
 
 Starts the service, puts it under load over loopback, and measures the bare session before and after each slice of load; the
 figures are medians of the slices. docs/serving_performance.md says what the columns mean. `parseq-tiny` gets made-up weights,
 which change no speed of a network that reads all characters at once; its artifact is exported once and kept in `build/`.
+
+With `--models` one server has all of them, and each is measured twice: while the others are idle, and while they have as many
+connections as it has.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import asyncio
 import gc
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -21,11 +26,12 @@ from pathlib import Path
 import uvloop
 from tqdm import tqdm
 
-from benchmarks.serving.artifacts import made_up_artifact, null_artifact
+from benchmarks.serving.artifacts import made_up_artifact, null_artifact, single_requests
 from benchmarks.serving.bare import BareModel
+from benchmarks.serving.loads import ClosedLoop
 from benchmarks.serving.report import table
 from benchmarks.serving.server import running
-from benchmarks.serving.steps import STEPS, Bench, Row, medians
+from benchmarks.serving.steps import CLOSED, STEPS, Bench, Row, medians
 from service.config import BUNDLED_ARTIFACT
 from service.process.cpu import cpu_budget
 
@@ -43,6 +49,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--artifact", type=Path, nargs="+", help="artifacts to measure instead of --model")
     parser.add_argument("--step", nargs="+", choices=STEPS, default=list(STEPS), help="(default: all)")
+    parser.add_argument("--models", action="store_true", help="serve all in one process, instead of one after the other")
     parser.add_argument("--slices", type=int, default=5, help="slices of each step (default: %(default)s)")
     parser.add_argument(
         "--slice-s", type=float, default=3.0, help="length of a slice; an overload lasts two (default: %(default)s)"
@@ -85,13 +92,44 @@ async def measure(name: str, artifact: Path, args: argparse.Namespace) -> list[R
     return [medians(slices) for slices in rows.values()]
 
 
+async def measure_together(served: Sequence[tuple[str, Path]], args: argparse.Namespace) -> list[Row]:
+    """The closed loops of several models in one process: each beside idle ones, and beside busy ones."""
+    settings = dict(pair.split("=", 1) for pair in args.setting)
+    cores, rows = cpu_budget(), list[Row]()
+    singles = {name: single_requests(f"/v1/recognize?model={name}") for name, _ in served}
+    artifact = ",".join(f"{name}={path}" for name, path in served)
+    with running(artifact, WORK_FOLDER / "models.log", settings) as server:
+        print(server.description, flush=True)
+        for name, path in served:
+            bare = BareModel(path, cores)
+            best = bare.best(min(SEARCH_S, args.slice_s))
+            for beside in ("idle", "busy"):
+                bench = Bench(f"{name}, others {beside}", server, bare, cores, best, args.slice_s, _singles=singles[name])
+                for step in [step for step in args.step if step in CLOSED]:
+                    slices = []
+                    for number in tqdm(range(args.slices), desc=f"{bench.model}, {step}", disable=None):
+                        bench.round = number
+                        others = [other for other, _ in served if other != name and beside == "busy"]
+                        loads = [ClosedLoop(server.address, singles[other], CLOSED[step]) for other in others]
+                        for load in loads:
+                            await load.start()
+                        slices.append(await bench.run(step))
+                        for load in loads:
+                            await load.stop()
+                    rows.append(medians(slices))
+    return rows
+
+
 def main() -> int:
     """Entry point; the exit code."""
     args = parse_args()
     WORK_FOLDER.mkdir(parents=True, exist_ok=True)
     gc.disable()  # the client keeps every answer, and would pause now and then to look through them
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        rows = [row for name, artifact in artifacts(args) for row in runner.run(measure(name, artifact, args))]
+        if args.models:
+            rows = runner.run(measure_together(artifacts(args), args))
+        else:
+            rows = [row for name, artifact in artifacts(args) for row in runner.run(measure(name, artifact, args))]
     print(table(rows))
     if args.json:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")

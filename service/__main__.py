@@ -21,10 +21,13 @@ from typing import Final
 import uvicorn
 
 from service.config import Settings, doubts, env_name, load_settings
+from service.core.catalogue import model_sources
+from service.core.models import ModelEntry
 from service.core.runtime import Runtime
 from service.errors import StartupError
 from service.http.app import App
 from service.http.connection.protocol import protocol_for
+from service.process.cpu import cpu_budget
 from service.process.heap import return_large_blocks
 from service.process.logs import configure_logging
 from service.process.open_files import allow_connections, connections_within, max_open_files
@@ -88,12 +91,13 @@ def _parse(argv: Sequence[str] | None) -> dict[str, str]:
     )
     parser.add_argument("--host", help="address to listen on (PARSEQ_HOST, default 127.0.0.1)")
     parser.add_argument("--port", help="TCP port to listen on, 0 for a free one (PARSEQ_PORT, default 8000)")
-    parser.add_argument("--artifact", metavar="FILE", help="the .onnx to serve (PARSEQ_ARTIFACT, default: bundled)")
+    parser.add_argument("--artifact", metavar="FILE", help="the .onnx to serve, or several (PARSEQ_ARTIFACT, default: bundled)")
     return {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
 
 
 def _serve(settings: Settings) -> int:
-    artifact = load_artifact(settings)
+    find = partial(model_sources, settings, load_artifact)
+    entries = [ModelEntry(source.open(None, cpu_budget()), source) for source in find()]
     failures: list[str] = []
     illnesses: list[str] = []
 
@@ -101,7 +105,7 @@ def _serve(settings: Settings) -> int:
         reasons.append(reason)
         server.should_exit = True
 
-    runtime = Runtime(settings, artifact, partial(stop_for, failures), partial(stop_for, illnesses))
+    runtime = Runtime(settings, entries, partial(stop_for, failures), partial(stop_for, illnesses), find=find)
     listener = _listen(settings.host, settings.port)
     server = Server(_uvicorn_config(settings, runtime), runtime)
     host, port = listener.getsockname()[:2]

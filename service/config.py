@@ -24,6 +24,7 @@ _SERVICE_VARIABLE: Final = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT
 BUNDLED_ARTIFACT: Final = Path(__file__).parent / "bundled" / "parseq-nano.onnx"
 
 DEFAULT_MAX_IMAGE_PIXELS: Final = 2**22
+DEFAULT_MAX_REQUEST_PIXELS: Final = 2**28
 DEFAULT_MAX_IMAGE_SIDE_PIXELS: Final = 2**14
 DEFAULT_MAX_IMAGE_BYTES: Final = 2**24
 
@@ -40,7 +41,12 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; all: `0.0.0.0` (IPv4) or `::` (IPv6 and IPv4).")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
-    artifact: Path = Field(BUNDLED_ARTIFACT, description="The `.onnx` artifact to serve, written by `parseq-export`.")
+    artifact: Path = Field(
+        BUNDLED_ARTIFACT,
+        description="The `.onnx` artifact to serve, written by `parseq-export`; or several, with commas between them, or a "
+        "folder.",
+    )
+    default_model: str = Field("", description="The model of requests that name none; without it the first one.")
     provider: Provider = Field(
         "auto",
         description="Execution provider. A named one that is absent is a start-up error; `auto` takes CUDA when present.",
@@ -124,6 +130,11 @@ class Settings(BaseSettings):
         DEFAULT_MAX_IMAGE_PIXELS,
         ge=1,
         description="Width times height of an image, at most, read from its header before decoding; beyond it 413.",
+    )
+    max_request_pixels: int = Field(
+        DEFAULT_MAX_REQUEST_PIXELS,
+        ge=1,
+        description="Pixels of all images of a request together, at most, by their headers; beyond it 413 for the rest.",
     )
     max_image_side_pixels: int = Field(
         DEFAULT_MAX_IMAGE_SIDE_PIXELS, ge=1, description="Width and height of an image, each, at most; beyond it 413."

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from artifact.metadata import INPUT_NAME
 from export.gate.crops import Crop
@@ -23,6 +23,8 @@ from export.to_onnx import ExportOptions
 from model.charsets import CHARSETS
 from model.recognisers.parseq.config import PARSeqConfig
 from model.recognisers.parseq.network import PARSeq
+from model.recognisers.vitstr.config import ViTSTRConfig
+from model.recognisers.vitstr.network import ViTSTR
 
 SIZES: dict[str, Any] = {
     "charset_train": CHARSETS["36"],
@@ -37,6 +39,16 @@ SIZES: dict[str, Any] = {
     "dec_mlp_ratio": 2,
 }
 RESIDUAL: dict[str, Any] = {"stem": "residual", "patch_size": (8, 4)}
+VITSTR_SIZES: dict[str, Any] = {
+    "charset_train": CHARSETS["36"],
+    "max_label_length": 10,
+    "img_size": (16, 64),
+    "patch_size": (8, 8),
+    "embed_dim": 48,
+    "num_heads": 4,
+    "depth": 3,
+    "mlp_ratio": 2,
+}
 
 
 def small_model(*, eos_bias: float = 3.0, seed: int = 5, **sizes: Any) -> PARSeq:
@@ -48,13 +60,31 @@ def small_model(*, eos_bias: float = 3.0, seed: int = 5, **sizes: Any) -> PARSeq
         sizes: of the config, instead of `SIZES`.
     """
     model = PARSeq(PARSeqConfig(**{**SIZES, **sizes}))
+    make_up(model, seed)
+    with torch.no_grad():
+        model.head.bias[model.tokenizer.eos_id] += eos_bias
+    return model.eval()
+
+
+def small_vitstr(*, eos_bias: float = 3.0, seed: int = 5, **sizes: Any) -> ViTSTR:
+    """A network in eval mode whose steps read each something else; arguments as those of `small_model`."""
+    model = ViTSTR(ViTSTRConfig(**{**VITSTR_SIZES, **sizes}))
+    random = make_up(model, seed)
+    with torch.no_grad():
+        for values in (model.pos_embed, model.cls_token):
+            values.copy_(0.7 * torch.randn(values.shape, generator=random))
+        model.head.bias[model.tokenizer.eos_id] += eos_bias
+    return model.eval()
+
+
+def make_up(model: nn.Module, seed: int) -> torch.Generator:
+    """Give a network made-up weights; returns what draws them."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, values in model.state_dict().items():
             if values.dtype == torch.float32:
                 values.copy_(_made_up(name, values, random))
-        model.head.bias[model.tokenizer.eos_id] += eos_bias
-    return model.eval()
+    return random
 
 
 def _made_up(name: str, like: Tensor, random: torch.Generator) -> Tensor:

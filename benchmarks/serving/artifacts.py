@@ -87,9 +87,9 @@ def crop_files() -> list[tuple[bytes, str]]:
     return files
 
 
-def single_requests() -> list[bytes]:
+def single_requests(path: str = "/v1/recognize") -> list[bytes]:
     """Requests of one crop, as raw bodies."""
-    return [post(content, media_type) for content, media_type in crop_files()]
+    return [post(content, media_type, path) for content, media_type in crop_files()]
 
 
 def batch_request(n_crops: int) -> bytes:

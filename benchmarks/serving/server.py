@@ -32,8 +32,11 @@ class Server:
 
 
 @contextmanager
-def running(artifact: Path, log: Path, settings: Mapping[str, str], module: str = "service") -> Iterator[Server]:
-    """Serve an artifact with the defaults, but for `settings` (names as in docs/configuration.md); run as `module`."""
+def running(artifact: Path | str, log: Path, settings: Mapping[str, str], module: str = "service") -> Iterator[Server]:
+    """Serve an artifact, or what else `PARSEQ_ARTIFACT` may say, with the defaults, but for `settings`.
+
+    Names of settings are those of docs/configuration.md; it is run as `module`.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
     environment |= {ENV_PREFIX + name.upper(): value for name, value in settings.items()}
     command = [sys.executable, "-m", module, "--port", "0", "--artifact", str(artifact)]

@@ -1,17 +1,22 @@
-"""What a network costs by its size alone: parameters, and floating-point operations of a reading."""
+"""What a network costs by its size alone: parameters, and of a reading floating-point operations and activations."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from model.recognisers.interface import Network
+
+NOWHERE: Final = "meta"
+"""PyTorch's device of tensors without values. It has no fused recurrent layers, which the counter would miss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,8 @@ class Cost:
     what: str
     gflops: float
     """Billions of floating-point operations in products of matrices, convolutions and attention; two for a multiply-add."""
+    mactivations: float
+    """Millions of numbers that those operations give: what memory has to take, which often tells more of the time."""
 
     @property
     def gmacs(self) -> float:
@@ -28,24 +35,61 @@ class Cost:
         return self.gflops / 2
 
 
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a network costs by its size alone."""
+
+    name: str
+    """As its latencies are called."""
+    parameters: int
+    max_label_length: int
+    costs: Sequence[Cost]
+
+
+class _Activations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the numbers that the operations give whose floating-point operations PyTorch's counter knows."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and count its result."""
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket in flop_registry:
+            self.count += result.numel()
+        return result
+
+
 def parameters(network: Network) -> int:
     """Numbers that training sets."""
     return sum(values.numel() for values in network.parameters())
 
 
-def costs(network: Network) -> list[Cost]:
-    """Those of reading the longest text, in each of the network's ways.
+def size_of(network: Network, name: str, *, all_ways: bool) -> Size:
+    """Parameters and costs of a network, either of all its ways of reading or of that alone which its config has."""
+    return Size(name, parameters(network), network.config.max_label_length, costs(network, all_ways=all_ways))
+
+
+def costs(network: Network, *, all_ways: bool = True) -> list[Cost]:
+    """Those of reading the longest text, in each of the network's ways or as its config has it.
 
     The network is PyTorch's, which may compute again at every step what an exported graph computes once.
     """
-    # PyTorch's counter stumbles over parameters that want gradients.
-    network = copy.deepcopy(network).requires_grad_(False)
-    image = torch.zeros(1, 3, *network.config.img_size, device=next(network.parameters()).device)
-    return [Cost(what, _flops(way, image) / 1e9) for what, way in network.ways().items()]
+    # Shapes tell all that is counted. PyTorch's counter stumbles over parameters that want gradients.
+    network = copy.deepcopy(network).requires_grad_(False).to(NOWHERE)
+    image = torch.zeros(1, 3, *network.config.img_size, device=NOWHERE)
+    ways = network.ways() if all_ways else {"reading": lambda images: network(images, network.config.max_label_length)}
+    return [_cost(what, way, image) for what, way in ways.items()]
 
 
-def _flops(way: Callable[[Tensor], Tensor], image: Tensor) -> int:
-    # Fused kernels of attention are counted on some devices only; its plain form is products of matrices on all of them.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+def _cost(what: str, way: Callable[[Tensor], Tensor], image: Tensor) -> Cost:
+    # Fused kernels of attention are not counted everywhere; its plain form is products of matrices.
+    with (
+        torch.no_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+        _Activations() as activations,
+        FlopCounterMode(display=False) as counter,
+    ):
         way(image)
-    return int(counter.get_total_flops())
+    return Cost(what, counter.get_total_flops() / 1e9, activations.count / 1e6)

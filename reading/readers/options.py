@@ -43,9 +43,20 @@ class ReaderOptions:
         return name.replace("_", "-") if name else None
 
 
-def add_reader_options(parser: argparse.ArgumentParser, *, url: bool = False) -> None:
-    """Add the options of `ReaderOptions`, `--url` only where a service can be read with."""
-    parser.add_argument("--model", help="architecture by name (default: that of --weights, else parseq-nano)")
+def add_reader_options(parser: argparse.ArgumentParser, *, url: bool = False, several: bool = False) -> None:
+    """Add the options of `ReaderOptions`.
+
+    Args:
+        parser: Where to.
+        url: With `--url`: a service can be read with.
+        several: `--model` can be given several times; the names come as a list.
+    """
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        action="append" if several else "store",
+        help=f"architecture by name{'; repeat' if several else ''} (default: that of --weights, else parseq-nano)",
+    )
     parser.add_argument("--config", type=Path, help="architecture from a JSON file instead")
     parser.add_argument("--weights", type=Path, help="weights file; without it the bundled or published weights of --model")
     parser.add_argument(

@@ -19,7 +19,7 @@ from prometheus_client import (
 )
 
 from service.engine.engine import Engine
-from service.engine.types import Observer, Outcome, Refusal
+from service.engine.types import Outcome, Refusal
 from service.errors import KINDS
 from service.process.memory import memory_limit_bytes
 from service.sessions.topology import bucket_of
@@ -36,7 +36,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """All metrics of one app; also the `Observer` of an engine that does not pad its batches."""
+    """All metrics of one app; those of crops and runs by model, the rest of all models together."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -88,34 +88,36 @@ class Metrics:
 
     def _add_crops(self) -> None:
         self.crops_admitted = Counter(
-            "parseq_crops_admitted_total", "Crops let in; each ends in parseq_crops_total.", registry=self.registry
+            "parseq_crops_admitted_total", "Crops let in; each ends in parseq_crops_total.", ["model"], registry=self.registry
         )
         self.crops_refused = Counter(
             "parseq_crops_refused_total",
             "Crops turned away before they were decoded. A form or JSON refused before it was read counts as one.",
-            ["reason"],
+            ["model", "reason"],
             registry=self.registry,
         )
-        self.crops = Counter("parseq_crops_total", "Admitted crops by how they ended.", ["outcome"], registry=self.registry)
-        self._crops_by_outcome = {outcome: self.crops.labels(outcome) for outcome in Outcome}
-        self._refused_by_reason = {refusal: self.crops_refused.labels(refusal) for refusal in Refusal}
+        self.crops = Counter(
+            "parseq_crops_total", "Admitted crops by how they ended.", ["model", "outcome"], registry=self.registry
+        )
         self.decode_wait = self._histogram(
             "parseq_image_decode_wait_seconds", "Wait of one image for a decode thread; 0 for one decoded at once."
         )
         self.decode_duration = self._histogram("parseq_image_decode_duration_seconds", "Decoding and resizing of one image.")
 
     def _add_engine(self) -> None:
-        self.queue_wait = self._histogram("parseq_queue_wait_seconds", "Wait of one decoded crop for a lane.")
-        self.inference_duration = self._histogram("parseq_inference_duration_seconds", "One run of the session.")
+        self.queue_wait = self._histogram("parseq_queue_wait_seconds", "Wait of one decoded crop for a lane.", ["model"])
+        self.inference_duration = self._histogram("parseq_inference_duration_seconds", "One run of the session.", ["model"])
         self.batch_size = Histogram(
             "parseq_batch_size_crops",
             "Crops in one run of the session.",
+            ["model"],
             registry=self.registry,
             buckets=BATCH_BUCKETS,
         )
         self.padding = Counter(
             "parseq_padding_crops_total",
             "Blank crops run with a batch to fill it up to a size the GPU was warmed up for.",
+            ["model"],
             registry=self.registry,
         )
         self.decode_waiting = Gauge(
@@ -155,8 +157,6 @@ class Metrics:
     def _gauge(self, name: str, documentation: str) -> Gauge:
         return Gauge(name, documentation, registry=self.registry)
 
-    # The seam for a label `model`: these two see the models one by one, and each engine has an `observer` of its own.
-
     def watch_engines(self, engines: Callable[[], Sequence[Engine]]) -> None:
         """Read what is in the present engines, of all models together, when the metrics are scraped."""
         self.queue_depth.set_function(lambda: sum(engine.depth for engine in engines()))
@@ -176,9 +176,9 @@ class Metrics:
         self.decode_waiting.labels("bulk").set_function(lambda: waiting(True))
         self.decode_waiting.labels("single").set_function(lambda: waiting(False))
 
-    def observer(self, buckets: Sequence[int]) -> Observer:
-        """For an engine whose batches are padded to `buckets`, ascending; none: they are not padded."""
-        return PaddingObserver(self, buckets) if buckets else self
+    def observer(self, model: str, buckets: Sequence[int] = ()) -> ModelObserver:
+        """For the engine of a model, whose batches are padded to `buckets`, ascending; none: they are not padded."""
+        return ModelObserver(self, model, buckets)
 
     def render(self) -> bytes:
         """The text exposition."""
@@ -207,40 +207,45 @@ class Metrics:
         """Count one reload."""
         self._reloads[succeeded].inc()
 
-    # -- Observer of the engine --------------------------------------------------------------------------------------
+
+class ModelObserver:
+    """The `Observer` of one model's engine. Each of its series exists, at 0, from the start.
+
+    Args:
+        metrics: Which count.
+        model: Its name.
+        buckets: Sizes that batches are padded to, ascending; none: they are not padded.
+    """
+
+    def __init__(self, metrics: Metrics, model: str, buckets: Sequence[int]) -> None:
+        self._admitted = metrics.crops_admitted.labels(model)
+        self._refused = {refusal: metrics.crops_refused.labels(model, refusal) for refusal in Refusal}
+        self._settled = {outcome: metrics.crops.labels(model, outcome) for outcome in Outcome}
+        self._queue_wait = metrics.queue_wait.labels(model)
+        self._batch_size = metrics.batch_size.labels(model)
+        self._duration = metrics.inference_duration.labels(model)
+        self._padding = metrics.padding.labels(model)
+        self._buckets = buckets
 
     def admitted(self, n_items: int) -> None:
         """Count crops let in."""
-        self.crops_admitted.inc(n_items)
+        self._admitted.inc(n_items)
 
     def refused(self, n_items: int, refusal: Refusal) -> None:
         """Count crops turned away."""
-        self._refused_by_reason[refusal].inc(n_items)
+        self._refused[refusal].inc(n_items)
 
     def settled(self, outcome: Outcome, n_items: int) -> None:
         """Count crops that ended as `outcome`."""
-        self._crops_by_outcome[outcome].inc(n_items)
+        self._settled[outcome].inc(n_items)
 
     def queue_waited(self, wait_s: float) -> None:
         """Observe one crop's wait."""
-        self.queue_wait.observe(wait_s)
+        self._queue_wait.observe(wait_s)
 
     def batch_ran(self, n_items: int, duration_s: float) -> None:
         """Observe one run."""
-        self.batch_size.observe(n_items)
-        self.inference_duration.observe(duration_s)
-
-
-class PaddingObserver:
-    """The `Observer` of an engine whose batches are padded: all that `metrics` observes, and the padding."""
-
-    def __init__(self, metrics: Metrics, buckets: Sequence[int]) -> None:
-        self.admitted, self.refused = metrics.admitted, metrics.refused
-        self.settled, self.queue_waited = metrics.settled, metrics.queue_waited
-        self._metrics = metrics
-        self._buckets = buckets
-
-    def batch_ran(self, n_items: int, duration_s: float) -> None:
-        """Observe one run."""
-        self._metrics.batch_ran(n_items, duration_s)
-        self._metrics.padding.inc(bucket_of(n_items, self._buckets) - n_items)
+        self._batch_size.observe(n_items)
+        self._duration.observe(duration_s)
+        if self._buckets:
+            self._padding.inc(bucket_of(n_items, self._buckets) - n_items)

@@ -1,9 +1,13 @@
-"""The models that are served, by name: each with its own engine, all with one decode pool and one budget of cores."""
+"""The models that are served, by name: each with its own engine, all with one decode pool and the same cores.
+
+Any of them may be the busy one, so the lanes of each are for all cores. The lanes of an idle model sleep and cost nothing;
+models that are busy at once share the cores as the system divides them, and each learns how long its runs take then.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from service.core.served_model import ServedModel
 from service.errors import StartupError
@@ -12,20 +16,26 @@ from service.sessions.topology import Topology
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model that shall be served comes from, and what it is called."""
+
+    open: Callable[[Topology | None, int], LoadedArtifact]
+    """Opens the file as it is then, for so many cores; to be run like the topology unless more is known, which is measured
+    without one."""
+    name: str | None = None
+    """`None`: the one in the artifact."""
+    aliases: tuple[str, ...] = ()
+    """Names beside it."""
+    key: Hashable = field(default_factory=object)
+    """What a reload knows it by: what is served with the same key is replaced."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """A model that shall be served."""
+    """A model to begin with."""
 
     artifact: LoadedArtifact
-    """Opened for its share of the cores, see `cores_of_each`."""
-    reopen: Callable[[Topology, int], LoadedArtifact]
-    """Opens the file as it is then, to be run like the present one unless more is known, with lanes for so many cores."""
-    aliases: tuple[str, ...] = ()
-    """Names beside the one in the artifact."""
-
-
-def cores_of_each(budget: int, n_models: int) -> int:
-    """Cores for the lanes of each model: any of them may be the busy one, so they share the budget evenly; at least 1."""
-    return max(1, budget // n_models)
+    source: ModelSource
 
 
 class Models:
@@ -39,9 +49,20 @@ class Models:
     """
 
     def __init__(self, models: Sequence[ServedModel]) -> None:
-        self._models = list(models)
+        self.serve(models)
+
+    def serve(self, models: Sequence[ServedModel]) -> None:
+        """Serve these from now on; nothing changes on an error.
+
+        Args:
+            models: At least one; the first is the default.
+
+        Raises:
+            StartupError: Two have a name in common.
+        """
         self._by_name = _by_name(models)
-        self.default = self._models[0]
+        self._models = tuple(models)
+        self.default = models[0]
         """For requests that name none."""
 
     def __iter__(self) -> Iterator[ServedModel]:
@@ -52,25 +73,13 @@ class Models:
         """How many there are."""
         return len(self._models)
 
-    def __getitem__(self, place: int) -> ServedModel:
-        """The model that has this place now; a reload puts the new model into the place of the old one."""
-        return self._models[place]
-
     def get(self, name: str) -> ServedModel | None:
         """The model of this name or alias; `None`: there is none."""
         return self._by_name.get(name)
 
-    def replace(self, place: int, new: ServedModel) -> None:
-        """Serve another model from now on; nothing changes on an error.
-
-        Raises:
-            StartupError: Another model has its name.
-        """
-        models = list(self._models)
-        models[place] = new
-        self._by_name = _by_name(models)
-        self._models = models
-        self.default = models[0]
+    def spoken_names(self) -> str:
+        """The names of all, for humans."""
+        return ", ".join(model.name for model in self._models)
 
 
 def _by_name(models: Sequence[ServedModel]) -> dict[str, ServedModel]:
@@ -78,5 +87,5 @@ def _by_name(models: Sequence[ServedModel]) -> dict[str, ServedModel]:
     for model in models:
         for name in (model.name, *model.aliases):
             if found.setdefault(name, model) is not model:
-                raise StartupError(f"two models are called {name!r}: export one with another --name, or give it another alias")
+                raise StartupError(f"two models are called {name!r}: name one of them in PARSEQ_ARTIFACT, as other=FILE")
     return found

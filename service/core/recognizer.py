@@ -33,8 +33,8 @@ from service.errors import (
     ClientLeftError,
     Problem,
 )
-from service.images.decode import QUICK_PIXELS, decode_base64, decode_image, may_be_quick
-from service.images.limits import ImageLimits
+from service.images.decode import QUICK_PIXELS, RawPicture, decode_base64, decode_image, may_be_quick
+from service.images.limits import ImageLimits, PixelAccount
 from service.images.pool import DecodePool
 from service.process.logs import CONTEXT_KEY
 from service.process.request import RequestContext, current_request
@@ -52,8 +52,8 @@ class EncodedImage:
 
     id: str | None
     """`None`: the client named none; in a list its position there."""
-    content: bytes | str
-    """The file itself, or base64 text."""
+    content: bytes | str | RawPicture
+    """The file itself, or base64 text, or pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,7 @@ class Recognizer:
         timeout_s: float,
         disconnected: Callable[[], Coroutine[None, None, None]],
         client: Hashable = None,
+        bulk: bool | None = None,
     ) -> list[CropResult]:
         """Read all crops of a request: one result for each, in order.
 
@@ -138,6 +139,7 @@ class Recognizer:
             timeout_s: Crops not read by then get a `Problem` (504).
             disconnected: Returns when the client has left.
             client: Whose request it is: clients share what there is.
+            bulk: Whether single crops go first. `None`: if it has several.
 
         Raises:
             QueueFullError: The request as a whole is turned away: at once, or later if its only picture turns out to be large.
@@ -146,11 +148,13 @@ class Recognizer:
         """
         admitted_s = self._clock()
         waiter = _Waiter(len(images))
-        bulk = len(images) > 1
+        several = len(images) > 1
+        if bulk is None:
+            bulk = several
         items = [Item(admitted_s + timeout_s, waiter.item_settled, bulk, client) for _ in images]
         self._engine.admit(items)
         decoding = None
-        if bulk or not self._decode_at_once(items[0], images[0], admitted_s):
+        if bulk or several or not self._decode_at_once(items[0], images[0], admitted_s):
             decoding = self._decode_in_turn(items, images, admitted_s)
         try:
             await self._wait(items, waiter, timeout_s, disconnected)
@@ -187,27 +191,38 @@ class Recognizer:
 
     def _decode_at_once(self, item: Item, image: EncodedImage, admitted_s: float) -> bool:
         """On the event loop: decode a crop that takes less time than handing it to a thread; `False` for any other."""
-        if isinstance(image.content, str) or not may_be_quick(image.content):
+        content = image.content
+        if isinstance(content, str) or (isinstance(content, bytes) and not may_be_quick(content)):
             return False
         return self._decode(item, image, admitted_s, None, self._quick_limits)
 
     def _decode_in_turn(self, items: Sequence[Item], images: Sequence[EncodedImage], admitted_s: float) -> DecodeRequest:
         """Hand the images of a request to the decode threads."""
         first, context = items[0], current_request.get()
+        # Several images are decoded as bulk also when their crops are not: only a single one may turn out to be large.
+        bulk = first.bulk or len(items) > 1
+        account = PixelAccount(self._limits) if bulk else None
         jobs: deque[Job] = deque(
-            partial(self._decode_by_weight, item, image, admitted_s, context) for item, image in zip(items, images, strict=True)
+            partial(self._decode_by_weight, item, image, admitted_s, context, account)
+            for item, image in zip(items, images, strict=True)
         )
         budget_s = min(self._max_wait_s, first.deadline_s - admitted_s)
-        request = DecodeRequest(first.client, first.bulk, first.deadline_s, jobs, budget_s, partial(self._too_heavy, first))
+        request = DecodeRequest(first.client, bulk, first.deadline_s, jobs, budget_s, partial(self._too_heavy, first))
         self._decode_pool.submit(request)
         return request
 
     def _decode_by_weight(
-        self, item: Item, image: EncodedImage, admitted_s: float, context: RequestContext | None, light: bool
+        self,
+        item: Item,
+        image: EncodedImage,
+        admitted_s: float,
+        context: RequestContext | None,
+        account: PixelAccount | None,
+        light: bool,
     ) -> bool:
         """On a decode thread; `False`, and nothing done, for an image that is not `light` though it must be."""
         if not light:
-            return self._decode(item, image, admitted_s, context, self._limits)
+            return self._decode(item, image, admitted_s, context, self._limits, account)
         if len(image.content) <= LIGHT_BYTES and self._decode(item, image, admitted_s, context, self._light_limits):
             return True
         self._engine.demote(item)
@@ -219,14 +234,23 @@ class Recognizer:
         self._engine.fail(item, QueueFullError(Refusal.PREDICTED_WAIT, wait_s, late_s))
 
     def _decode(
-        self, item: Item, image: EncodedImage, admitted_s: float, context: RequestContext | None, limits: ImageLimits
+        self,
+        item: Item,
+        image: EncodedImage,
+        admitted_s: float,
+        context: RequestContext | None,
+        limits: ImageLimits,
+        account: PixelAccount | None = None,
     ) -> bool:
         """From bytes to a queued crop, or a failed item; `False`, and nothing done, when the image must go to a thread."""
         if item.outcome is not None:
             return True  # nobody waits for it any more
         started_s = self._clock()
         try:
-            picture = decode_image(self._bytes_of(image), limits)
+            if isinstance(image.content, RawPicture):
+                picture = image.content.picture(limits)
+            else:
+                picture = decode_image(self._bytes_of(image.content), limits, account)
             crop = fit_for(self._metadata, picture)
         except Problem as problem:
             # So its header says: no pixel has been decoded. What is too complex for few pixels may not be for many.
@@ -243,11 +267,11 @@ class Recognizer:
         self._metrics.decode_duration.observe(self._clock() - started_s)
         return True
 
-    def _bytes_of(self, image: EncodedImage) -> bytes:
-        if isinstance(image.content, bytes):
-            return image.content
-        self._limits.check_base64(len(image.content))
-        return decode_base64(image.content)
+    def _bytes_of(self, content: bytes | str) -> bytes:
+        if isinstance(content, bytes):
+            return content
+        self._limits.check_base64(len(content))
+        return decode_base64(content)
 
     def _result(self, item: Item) -> CropResult:
         return CropResult(self._reading(item), item.decode_s, item.queue_s, item.inference_s)

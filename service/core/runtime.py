@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from contextvars import Context
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from service.config import Settings
 from service.core.metrics import Metrics
-from service.core.models import ModelEntry, Models, cores_of_each
+from service.core.models import ModelEntry, Models, ModelSource
 from service.core.served_model import ServedModel
 from service.core.watchdog import Watchdog
 from service.engine.types import Item
@@ -29,30 +30,42 @@ MIN_ENGINE_STOP_S: Final = 1.0
 """What the engine gets to stop in even when the drain has used up its time."""
 
 
+@dataclass(slots=True)
+class _Place:
+    """One model among those that are served, whatever was reloaded."""
+
+    source: ModelSource
+    model: ServedModel
+    watch: asyncio.Task[None] | None = None
+
+    def present(self) -> ServedModel:
+        return self.model
+
+
 class Runtime:
     """The lifecycle of all that serves: warm-up, drain, stop, reload, and whether the pod is ready. No request passes here.
 
     Args:
         settings: Of the service.
-        artifact: The model that `settings` name, which is the default.
+        served: The model, or several, of which the first is the default.
         on_failure: Called when a warm-up fails, with one line; the server cannot become ready after it.
         on_unhealthy: Called once, when only a new process will help, with one line; the server is not alive after it.
-        load: Opens the artifact of the settings for a reload, to be run as the present one, with lanes for so many cores.
-        more_models: Served beside it.
+        load: Opens the artifact of the settings for a reload, when `served` is a single model without a source.
+        find: Finds what shall be served, for a reload. Default: what is served at the beginning.
         budget: Cores this process may use. Default: as many as the system lets it.
 
     Raises:
-        StartupError: Two models have the same name.
+        StartupError: Two models have the same name, or the default one is not there.
     """
 
     def __init__(
         self,
         settings: Settings,
-        artifact: LoadedArtifact,
+        served: LoadedArtifact | Sequence[ModelEntry],
         on_failure: Callable[[str], None] = logger.critical,
         on_unhealthy: Callable[[str], None] = logger.critical,
-        load: Callable[[Settings, Topology, int], LoadedArtifact] = load_artifact,
-        more_models: Sequence[ModelEntry] = (),
+        load: Callable[[Settings, Topology | None, int], LoadedArtifact] = load_artifact,
+        find: Callable[[], Sequence[ModelSource]] | None = None,
         budget: int | None = None,
     ) -> None:
         self.settings = settings
@@ -67,13 +80,17 @@ class Runtime:
         self._warm_up: asyncio.Task[None] | None = None
         self._reload: asyncio.Task[None] | None = None
         self._reload_again = False
-        budget = budget or cpu_budget()
-        self._n_decode_threads = settings.decode_threads or decode_threads_for(budget)
+        self._budget = budget or cpu_budget()
+        self._n_decode_threads = settings.decode_threads or decode_threads_for(self._budget)
         self._decode_pool = DecodePool(self._n_decode_threads)
-        entries = (ModelEntry(artifact, partial(load, settings)), *more_models)
-        self._cores_of_each = cores_of_each(budget, len(entries))
-        self._reopen = tuple(entry.reopen for entry in entries)
-        self.models = Models([self._serve(entry.artifact, entry.aliases) for entry in entries])
+        if isinstance(served, LoadedArtifact):
+            served = [ModelEntry(served, ModelSource(partial(load, settings)))]
+        self._places = [_Place(entry.source, self._serve(entry.source, entry.artifact)) for entry in served]
+        self._find = find or [entry.source for entry in served].copy
+        self.models = Models([place.model for place in self._places])
+        if settings.default_model and self.models.get(settings.default_model) is not self.models.default:
+            names = self.models.spoken_names()
+            raise StartupError(f"PARSEQ_DEFAULT_MODEL={settings.default_model} is none of the models, which are {names}")
         self.metrics.watch_engines(lambda: [model.engine for model in self.models])
         self.metrics.watch_decoding(self._decode_pool.waiting)
         self.metrics.ready.set_function(lambda: float(self.ready))
@@ -157,8 +174,9 @@ class Runtime:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _serve(self, artifact: LoadedArtifact, aliases: tuple[str, ...]) -> ServedModel:
-        return ServedModel(self.settings, artifact, self._decode_pool, self.metrics, self._deliver, aliases)
+    def _serve(self, source: ModelSource, artifact: LoadedArtifact) -> ServedModel:
+        settings, pool, metrics = self.settings, self._decode_pool, self.metrics
+        return ServedModel(settings, artifact, pool, metrics, self._deliver, source.name, source.aliases)
 
     async def _become_ready(self) -> None:
         started_s = time.monotonic()
@@ -175,41 +193,82 @@ class Runtime:
             model.engine.start()
         self._warm = True
         logger.info("ready after %.1f s of warm-up: %s", time.monotonic() - started_s, self.describe())
-        settings = self.settings
-        for place in range(len(self.models)):
-            present = partial(self.models.__getitem__, place)
-            dog = Watchdog(present, settings.self_check_interval_s, settings.stuck_after_s, self.metrics, self._give_up)
-            self._begin(dog.watch())
+        for place in self._places:
+            self._watch(place)
         if self._reload_again:
             self.reload()
+
+    def _watch(self, place: _Place) -> None:
+        settings = self.settings
+        dog = Watchdog(place.present, settings.self_check_interval_s, settings.stuck_after_s, self.metrics, self._give_up)
+        place.watch = self._begin(dog.watch())
 
     async def _replace_models(self) -> None:
         self._reload_again = True
         while self._reload_again and self.ready:
             self._reload_again = False
-            for place in range(len(self.models)):  # one after the other: no more than one is in memory twice
-                await self._replace_model(place)
+            try:
+                sources = await asyncio.to_thread(self._find)
+            except Exception as error:
+                self._reload_failed(error, "the models stay as they are")
+                continue
+            # One after the other: no more than one is in memory twice.
+            renewed = [await self._renew(source) for source in sources]
+            if all(renewed):  # else who is to go may be all there is to take the place of what failed
+                await self._keep([source.key for source in sources])
 
-    async def _replace_model(self, place: int) -> None:
-        old = self.models[place]
+    async def _renew(self, source: ModelSource) -> bool:
+        """Serve a model as its file is now, in the place of its old self if there is one; whether that was done."""
+        place = next((place for place in self._places if place.source.key == source.key), None)
         try:
-            new = await asyncio.to_thread(self._warm_model, place, old)
+            new = await asyncio.to_thread(self._warm_model, source, place.model if place else self.models.default)
             # On the event loop, where requests are admitted: none comes before the engine runs.
-            self.models.replace(place, new)
+            self.models.serve([*(new if each is place else each.model for each in self._places), *([] if place else [new])])
         except Exception as error:
-            self.metrics.reloaded(succeeded=False)
-            reason = str(error) if isinstance(error, StartupError) else f"{type(error).__name__}: {str(error)[:300]}"
-            logger.error("the artifact was not reloaded, the one before goes on: %s", reason)
-            return
+            which = f"the model of {source.key}: " if source.name else ""
+            self._reload_failed(error, f"{which}the artifact was not reloaded, the one before goes on")
+            return False
         new.engine.start()
+        if place is None:
+            place, old = _Place(source, new), None
+            self._places.append(place)
+            self._watch(place)
+        else:
+            place.source, place.model, old = source, new, place.model
         self.metrics.show_models(model.labels() for model in self.models)
         self.metrics.reloaded(succeeded=True)
         logger.info("reloaded: %s", self.describe([new]))
-        if not await asyncio.to_thread(old.engine.stop, self.settings.batch_timeout_ms / 1000):
+        if old is not None:
+            await self._retire(old)
+        return True
+
+    async def _keep(self, keys: Sequence[Hashable]) -> None:
+        """Serve the models of these keys, in their order, and no others any more."""
+        by_key = {place.source.key: place for place in self._places}
+        gone = [place for place in self._places if place.source.key not in keys]
+        self._places = [by_key[key] for key in keys]
+        self.models.serve([place.model for place in self._places])
+        self.metrics.show_models(model.labels() for model in self.models)
+        for place in gone:
+            logger.info("not served any more: model %s", place.model.name)
+            if place.watch is not None:
+                place.watch.cancel()
+            await self._retire(place.model)
+
+    async def _retire(self, old: ServedModel) -> None:
+        """End a model that no request finds any more, when those that did have been answered."""
+        answer_s = self.settings.batch_timeout_ms / 1000
+        await old.until_unused(self.settings.receive_timeout_s + answer_s)
+        if not await asyncio.to_thread(old.engine.stop, answer_s):
             logger.error("the model before did not end its work")
 
-    def _warm_model(self, place: int, old: ServedModel) -> ServedModel:
-        model = self._serve(self._reopen[place](old.artifact.topology, self._cores_of_each), old.aliases)
+    def _reload_failed(self, error: Exception, consequence: str) -> None:
+        self.metrics.reloaded(succeeded=False)
+        reason = str(error) if isinstance(error, StartupError) else f"{type(error).__name__}: {str(error)[:300]}"
+        logger.error("%s: %s", consequence, reason)
+
+    def _warm_model(self, source: ModelSource, like: ServedModel) -> ServedModel:
+        model = self._serve(source, source.open(like.artifact.topology, self._budget))
         model.warm_up()
         return model
 

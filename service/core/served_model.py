@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -37,7 +39,8 @@ class ServedModel:
         decode_pool: Where images are decoded.
         metrics: Told what happens.
         deliver: Takes items as they settle, from any thread.
-        aliases: Names beside the one in the artifact.
+        name: `None`: the one in the artifact.
+        aliases: Names beside it.
     """
 
     def __init__(
@@ -47,12 +50,19 @@ class ServedModel:
         decode_pool: DecodePool,
         metrics: Metrics,
         deliver: Callable[[Sequence[Item]], None],
+        name: str | None = None,
         aliases: tuple[str, ...] = (),
     ) -> None:
         self.artifact = artifact
-        self.name = artifact.metadata.model_name
+        self.name = name or artifact.metadata.model_name
+        self.version = artifact.version
         self.aliases = aliases
+        self.n_requests = 0
+        """That have passed the gates for it and are not answered yet."""
+        self.unused: asyncio.Event | None = None
+        """Set when `n_requests` becomes 0, if anybody waits for that."""
         topology = artifact.topology
+        self.observer = metrics.observer(self.name, topology.buckets)
         tuned = bool(topology.durations_s) and not settings.max_batch_size
         self.cost = CostModel(topology.max_batch_size, capped_at_knee=tuned)
         limits = Limits(
@@ -66,7 +76,7 @@ class ServedModel:
             self.cost,
             limits,
             deliver=deliver,
-            observer=metrics.observer(topology.buckets),
+            observer=self.observer,
             decoding=decode_pool,
             lane_niceness=self._lane_niceness(),
             alone=artifact.alone,
@@ -97,6 +107,13 @@ class ServedModel:
         for session in (*self._slots(), self.artifact.alone):
             if session is not None:
                 self._known_answer.check(session)
+
+    async def until_unused(self, timeout_s: float) -> None:
+        """Wait until all requests for it have been answered. On the event loop, when no more can come."""
+        if self.n_requests:
+            self.unused = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.unused.wait(), timeout_s)
 
     def check(self) -> None:
         """Read the known crop once more on every session, beside whatever runs.

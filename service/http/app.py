@@ -17,11 +17,15 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from service import __version__, errors
+from service.config import Settings
 from service.core.runtime import Runtime
 from service.errors import Problem
 from service.http import openapi
 from service.http.bodies.body import Body
 from service.http.dialects.dialect import Dialect, Dialects
+from service.http.dialects.instances import Instances
+from service.http.dialects.open_inference.infer import INFER_PATH, OpenInference
+from service.http.dialects.open_inference.schemas import COMPONENTS
 from service.http.dialects.v1 import V1
 from service.http.docs_page import add_docs
 from service.http.endpoint import Endpoint
@@ -32,7 +36,8 @@ from service.http.gates.doorman import Doorman
 from service.http.gates.model_choice import ModelChoice
 from service.http.gates.request_ids import RequestIds
 from service.http.head import HEAD_KEY, Head
-from service.http.problems import GUARDS, REQUEST_ID_HEADER, Problems, invalid_request, problem_document
+from service.http.open_inference_routes import infer_operation, open_inference_router
+from service.http.problems import GUARDS, REQUEST_ID_HEADER, Answer, Problems, invalid_request, problem_document
 from service.http.routes import build_router
 
 DESCRIPTION: Final = "Reads the word on an image. Errors are RFC 9457 problem documents."
@@ -52,7 +57,7 @@ class App:
         settings, metrics, models = runtime.settings, runtime.metrics, runtime.models
         self._metrics = metrics
         self._max_body_bytes = settings.max_body_bytes
-        self._dialects = Dialects((V1(settings),) if dialects is None else dialects)
+        self._dialects = Dialects(_usual(settings) if dialects is None else dialects)
         self.problems = Problems(metrics)
         self.addresses = ClientAddresses(settings.trusted_proxies)
         self._gates: list[Gate] = [
@@ -60,15 +65,16 @@ class App:
             *([KeyGate(ApiKeys(settings.api_keys_file), self._wants_key)] if settings.api_keys_file else []),
             self.addresses,
             ModelChoice(models),
-            Doorman(settings, metrics),
+            Doorman(settings),
         ]
         """In the order in which a request passes them: who has no key learns nothing, not even that the server is busy."""
         self._endpoint = Endpoint(models, settings, metrics, self.problems)
         self.api = _new_api(runtime)
         self.api.include_router(build_router(models, settings, metrics, runtime))
+        self.api.include_router(open_inference_router(models, runtime))
         for path in self._dialects.paths:  # POST never gets there; other methods do, and get their 405
             self.api.router.routes.append(Route(path, self, methods=["POST"], include_in_schema=False))
-        openapi.install(self.api)
+        openapi.install(self.api, {INFER_PATH: infer_operation()}, COMPONENTS)
         add_docs(self.api)
         _handle_errors(self.api, self._respond)
 
@@ -85,8 +91,7 @@ class App:
             head.announced = dialect.announce(head)
             await self._recognize(dialect, head, Body(scope, receive, head.content_length, self._max_body_bytes), send)
         elif (problem := self._turned_away(head)) is not None:
-            word = problem_document if dialect is None else dialect.problem
-            await self.problems.answer(problem, word).send(head.context, send)
+            await self.problems.answer(problem, self._word(head.path)).send(head.context, send)
         else:
             await self._pass_on(head, scope, receive, send)
 
@@ -101,15 +106,23 @@ class App:
         started_s = time.monotonic()
         self._metrics.requests_in_flight.inc()
         status = errors.INTERNAL.status
+        model = None
         try:
             problem = self._turned_away(head)
             if problem is None:
+                model = head.model
+                if model is not None:
+                    model.n_requests += 1
                 answer = await self._endpoint.answer(dialect, head, body)
             else:
                 answer = self.problems.answer(problem, dialect.problem)
             status = answer.status
             await answer.send(head.context, send)
         finally:
+            if model is not None:
+                model.n_requests -= 1
+                if model.unused is not None and not model.n_requests:
+                    model.unused.set()
             duration_s = time.monotonic() - started_s
             self._metrics.requests_in_flight.dec()
             self._metrics.request_ended(status, duration_s)
@@ -129,14 +142,23 @@ class App:
         await self.api({**scope, "method": "GET"} if is_head else scope, receive, send_marked)
 
     def _wants_key(self, path: str) -> bool:
-        return path.startswith("/v1/") or self._dialects.of(path) is not None
+        dialects = self._dialects
+        return path.startswith("/v1/") or (path not in dialects.probes and dialects.around(path) is not None)
+
+    def _word(self, path: str) -> Callable[[Problem], Answer]:
+        """How problems are told at this path."""
+        dialect = self._dialects.around(path)
+        return problem_document if dialect is None else dialect.problem
 
     def _respond(self, problem: Problem, path: str) -> Response:
         """The answer to a request that FastAPI has failed, also for the paths of a dialect."""
-        dialect = self._dialects.of(path)
-        answer = self.problems.answer(problem, problem_document if dialect is None else dialect.problem)
+        answer = self.problems.answer(problem, self._word(path))
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
         return Response(answer.body, answer.status, headers, answer.media_type)
+
+
+def _usual(settings: Settings) -> Sequence[Dialect]:
+    return V1(settings), OpenInference(settings), Instances(settings)
 
 
 def _new_api(runtime: Runtime) -> FastAPI:

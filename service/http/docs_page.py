@@ -76,7 +76,7 @@ def render(document: Mapping[str, Any]) -> str:
 def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterable[str]:
     yield f"<h2 id='{_id(operation)}'>{_head(method, path)}</h2>"
     yield f"<p>{_prose(operation.get('description') or operation['summary'] + '.')}"
-    if method == "get":
+    if method == "get" and "{" not in path:
         yield f" <a href='{escape(path.lstrip('/'))}'>Ask it.</a>"
     yield "</p>"
     if operation.get("parameters"):

@@ -14,7 +14,7 @@ from service.core.models import Models
 from service.engine.types import EngineDownError, QueueFullError
 from service.errors import ClientLeftError, Problem
 from service.http.bodies.body import Body
-from service.http.dialects.dialect import Dialect
+from service.http.dialects.dialect import NOTHING_ANNOUNCED, Dialect
 from service.http.gates.doorman import busy
 from service.http.head import Head
 from service.http.problems import Answer, Problems
@@ -63,19 +63,24 @@ class Endpoint:
         started_s = time.monotonic()
         n_crops = len(crops.images)
         timeout_ms = min(crops.timeout_ms, self._single_ms if n_crops == 1 else self._batch_ms)
-        # The one that is served now: the one that was when the head came may have been replaced since.
-        name = None if head.announced is None else head.announced.model
-        model = (self._models.default if name is None else self._models.get(name)) or head.model
+        # The one that is served now: the one that was when the head came may have been replaced since. If it has gone, or this
+        # very version is asked for, it is still there: it goes when its last request has been answered.
+        asked = head.announced or NOTHING_ANNOUNCED
+        model = self._models.default if asked.model is None else self._models.get(asked.model)
+        if model is None or asked.version not in (None, model.version):
+            model = head.model
         if model is None:
             raise ValueError("no model has been chosen")
         try:
-            results = await model.recognizer.recognize(crops.images, timeout_ms / 1000, body.client_left, head.client)
+            results = await model.recognizer.recognize(
+                crops.images, timeout_ms / 1000, body.client_left, head.client, crops.bulk
+            )
         except QueueFullError as error:
             raise busy(error, n_crops) from error
         except EngineDownError as error:
             raise Problem(errors.NOT_READY, "The server is starting, draining or about to be restarted.") from error
         total_s = time.monotonic() - started_s
         self._metrics.recognition_duration.observe(total_s)
-        answer = await dialect.answer(head, crops, results, model.name, total_s)
+        answer = await dialect.answer(head, crops, results, model, total_s)
         self._problems.count_within(results)
         return answer

@@ -43,6 +43,8 @@ class Announcement:
     """`None`: not known, or something is wrong with the head, which parsing will say."""
     model: str | None = None
     """The name of the one that is asked for; `None`: the default one."""
+    version: str | None = None
+    """Which of that name; `None`: any."""
 
 
 class Head:

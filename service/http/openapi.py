@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service import errors
 from service.errors import Kind
 from service.http.bodies.media_types import BINARY_TYPES
-from service.http.dialects.v1_query import PARAMETERS
+from service.http.dialects.v1_query import FLAGS, MODEL, MODEL_MEANING
 from service.http.dialects.v1_schemas import COMPONENTS, ProblemDocument, Recognition, RecognitionList, RecognizeRequest
 from service.http.gates.request_ids import MAX_REQUEST_ID_LENGTH
 from service.http.head import MIN_TIMEOUT_MS, TIMEOUT_HEADER
@@ -39,7 +39,16 @@ RECOGNIZE_BODY: Final[dict[str, Any]] = {
     },
 }
 
+TIMEOUT_PARAMETER: Final[dict[str, Any]] = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Milliseconds this request may take, from the moment it is complete; then 504 for what is not read. "
+    "More than the server's own time-out counts as that.",
+    "schema": {"type": "number", "minimum": MIN_TIMEOUT_MS},
+}
 RECOGNIZE_PARAMETERS: Final[list[dict[str, Any]]] = [
+    {"name": MODEL, "in": "query", "required": False, "description": MODEL_MEANING, "schema": {"type": "string"}},
     *(
         {
             "name": name,
@@ -48,16 +57,18 @@ RECOGNIZE_PARAMETERS: Final[list[dict[str, Any]]] = [
             "description": description,
             "schema": {"type": "boolean", "default": False},
         }
-        for name, description in PARAMETERS.items()
+        for name, description in FLAGS.items()
     ),
+    TIMEOUT_PARAMETER,
+]
+MODEL_PARAMETERS: Final[list[dict[str, Any]]] = [
     {
-        "name": TIMEOUT_HEADER,
-        "in": "header",
-        "required": False,
-        "description": "Milliseconds this request may take, from the moment it is complete; then 504 for what is not read. "
-        "More than the server's own time-out counts as that.",
-        "schema": {"type": "number", "minimum": MIN_TIMEOUT_MS},
-    },
+        "name": "name",
+        "in": "path",
+        "required": True,
+        "description": "Of a model, or an alias of it.",
+        "schema": {"type": "string"},
+    }
 ]
 REQUEST_ID_PARAMETERS: Final[list[dict[str, Any]]] = [
     {
@@ -93,9 +104,7 @@ SECURITY: Final[list[dict[str, Any]]] = [{}, {"bearer": []}, {"apiKey": []}]
 """Whether a key is wanted is a setting of the server."""
 
 RECOGNIZE_KINDS: Final = tuple(
-    kind
-    for kind in errors.KINDS
-    if kind not in (errors.NOT_FOUND, errors.METHOD_NOT_ALLOWED, errors.NOT_ALIVE, errors.OTHER_HTTP_ERROR)
+    kind for kind in errors.KINDS if kind not in (errors.METHOD_NOT_ALLOWED, errors.NOT_ALIVE, errors.OTHER_HTTP_ERROR)
 )
 
 
@@ -150,17 +159,27 @@ def recognize_operation() -> dict[str, Any]:
     }
 
 
-def install(app: FastAPI) -> None:
-    """Make `app.openapi` add the recognition endpoint, the id of each answer, and the components no signature mentions."""
+def install(
+    app: FastAPI, operations: Mapping[str, dict[str, Any]] | None = None, components: Sequence[type[BaseModel]] = ()
+) -> None:
+    """Make `app.openapi` add the recognition endpoint, the id of each answer, and the components no signature mentions.
+
+    Args:
+        app: Whose description it is.
+        operations: Of dialects, by path: those of POST.
+        components: That they refer to.
+    """
+    posted = {"/v1/recognize": recognize_operation(), **(operations or {})}
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in (*COMPONENTS, *components)]
 
     def build() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             # Relative to the address of this document: a gateway may serve all of it below a path of its own.
             schema["servers"] = [{"url": "."}]
-            schema["paths"] = {"/v1/recognize": {"post": recognize_operation()}, **schema["paths"]}
+            schema["paths"] = {**{path: {"post": operation} for path, operation in posted.items()}, **schema["paths"]}
             _add_request_ids(schema["paths"])
-            _, definitions = models_json_schema([(model, "validation") for model in COMPONENTS], ref_template=REF_TEMPLATE)
+            _, definitions = models_json_schema(models, ref_template=REF_TEMPLATE)
             schema.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
             schema["components"]["securitySchemes"] = SECURITY_SCHEMES
             app.openapi_schema = schema

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from service.config import DEFAULT_MAX_IMAGE_BYTES, DEFAULT_MAX_IMAGE_PIXELS, DEFAULT_MAX_IMAGE_SIDE_PIXELS, Settings
+from service.config import (
+    DEFAULT_MAX_IMAGE_BYTES,
+    DEFAULT_MAX_IMAGE_PIXELS,
+    DEFAULT_MAX_IMAGE_SIDE_PIXELS,
+    DEFAULT_MAX_REQUEST_PIXELS,
+    Settings,
+)
 from service.errors import (
     IMAGE_FILE_TOO_LARGE,
     IMAGE_TOO_COMPLEX,
@@ -25,6 +31,7 @@ class ImageLimits:
     """What one image may be."""
 
     max_pixels: int = DEFAULT_MAX_IMAGE_PIXELS
+    max_request_pixels: int = DEFAULT_MAX_REQUEST_PIXELS
     max_side: int = DEFAULT_MAX_IMAGE_SIDE_PIXELS
     max_bytes: int = DEFAULT_MAX_IMAGE_BYTES
     formats: tuple[str, ...] = FORMATS
@@ -35,6 +42,7 @@ class ImageLimits:
         """Those of the settings."""
         return cls(
             settings.max_image_pixels,
+            settings.max_request_pixels,
             settings.max_image_side_pixels,
             settings.max_image_bytes,
             tuple(name.upper() for name in settings.image_formats.split(",")),
@@ -78,6 +86,26 @@ class ImageLimits:
         """The formats that are accepted, as a clause."""
         *names, last = [FORMAT_NAMES[format_] for format_ in self.formats]
         return f"{', '.join(names)} and {last} are" if names else f"only {last} is"
+
+
+class PixelAccount:
+    """What the images of one request may still have together: a small request may hold minutes of decoding.
+
+    Not exact when several threads use it at once: it may then let an image or two more through.
+    """
+
+    __slots__ = ("_left", "_limit")
+
+    def __init__(self, limits: ImageLimits) -> None:
+        self._left = self._limit = limits.max_request_pixels
+
+    def charge(self, width: int, height: int) -> None:
+        """Take an image's pixels from what is left; raise a `Problem` when they are too many."""
+        if width * height > self._left:
+            limit = f"together they may have {self._limit} pixels (PARSEQ_MAX_REQUEST_PIXELS)"
+            detail = f"This image of {width} x {height} and those of the request before it are too many; {limit}."
+            raise Problem(IMAGE_TOO_LARGE, f"{detail} Send crops of the words, or fewer images in a request.")
+        self._left -= width * height
 
 
 def image_file_too_large(limit_bytes: int) -> Problem:

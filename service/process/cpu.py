@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import threading
 from contextlib import suppress
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
-CPUINFO: Final = Path("/proc/cpuinfo")
 
 
 def cpu_budget(cgroup_root: Path = CGROUP_ROOT) -> int:
@@ -49,13 +47,3 @@ def _quota_v1(root: Path) -> float | None:
         return quota / period if quota > 0 else None
     except (OSError, ValueError, ZeroDivisionError):
         return None
-
-
-def cpu_model(cpuinfo: Path = CPUINFO) -> str:
-    """The processor's name, or its architecture where the system does not tell."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        lines = []
-    named = (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "model name")
-    return next(named, platform.machine())

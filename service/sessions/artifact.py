@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from artifact.metadata import ArtifactError, ArtifactMetadata, Shape
 from artifact.session import open_cpu_session
@@ -16,6 +17,9 @@ from service.process.cpu import cpu_budget
 from service.sessions.opening import open_engine_sessions
 from service.sessions.self_check import KnownAnswer, stored_answer
 from service.sessions.topology import Topology
+
+VERSION_DIGITS: Final = 12
+"""Of a digest: enough to tell the artifacts of one server apart, and short enough for an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,13 @@ class LoadedArtifact:
     """For a crop that is the only one in the engine; `None`: no other than the rest."""
     known_answer: KnownAnswer | None = None
     """As the exporter wrote it; `None`: the artifact carries none."""
+    sha256: str = ""
+    """Of the file, in hexadecimal; empty for what is no file."""
+
+    @property
+    def version(self) -> str:
+        """What tells it from others of its name: the first digits of its digest."""
+        return (self.sha256 or self.metadata.weights_sha256)[:VERSION_DIGITS]
 
 
 def load_artifact(settings: Settings, like: Topology | None = None, budget: int | None = None) -> LoadedArtifact:
@@ -47,8 +58,10 @@ def load_artifact(settings: Settings, like: Topology | None = None, budget: int 
     """
     path = settings.artifact
     metadata, known_answer = read_artifact(path)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     opened = open_engine_sessions(settings, metadata, budget or cpu_budget(), like)
-    return LoadedArtifact(metadata, opened.session, opened.provider, opened.topology, opened.alone, known_answer)
+    return LoadedArtifact(metadata, opened.session, opened.provider, opened.topology, opened.alone, known_answer, sha256)
 
 
 def read_artifact(path: Path) -> tuple[ArtifactMetadata, KnownAnswer | None]:

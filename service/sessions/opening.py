@@ -6,9 +6,10 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import onnxruntime
 
@@ -16,7 +17,6 @@ from artifact.metadata import ArtifactMetadata
 from service.config import Settings
 from service.engine.types import Session
 from service.errors import StartupError
-from service.process.cpu import cpu_model
 from service.sessions.devices import DeviceSession, SpreadSession, count_cuda_devices, device_numbers
 from service.sessions.providers import GPU_PROVIDERS, SessionPlan, preferred_provider
 from service.sessions.session import OrtSession, open_session
@@ -31,9 +31,11 @@ from service.sessions.topology import (
     wide_candidate,
 )
 from service.sessions.tuning import choose, pays_alone, sweep
-from service.sessions.tuning_cache import TuningKey, cache_folders, load_tuning, save_tuning, tuning_files
 
 logger = logging.getLogger(__name__)
+
+USER_FOLDER: Final = "parseq-service"
+"""In the user's cache folder."""
 
 
 class EngineSessions(NamedTuple):
@@ -118,25 +120,17 @@ def _opener(settings: Settings, metadata: ArtifactMetadata, provider: str) -> Se
 
 
 def _open_tuned(settings: Settings, opener: SessionOpener, budget: int, like: Topology | None) -> EngineSessions:
-    """Settle the topology (as set, as found before, or by a sweep) and open its sessions."""
+    """Settle the topology (as set, like another, or by a sweep) and open its sessions."""
     provider, n_devices = opener.plan.provider, len(opener.devices)
     options = candidates(settings, provider, budget, n_devices)
     if not settings.tune or (len(options) == 1 and settings.max_batch_size):
         topology = plan_topology(settings, provider, budget, n_devices=n_devices)
         return EngineSessions(opener.open(options[0]), None, provider, topology)
-    key, files = _key(settings, opener, budget), tuning_files(settings.artifact)
-    wide, sizes = wide_candidate(options, provider), sizes_up_to(opener.plan.max_batch_size)
-    found = load_tuning(files, key, options, wide, sizes)
-    if found is not None:
-        topology = plan_topology(settings, provider, budget, found=found, origin="cached")
-        alone = opener.open(Candidate(1, topology.alone_threads)) if topology.alone_threads else None
-        return EngineSessions(opener.open(found.candidate), alone, provider, topology)
     if like is not None:
         alone = opener.open(Candidate(1, like.alone_threads)) if like.alone_threads else None
         kept = replace(like, durations_s={}, origin="kept")
         return EngineSessions(opener.open(Candidate(like.lanes, like.intra_op_threads)), alone, provider, kept)
     found, session, alone = _measure(opener, options)
-    save_tuning(files, key, found)
     return EngineSessions(session, alone, provider, plan_topology(settings, provider, budget, found=found, origin="measured"))
 
 
@@ -166,25 +160,13 @@ def _measure(opener: SessionOpener, options: Sequence[Candidate]) -> tuple[Sweep
     return best, session, alone
 
 
-def _key(settings: Settings, opener: SessionOpener, budget: int) -> TuningKey:
-    file = settings.artifact.stat()
-    return TuningKey(
-        artifact_bytes=file.st_size,
-        artifact_mtime_ns=file.st_mtime_ns,
-        onnxruntime=onnxruntime.__version__,
-        provider=opener.plan.provider,
-        devices=opener.devices,
-        cpu_model=cpu_model(),
-        cpu_budget=budget,
-        lanes=settings.lanes,
-        intra_op_threads=settings.intra_op_threads,
-        max_batch_size=settings.max_batch_size,
-    )
-
-
 def _engine_folder(artifact: Path) -> Path | None:
     """A folder for TensorRT's engines that can be written, which takes minutes off every start but the first."""
-    for parent in cache_folders(artifact):
+    parents = [artifact.parent]
+    # A user without a home has no second place.
+    with suppress(RuntimeError):
+        parents.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / USER_FOLDER)
+    for parent in parents:
         folder = parent / f"{artifact.name}.tensorrt"
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ DEFAULT_CPU_BATCH_SIZE: Final = 8
 """Where nothing is measured."""
 MAX_LANES_PER_DEVICE: Final = 2
 """A GPU runs one batch of a session at a time; a second one in flight is copied and decoded meanwhile."""
-Origin = Literal["set", "measured", "cached", "kept"]
+Origin = Literal["set", "measured", "kept"]
 
 
 @dataclass(frozen=True, slots=True)

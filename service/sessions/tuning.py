@@ -27,8 +27,8 @@ MAX_RUNS: Final = 64
 PAST_BEST: Final = 0.05
 """Larger batches are not tried once the rate of every candidate is this share below that at its best size."""
 CHOICE_MARGIN: Final = 0.10
-"""Another candidate than the most likely one must read more by this share. What a noisy sweep gets wrong is kept for good, and
-several threads for a run look better in it than they are in service, where they wait for each other while HTTP has a core."""
+"""Another candidate than the most likely one must read more by this share. What a noisy sweep gets wrong stays until the next
+start, and several threads for a run look better in it than in service, where they wait for each other while HTTP has a core."""
 ALONE_SHARE: Final = 0.8
 """A second session costs memory: a crop that is alone must be read in this share of the time."""
 

@@ -20,6 +20,7 @@ SIMPLE: dict[str, Schema] = {
     "ResourceQuantity": {"type": ["string", "number"]},
     "V1beta1MetricQuantity": {"type": ["string", "number"]},
     "IntOrString": {"type": ["string", "integer"]},
+    "V1alpha1WorkerSpec": {"type": "object"},  # which the package names and does not have
 }
 CORE_GROUPS = ("io.k8s.api.core.", "io.k8s.api.apps.", "io.k8s.api.autoscaling.", "io.k8s.apimachinery.pkg.apis.meta.")
 """Where the types of Kubernetes' own that have no class here are."""

@@ -36,6 +36,10 @@ NPM = {
     },
 }
 KSERVE = "kserve==0.21.0"
+KSERVE_KINDS = {
+    "InferenceService": ("serving.kserve.io/v1beta1", "V1beta1InferenceService"),
+    "ServingRuntime": ("serving.kserve.io/v1alpha1", "V1alpha1ServingRuntime"),
+}
 
 
 def main() -> None:
@@ -51,14 +55,15 @@ def main() -> None:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, KSERVE]
         subprocess.run(pip, check=True)
         with zipfile.ZipFile(next(Path(folder).glob("kserve-*.whl"))) as wheel:
-            kserve = KserveSchemas(wheel, core_definitions())
-            root = kserve.reference("V1beta1InferenceService")
-        kserve.definitions["V1beta1InferenceService"]["properties"] |= {
-            "apiVersion": {"const": "serving.kserve.io/v1beta1"},
-            "kind": {"const": "InferenceService"},
-            "metadata": {"$ref": f"{CORE_ID}#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"},
-        }
-        _write("InferenceService", KSERVE, root, kserve.definitions)
+            for kind, (version, name) in KSERVE_KINDS.items():
+                kserve = KserveSchemas(wheel, core_definitions())
+                root = kserve.reference(name)
+                kserve.definitions[name]["properties"] |= {
+                    "apiVersion": {"const": version},
+                    "kind": {"const": kind},
+                    "metadata": {"$ref": f"{CORE_ID}#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"},
+                }
+                _write(kind, KSERVE, root, kserve.definitions)
 
 
 def _write(kind: str, package: str, root: dict[str, Any], definitions: dict[str, Any]) -> None:

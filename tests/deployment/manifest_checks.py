@@ -14,7 +14,7 @@ from service.config import Settings
 from tests.deployment.apply_checks import apply_complaints
 from tests.deployment.manifest_schemas import schema_complaints
 from tests.deployment.manifests import Object, Workload, name_of, of_kind, selects, workloads
-from tests.deployment.pod_checks import OK, pod_complaints, status_of
+from tests.deployment.pod_checks import KSERVE_MODELS, OK, pod_complaints, status_of
 from tests.deployment.promql import metric_names, unknown_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +77,7 @@ def _missing_objects(workload: Workload, objects: Sequence[Object]) -> Iterator[
 
 
 def _namespaces(objects: Sequence[Object]) -> Iterator[str]:
-    if [item["kind"] for item in objects] == ["InferenceService"]:
+    if of_kind(objects, "InferenceService"):
         return  # its namespace is the user's
     namespaces = [item["metadata"]["name"] for item in of_kind(objects, "Namespace")]
     if len(namespaces) != 1:
@@ -317,8 +317,20 @@ def _monitoring(objects: Sequence[Object]) -> Iterator[str]:
 def _kserve(objects: Sequence[Object]) -> Iterator[str]:
     for item in of_kind(objects, "InferenceService"):
         predictor = item["spec"]["predictor"]
-        if [container["name"] for container in predictor["containers"]] != ["kserve-container"]:
-            yield f"{name_of(item)}: KServe looks for kserve-container"
+        model = predictor["model"]
+        runtimes = [each for each in of_kind(objects, "ServingRuntime") if each["metadata"]["name"] == model.get("runtime")]
+        if not runtimes:
+            yield f"{name_of(item)}: there is no ServingRuntime {model.get('runtime')}"
+        for runtime in runtimes:
+            if [container["name"] for container in runtime["spec"]["containers"]] != ["kserve-container"]:
+                yield f"{name_of(runtime)}: KServe looks for kserve-container"
+            formats = [(each["name"], each.get("version")) for each in runtime["spec"]["supportedModelFormats"]]
+            if (model["modelFormat"]["name"], model["modelFormat"].get("version")) not in formats:
+                yield f"{name_of(item)}: {model['modelFormat']} is none of the formats of {name_of(runtime)}"
+            if model.get("protocolVersion") != "v2" or runtime["spec"].get("protocolVersions") != ["v2"]:
+                yield f"{name_of(item)}: the service speaks protocol v2"
+            if not model.get("storageUri"):
+                yield f"{name_of(item)}: nothing would be in {KSERVE_MODELS}"
         if item["metadata"].get("annotations") != {"serving.kserve.io/deploymentMode": "Standard"}:
             yield f"{name_of(item)}: does not ask for plain Deployments"
         if predictor.get("scaleMetric") != "cpu" or not 0 < predictor.get("scaleTarget", 0) < 100:

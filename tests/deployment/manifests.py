@@ -103,7 +103,14 @@ def workloads(objects: Sequence[Object]) -> Iterator[Workload]:
             template = item["spec"]["template"]
             yield Workload(name, namespace, template["metadata"]["labels"], template["spec"], item)
         elif item["kind"] == "InferenceService":
-            yield Workload(name, namespace, {}, item["spec"]["predictor"], item)
+            predictor = item["spec"]["predictor"]
+            yield Workload(name, namespace, {}, {**_runtime(predictor.get("model", {}), objects), **predictor}, item)
+
+
+def _runtime(model: Object, objects: Sequence[Object]) -> Object:
+    """What KServe takes from the runtime of a model for its pods; nothing, when there is no such runtime."""
+    specs = [item["spec"] for item in of_kind(objects, "ServingRuntime") if item["metadata"]["name"] == model.get("runtime")]
+    return {key: specs[0][key] for key in ("containers", "volumes") if key in specs[0]} if specs else {"containers": []}
 
 
 def environment(container: Object, objects: Sequence[Object]) -> dict[str, str]:

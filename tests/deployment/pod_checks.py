@@ -25,6 +25,12 @@ RESTRICTED_VOLUMES = {
     "name", "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret",
 }  # fmt: skip
 PROBES = {"startupProbe": "/readyz", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
+KSERVE_PROBES = {
+    "startupProbe": "/v2/health/ready", "readinessProbe": "/v2/health/ready", "livenessProbe": "/v2/health/live",
+}  # fmt: skip
+"""Of what speaks version 2 of its protocol."""
+KSERVE_MODELS = "/mnt/models"
+"""Where KServe puts the files of a model."""
 FETCH = "service.fetch_artifact"
 SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
 LOST_NODE = {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
@@ -151,7 +157,7 @@ def _lost_nodes(workload: Workload, _objects: Sequence[Object]) -> Iterator[str]
 
 
 def _probes(workload: Workload, container: Object) -> Iterator[str]:
-    for name, path in PROBES.items():
+    for name, path in (KSERVE_PROBES if _of_kserve(workload) else PROBES).items():
         probe = container.get(name, {}).get("httpGet")
         if probe is None:
             yield f"has no {name}"
@@ -201,8 +207,11 @@ def _settings(workload: Workload, container: Object, objects: Sequence[Object]) 
         yield "PARSEQ_HOST must be 0.0.0.0: nobody outside the pod could connect"
     if [port.get("containerPort") for port in container.get("ports", []) if port.get("name") == "http"] != [settings.port]:
         yield f"the port called http is not PARSEQ_PORT={settings.port}"
-    if env_name("artifact") in found and not _mounted(container, settings.artifact.as_posix()):
+    path = settings.artifact.as_posix().rpartition("=")[2]
+    if env_name("artifact") in found and not _mounted(container, path) and not (_of_kserve(workload) and path == KSERVE_MODELS):
         yield f"PARSEQ_ARTIFACT={settings.artifact} is in no mounted volume"
+    if _of_kserve(workload) and found.get(env_name("artifact")) != f"{{{{.Name}}}}={KSERVE_MODELS}":
+        yield f"PARSEQ_ARTIFACT must be what KServe puts into {KSERVE_MODELS}, by the name that its clients know"
     for initial in workload.pod.get("initContainers", []):
         if settings.artifact.as_posix() not in initial.get("args", []):
             yield f"container {initial['name']} does not write PARSEQ_ARTIFACT={settings.artifact}"
@@ -214,6 +223,10 @@ def _settings(workload: Workload, container: Object, objects: Sequence[Object]) 
     cache = environment(container, objects).get("XDG_CACHE_HOME", "/tmp")
     if not _mounted(container, f"{cache}/file"):
         yield f"the cache folder {cache} is in no mounted volume, so nothing is remembered"
+
+
+def _of_kserve(workload: Workload) -> bool:
+    return bool(workload.owner["kind"] == "InferenceService")
 
 
 def _device(workload: Workload, container: Object, objects: Sequence[Object]) -> Iterator[str]:

@@ -194,7 +194,6 @@ def test_nothing_gets_into_a_build_but_what_it_needs() -> None:
         "model/weights/parseq-nano.safetensors",
         "service/__pycache__/app.cpython-311.pyc",
         "service/engine/__pycache__/queue.cpython-311.pyc",
-        "service/bundled/parseq-nano.onnx.tuning.json",
         "service/bundled/parseq-nano.onnx.tensorrt/engine",
         "tests/conftest.py",
     ],

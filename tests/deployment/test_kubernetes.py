@@ -175,6 +175,7 @@ def test_the_service_starts_with_the_settings_of_the_manifests(target: str, tmp_
     limits = {key: int(settings[env_name(key)]) for key in ("max_body_bytes", "max_image_pixels")}
     # Not on all addresses of the machine that tests it; the port is any that is free.
     given = {name.removeprefix(ENV_PREFIX).lower(): value for name, value in settings.items()} | {"host": "127.0.0.1"}
+    given.pop("artifact", None)
     with running(BUNDLED_ARTIFACT, tmp_path / "log", **given) as server:
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             assert httpx.get(server.url + container[probe]["httpGet"]["path"]).status_code == OK

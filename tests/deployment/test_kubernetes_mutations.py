@@ -361,9 +361,7 @@ OTHER_MODEL: dict[str, Break] = {
 }
 
 KSERVE: dict[str, Break] = {
-    "container by another name": lambda c: put(
-        c["InferenceService"]["spec"]["predictor"]["containers"][0], "name", "kserv-container"
-    ),
+    "container by another name": lambda c: put(c["ServingRuntime"]["spec"]["containers"][0], "name", "kserv-container"),
     "scaling on nothing": lambda c: put(c["InferenceService"]["spec"]["predictor"], "scaleMetric", "cpus"),
     "a mode that is none": lambda c: c.rename("Standard", "Standrd", c["InferenceService"]["metadata"]["annotations"]),
     "a time-out before the service's own": lambda c: put(c["InferenceService"]["spec"]["predictor"], "timeout", 20),
@@ -372,8 +370,19 @@ KSERVE: dict[str, Break] = {
     "pods that wait for a lost node": lambda c: drop(c["InferenceService"]["spec"]["predictor"], "tolerations"),
     "a volume that keeps the node": lambda c: drop(c["InferenceService"]["spec"]["predictor"], "annotations"),
     "misspelt field of the container": lambda c: move(
-        c["InferenceService"]["spec"]["predictor"]["containers"][0], "livenessProbe", "liveProbe"
+        c["ServingRuntime"]["spec"]["containers"][0], "livenessProbe", "liveProbe"
     ),
+    "a runtime by another name": lambda c: put(c["InferenceService"]["spec"]["predictor"]["model"], "runtime", "parseq"),
+    "another format": lambda c: put(c["InferenceService"]["spec"]["predictor"]["model"]["modelFormat"], "name", "onnx"),
+    "another protocol": lambda c: put(c["ServingRuntime"]["spec"], "protocolVersions", ["v1"]),
+    "no files": lambda c: drop(c["InferenceService"]["spec"]["predictor"]["model"], "storageUri"),
+    "a name that no client knows": lambda c: put(
+        c["ServingRuntime"]["spec"]["containers"][0]["env"][0], "value", "/mnt/models"
+    ),
+    "a probe that is not of the protocol": lambda c: put(
+        c["ServingRuntime"]["spec"]["containers"][0]["livenessProbe"]["httpGet"], "path", "/livez"
+    ),
+    "misspelt field of the runtime": lambda c: move(c["ServingRuntime"]["spec"], "protocolVersions", "protocolVersion"),
     "a grace period too short": lambda c: put(c["InferenceService"]["spec"]["predictor"], "terminationGracePeriodSeconds", 30),
 }
 

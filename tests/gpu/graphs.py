@@ -13,20 +13,17 @@ from typing import Any
 from artifact.metadata import Precision
 from export.graphs.interface import graph_of
 from export.to_onnx import new_builder
-from model.recognisers.registry import named_config, recogniser_of
+from model.recognisers.registry import named_configs, recogniser_of
 
-OF_PARSEQ = ({"decode": "ar", "refine_iters": 1}, {"decode": "nar", "refine_iters": 0})
-OF_ABINET: Sequence[Mapping[str, Any]] = ({}, {"float32_features": True})
-FOR_HALF_PRECISION = frozenset({"float32_features"})
-"""Options that are for `fp16` alone."""
-NETWORKS: Mapping[str, Sequence[Mapping[str, Any]]] = {
-    "parseq-nano": OF_PARSEQ,
-    "parseq-tiny": OF_PARSEQ,
-    "parseq": OF_PARSEQ,
-    "abinet": OF_ABINET,
-    "abinet-sv": OF_ABINET,
+WAYS: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "parseq": ({"decode": "ar", "refine_iters": 1}, {"decode": "nar", "refine_iters": 0}),
+    "abinet": ({}, {"float32_features": True}),
 }
-"""And the options of their recognisers with which each is written."""
+"""Options with which the networks of a recogniser are written, if there are any."""
+OF_HALF_PRECISION = frozenset({"float32_features"})
+"""Those that are for `fp16` alone."""
+PARSEQ = ("parseq-nano", "parseq-tiny", "parseq")
+"""Enough of its networks; of the other recognisers all that have a name."""
 PRECISIONS: Sequence[Precision] = ("fp32", "fp16")
 
 
@@ -36,13 +33,14 @@ def main() -> int:
         sys.exit("usage: python -m tests.gpu.graphs FOLDER")
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    for name, ways in NETWORKS.items():
-        config = named_config(name)
+    for name, config in named_configs().items():
+        if config.RECOGNISER == "parseq" and name not in PARSEQ:
+            continue
         network = recogniser_of(config).build_network(config).eval()
         graph = graph_of(network)
-        for way in ways:
+        for way in WAYS.get(config.RECOGNISER, ({},)):
             for precision in PRECISIONS:
-                if precision != "fp16" and FOR_HALF_PRECISION & way.keys():
+                if precision != "fp16" and OF_HALF_PRECISION & way.keys():
                     continue
                 builder = new_builder(precision, {})
                 graph.write(builder, network, graph.options(network, way, precision))

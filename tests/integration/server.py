@@ -39,10 +39,12 @@ class ServerProcess:
     url: str
 
     def metric(self, sample: str) -> float:
-        """The value of one sample, 0 when it is not there."""
-        text = httpx.get(f"{self.url}/metrics").text
-        found = re.search(rf"^{re.escape(sample)} (\S+)$", text, re.M)
-        return float(found[1]) if found else 0.0
+        """The value of a sample such as `name{label="value"}`: all that have these labels, whatever their model, together."""
+        name, _, labels = sample.rstrip("}").partition("{")
+        wanted = set(labels.split(",")) - {""}
+        found = re.findall(rf"^{re.escape(name)}(?:{{(.*)}})? (\S+)$", httpx.get(f"{self.url}/metrics").text, re.M)
+        given = [({label for label in of.split(",") if not label.startswith("model=")}, value) for of, value in found]
+        return sum(float(value) for of, value in given if of - {""} == wanted)
 
     def terminate(self) -> int:
         self.process.send_signal(signal.SIGTERM)

@@ -20,11 +20,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "parseq": {**TINY, "dropout": 0.0},
     # Its parts apart for two of four steps.
     "abinet": {"recogniser": "abinet", **SIZES, "charset_train": PRINTABLE},
+    "vitstr": {"recogniser": "vitstr", "embed_dim": 16, "num_heads": 2, "depth": 2, "max_label_length": 6},
 }
 
 
 def losses(output: Path) -> list[list[float]]:
-    """Of each step; most recognisers have several."""
+    """Of each step; some recognisers have several."""
     with (output / "log-0" / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["loss"]]
     names = sorted(name for name in rows[0] if name == "loss" or name.endswith("_loss"))

@@ -81,8 +81,8 @@ def main() -> int:
     armed = threading.Event()
     signal.signal(ARM, lambda _signal, _frame: armed.set())
 
-    def load(settings: Settings, like: Topology | None = None) -> LoadedArtifact:
-        loaded = load_artifact(settings, like)
+    def load(settings: Settings, like: Topology | None = None, budget: int | None = None) -> LoadedArtifact:
+        loaded = load_artifact(settings, like, budget)
         alone = FaultySession(loaded.alone, faults, armed) if loaded.alone else None
         return replace(loaded, session=FaultySession(loaded.session, faults, armed), alone=alone)
 

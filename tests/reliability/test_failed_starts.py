@@ -52,8 +52,12 @@ def test_an_artifact_in_a_folder_that_this_user_may_not_enter(tmp_path: Path) ->
     closed.chmod(0o755)
 
 
-def test_an_artifact_that_is_a_folder(tmp_path: Path) -> None:
-    assert f"{tmp_path} is a folder" in one_line(tmp_path)
+def test_a_folder_without_artifacts_or_that_this_user_may_not_read(tmp_path: Path) -> None:
+    assert f"the folder {tmp_path} has no .onnx file" in one_line(tmp_path)
+    closed = tmp_path / "closed"
+    closed.mkdir(0)
+    assert f"{closed} cannot be read (Permission denied)" in one_line(closed)
+    closed.chmod(0o755)
 
 
 def test_an_artifact_with_an_impossible_name(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_raw_body_is_one_crop(content_type: str | None) -> None:
     answer = Recognition.model_validate_json(response.content)
     assert (answer.text, answer.id, answer.model, answer.characters) == ("hello7", None, "toy", None)
     assert answer.confidence == pytest.approx(confidence_of("hello7"), abs=1e-6)
-    assert set(response.json()) == {"text", "confidence", "model", "timings"}
+    assert set(response.json()) == {"text", "confidence", "model", "model_version", "timings"}
 
 
 @pytest.mark.parametrize("path", ["/v1/recognize", "/recognize"])
@@ -354,7 +354,7 @@ def test_a_full_queue_refuses_with_retry_after_and_probes_still_answer() -> None
         assert (await running).json()["text"] == "a"
         assert [result["text"] for result in (await waiting).json()["results"]] == ["b", "c"]
         text = (await client.get("/metrics")).text
-        assert 'parseq_crops_refused_total{reason="queue_full"} 1.0' in text
+        assert 'parseq_crops_refused_total{model="toy",reason="queue_full"} 1.0' in text
         assert 'parseq_problems_total{problem="queue-full"} 1.0' in text
         assert 'parseq_request_duration_seconds_count{status="429"} 1.0' in text
 
@@ -381,7 +381,7 @@ def test_a_request_that_would_wait_too_long_is_refused_before_it_is_decoded() ->
                 refused.headers["retry-after"] == "5"
             )  # the run under way and its own take 4 s and a margin, 0.5 s are allowed
         text = (await client.get("/metrics")).text
-        assert 'parseq_crops_refused_total{reason="predicted_wait"} 2.0' in text  # the list was not read
+        assert 'parseq_crops_refused_total{model="toy",reason="predicted_wait"} 2.0' in text  # the list was not read
         assert "parseq_predicted_wait_seconds 2.0" in text
         assert "parseq_crops_in_flight 1.0" in text
         session.gate.set()
@@ -404,9 +404,9 @@ def test_the_deadline_is_answered_in_time_even_when_the_session_hangs() -> None:
 
     with_client(runtime, scenario)
     text = runtime.metrics.render().decode()
-    assert 'parseq_crops_total{outcome="expired"} 2.0' in text
-    assert 'parseq_crops_total{outcome="failed"} 1.0' in text
-    assert "parseq_crops_admitted_total 3.0" in text
+    assert 'parseq_crops_total{model="toy",outcome="expired"} 2.0' in text
+    assert 'parseq_crops_total{model="toy",outcome="failed"} 1.0' in text
+    assert 'parseq_crops_admitted_total{model="toy"} 3.0' in text
 
 
 def test_the_items_of_a_client_that_left_are_cancelled() -> None:
@@ -426,7 +426,7 @@ def test_the_items_of_a_client_that_left_are_cancelled() -> None:
         session.gate.set()
 
     with_client(runtime, scenario)
-    assert 'parseq_crops_total{outcome="cancelled"} 2.0' in runtime.metrics.render().decode()
+    assert 'parseq_crops_total{model="toy",outcome="cancelled"} 2.0' in runtime.metrics.render().decode()
     assert session.batches == [1]  # the crop that was running: the other one never ran
 
 
@@ -528,6 +528,7 @@ def test_the_model_and_its_limits_are_published() -> None:
     [model] = ModelList.model_validate_json(response.content).models
     assert (model.name, model.charset, model.max_label_length) == ("toy", CHARSET, 25)
     assert (model.image_height, model.image_width, model.provider) == (32, 128, "cpu")
+    assert (model.version, model.aliases) == ("0" * 12, [])
     assert model.limits.max_crops_per_request == 128
     assert model.limits.max_image_pixels == 2**22
     assert model.limits.image_formats == "jpeg,png,webp,bmp,gif,tiff"
@@ -553,7 +554,12 @@ def test_requests_share_batches_while_the_lane_is_busy() -> None:
 
 def test_the_openapi_covers_every_body_and_every_status() -> None:
     document = request(toy_runtime(), "GET", "/openapi.json").json()
-    assert set(document["paths"]) == {"/v1/recognize", "/v1/models", "/livez", "/readyz", "/metrics"}
+    of_v2 = {
+        "", "/health/live", "/health/ready", "/models/{name}", "/models/{name}/ready", "/models/{name}/infer",
+        "/models/{name}/versions/{version}", "/models/{name}/versions/{version}/ready", "/repository/index",
+    }  # fmt: skip
+    of_v1 = {"/v1/recognize", "/v1/models", "/v1/models/{name}/charset"}
+    assert set(document["paths"]) == {*of_v1, "/livez", "/readyz", "/metrics", *(f"/v2{path}" for path in of_v2)}
     operation = document["paths"][PATH]["post"]
     assert set(operation["requestBody"]["content"]) == {
         "image/*",
@@ -569,7 +575,7 @@ def test_the_openapi_covers_every_body_and_every_status() -> None:
     assert not schemas["RecognitionList"]["additionalProperties"]
     assert {"text"} <= set(schemas["Recognition"]["required"]) - set(schemas["RecognitionList"]["properties"])
     assert {"results"} <= set(schemas["RecognitionList"]["required"]) - set(schemas["Recognition"]["properties"])
-    expected = {"200", "400", "401", "408", "413", "415", "422", "429", "431", "500", "501", "503", "504"}
+    expected = {"200", "400", "401", "404", "408", "413", "415", "422", "429", "431", "500", "501", "503", "504"}
     assert set(operation["responses"]) == expected
     for status, answer in operation["responses"].items():
         media_type = "application/json" if status == "200" else "application/problem+json"
@@ -582,6 +588,7 @@ def test_the_openapi_covers_every_body_and_every_status() -> None:
     assert parameters == {
         ("query", "characters"),
         ("query", "list"),
+        ("query", "model"),
         ("header", TIMEOUT_HEADER),
         ("header", "X-Request-Id"),
         ("header", "traceparent"),
@@ -590,7 +597,7 @@ def test_the_openapi_covers_every_body_and_every_status() -> None:
         for described in path.values():
             assert all("X-Request-Id" in answer["headers"] for answer in described["responses"].values())
     assert "Server-Timing" in operation["responses"]["200"]["headers"]
-    assert {kind.status for kind in KINDS} - {404, 405} <= {int(status) for status in operation["responses"]}
+    assert {kind.status for kind in KINDS} - {405} <= {int(status) for status in operation["responses"]}
 
 
 def _references(node: Any) -> list[str]:
@@ -618,7 +625,18 @@ def test_everything_is_found_below_a_path_of_a_gateway() -> None:
         page = (await client.get("/docs")).text
         links = re.findall(r"""(?:href|src|action)=["']?([^"' >]+)""", page)
         found = {urljoin("https://host/ocr/docs", link).partition("#")[0] for link in links}
-        paths = ("docs", "", "openapi.json", "v1/models", "livez", "readyz", "metrics")
+        paths = (
+            "docs",
+            "",
+            "openapi.json",
+            "v1/models",
+            "livez",
+            "readyz",
+            "metrics",
+            "v2",
+            "v2/health/live",
+            "v2/health/ready",
+        )
         assert found == {f"https://host/ocr/{path}" for path in paths}
         # Where the gateway passes on "/ocr" itself, only the page can know how it was asked for.
         assert 'base.href = location.origin + location.pathname + "/"' in (await client.get("/")).text
@@ -687,6 +705,7 @@ def test_no_list_is_answered_to_those_who_do_not_ask() -> None:
         ("a&b&a&c&d", "`a`, `b`, `c`"),
         ("characters=true&characters=false", "`characters`"),
         ("list=0&list=1", "`list`"),
+        ("model=toy&model=other", "`model`"),
         ("%FF=%FF", "`"),
         ("x" * 10_000, "x" * 40 + "`"),
     ],
@@ -699,8 +718,8 @@ def test_a_query_that_cannot_be_meant_is_told(path: str, query: str, told: str) 
     ).detail
     assert told in detail
     assert len(detail) < 300
-    assert "twice" in detail or "characters, list" in detail
-    assert "parseq_crops_admitted_total 0.0" in runtime.metrics.render().decode()
+    assert "twice" in detail or "characters, list, model" in detail
+    assert 'parseq_crops_admitted_total{model="toy"} 0.0' in runtime.metrics.render().decode()
 
 
 @pytest.mark.parametrize("query", ["", "?", "?characters=true&characters=1", "?&list=no&"])
@@ -712,7 +731,7 @@ def test_several_apps_live_side_by_side() -> None:
     async def scenario() -> None:
         async with serving(toy_runtime()) as one, serving(toy_runtime()) as other:
             assert (await one.post(PATH, content=png_of("a"), headers=PNG)).json()["text"] == "a"
-            assert "parseq_crops_admitted_total 0.0" in (await other.get("/metrics")).text
+            assert 'parseq_crops_admitted_total{model="toy"} 0.0' in (await other.get("/metrics")).text
 
     asyncio.run(scenario())
 

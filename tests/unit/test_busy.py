@@ -102,10 +102,10 @@ def test_a_busy_server_says_so_before_the_body_is_read(content_type: str) -> Non
         assert b"connection" not in request.headers()
 
     text = while_busy(scenario).metrics.render().decode()
-    assert 'parseq_crops_refused_total{reason="predicted_wait"} 1.0' in text
+    assert 'parseq_crops_refused_total{model="toy",reason="predicted_wait"} 1.0' in text
     assert 'parseq_problems_total{problem="queue-full"} 1.0' in text
     assert 'parseq_request_duration_seconds_count{status="429"} 1.0' in text
-    assert "parseq_crops_admitted_total 1.0" in text  # the one that keeps the lane busy
+    assert 'parseq_crops_admitted_total{model="toy"} 1.0' in text  # the one that keeps the lane busy
 
 
 def test_an_early_refusal_is_the_one_that_admission_would_give() -> None:
@@ -133,7 +133,7 @@ def test_a_full_queue_is_a_reason_too() -> None:
 
     budgets = {"max_queue_wait_ms": 60_000.0, "request_timeout_ms": 60_000.0}
     text = while_busy(scenario, max_queue_items=1, max_crops_per_request=1, **budgets).metrics.render().decode()
-    assert 'parseq_crops_refused_total{reason="queue_full"} 1.0' in text
+    assert 'parseq_crops_refused_total{model="toy",reason="queue_full"} 1.0' in text
 
 
 def test_a_client_that_asks_before_it_sends_loses_its_connection() -> None:
@@ -235,9 +235,9 @@ def test_who_holds_all_places_is_told_so_and_somebody_else_is_let_in(content_typ
         "max_batch_queue_wait_ms": 60_000.0, "batch_timeout_ms": 60_000.0,
     }  # fmt: skip
     text = while_busy(scenario, max_queue_items=4, max_crops_per_request=4, **budgets).metrics.render().decode()
-    assert 'parseq_crops_refused_total{reason="client_share"} 1.0' in text
-    assert 'parseq_crops_refused_total{reason="queue_full"} 1.0' in text
-    assert "parseq_crops_admitted_total 6.0" in text
+    assert 'parseq_crops_refused_total{model="toy",reason="client_share"} 1.0' in text
+    assert 'parseq_crops_refused_total{model="toy",reason="queue_full"} 1.0' in text
+    assert 'parseq_crops_admitted_total{model="toy"} 6.0' in text
 
 
 def test_a_client_waits_for_its_own_and_not_for_all_that_others_have() -> None:

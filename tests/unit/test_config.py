@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from service.config import BUNDLED_ARTIFACT, Settings, doubts, env_name, load_settings
 from service.errors import StartupError
 from service.images.limits import ImageLimits
-from service.process.cpu import cpu_budget, cpu_model
+from service.process.cpu import cpu_budget
 
 KNOWN = [env_name(name) for name in Settings.model_fields]
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -163,14 +162,6 @@ def test_the_budget_is_the_containers(tmp_path: Path, files: dict[str, str], mos
         path.write_text(content)
     assert unlimited >= 1
     assert cpu_budget(tmp_path) == (unlimited if most is None else most)
-
-
-def test_the_processor_is_known_by_its_name_if_it_tells_one(tmp_path: Path) -> None:
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\nmodel name\t: Some: CPU\nflags\t\t: fpu\n\nprocessor\t: 1\n")
-    assert cpu_model(cpuinfo) == "Some: CPU"
-    cpuinfo.write_text("processor : 0\nFeatures : fp asimd\n")
-    assert cpu_model(cpuinfo) == cpu_model(tmp_path / "none") == platform.machine()
 
 
 def test_the_largest_body_must_fit_the_memory_for_bodies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 from service import errors
 from service.core.recognizer import CropResult, EncodedImage
 from service.core.runtime import Runtime
+from service.core.served_model import ServedModel
 from service.errors import Problem
 from service.http.app import App
 from service.http.bodies.body import Body
@@ -38,7 +39,9 @@ class Toy(Dialect):
     async def parse(self, head: Head, body: Body) -> Crops:
         return Crops([EncodedImage(None, await body.read(1000))], head.checked_timeout_ms())
 
-    async def answer(self, head: Head, crops: Crops, results: Sequence[CropResult], model: str, total_s: float) -> Answer:
+    async def answer(
+        self, head: Head, crops: Crops, results: Sequence[CropResult], model: ServedModel, total_s: float
+    ) -> Answer:
         reading = results[0].reading
         if isinstance(reading, Problem):
             raise reading
@@ -56,7 +59,9 @@ class Least(Dialect):
     async def parse(self, head: Head, body: Body) -> Crops:
         return Crops([EncodedImage(None, await body.read())], timeout_ms=1000.0)
 
-    async def answer(self, head: Head, crops: Crops, results: Sequence[CropResult], model: str, total_s: float) -> Answer:
+    async def answer(
+        self, head: Head, crops: Crops, results: Sequence[CropResult], model: ServedModel, total_s: float
+    ) -> Answer:
         return Answer(200, str(results[0].reading).encode(), "text/plain")
 
 
@@ -88,7 +93,7 @@ def test_a_dialect_reads_and_answers_in_its_own_way(path: str) -> None:
 
     text = with_dialects(toy_runtime(), scenario)
     assert 'parseq_request_duration_seconds_count{status="200"} 2.0' in text
-    assert 'parseq_crops_total{outcome="done"} 2.0' in text
+    assert 'parseq_crops_total{model="toy",outcome="done"} 2.0' in text
 
 
 def test_a_dialect_may_leave_nearly_all_to_others() -> None:
@@ -162,6 +167,6 @@ def test_the_doorman_turns_away_in_the_words_of_the_dialect() -> None:
             assert (await running).text == "a"
 
     text = with_dialects(runtime, scenario)
-    assert 'parseq_crops_refused_total{reason="predicted_wait"} 1.0' in text
+    assert 'parseq_crops_refused_total{model="toy",reason="predicted_wait"} 1.0' in text
     assert 'parseq_problems_total{problem="queue-full"} 1.0' in text
     assert 'parseq_request_duration_seconds_count{status="429"} 1.0' in text

@@ -215,11 +215,11 @@ def test_a_batch_is_padded_to_the_next_bucket() -> None:
 
 def test_padding_is_counted_where_there_is_any() -> None:
     gpu, cpu = Metrics(), Metrics()
-    for observer in (gpu.observer((1, 2, 4, 8)), cpu.observer(())):
+    for observer in (gpu.observer("toy", (1, 2, 4, 8)), cpu.observer("toy")):
         for n_items in (1, 3, 5, 8):
             observer.batch_ran(n_items, 0.1)
-    assert b"parseq_padding_crops_total 4.0" in gpu.render()
-    assert b"parseq_padding_crops_total 0.0" in cpu.render()
+    assert b'parseq_padding_crops_total{model="toy"} 4.0' in gpu.render()
+    assert b'parseq_padding_crops_total{model="toy"} 0.0' in cpu.render()
 
 
 def test_bound_memory_reads_as_an_ordinary_run_does(tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_an_engine_of_several_devices_reads(gpus: GpuMachine) -> None:
         CostModel(4),
         Limits(lanes=artifact.topology.lanes, max_queue_items=64),
         deliver=mailbox.deliver,
-        observer=metrics.observer(artifact.topology.buckets),
+        observer=metrics.observer("toy", artifact.topology.buckets),
     )
     items = [new_item() for _ in range(30)]
     engine.start()

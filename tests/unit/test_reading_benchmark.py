@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from torch import Tensor, nn
 
 from export.to_onnx import ExportOptions, build_artifact
 from reading import benchmark
 from reading.latency.cost import costs, parameters
 from reading.latency.measure import Run, measure
-from tests.export_models import SIZES, small_model
+from tests.export_models import SIZES, small_model, small_vitstr
 
 
 class FakeRuns:
@@ -81,6 +83,34 @@ def test_flops_by_hand() -> None:
     assert all(values.requires_grad for values in network.parameters())
 
 
+def test_activations_by_hand() -> None:
+    found = {cost.what: cost.mactivations * 1e6 for cost in costs(small_model())}
+    tokens, width, heads = 16, SIZES["embed_dim"], SIZES["enc_num_heads"]
+    # Queries, keys, values, scores, what they are used for, the output, the two layers of the perceptron.
+    block = tokens * width * (3 + 1 + 1 + SIZES["enc_mlp_ratio"] + 1) + heads * tokens**2
+    assert found["encoder"] == tokens * width + SIZES["enc_depth"] * block
+    [reading] = costs(small_vitstr(), all_ways=False)
+    tokens = 17
+    block = tokens * width * (3 + 1 + 1 + 2 + 1) + 4 * tokens**2
+    assert reading.mactivations * 1e6 == 16 * width + 3 * block + 11 * 37
+
+
+def test_recurrent_layers_count() -> None:
+    class Recurrent(nn.Module):
+        config = small_model().config
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(5, 7, batch_first=True, bidirectional=True)
+
+        def forward(self, images: Tensor, _length: int | None = None) -> Tensor:
+            output: Tensor = self.lstm(images.new_zeros(1, 9, 5))[0]
+            return output
+
+    [cost] = costs(Recurrent().eval(), all_ways=False)  # type: ignore[arg-type]
+    assert cost.gflops * 1e9 == pytest.approx(2 * 2 * 9 * 4 * 7 * (5 + 7))
+
+
 def test_parameters_of_the_reference() -> None:
     from model.checkpoints.loading import load
 
@@ -117,6 +147,51 @@ def test_a_checkpoint_and_an_artifact_side_by_side(tmp_path: Path, artifact: Pat
         assert drawn.format == "PNG"
 
 
+def few_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"small": small_model().config, "vitstr-small": small_vitstr().config}
+    monkeypatch.setattr("model.recognisers.registry.named_configs", lambda: few)
+
+
+@pytest.mark.parametrize("named", [["--model", "small", "--model", "vitstr-small"], ["--all"]])
+def test_networks_side_by_side(
+    named: list[str], artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few_networks(monkeypatch)
+    output = tmp_path / "b.json"
+    options = ["--repeats", "1", "--threads", "1", "--json", str(output), "--artifact", str(artifact)]
+    assert benchmark.main([*named, *options]) == 0
+    content: dict[str, Any] = json.loads(output.read_text())
+    names = [f"PyTorch {name} (fresh weights)" for name in ("small", "vitstr-small")]
+    assert [network["name"] for network in content["networks"]] == names
+    assert [network["parameters"] for network in content["networks"]] == [parameters(small_model()), parameters(small_vitstr())]
+    for network, model in zip(content["networks"], (small_model(), small_vitstr()), strict=True):
+        [cost] = network["flops"]
+        assert cost["gflops"] == costs(model, all_ways=False)[0].gflops
+    assert content["parameters"] is None
+    # One crop each, unless asked for more.
+    assert {(row["against"], row["value"]) for row in content["latencies"]} == {("batch", 1)}
+    printed = capsys.readouterr().out.splitlines()
+    assert "GFLOPs" in printed[1]
+    assert [line.split("  ")[0] for line in printed[2:]] == [*names, "ONNX Runtime small.onnx"]
+    assert printed[-1].split()[-5:-1] == ["-"] * 4
+
+
+def test_several_networks_and_more_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    few_networks(monkeypatch)
+    assert benchmark.main(["--all", "--batch", "1", "2", "--length", "3", "10", "--repeats", "1", "--threads", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"ms, batch 1 +ms, batch 2\n", printed)
+    assert "against label length" in printed
+    assert printed.count("PyTorch small") == 2
+
+
+def test_a_network_named_twice_is_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    few_networks(monkeypatch)
+    options = ["--batch", "1", "--length", "1", "--repeats", "1", "--threads", "1"]
+    assert benchmark.main(["--model", "small", "--model", "small", *options]) == 0
+    assert "encoder" in capsys.readouterr().out
+
+
 def test_an_artifact_alone(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark.main(["--artifact", str(artifact), "--batch", "1", "--length", "2", "--repeats", "1"]) == 0
     printed = capsys.readouterr().out
@@ -130,6 +205,10 @@ def test_an_artifact_alone(artifact: Path, capsys: pytest.CaptureFixture[str]) -
         (["--artifact", "none.onnx"], "no artifact none.onnx"),
         (["--model", "nope"], "unknown model"),
         (["--weights", "x.pt"], "x.pt"),
+        (["--all", "--model", "parseq"], "give --all or --model"),
+        (["--model", "parseq", "--model", "vitstr", "--weights", "x.pt"], "--weights is of one network"),
+        (["--all", "--config", "x.json"], "--config is of one network"),
+        (["--model", "vitstr", "--decode", "ar"], "--decode is no option of 'vitstr'"),
     ],
 )
 def test_wrong_calls_are_one_line(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

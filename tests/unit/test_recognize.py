@@ -86,7 +86,7 @@ def test_a_client_that_leaves_takes_its_crops_along(content_type: str) -> None:
 
     with_app(runtime, scenario)
     text = runtime.metrics.render().decode()
-    assert f'parseq_crops_total{{outcome="cancelled"}} {n_crops}.0' in text
+    assert f'parseq_crops_total{{model="toy",outcome="cancelled"}} {n_crops}.0' in text
     assert 'parseq_request_duration_seconds_count{status="499"} 1.0' in text
     assert "parseq_requests_in_flight 0.0" in text
 
@@ -102,7 +102,7 @@ def test_a_client_that_leaves_amid_its_body_is_nobodys_problem(content_type: str
 
     with_app(runtime, scenario)
     text = runtime.metrics.render().decode()
-    assert "parseq_crops_admitted_total 0.0" in text
+    assert 'parseq_crops_admitted_total{model="toy"} 0.0' in text
     assert 'parseq_request_duration_seconds_count{status="499"} 1.0' in text
     assert not re.search(r"^parseq_problems_total\{.*\} [^0]", text, re.M)
 
@@ -130,7 +130,7 @@ def test_a_request_cut_off_at_the_end_of_the_drain_is_a_problem() -> None:
     assert json.loads(body["body"])["type"] == errors.NOT_READY.type
     text = runtime.metrics.render().decode()
     assert 'parseq_request_duration_seconds_count{status="503"} 1.0' in text
-    assert 'parseq_crops_total{outcome="cancelled"} 1.0' in text
+    assert 'parseq_crops_total{model="toy",outcome="cancelled"} 1.0' in text
     assert "parseq_requests_in_flight 0.0" in text
 
 

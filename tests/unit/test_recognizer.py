@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -14,14 +15,16 @@ from service.core.metrics import Metrics
 from service.core.recognizer import LIGHT_BYTES, LIGHT_PIXELS, CropResult, EncodedImage, Recognizer
 from service.engine.engine import Engine
 from service.engine.types import Crop, Item, Outcome, QueueFullError, Refusal
-from service.errors import DEADLINE_EXPIRED, Problem
+from service.errors import DEADLINE_EXPIRED, IMAGE_TOO_LARGE, Problem
 from service.images.decode import QUICK_PIXELS, decode_image
-from service.images.limits import ImageLimits
+from service.images.limits import ImageLimits, PixelAccount
 from service.images.pool import DecodePool
 from tests.fakes import PATIENCE_S
 from tests.hostile_images import scan_bomb
 from tests.images import encode, gradient
 from tests.toy_artifact import METADATA, png_of
+
+IMAGE_LIMITS = ImageLimits()
 
 
 class NotingEngine:
@@ -61,7 +64,11 @@ async def stays() -> None:
 
 
 def read(
-    *images: bytes, timeout_s: float = 3600.0, max_wait_s: float = 3600.0, told: list[str] | None = None
+    *images: bytes,
+    timeout_s: float = 3600.0,
+    max_wait_s: float = 3600.0,
+    told: list[str] | None = None,
+    limits: ImageLimits = IMAGE_LIMITS,
 ) -> tuple[NotingEngine, list[CropResult]]:
     """What the engine was told of the crops of a request, in `told` even when it is refused, and the results."""
 
@@ -70,7 +77,7 @@ def read(
         engine.told = [] if told is None else told
         pool.start()
         recognizer = Recognizer(
-            cast(Engine, engine), METADATA, pool, image_limits=ImageLimits(), metrics=Metrics(), max_wait_s=max_wait_s
+            cast(Engine, engine), METADATA, pool, image_limits=limits, metrics=Metrics(), max_wait_s=max_wait_s
         )
         results = await recognizer.recognize([EncodedImage(None, image) for image in images], timeout_s, stays, client="me")
         assert (pool.waiting(True), pool.waiting(False)) == (0, 0)
@@ -121,10 +128,23 @@ def test_a_large_picture_that_others_would_keep_waiting_is_told_to_come_again() 
     assert caught.value.refusal is Refusal.PREDICTED_WAIT
 
 
+def test_the_images_of_a_request_have_so_many_pixels_together_and_no_more() -> None:
+    limits = ImageLimits(max_request_pixels=1024 * 512 + 1024 * 64)
+    engine, _ = read(HEAVY, HEAVY, LIGHT, LIGHT, limits=limits)
+    outcomes = [item.outcome for item in engine.items]
+    assert outcomes == [Outcome.DONE, Outcome.FAILED, Outcome.DONE, Outcome.FAILED]
+    for problem in (engine.items[1].error, engine.items[3].error):
+        assert isinstance(problem, Problem)
+        assert problem.kind is IMAGE_TOO_LARGE
+        assert "PARSEQ_MAX_REQUEST_PIXELS" in problem.detail
+    engine, _ = read(HEAVY, limits=replace(limits, max_request_pixels=1))
+    assert engine.items[0].outcome is Outcome.DONE, "its own limit is enough for a single image"
+
+
 def test_crops_whose_deadline_has_passed_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     entered, gate, decoded = threading.Event(), threading.Event(), list[bytes]()
 
-    def decode(content: bytes, limits: ImageLimits) -> Image.Image:
+    def decode(content: bytes, limits: ImageLimits, _account: PixelAccount | None) -> Image.Image:
         decoded.append(content)
         entered.set()
         assert gate.wait(PATIENCE_S)

@@ -8,12 +8,15 @@ from collections import Counter
 import pytest
 
 from tests.fakes import FakeSession, toy_runtime
+from tests.open_inference import INFER, files
 from tests.toy_artifact import png_of
 from tests.wire import connected, counting
 
 MOST_CALLS = 150
 """Of functions in `service/` and `artifact/`, for one small PNG file from its bytes to those of the answer, on the event loop
 and in the lane; the session computes nothing. Libraries are not counted."""
+MOST_CALLS_OF_INFER = 170
+"""The same for a binary request of the Open Inference Protocol."""
 N_REQUESTS = 10
 REQUEST = b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n%b"
 
@@ -40,6 +43,14 @@ def test_a_small_image_costs_few_calls() -> None:
     costs = calls_of(REQUEST % (len(content), content), b'"text":"word"')
     cheapest = min(costs, key=Counter.total)
     assert 50 < cheapest.total() <= MOST_CALLS, "\n".join(f"{n} {name}" for name, n in sorted(cheapest.items()))
+
+
+def test_a_binary_tensor_costs_little_more() -> None:
+    body, headers = files(png_of("word"), parameters={"binary_data_output": True})
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+    request = b"POST %b HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n%b" % (INFER.encode(), head, len(body), body)
+    cheapest = min(calls_of(request, b"\x04\0\0\0word"), key=Counter.total)
+    assert 50 < cheapest.total() <= MOST_CALLS_OF_INFER, "\n".join(f"{n} {name}" for name, n in sorted(cheapest.items()))
 
 
 @pytest.mark.parametrize("path", [b"/livez", b"/v1/models"])

@@ -217,3 +217,15 @@ def test_a_short_run_of_every_step(tmp_path: Path) -> None:
     assert rows["null_c64"]["ratio"] is None
     assert rows["overload4x"]["recovery_s"] > 0
     assert rows["mixed"]["slowdown"] > 0
+
+
+@pytest.mark.slow
+def test_a_short_run_of_two_models_in_one_process(tmp_path: Path) -> None:
+    paths, report = [str(write_artifact(tmp_path / f"{name}.onnx")) for name in "ab"], tmp_path / "rows.json"
+    options = ["--models", "--artifact", *paths, "--step", "c8", "--slices", "1", "--slice-s", "0.1", "--json", str(report)]
+    command = [sys.executable, "-m", "benchmarks.serve", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(report.read_text(encoding="utf-8"))
+    assert [row["model"] for row in rows] == [f"{name}, others {beside}" for name in "ab" for beside in ("idle", "busy")]
+    assert all(row["p50_ms"] > 0 and row["failed"] == 0 for row in rows)

@@ -35,9 +35,10 @@ def test_exactly_the_metrics_exposed_are_documented() -> None:
 
 def test_each_app_has_its_own_registry() -> None:
     one, other = Metrics(), Metrics()
-    one.admitted(3)
-    assert b"parseq_crops_admitted_total 3.0" in one.render()
-    assert b"parseq_crops_admitted_total 0.0" in other.render()
+    one.observer("toy").admitted(3)
+    other.observer("toy")
+    assert b'parseq_crops_admitted_total{model="toy"} 3.0' in one.render()
+    assert b'parseq_crops_admitted_total{model="toy"} 0.0' in other.render()
 
 
 def test_every_problem_has_its_series_from_the_start() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,19 +16,12 @@ from service.sessions.artifact import LoadedArtifact, load_artifact
 from service.sessions.session import word_crops
 from service.sessions.topology import Candidate, Sweep, Topology, candidates, plan_topology, sizes_up_to, wide_candidate
 from service.sessions.tuning import choose, pays_alone, sweep
-from service.sessions.tuning_cache import TuningKey, load_tuning, save_tuning, tuning_files
 from tests.fakes import FakeClock, FakeSession, read_toy, request, toy_settings
 from tests.toy_artifact import HEIGHT, METADATA, WIDTH, pixels_of, png_of, write_artifact
 
 LONG_S = 1000.0
 SIZES = (1, 2, 4, 8)
 OPTIONS = [Candidate(2, 1), Candidate(1, 2)]
-WIDE = Candidate(1, 2)
-KEY = TuningKey(1, 2, "1.0", "cpu", (0,), "some CPU", 2, 0, 0, 0)
-
-
-def load(files: list[Path], key: TuningKey = KEY) -> Sweep | None:
-    return load_tuning(files, key, OPTIONS, WIDE, SIZES)
 
 
 class TimedSession:
@@ -229,113 +221,6 @@ def test_what_is_usual_is_planned_where_nothing_is_measured() -> None:
     assert chosen == Topology(3, 5, 9)
 
 
-def test_what_was_found_survives_the_journey(tmp_path: Path) -> None:
-    files = [tmp_path / "model.onnx.tuning.json"]
-    found = swept(2, 1, at_1=300, at_4=360)
-    found = replace(found, candidate=Candidate(2, 1, alone_threads=2))
-    assert load(files) is None
-    assert save_tuning(files, KEY, found) == files[0]
-    assert load(files) == found
-    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx.tuning.json"]
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"artifact_bytes": 9}, {"artifact_mtime_ns": 9}, {"onnxruntime": "9"}, {"provider": "cuda"}, {"devices": (1,)},
-        {"cpu_model": "other"}, {"cpu_budget": 9}, {"lanes": 9}, {"intra_op_threads": 9}, {"max_batch_size": 9},
-    ],
-)  # fmt: skip
-def test_whatever_the_outcome_depends_on_is_in_the_key(tmp_path: Path, changed: dict[str, Any]) -> None:
-    files = [tmp_path / "tuning.json"]
-    save_tuning(files, KEY, swept(2, 1, at_1=300))
-    assert load(files, replace(KEY, **changed)) is None
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda _: "",
-        lambda _: "[]",
-        lambda _: "\0\1",
-        lambda text: text[:-20],
-        lambda text: text.replace('"version": 2', '"version": 1'),
-        lambda text: text.replace('"lanes": 2', '"lanes": 0'),
-        lambda text: text.replace('"lanes": 2', '"lanes": "2"'),
-        lambda text: text.replace('"intra_op_threads": 1', '"intra_op_threads": 0'),
-        lambda text: text.replace('"alone_threads": 0', '"alone_threads": -1'),
-        lambda text: text.replace('"alone_threads": 0', '"alone_threads": null'),
-        lambda text: text.replace('"1": 0.', '"1": -0.'),
-        lambda text: text.replace('"1": 0.', '"0": 0.'),
-        lambda text: text.replace('"1": 0.00', '"1": NaN, "2": 0.00'),
-        lambda text: text.replace('"durations_s"', '"durations"'),
-        lambda text: text.replace('"1": 0.', '"1": 1' + "0" * 400 + ', "2": 0.'),  # more than a float can be
-        lambda text: text.replace('"1": 0.', '"1": 1' + "0" * 9999 + ', "2": 0.'),
-        lambda text: text.replace('"found": ', '"found": ' + "[" * 200_000),
-        lambda text: text.replace('"lanes": 2', '"lanes": 64'),
-        lambda text: text.replace('"intra_op_threads": 1', '"intra_op_threads": 2'),
-        lambda text: text.replace('"alone_threads": 0', '"alone_threads": 256'),
-        lambda text: text.replace('"1": 0.', '"1000000000": 0.'),
-    ],
-)
-def test_a_damaged_cache_is_no_cache(tmp_path: Path, damage: Callable[[str], str]) -> None:
-    file = tmp_path / "tuning.json"
-    save_tuning([file], KEY, swept(2, 1, at_1=300))
-    text = file.read_text()
-    assert damage(text) != text
-    file.write_text(damage(text))
-    assert load([file]) is None
-
-
-def test_a_single_lane_needs_no_second_session(tmp_path: Path) -> None:
-    files = [tmp_path / "tuning.json"]
-    for alone_threads, usable in ((0, True), (2, False)):
-        found = replace(swept(1, 2, at_1=300), candidate=Candidate(1, 2, alone_threads))
-        save_tuning(files, KEY, found)
-        assert (load(files) == found) is usable
-    found = replace(swept(2, 1, at_1=300), candidate=Candidate(2, 1, 2))
-    save_tuning(files, KEY, found)
-    assert load(files) == found
-    assert load_tuning(files, KEY, OPTIONS, None, SIZES) is None
-
-
-def test_servers_with_the_same_process_id_do_not_share_a_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drafts: list[str] = []
-    replace_ = Path.replace
-
-    def noting(draft: Path, target: Path) -> Path:
-        drafts.append(draft.name)
-        return replace_(draft, target)
-
-    monkeypatch.setattr(Path, "replace", noting)
-    for _ in range(2):
-        save_tuning([tmp_path / "tuning.json"], KEY, swept(2, 1, at_1=300))
-    assert len(set(drafts)) == 2
-
-
-def test_a_draft_that_cannot_be_moved_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "tuning.json").mkdir()  # no file can take its place
-    assert save_tuning([tmp_path / "tuning.json"], KEY, swept(2, 1, at_1=300)) is None
-    assert [path.name for path in tmp_path.iterdir()] == ["tuning.json"]
-
-
-def test_a_read_only_place_falls_back_to_the_next_and_then_to_none(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("a folder below a file cannot be made")
-    unusable, usable = tmp_path / "file" / "tuning.json", tmp_path / "new" / "tuning.json"
-    found = swept(2, 1, at_1=300)
-    assert save_tuning([unusable, usable], KEY, found) == usable
-    assert load([unusable, usable]) == found
-    assert save_tuning([unusable], KEY, found) is None
-    assert load([unusable]) is None
-
-
-def test_the_cache_is_beside_the_artifact_or_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    beside, users = tuning_files(tmp_path / "model.onnx")
-    assert beside == tmp_path / "model.onnx.tuning.json"
-    assert users == tmp_path / "cache" / "parseq-service" / "model.onnx.tuning.json"
-
-
 class Starts:
     """Starts of the service with a toy artifact, on a machine where sweeps find what they are told to."""
 
@@ -344,7 +229,6 @@ class Starts:
         self.swept: list[tuple[Candidate, tuple[int, ...]]] = []
         self.pays_alone = False
         self.found = {Candidate(2, 1): swept(2, 1, at_1=300, at_4=360), Candidate(1, 2): swept(1, 2, at_1=200, at_2=300)}
-        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         monkeypatch.setattr(opening, "sweep", self._sweep)
         monkeypatch.setattr(opening, "pays_alone", lambda *_: self.pays_alone)
         monkeypatch.setattr("service.sessions.artifact.cpu_budget", lambda: 2)
@@ -366,14 +250,13 @@ def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Starts:
     return Starts(tmp_path, monkeypatch)
 
 
-def test_the_first_start_measures_and_the_next_remembers(starts: Starts) -> None:
-    first = starts.start().topology
-    assert [candidate for candidate, _ in starts.swept] == [Candidate(2, 1), Candidate(1, 2)]
-    assert (first.lanes, first.intra_op_threads, first.max_batch_size, first.origin) == (2, 1, 4, "measured")
-    assert first.durations_s == starts.found[Candidate(2, 1)].durations_s
-    again = starts.start().topology
-    assert starts.swept == []
-    assert again == replace(first, origin="cached")
+def test_every_start_measures(starts: Starts) -> None:
+    for _ in range(2):
+        topology = starts.start().topology
+        assert [candidate for candidate, _ in starts.swept] == [Candidate(2, 1), Candidate(1, 2)]
+        assert (topology.lanes, topology.intra_op_threads, topology.max_batch_size, topology.origin) == (2, 1, 4, "measured")
+        assert topology.durations_s == starts.found[Candidate(2, 1)].durations_s
+    assert sorted(path.name for path in starts.artifact.parent.iterdir()) == ["toy.onnx"]
 
 
 def test_the_choice_of_a_start_follows_the_sweep(starts: Starts) -> None:
@@ -382,16 +265,15 @@ def test_the_choice_of_a_start_follows_the_sweep(starts: Starts) -> None:
     assert (topology.lanes, topology.intra_op_threads, topology.max_batch_size) == (1, 2, 2)
 
 
-def test_a_second_session_that_pays_is_opened_and_remembered(starts: Starts) -> None:
+def test_a_second_session_that_pays_is_opened(starts: Starts) -> None:
     plain = starts.start(max_batch_size=6)
     assert (plain.alone, plain.topology.alone_threads) == (None, 0)
     starts.pays_alone = True
-    for origin in ("measured", "cached"):
-        artifact = starts.start()
-        assert (artifact.topology.lanes, artifact.topology.alone_threads, artifact.topology.origin) == (2, 2, origin)
-        assert artifact.alone is not None
-        assert artifact.alone is not artifact.session
-        assert len(artifact.alone.run(np.stack([pixels_of("a")]))[0]) == 1
+    artifact = starts.start()
+    assert (artifact.topology.lanes, artifact.topology.alone_threads) == (2, 2)
+    assert artifact.alone is not None
+    assert artifact.alone is not artifact.session
+    assert len(artifact.alone.run(np.stack([pixels_of("a")]))[0]) == 1
 
 
 def test_a_second_session_is_for_several_lanes_that_were_left_open(starts: Starts) -> None:
@@ -401,12 +283,6 @@ def test_a_second_session_is_for_several_lanes_that_were_left_open(starts: Start
     starts.found[Candidate(1, 2)] = swept(1, 2, at_1=400, at_2=500)
     artifact = starts.start()  # a single lane with all cores has nothing to gain
     assert (artifact.topology.lanes, artifact.topology.alone_threads, artifact.alone) == (1, 0, None)
-
-
-def test_another_artifact_of_the_same_name_is_tuned_anew(starts: Starts) -> None:
-    starts.start()
-    write_artifact(starts.artifact, work=1)
-    assert starts.start().topology.origin == "measured"
 
 
 def test_settings_win_and_skip_their_part_of_the_sweep(starts: Starts) -> None:
@@ -424,28 +300,19 @@ def test_settings_win_and_skip_their_part_of_the_sweep(starts: Starts) -> None:
 def test_tuning_can_be_switched_off(starts: Starts) -> None:
     assert starts.start(tune=False).topology == Topology(2, 1, 8)
     assert starts.swept == []
-    assert sorted(path.name for path in starts.artifact.parent.iterdir()) == ["toy.onnx"]
-
-
-def test_a_damaged_cache_is_tuned_anew_and_mended(starts: Starts) -> None:
-    starts.start()
-    [file] = starts.artifact.parent.glob("*.json")
-    file.write_text("{")
-    assert starts.start().topology.origin == "measured"
-    assert json.loads(file.read_text())["found"]["lanes"] == 2
 
 
 def test_the_engine_starts_from_what_was_found_and_says_so() -> None:
     settings = toy_settings(lanes=0)
     found = swept(2, 1, at_1=300, at_2=360, at_4=361)
-    topology = replace(plan_topology(settings, "cpu", 2, found=found, origin="cached"), max_batch_size=4)
+    topology = replace(plan_topology(settings, "cpu", 2, found=found, origin="measured"), max_batch_size=4)
     runtime = Runtime(settings, LoadedArtifact(METADATA, FakeSession(), "cpu", topology))
     request(runtime, "GET", "/readyz")
     assert runtime.models.default.cost.cap == 2
     assert runtime.models.default.cost.duration_s(2) == pytest.approx(found.durations_s[2])
     [sample] = runtime.metrics.model.collect()[0].samples
     assert (sample.labels["lanes"], sample.labels["intra_op_threads"], sample.labels["max_batch_size"]) == ("2", "1", "2")
-    assert "2 lanes x 1 threads, batches of up to 2 (cached)" in runtime.describe()
+    assert "2 lanes x 1 threads, batches of up to 2 (measured)" in runtime.describe()
 
 
 def test_a_sweep_that_ended_before_the_largest_bucket_still_starts() -> None:
@@ -466,5 +333,5 @@ def test_the_engine_runs_a_crop_that_is_alone_in_its_session_and_says_so() -> No
     assert usual.batches == [1, 1, 2, 4, 1, 1]
     [sample] = runtime.metrics.model.collect()[0].samples
     assert sample.labels["alone_threads"] == "2"
-    assert b"parseq_batch_size_crops_count 1.0" in runtime.metrics.render()
+    assert b'parseq_batch_size_crops_count{model="toy"} 1.0' in runtime.metrics.render()
     assert "2 lanes x 1 threads (2 for a crop that is alone), " in runtime.describe()

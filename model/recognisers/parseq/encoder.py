@@ -5,30 +5,12 @@ Parameter names and shapes are those of the released weights (a timm ViT); the r
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.recognisers.parseq.config import PARSeqConfig
-from model.recognisers.parts.attention import attention
-
-NORM_EPS: Final = 1e-6
-"""Of the encoder's layer norms (timm's ViT); the decoder's is PyTorch's default, 1e-5."""
-
-
-class PatchEmbed(nn.Module):
-    """One convolution whose kernel is its stride: every patch becomes a token."""
-
-    def __init__(self, config: PARSeqConfig) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, config.embed_dim, config.patch_size, config.patch_size)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """`(B, 3, H, W)` to tokens `(B, rows * columns, E)`, row by row."""
-        features: Tensor = self.proj(images)
-        return features.flatten(2).transpose(1, 2)
+from model.recognisers.parts.vit import NORM_EPS, EncoderBlock, PatchEmbed
 
 
 class ResidualBlock(nn.Module):
@@ -75,56 +57,6 @@ class ResidualStem(nn.Module):
         return features.flatten(2).transpose(1, 2)
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention with one fused projection."""
-
-    def __init__(self, embed_dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
-        self.proj = nn.Linear(embed_dim, embed_dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(B, N, E)` to the same shape."""
-        batch, positions, embed_dim = x.shape
-        qkv = self.qkv(x).view(batch, positions, 3, self.num_heads, embed_dim // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = attention(q, k, v)
-        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
-        return out
-
-
-class Mlp(nn.Module):
-    """Two linear layers around a GELU."""
-
-    def __init__(self, embed_dim: int, hidden_dim: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(embed_dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, embed_dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(B, N, E)` to the same shape."""
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return out
-
-
-class EncoderBlock(nn.Module):
-    """A pre-norm transformer block."""
-
-    def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(embed_dim, eps=NORM_EPS)
-        self.attn = SelfAttention(embed_dim, num_heads)
-        self.norm2 = nn.LayerNorm(embed_dim, eps=NORM_EPS)
-        self.mlp = Mlp(embed_dim, embed_dim * mlp_ratio)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(B, N, E)` to the same shape."""
-        x = x + self.attn(self.norm1(x))
-        x = x + self.mlp(self.norm2(x))
-        return x
-
-
 class Encoder(nn.Module):
     """Images to memory."""
 
@@ -132,7 +64,9 @@ class Encoder(nn.Module):
         super().__init__()
         rows, columns = config.grid
         self.pos_embed = nn.Parameter(torch.zeros(1, rows * columns, config.embed_dim))
-        self.patch_embed = ResidualStem(config) if config.stem == "residual" else PatchEmbed(config)
+        self.patch_embed = (
+            ResidualStem(config) if config.stem == "residual" else PatchEmbed(config.embed_dim, config.patch_size)
+        )
         self.blocks = nn.ModuleList(
             EncoderBlock(config.embed_dim, config.enc_num_heads, config.enc_mlp_ratio) for _ in range(config.enc_depth)
         )

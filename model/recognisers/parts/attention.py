@@ -39,7 +39,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
 class KeyValueAttention(nn.Module):
     """Multi-head attention with the parameters of `torch.nn.MultiheadAttention`, keys and values apart from queries.
 
-    Many queries (steps, permutations) may attend to one content or one image, so `project` and `attend` are separate.
+    Where many queries (steps, permutations) attend to one content it is projected once: `project` and `attend` are separate.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float) -> None:

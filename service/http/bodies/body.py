@@ -12,6 +12,8 @@ from service.errors import ClientLeftError, Problem, body_too_large
 
 ARRIVAL_PROBLEM: Final = "parseq.arrival_problem"
 """Where the HTTP server puts a `Problem` into the scope of a request whose body cannot arrive any more, before it wakes us."""
+HOLD: Final = "parseq.hold"
+"""Where it leaves a function that puts more bytes on the account of the body, and tells whether there is room for them."""
 
 
 class Body:
@@ -63,6 +65,16 @@ class Body:
             if not message.get("more_body", False) and n_bytes <= most:
                 return body.getvalue()
         raise body_too_large(most) if too_large is None else too_large(n_bytes)
+
+    def hold(self, n_bytes: int) -> None:
+        """Count memory that is made of the body: what was packed in it, or a copy of its parts; below 0: that is free again.
+
+        Raises:
+            Problem: There is no room for it.
+        """
+        hold: Callable[[int], bool] | None = self._scope.get(HOLD)
+        if hold is not None and not hold(n_bytes):
+            raise self._scope[ARRIVAL_PROBLEM]
 
     async def client_left(self) -> None:
         """Return when the client closes the connection; once the body has been read, nothing else is of interest."""

@@ -7,6 +7,7 @@ from functools import partial
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from service.http.bodies.body import HOLD
 from service.http.connection.body_budget import Holding, copies_of
 from service.http.connection.shared import Shared
 from service.http.head import HEAD_KEY, Head
@@ -40,7 +41,8 @@ class Holdings:
     def _new(self, owner: Owner) -> Holding:
         if owner is None:
             return Holding(self._shared.addresses.client_of(self._peer, ()), partial(self._give_up, None))
-        head = Head(owner.scope)  # type: ignore[arg-type]  # apps may have keys of their own in a scope, as the next line does
+        head = Head(owner.scope)  # type: ignore[arg-type]  # apps may have keys of their own in a scope, as the next lines do
+        owner.scope[HOLD] = partial(self.take, owner)  # type: ignore[typeddict-unknown-key]
         owner.scope[HEAD_KEY] = head  # type: ignore[typeddict-unknown-key]
         self._shared.addresses.check(head)
         return Holding(head.client, partial(self._give_up, owner), copies_of(head.media_type))

@@ -44,7 +44,7 @@ UNREAD_AFTER_S: Final = 1.0
 """An answer that is not read for so long makes room for another connection when there is none."""
 DRAIN_UNREAD_S: Final = 2.0
 """How long an answer may stay unread once the server is to stop."""
-PROBES: Final = (b"/livez", b"/readyz", b"/metrics")
+PROBES: Final = (b"/livez", b"/readyz", b"/metrics", b"/v2/health/live", b"/v2/health/ready", b"/ping")
 """Answered on any connection: who floods the server must not get it restarted too."""
 
 logger = logging.getLogger(__name__)

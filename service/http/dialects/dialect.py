@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from starlette.routing import compile_path
 
 from service.core.recognizer import CropResult, EncodedImage
+from service.core.served_model import ServedModel
 from service.errors import Problem
 from service.http.bodies.body import Body
 from service.http.head import Announcement, Head
@@ -25,6 +26,8 @@ class Crops:
     images: list[EncodedImage]
     timeout_ms: float
     """What the client gives us for them; infinite: what the settings have."""
+    bulk: bool | None = field(default=None, kw_only=True)
+    """Whether single crops of others go first; `None`: if there are several."""
 
 
 class Dialect(ABC):
@@ -32,6 +35,10 @@ class Dialect(ABC):
 
     paths: Sequence[str]
     """Of POST; `{name}` stands for one segment, as in `/v2/models/{name}/infer`."""
+    root: str | None = None
+    """What answers any path that is this or below it words its problems as this dialect does, and wants a key."""
+    probes: Collection[str] = ()
+    """Paths below it that want none."""
 
     def announce(self, head: Head) -> Announcement:
         """What the head alone says. It must not raise: what is wrong is for `parse` to say."""
@@ -42,14 +49,16 @@ class Dialect(ABC):
         """The images of a request, at least one. What is wrong with the head should be said before the body is read."""
 
     @abstractmethod
-    async def answer(self, head: Head, crops: Crops, results: Sequence[CropResult], model: str, total_s: float) -> Answer:
+    async def answer(
+        self, head: Head, crops: Crops, results: Sequence[CropResult], model: ServedModel, total_s: float
+    ) -> Answer:
         """The answer to a request that was read.
 
         Args:
             head: Of the request.
             crops: As `parse` gave them.
             results: One for each, in order; what failed has a `Problem`. A problem that is raised here is the whole answer.
-            model: The name of the one that read them.
+            model: The one that read them.
             total_s: From the complete request to now.
         """
 
@@ -67,6 +76,8 @@ class Dialects:
 
     def __init__(self, dialects: Sequence[Dialect]) -> None:
         self.paths = [path for dialect in dialects for path in dialect.paths]
+        self.probes = frozenset(path for dialect in dialects for path in dialect.probes)
+        self._rooted = [(dialect.root, dialect) for dialect in dialects if dialect.root is not None]
         self._fixed: dict[str, Dialect] = {}
         self._patterns = []
         for dialect in dialects:
@@ -80,5 +91,12 @@ class Dialects:
         """The dialect of a path; `None`: it is none's."""
         dialect = self._fixed.get(path)
         if dialect is None and self._patterns:
-            return next((other for pattern, other in self._patterns if pattern.match(path)), None)
+            for pattern, other in self._patterns:
+                if pattern.match(path):
+                    return other
         return dialect
+
+    def around(self, path: str) -> Dialect | None:
+        """The dialect that a path is part of, whoever answers it; `None`: no dialect."""
+        rooted = (dialect for root, dialect in self._rooted if path == root or path.startswith(f"{root}/"))
+        return self.of(path) or next(rooted, None)

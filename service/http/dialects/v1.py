@@ -9,12 +9,13 @@ from typing import Final
 
 from service.config import Settings
 from service.core.recognizer import CropResult, EncodedImage
+from service.core.served_model import ServedModel
 from service.errors import EMPTY_BODY, UNSUPPORTED_MEDIA_TYPE, Problem
 from service.http.bodies.body import Body
 from service.http.dialects.dialect import NOTHING_ANNOUNCED, Crops, Dialect
 from service.http.dialects.v1_answers import encode_json, recognition, result_members, server_timing, timings_of
 from service.http.dialects.v1_bodies import BodyForm, BodyLimits, form_of, images_of_form, images_of_json, unsupported
-from service.http.dialects.v1_query import NO_WISHES, Wishes, read_query
+from service.http.dialects.v1_query import NO_WISHES, Wishes, model_of, read_query
 from service.http.head import Announcement, Count, Head
 from service.http.problems import Answer
 from service.http.turns import Turns
@@ -43,17 +44,21 @@ class V1(Dialect):
         settings: Of the service.
     """
 
-    paths = ("/v1/recognize", "/recognize")
+    paths = ("/v1/recognize", "/recognize", "/invocations")
+    """The last is where SageMaker posts to."""
 
     def __init__(self, settings: Settings) -> None:
         self._limits = BodyLimits.of(settings)
         self._most_bytes = {form: self._limits.most_bytes(form) for form in BodyForm}
 
     def announce(self, head: Head) -> Announcement:
-        """How many crops may come, unless nothing does or it will be refused."""
+        """How many crops may come, unless nothing does or it will be refused, and for which model."""
+        announced = _ANNOUNCEMENTS[form_of(head.media_type)]
         if not 0 < head.content_length <= self._limits.max_bytes and b"transfer-encoding" not in head.headers:
-            return NOTHING_ANNOUNCED
-        return _ANNOUNCEMENTS[form_of(head.media_type)]
+            announced = NOTHING_ANNOUNCED
+        if head.query and (model := model_of(head.query)) is not None:
+            return Announcement(announced.count, model)
+        return announced
 
     async def parse(self, head: Head, body: Body) -> V1Crops:
         """Read and parse the body according to its content type."""
@@ -75,28 +80,31 @@ class V1(Dialect):
         images = await images_of_form(head.headers[b"content-type"], data, self._limits)
         return V1Crops(images, timeout_ms, wishes, wishes.list or len(images) > 1)
 
-    async def answer(self, head: Head, crops: Crops, results: Sequence[CropResult], model: str, total_s: float) -> Answer:
+    async def answer(
+        self, head: Head, crops: Crops, results: Sequence[CropResult], model: ServedModel, total_s: float
+    ) -> Answer:
         """One object, or a list in the order of the request."""
         if not isinstance(crops, V1Crops):
             raise TypeError("crops of another dialect")
         timings = timings_of(results, total_s)
         header = server_timing(timings)
+        by = {"model": model.name, "model_version": model.version, "timings": timings}
         if crops.as_list:
-            body = await _render_list(crops, results, encode_json({"model": model, "timings": timings}))
+            body = await _render_list(crops, results, encode_json(by))
         else:
             reading = results[0].reading
             if isinstance(reading, Problem):
                 reading.headers["Server-Timing"] = header
                 raise reading
-            body = recognition(crops.images[0].id, reading, crops.wishes.characters, model, timings)
+            body = recognition(crops.images[0].id, reading, crops.wishes.characters, by)
         return Answer(200, body, "application/json", ((b"server-timing", header.encode()),))
 
 
-async def _render_list(crops: V1Crops, results: Sequence[CropResult], model_and_timings: str) -> bytes:
+async def _render_list(crops: V1Crops, results: Sequence[CropResult], by: str) -> bytes:
     """Result by result: with their characters, hundreds of texts take some time."""
     rendered, turns = [], Turns()
     for index, (image, result) in enumerate(zip(crops.images, results, strict=True)):
         id_ = str(index) if image.id is None else image.id
         rendered.append(encode_json(result_members(id_, result, crops.wishes.characters)))
         await turns.step()
-    return f'{{"results":[{",".join(rendered)}],{model_and_timings[1:]}'.encode()
+    return f'{{"results":[{",".join(rendered)}],{by[1:]}'.encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from artifact.text import Reading
@@ -20,10 +20,10 @@ Timings = dict[str, float]
 encode_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
-def recognition(id_: str | None, reading: Reading, characters: bool, model: str, timings: Timings) -> bytes:
-    """The answer for a single crop."""
+def recognition(id_: str | None, reading: Reading, characters: bool, by: Mapping[str, Any]) -> bytes:
+    """The answer for a single crop; `by` has the members that say who read it, and when."""
     name = {} if id_ is None else {"id": id_}
-    return encode_json({**name, **text_members(reading, characters), "model": model, "timings": timings}).encode()
+    return encode_json({**name, **text_members(reading, characters), **by}).encode()
 
 
 def result_members(id_: str, result: CropResult, characters: bool) -> dict[str, Any]:

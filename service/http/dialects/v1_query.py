@@ -1,9 +1,9 @@
-"""The query parameters of a recognition request: all are known, none is given twice, each is a boolean."""
+"""The query parameters of a recognition request: all are known, and none is given twice with different values."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from pydantic import TypeAdapter, ValidationError
@@ -11,12 +11,14 @@ from pydantic import TypeAdapter, ValidationError
 from service.errors import INVALID_QUERY, Problem
 from service.http.problems import invalid_request
 
-PARAMETERS: Final = {
+MODEL: Final = "model"
+MODEL_MEANING: Final = "Name of the model that shall read, as `/v1/models` lists them; default: the first of those."
+FLAGS: Final = {
     "characters": "Also answer the confidence of each character.",
     "list": "Answer a list also to a single crop that is the body or the only file of a form; then a crop that fails has its "
     "error in the list, with status 200.",
 }
-"""What there is, and what it is for."""
+"""Those that are boolean, and what they are for."""
 MAX_TOLD_NAMES: Final = 3
 MAX_TOLD_CHARACTERS: Final = 40
 
@@ -25,7 +27,10 @@ _boolean: Final = TypeAdapter(bool)
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """How a client wants its answer."""
+    """What a client wants to be read, and how answered."""
+
+    model: str | None = None
+    """`None`: the default one."""
 
     characters: bool = False
     list: bool = False
@@ -34,25 +39,34 @@ class Wishes:
 NO_WISHES: Final = Wishes()
 
 
+def model_of(query: bytes) -> str | None:
+    """The model that is asked for, whatever else is wrong; `None`: the default one."""
+    return next((value for name, value in _pairs(query) if name == MODEL), None)
+
+
 def read_query(query: bytes) -> Wishes:
     """Read the part of the address behind the question mark.
 
     Raises:
-        Problem: A parameter is not known, has no boolean, or has two that differ.
+        Problem: A parameter is not known, has no boolean where there must be one, or is given twice and differs.
     """
     if not query:
         return NO_WISHES
-    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    unknown = list(dict.fromkeys(name for name, _ in pairs if name not in PARAMETERS))
+    pairs = _pairs(query)
+    unknown = list(dict.fromkeys(name for name, _ in pairs if name not in FLAGS and name != MODEL))
     if unknown:
         told = ", ".join(f"`{name[:MAX_TOLD_CHARACTERS]}`" for name in unknown[:MAX_TOLD_NAMES])
-        raise Problem(INVALID_QUERY, f"There is no query parameter {told}; those there are: {', '.join(PARAMETERS)}.")
-    wishes: dict[str, bool] = {}
+        raise Problem(INVALID_QUERY, f"There is no query parameter {told}; those there are: {', '.join((*FLAGS, MODEL))}.")
+    wishes: dict[str, Any] = {}
     for name, value in pairs:
-        wanted = _read_boolean(name, value)
-        if wishes.setdefault(name, wanted) is not wanted:
+        wanted = value if name == MODEL else _read_boolean(name, value)
+        if wishes.setdefault(name, wanted) != wanted:
             raise Problem(INVALID_QUERY, f"The query parameter `{name}` is given twice, with different values.")
     return Wishes(**wishes)
+
+
+def _pairs(query: bytes) -> list[tuple[str, str]]:
+    return parse_qsl(query.decode("latin-1"), keep_blank_values=True)
 
 
 def _read_boolean(name: str, value: str) -> bool:

@@ -11,8 +11,13 @@ from artifact.metadata import DecodeMode
 
 MAX_ID_LENGTH: Final = 256
 MAX_CROPS_KEY: Final = "max_crops"
+MAX_INLINE: Final = 1000
+"""Characters of a charset that are told with the model; of a longer one only how many there are, and where."""
 MAX_ID: Final = 2**53 - 1
 """Integers beyond it are not the same in every JSON library."""
+
+
+VERSION: Final = Field(description="The first 12 digits of the artifact's SHA-256 digest.")
 
 
 class _Answer(BaseModel):
@@ -105,6 +110,7 @@ class Recognition(_Text):
 
     id: str | None = Field(None, description="The name of the file, when the request had one.")
     model: str
+    model_version: str = VERSION
     timings: Timings
 
 
@@ -113,6 +119,7 @@ class RecognitionList(_Answer):
 
     results: list[ReadResult | FailedResult]
     model: str
+    model_version: str = VERSION
     timings: Timings
 
 
@@ -126,6 +133,7 @@ class Limits(_Answer):
     max_form_fields: int
     max_image_bytes: int
     max_image_pixels: int
+    max_request_pixels: int
     max_image_side_pixels: int
     image_formats: str = Field(description="With commas between them.")
 
@@ -134,7 +142,15 @@ class ModelInfo(_Answer):
     """A model that is served."""
 
     name: str
-    charset: str = Field(description="Every character the model can give.")
+    aliases: list[str] = Field(description="Other names that requests may use.")
+    version: str = VERSION
+    sha256: str = Field(description="Digest of the artifact, in hexadecimal.")
+    architecture: str = Field(description="Which recogniser the network is.")
+    charset: str | None = Field(
+        None, description=f"Every character the model can give, unless there are more than {MAX_INLINE}."
+    )
+    charset_size: int = Field(description="How many characters the model can give.")
+    charset_url: str = Field(description="Where they are, relative to the address of this list.")
     image_height: int = Field(description="Pixels, after resizing.")
     image_width: int = Field(description="Pixels, after resizing.")
     max_label_length: int = Field(description="Characters of the longest text it can give.")
@@ -142,14 +158,26 @@ class ModelInfo(_Answer):
     refine_iters: int
     precision: str
     weights_sha256: str
+    source: str | None = Field(None, description="Where weights that others made come from.")
+    licence: str | None = Field(None, description="Of those weights.")
+    notice: str | None = Field(None, description="What their licence wants to be said with them.")
     provider: str = Field(description="Execution provider in use.")
     limits: Limits
 
 
 class ModelList(_Answer):
-    """The models that are served."""
+    """The models that are served; the first is for requests that name none."""
 
     models: list[ModelInfo]
+
+
+class CharsetOfModel(_Answer):
+    """What a model can give."""
+
+    charset: str = Field(description="Every character.")
+    symbols: list[str] | None = Field(
+        None, description="Only where some of what the model tells apart has several characters: all of it, in its order."
+    )
 
 
 class Health(_Answer):
@@ -164,5 +192,6 @@ COMPONENTS: Final[tuple[type[BaseModel], ...]] = (
     RecognitionList,
     ProblemDocument,
     ModelList,
+    CharsetOfModel,
     Health,
 )

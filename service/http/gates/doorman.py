@@ -11,7 +11,7 @@ import logging
 import math
 
 from service.config import Settings
-from service.core.metrics import Metrics
+from service.core.served_model import ServedModel
 from service.engine.types import QueueFullError, Refusal
 from service.errors import QUEUE_FULL, Problem
 from service.http.head import Count, Head
@@ -38,13 +38,11 @@ class Doorman:
 
     Args:
         settings: Of the service.
-        metrics: Told of each refusal.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._single_ms = settings.request_timeout_ms
         self._batch_ms = settings.batch_timeout_ms
-        self._metrics = metrics
 
     def check(self, head: Head) -> Problem | None:
         """Refuse what would not be let in now. What is wrong with the head itself is left to others to say.
@@ -56,8 +54,8 @@ class Doorman:
         refusal = self._refusal_of(head, head.announced.count)
         if refusal is None:
             return None
-        error, n_items = refusal
-        self._metrics.refused(1, error.refusal)
+        model, error, n_items = refusal
+        model.observer.refused(1, error.refusal)
         problem = busy(error, n_items)
         if (
             b"expect" in head.headers
@@ -66,18 +64,19 @@ class Doorman:
         logger.debug("%s %s: %d by its head", head.method, head.path, problem.status)
         return problem
 
-    def _refusal_of(self, head: Head, count: Count) -> tuple[QueueFullError, int] | None:
-        """The refusal, and the number of crops it is about."""
-        if head.model is None:
+    def _refusal_of(self, head: Head, count: Count) -> tuple[ServedModel, QueueFullError, int] | None:
+        """Whose refusal, which, and the number of crops it is about."""
+        model = head.model
+        if model is None:
             return None
-        engine = head.model.engine
+        engine = model.engine
         refusal = engine.refusal_of(1, False, min(head.timeout_ms, self._single_ms) / 1000, head.client)
         if refusal is None:
             return None
         if count is Count.ONE:
-            return refusal, 1
+            return model, refusal, 1
         # How many crops there are is not known yet: no to all requests that it may be, the smallest ones included.
         as_bulk = engine.refusal_of(2, True, min(head.timeout_ms, self._batch_ms) / 1000, head.client)
         if as_bulk is None:
             return None
-        return (as_bulk, 2) if count is Count.SEVERAL else (refusal, 1)
+        return (model, as_bulk, 2) if count is Count.SEVERAL else (model, refusal, 1)

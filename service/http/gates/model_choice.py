@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from service.core.models import Models
+from service.core.served_model import ServedModel
 from service.errors import NOT_FOUND, Problem
 from service.http.head import Head
+
+MAX_TOLD_CHARACTERS: Final = 40
+
+
+def no_model(name: str, models: Models) -> Problem:
+    """The answer to who asks for a model that is not there."""
+    return Problem(NOT_FOUND, f"There is no model `{name[:MAX_TOLD_CHARACTERS]}`; those there are: {models.spoken_names()}.")
+
+
+def no_version(model: ServedModel) -> Problem:
+    """The answer to who asks for a version that is not there."""
+    return Problem(NOT_FOUND, f"Of model `{model.name}` there is version {model.version} and no other.")
 
 
 class ModelChoice:
@@ -24,5 +39,7 @@ class ModelChoice:
             name = announced.model
             head.model = self._models.default if name is None else self._models.get(name)
             if head.model is None:
-                return Problem(NOT_FOUND, "There is no such model; /v1/models lists those there are.")
+                return no_model(name or "", self._models)
+            if announced.version is not None and announced.version != head.model.version:
+                return no_version(head.model)
         return None
