@@ -27,6 +27,8 @@ CLASS_KEYS: Final = ("_target_", "cls")
 FOREIGN: Final = (*CLASS_KEYS, "name")
 """Keys under which those of the reference implementation do, the first two by its class."""
 
+RELEASE: Final = "https://github.com/baudm/parseq/releases/download/v1.0.0"
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -40,6 +42,11 @@ class Published:
     def file_name(self) -> str:
         """What the file is called."""
         return self.url.rpartition("/")[2]
+
+
+def released(file_name: str) -> Published:
+    """A file of the reference implementation's release 1.0.0, whose name ends with the first digits of its hash."""
+    return Published(f"{RELEASE}/{file_name}", file_name.removesuffix(".pt").rpartition("-")[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +166,10 @@ def default_recogniser() -> Recogniser:
 def named_in(values: Mapping[str, Any]) -> Recogniser | None:
     """The recogniser that the settings of a job or a network name, if they name one of ours."""
     entries = recognisers()
-    known = {(key, name): entry for name, entry in entries.items() for key in (RECOGNISER, "name")}
+    known = {
+        ("name", each): entry for entry in entries.values() for name in entry.named for each in (name, name.replace("-", "_"))
+    }
+    known |= {(key, name): entry for name, entry in entries.items() for key in (RECOGNISER, "name")}
     known |= {(key, entry.class_name): entry for entry in entries.values() for key in CLASS_KEYS}
     told = ((key, str(values.get(key)).rpartition(".")[2]) for key in (RECOGNISER, *FOREIGN))
     return next((known[pair] for pair in told if pair in known), None)

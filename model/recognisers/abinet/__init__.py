@@ -8,7 +8,7 @@ from typing import Final
 
 from model.recognisers.abinet.config import NAMED, ABINetConfig
 from model.recognisers.abinet.options import ABINetOptions
-from model.recognisers.registry import Adapting, Published, Recogniser
+from model.recognisers.registry import Adapting, Recogniser, released
 
 RECOGNISER: Final = Recogniser(
     name="abinet",
@@ -18,7 +18,7 @@ RECOGNISER: Final = Recogniser(
     training="model.recognisers.abinet.training:ABINetTraining",
     named=NAMED,
     published={
-        "abinet": Published("https://github.com/baudm/parseq/releases/download/v1.0.0/abinet-1d1e373e.pt", "1d1e373e"),
+        "abinet": released("abinet-1d1e373e.pt"),
     },
     keys=frozenset({"alignment.w_att.weight"}),
     essential=frozenset({"v_attention", "v_num_layers", "l_num_layers"}),
