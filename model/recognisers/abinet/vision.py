@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from model.recognisers.abinet.config import MAP, ABINetConfig
 from model.recognisers.abinet.layers import EncoderLayer, SineTable, Stack
+from model.recognisers.parts.normalise import channels_first
 
 POSITIONS: Final = math.prod(MAP)
 STAGES: Final = ((16, 3, 2), (8, 4, 1), (4, 6, 2), (2, 6, 1), (1, 3, 1))
@@ -22,15 +23,6 @@ KEY_PART: Final = 8
 """Which part of E the channels inside the hourglass are."""
 KEY_STRIDES: Final = ((1, 2), (2, 2), (2, 2), (2, 2))
 """Of the way down: 8x16, 4x8, 2x4, 1x2; the way up undoes them."""
-
-
-def channels_first(x: Tensor) -> Tensor:
-    """A map `(B, C, H, W)` that lies in memory so, on a CPU.
-
-    Convolutions keep the layout that they are given. Of maps that lie channels last the backward pass of narrow ones writes
-    where it must not (PyTorch 2.13 with oneDNN on AVX-512), and the process dies sooner or later.
-    """
-    return x.contiguous() if x.device.type == "cpu" else x
 
 
 class ResidualBlock(nn.Module):
