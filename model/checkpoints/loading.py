@@ -37,7 +37,9 @@ from model.recognisers.registry import (
 BUNDLED_FOLDER: Final = Path(__file__).parent.parent / "weights"
 METADATA_KEY: Final = "{recogniser}_config"
 """Of the architecture in the metadata of safetensors files."""
-WEIGHTS_INSIDE: Final = ("state_dict", "model_state_dict", "model", "module")
+WEIGHTS_INSIDE: Final = (
+    "state_dict", "model_state_dict", "model", "module", "net", "network", "model_state", "weights", "params"
+)  # fmt: skip
 """Keys under which checkpoints keep their weights."""
 WRAPPERS: Final = frozenset({"module", "model", "_orig_mod", "_forward_module", "_fsdp_wrapped_module"})
 """Parts of names that a training system, data parallelism and compilation add before those of the network."""
@@ -161,7 +163,7 @@ def _read_content(file: TorchFile, path: Path) -> tuple[dict[str, Tensor], Confi
 def _no_state_dict(path: Path, found: Any) -> str:
     """What is wrong with a file that holds `found` where weights should be, and what to do."""
     cure = "where it was made, save the weights alone: torch.save(model.state_dict(), 'weights.pt')"
-    if isinstance(found, Made):
+    if isinstance(found, Made) and found.called != "collections.OrderedDict":
         what = found.called[:100] or "an unknown kind"
         return (
             f"{path} holds an object of {what} where weights should be; only its code could read it, so it is refused: {cure}"
