@@ -286,7 +286,7 @@ def test_the_full_number_of_parts_is_read_and_what_follows_is_seen() -> None:
         (b"--XbX\r\nA: b" + b"\r\n " * 1300 + b"\r\n\r\n") * 64 + CLOSE,
         (part(NAME, b"AAAA\\/9j" * (MAX_TEXT_BYTES // 8))) * 64 + CLOSE,
     ],
-    ids=["boundaries", "text", "blanks", "comments", "before", "after", "quotes", "extended", "texts"],
+    ids=["boundaries", "text", "blanks", "comments", "before", "after", "quotes", "extended", "folds", "texts"],
 )
 def test_hostile_forms_cost_little(body: bytes) -> None:
     runtime, started_s = toy_runtime(), time.process_time()
