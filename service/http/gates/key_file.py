@@ -20,7 +20,7 @@ MAX_FILE_BYTES: Final = 2**20
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
 _KEY: Final = re.compile(r"[\x21-\x7e]+")
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
-_QUOTES: Final = ("\"", "'", "`")
+_QUOTES: Final = ('"', "'", "`")
 _LIST_MARKS: Final = "[]{}(),;"
 """Around or behind quotation marks, where somebody took the file for JSON or the like."""
 _OPEN: Final = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
