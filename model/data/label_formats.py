@@ -77,7 +77,7 @@ def _splitter(sample: Sequence[str], path: Path, *, free_form: bool) -> Callable
         raise DataError(f"{path} holds XML or HTML, not labels: write `path TAB text` on each line")
     if sample and all(map(_REGION.fullmatch, sample)):
         raise DataError(
-            f"{path} names regions of a whole picture (ICDAR's labels for detection), not the text of word crops: cut the words "
+            f"{path} names regions of a picture (ICDAR's labels for detection), not the text of word crops: cut the words "
             "out first, and label those"
         )
     # The first line may hold names of columns.
