@@ -37,7 +37,8 @@ class Alterations:
 
     def characters(self) -> list[str]:
         """What a charset has besides that leaves all labels as they are: first what was lost, the most frequent first."""
-        folded = [character for (character, _), _ in self.folded.most_common()]
+        # A letter and its mark may have become another together: they are two characters.
+        folded = [character for (letter, _), _ in self.folded.most_common() for character in letter]
         return list(dict.fromkeys([character for character, _ in self.lost.most_common()] + folded))
 
     def __str__(self) -> str:

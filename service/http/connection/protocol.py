@@ -42,6 +42,10 @@ SURPLUS_PATIENCE_S: Final = 1.0
 """How long a connection too many may take to ask."""
 UNREAD_AFTER_S: Final = 1.0
 """An answer that is not read for so long makes room for another connection when there is none."""
+LINGER_S: Final = 5.0
+"""How long what a client still sends is thrown away once it has been refused."""
+DRAIN_LINGER_S: Final = 0.5
+"""The same once the server is to stop."""
 DRAIN_UNREAD_S: Final = 2.0
 """How long an answer may stay unread once the server is to stop."""
 PROBES: Final = (b"/livez", b"/readyz", b"/metrics", b"/v2/health/live", b"/v2/health/ready", b"/ping")
@@ -89,7 +93,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Somebody is there, and has not said anything yet."""
-        super().connection_made(WholeAnswers(transport, self.loop, self._more_may_come))
+        super().connection_made(WholeAnswers(transport, self.loop, self._linger_s))
         shared = self.shared
         self._framing = Framing(shared.max_head_bytes)
         self._backlog = Backlog(self.transport)
@@ -130,7 +134,10 @@ class HttpProtocol(HttpToolsProtocol):
         """Answer what was parsed, and no more."""
         self._leaving = True
         self._forget_rest()
-        super().shutdown()
+        if self.transport.is_closing():
+            self.loop.call_later(DRAIN_LINGER_S, self.transport.close)
+        else:
+            super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is there any more."""
@@ -417,9 +424,13 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self._refuse(refusals.too_slow(shared.receive_timeout_s))
 
-    def _more_may_come(self) -> bool:
-        """Whether the client may still be sending when the connection is closed."""
-        return (self._arriving or self._deaf) and not self._half_closed and not self._leaving
+    def _linger_s(self) -> float:
+        """How long to listen on when the connection is closed: the client may still be sending."""
+        if self._half_closed or not (self._arriving or self._deaf):
+            return 0.0
+        if not self._leaving:
+            return LINGER_S
+        return DRAIN_LINGER_S if self._deaf or self._app_knows() else 0.0  # else it has not been told anything
 
     def _refuse(self, problem: Problem) -> None:
         """End what arrives and then the connection, but no answer to what came before."""

@@ -15,8 +15,6 @@ from typing import Any, Final
 
 STATUS_LINE_START: Final = b"HTTP/1.1 "
 """Every answer begins with it, a provisional one as well."""
-LINGER_S: Final = 5.0
-"""How long what a client still sends is thrown away once it has been refused."""
 
 
 class WholeAnswers(asyncio.Transport):
@@ -25,14 +23,14 @@ class WholeAnswers(asyncio.Transport):
     Args:
         transport: To write to.
         loop: Handles its events.
-        more_to_come: Whether the client may still be sending what it began.
+        linger_s: How long to listen on when it is closed, since the client may still be sending what it began; 0: it does not.
     """
 
     def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, more_to_come: Callable[[], bool] = lambda: False
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, linger_s: Callable[[], float] = lambda: 0.0
     ) -> None:
         super().__init__()
-        self._transport, self._loop, self._more_to_come = transport, loop, more_to_come
+        self._transport, self._loop, self._linger_s = transport, loop, linger_s
         self._held = b""
         self._flushing: asyncio.Handle | None = None
         self._announced = False
@@ -83,13 +81,13 @@ class WholeAnswers(asyncio.Transport):
     def close(self) -> None:
         """Send what is held, then close; at once if that was asked before or the client sends nothing more."""
         self.flush()
-        if self._lingers or self._transport.is_closing() or not self._more_to_come():
+        if self._lingers or self._transport.is_closing() or not (linger_s := self._linger_s()):
             self._transport.close()
             return
         self._transport.write_eof()
         self._lingers = True
         self._transport.resume_reading()
-        self._loop.call_later(LINGER_S, self._transport.close)
+        self._loop.call_later(linger_s, self._transport.close)
 
     def abort(self) -> None:
         """Close without sending what waits."""
