@@ -3,7 +3,7 @@
 python -m benchmarks.recognisers [--model NAME] [--precision fp32] [--batch 1 8] [--threads 1] [--rounds 9]
 
 Weights are those that training would begin with: what they read means nothing, and texts hardly ever end, so that a network
-that reads character by character does all its steps. The graphs of a precision take turns, one run each and in a new order every
+that reads character by character does all its steps. The graphs of a precision take turns, one run each, in a new order every
 round, so that whatever else the machine does falls on all alike. Times are medians, ratios medians of those to the first
 network's run of the same round.
 """
