@@ -30,7 +30,9 @@ BELOW: Mapping[str, frozenset[str]] = {
         "service.engine": "artifact service.process service.errors service.config",
         "service.sessions": "artifact service.process service.errors service.config service.engine",
         "service.images": "artifact service.process service.errors service.config service.engine",
-        "service.core": "artifact service.process service.errors service.config service.engine service.sessions service.images",
+        "service.tracing": "service.process service.errors",
+        "service.core": "artifact service.process service.errors service.config service.engine service.sessions service.images "
+        "service.tracing",
         "service": "artifact service",
     }.items()
 }
@@ -45,6 +47,7 @@ FORBIDDEN: Mapping[str, frozenset[str]] = {
     "service.engine": HTTP | {"PIL", "pydantic", "pydantic_settings", "onnxruntime"},
     "service.sessions": HTTP,
     "service.images": HTTP,
+    "service.tracing": HTTP,
     "service.core": HTTP,
     "model": frozenset({"onnx", "onnxruntime"}) | HTTP,
     "export": HTTP,
