@@ -206,7 +206,8 @@ class Metrics:
 
     def render_openmetrics(self) -> bytes:
         """The same as OpenMetrics 1.0, which has exemplars."""
-        return openmetrics.generate_latest(self.registry, **_AS_THEY_ARE)
+        text: bytes = openmetrics.generate_latest(self.registry, **_AS_THEY_ARE)  # type: ignore[no-untyped-call]
+        return text
 
     def request_ended(self, status: int, duration_s: float, exemplar: Exemplar = None) -> None:
         """Observe one recognition request."""

@@ -26,15 +26,16 @@ FAILING_FLUSH_S: Final = 0.5
 logger = logging.getLogger(__name__)
 
 
-class _LastWords(logging.Handler):
-    """Keeps what the exporter has to say about a failure, which it says at every attempt, instead of logging it."""
+class _FirstWords(logging.Handler):
+    """Keeps what the exporter has to say about a failure, which it says at every attempt, instead of logging it: the first line,
+    since the last one tells no more than that it gave up."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.reason = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.reason = " ".join(record.getMessage().split())[:300]
+        self.reason = self.reason or " ".join(record.getMessage().split())[:300]
 
 
 class _Exporter(SpanExporter):
@@ -47,7 +48,7 @@ class _Exporter(SpanExporter):
     def __init__(self, count: Callable[[str, int], None]) -> None:
         self._inner = OTLPSpanExporter()
         self._count = count
-        self._words = _LastWords()
+        self._words = _FirstWords()
         self._said_by = logging.getLogger("opentelemetry.exporter")
         self._said_by.addHandler(self._words)
         self._said_by.propagate = False
