@@ -38,6 +38,10 @@ class _FirstWords(logging.Handler):
         self.reason = self.reason or " ".join(record.getMessage().split())[:300]
 
 
+_words: Final = _FirstWords()
+"""Kept for good: the exporter speaks even when it has been ended."""
+
+
 class _Exporter(SpanExporter):
     """OTLP over HTTP, to where `OTEL_EXPORTER_OTLP_*` says; called from one thread.
 
@@ -48,13 +52,14 @@ class _Exporter(SpanExporter):
     def __init__(self, count: Callable[[str, int], None]) -> None:
         self._inner = OTLPSpanExporter()
         self._count = count
-        self._words = _FirstWords()
-        self._said_by = logging.getLogger("opentelemetry.exporter")
-        self._said_by.addHandler(self._words)
-        self._said_by.propagate = False
+        theirs = logging.getLogger("opentelemetry.exporter")
+        theirs.addHandler(_words)
+        theirs.propagate = False
+        self._ended = False
         self._n_lost = 0
         self._lock = threading.Lock()
-        self._n_waiting = 0
+        self.n_waiting = 0
+        """Spans that have ended and are not exported, those on their way included."""
 
     @property
     def failing(self) -> bool:
@@ -64,21 +69,21 @@ class _Exporter(SpanExporter):
     def reserve(self, most: int) -> bool:
         """Take one of so many places for spans that have ended and are not exported; `False`: there is none."""
         with self._lock:
-            if self._n_waiting >= most:
+            if self.n_waiting >= most:
                 return False
-            self._n_waiting += 1
+            self.n_waiting += 1
             return True
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send them, which may take some attempts and seconds."""
-        self._words.reason = ""
+        _words.reason = ""
         try:
             result = self._inner.export(spans)
         except Exception as error:
-            self._words.reason = f"{type(error).__name__}: {str(error)[:200]}"
+            _words.reason = f"{type(error).__name__}: {str(error)[:200]}"
             result = SpanExportResult.FAILURE
         with self._lock:
-            self._n_waiting -= len(spans)
+            self.n_waiting -= len(spans)
         if result is SpanExportResult.SUCCESS:
             self._count("exported", len(spans))
             if self._n_lost:
@@ -87,16 +92,16 @@ class _Exporter(SpanExporter):
         else:
             self._count("failed", len(spans))
             if not self._n_lost:
-                reason = self._words.reason or "no reason given"
+                reason = _words.reason or "no reason given"
                 logger.warning("the collector takes no spans, which are lost until it does (%s)", reason)
             self._n_lost += len(spans)
         return result
 
     def shutdown(self) -> None:
-        """Give up what is on its way."""
-        self._inner.shutdown()  # type: ignore[no-untyped-call]  # where the library is there
-        self._said_by.removeHandler(self._words)
-        self._said_by.propagate = True
+        """Give up what is on its way, after this attempt."""
+        if not self._ended:
+            self._ended = True
+            self._inner.shutdown()  # type: ignore[no-untyped-call]
 
 
 class Outlet(BatchSpanProcessor):
@@ -131,7 +136,7 @@ class Outlet(BatchSpanProcessor):
         ending.join(min(max(0.0, timeout_s), FAILING_FLUSH_S if self._exporter.failing else FLUSH_S))
         if ending.is_alive():
             self._exporter.shutdown()
-            logger.warning("the last spans were not exported in time")
+            logger.warning("the last %d spans were not exported in time", self._exporter.n_waiting)
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:
