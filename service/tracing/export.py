@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 
 class _FirstWords(logging.Handler):
-    """Keeps what the exporter has to say about a failure, which it says at every attempt, instead of logging it: the first line,
-    since the last one tells no more than that it gave up."""
+    """Keeps what the exporter has to say about a failure, which it says at every attempt, instead of logging it: the first
+    line, since the last one tells no more than that it gave up."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
