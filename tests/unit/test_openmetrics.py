@@ -111,12 +111,12 @@ def test_crops_that_wait_for_a_decode_thread_are_examples_too() -> None:
 
 def test_how_sure_a_model_is_and_what_it_finds_empty_is_told() -> None:
     async def scenario(client: httpx.AsyncClient) -> str:
-        for content in (png_of("word"), png_of(""), b"junk"):
+        for content in (png_of("word"), png_of(""), b"junk", png_of("other")):
             await client.post("/v1/recognize", content=content, headers={"content-type": "image/png"})
         return (await client.get("/metrics")).text
 
     text = with_client(toy_runtime(), scenario)
-    assert 'parseq_text_confidence_count{model="toy"} 2.0' in text
+    assert 'parseq_text_confidence_count{model="toy"} 3.0' in text
     assert 'parseq_empty_texts_total{model="toy"} 1.0' in text
 
 

@@ -14,7 +14,9 @@ import pytest
 
 from service import errors
 from service.errors import Problem
-from service.http.gates.request_ids import context_of
+from service.http.dialects.dialect import NOTHING_ANNOUNCED
+from service.http.gates.request_ids import RequestIds, context_of
+from service.http.head import Head
 from service.tracing.sampling import DEFAULT_RATIO, sampler_of
 from service.tracing.tracing import EXTRA, Tracing, open_tracing
 from tests.fakes import FakeSession, toy_runtime, with_client
@@ -145,6 +147,16 @@ def test_a_caller_who_cannot_be_understood_is_none(traceparent: str) -> None:
     assert context.trace_id not in (None, TRACE_ID)
 
 
+def test_what_is_nothing_to_recognise_is_not_traced() -> None:
+    scope = {"method": "GET", "path": "/livez", "query_string": b"", "headers": [(b"traceparent", TAKEN.encode())]}
+    gate = RequestIds(sampler_of({}))
+    for announced, traced in ((None, False), (NOTHING_ANNOUNCED, True)):
+        head = Head(scope)
+        head.announced = announced
+        gate.check(head)
+        assert (head.context.trace is not None) == traced
+
+
 # -- What the collector receives -----------------------------------------------------------------------------------------
 
 
@@ -217,6 +229,7 @@ def test_only_what_the_server_is_to_blame_for_is_an_error(
     attributes = values(server.attributes)
     assert (server.status.code, attributes["parseq.outcome"]) == (status, outcome)
     assert attributes.get("error.type") == ("500" if status == ERROR else None)
+    assert all(span.end_time_unix_nano <= server.end_time_unix_nano for span in spans.values())
 
 
 def test_a_crop_that_expires_in_the_queue_went_no_further(collector: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
