@@ -158,6 +158,10 @@ def test_layers_do_without_some_libraries() -> None:
     assert {name: names for name, names in found.items() if names} == {}
 
 
+def test_one_room_alone_knows_opentelemetry() -> None:
+    assert {layer_of(name) for name, imports in IMPORTS.items() if "opentelemetry" in libraries(imports)} == {"service.tracing"}
+
+
 def test_training_loads_no_onnxruntime_by_way_of_the_contract() -> None:
     reached, waiting = set[str](), [name for name in MODULES if is_in(name, "model")]
     while waiting:
