@@ -59,9 +59,11 @@ def test_a_small_image_costs_few_calls() -> None:
 
 def test_a_request_that_is_not_traced_costs_one_decision() -> None:
     content = png_of("word")
-    request = REQUEST % (len(content), content)
-    off, on = (min(calls_of(request, b'"text":"word"', each), key=Counter.total) for each in (None, Untold()))
-    assert dict(on - off) == {"service/tracing/sampling.py: Sampler.takes": 1}
+    costs = calls_of(REQUEST % (len(content), content), b'"text":"word"', Untold())
+    assert min(map(Counter.total, costs)) <= MOST_CALLS + 1
+    for counts in costs:
+        own = {name: n for name, n in counts.items() if name.startswith("service/tracing/")}
+        assert own == {"service/tracing/sampling.py: Sampler.takes": 1}
 
 
 def test_a_binary_tensor_costs_little_more() -> None:
