@@ -21,6 +21,7 @@ from typing import Final, NoReturn
 
 import uvicorn
 
+from service import __version__
 from service.config import Settings, doubts, env_name, load_settings
 from service.core.catalogue import model_sources
 from service.core.models import ModelEntry
@@ -34,6 +35,7 @@ from service.process.logs import configure_logging
 from service.process.open_files import allow_connections, connections_within, max_open_files
 from service.process.request import outside_requests
 from service.sessions.artifact import load_artifact
+from service.tracing.tracing import open_tracing
 
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long the thread that serves HTTP may wait for one that decodes images to pause. With Python's own 5 ms, a single crop
@@ -120,7 +122,8 @@ def _serve(settings: Settings) -> int:
         reasons.append(reason)
         server.should_exit = True
 
-    runtime = Runtime(settings, entries, partial(stop_for, failures), partial(stop_for, illnesses), find=find)
+    tracing = open_tracing(os.environ, __version__)
+    runtime = Runtime(settings, entries, partial(stop_for, failures), partial(stop_for, illnesses), find=find, tracing=tracing)
     listener = _listen(settings.host, settings.port)
     server = Server(_uvicorn_config(settings, runtime), runtime)
     host, port = listener.getsockname()[:2]

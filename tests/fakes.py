@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from artifact.metadata import ArtifactMetadata
 from service.config import Settings
 from service.core.runtime import Runtime
-from service.engine.types import Item, Outcome, Refusal
+from service.engine.types import Exemplar, Item, Outcome, Refusal
 from service.http.app import App
 from service.sessions.artifact import LoadedArtifact
 from service.sessions.topology import plan_topology
+from service.tracing.tracing import Tracing
 from tests.toy_artifact import METADATA, POISON, STEPS
 
 PATIENCE_S = 60
@@ -96,10 +97,10 @@ class Tally:
     def settled(self, outcome: Outcome, n_items: int) -> None:
         self._add(str(outcome), n_items)
 
-    def queue_waited(self, wait_s: float) -> None:
+    def queue_waited(self, wait_s: float, exemplar: Exemplar) -> None:
         assert wait_s >= 0
 
-    def batch_ran(self, n_items: int, duration_s: float) -> None:
+    def batch_ran(self, n_items: int, duration_s: float, exemplar: Exemplar) -> None:
         assert duration_s >= 0
         self.batches.append(n_items)
 
@@ -140,10 +141,12 @@ def toy_settings(**values: Any) -> Settings:
     return Settings.model_construct(**{**Settings.model_construct().model_dump(), "lanes": 1, "tune": False, **values})
 
 
-def toy_runtime(session: Any = None, metadata: ArtifactMetadata = METADATA, **settings: Any) -> Runtime:
+def toy_runtime(
+    session: Any = None, metadata: ArtifactMetadata = METADATA, tracing: Tracing | None = None, **settings: Any
+) -> Runtime:
     chosen = toy_settings(**settings)
     artifact = LoadedArtifact(metadata, session or FakeSession(), "cpu", plan_topology(chosen, "cpu", budget=2))
-    return Runtime(chosen, artifact)
+    return Runtime(chosen, artifact, tracing=tracing)
 
 
 @asynccontextmanager

@@ -27,6 +27,7 @@ def render_panel(panel: Panel, number: int, x: int, y: int) -> dict[str, Any]:
             "datasource": DATA_SOURCE,
             "expr": query,
             "legendFormat": legend,
+            **({"exemplar": True} if panel.kind == "timeseries" and "histogram_quantile" in query else {}),
             **({"format": "heatmap"} if panel.kind == "heatmap" else {}),
             **({"format": "table", "instant": True} if table else {}),
         }

@@ -16,6 +16,8 @@ FAILED = total("parseq_request_duration_seconds_count", 'status=~"5.."')
 ERRORS = f"({FAILED} or 0 * {REQUESTS}) / {REQUESTS}"  # without any 5xx there is no such series
 REFUSALS = total("parseq_crops_refused_total")
 REFUSED = f"{REFUSALS} / ({REFUSALS} + {total('parseq_crops_admitted_total')})"
+UNSURE = 'le="0.5"'
+TEXTS_READ = total("parseq_text_confidence_count", by="model")
 PADDING = total("parseq_padding_crops_total")
 
 OVERVIEW = [
@@ -92,7 +94,7 @@ ERROR_PANELS = [
 LATENCY = [
     Panel(
         "End to end",
-        "From the complete request to its answer, all its crops.",
+        "From the complete request to its answer, all its crops. Points are requests that were traced.",
         "s",
         {f"p{q * 100:.0f}": quantile(q, "parseq_recognition_duration_seconds") for q in (0.5, 0.95, 0.99)},
     ),
@@ -108,6 +110,26 @@ LATENCY = [
         "s",
         {stage: mean(metric) for stage, metric in STAGES.items()},
         stacked=True,
+    ),
+]
+TEXTS = [
+    Panel(
+        "Confidence",
+        "Mean confidence of the texts that were read. A change without a new model: other pictures come than before.",
+        "percentunit",
+        {"{{model}}": f"{total('parseq_text_confidence_sum', by='model')} / {TEXTS_READ}"},
+    ),
+    Panel(
+        "Unsure",
+        "Share of texts with a confidence of 0.5 or less.",
+        "percentunit",
+        {"{{model}}": f"{total('parseq_text_confidence_bucket', UNSURE, by='model')} / {TEXTS_READ}"},
+    ),
+    Panel(
+        "Empty",
+        "Share of crops read as no text at all: blank pictures, or something else than words.",
+        "percentunit",
+        {"{{model}}": f"{total('parseq_empty_texts_total', by='model')} / {TEXTS_READ}"},
     ),
 ]
 QUEUE = [
@@ -197,6 +219,7 @@ ROWS = {
     "Traffic": TRAFFIC,
     "Errors": ERROR_PANELS,
     "Latency": LATENCY,
+    "Texts": TEXTS,
     "Queue and batches": QUEUE,
     "CPU and memory": RESOURCES,
     "GPU": GPU,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,9 +17,10 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from service.engine.engine import Engine
-from service.engine.types import Outcome, Refusal
+from service.engine.types import Exemplar, Outcome, Refusal
 from service.errors import KINDS
 from service.process.memory import memory_limit_bytes
 from service.sessions.topology import bucket_of
@@ -28,6 +29,11 @@ LATENCY_BUCKETS_S: Final = (
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0,
 )  # fmt: skip
 BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+CONFIDENCE_BUCKETS: Final = (0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
+SPAN_ENDS: Final = ("exported", "failed", "dropped")
+_AS_THEY_ARE: Final[dict[str, Any]] = {"escaping": openmetrics.ALLOWUTF8} if hasattr(openmetrics, "ALLOWUTF8") else {}
+"""Names of metrics need no escaping. To look for what does, character by character, takes longer than all else together; older
+versions of the library do not."""
 CONNECTION_ENDS: Final = ("made_room", "unread")
 
 
@@ -103,6 +109,16 @@ class Metrics:
             "parseq_image_decode_wait_seconds", "Wait of one image for a decode thread; 0 for one decoded at once."
         )
         self.decode_duration = self._histogram("parseq_image_decode_duration_seconds", "Decoding and resizing of one image.")
+        self.confidence = Histogram(
+            "parseq_text_confidence",
+            "Confidence of each text that was read, 0 to 1.",
+            ["model"],
+            registry=self.registry,
+            buckets=CONFIDENCE_BUCKETS,
+        )
+        self.empty_texts = Counter(
+            "parseq_empty_texts_total", "Crops read as no text at all.", ["model"], registry=self.registry
+        )
 
     def _add_engine(self) -> None:
         self.queue_wait = self._histogram("parseq_queue_wait_seconds", "Wait of one decoded crop for a lane.", ["model"])
@@ -144,6 +160,10 @@ class Metrics:
             "parseq_model_reloads_total", "Reloads of the artifact, by how they came out.", ["outcome"], registry=self.registry
         )
         self._reloads = {done: self.reloads.labels("done" if done else "failed") for done in (True, False)}
+        self.spans = Counter(
+            "parseq_trace_spans_total", "Spans of traced requests, by what became of them.", ["outcome"], registry=self.registry
+        )
+        self._spans = {outcome: self.spans.labels(outcome) for outcome in SPAN_ENDS}
         self.ready = self._gauge("parseq_ready", "1 when requests are accepted, else 0.")
         self.memory_limit = self._gauge(
             "parseq_memory_limit_bytes", "Memory the container may use before it is killed; +Inf without a limit."
@@ -184,12 +204,17 @@ class Metrics:
         """The text exposition."""
         return generate_latest(self.registry)
 
-    def request_ended(self, status: int, duration_s: float) -> None:
+    def render_openmetrics(self) -> bytes:
+        """The same as OpenMetrics 1.0, which has exemplars."""
+        text: bytes = openmetrics.generate_latest(self.registry, **_AS_THEY_ARE)  # type: ignore[no-untyped-call]
+        return text
+
+    def request_ended(self, status: int, duration_s: float, exemplar: Exemplar = None) -> None:
         """Observe one recognition request."""
         duration = self._request_durations.get(status)
         if duration is None:
             duration = self._request_durations[status] = self.request_duration.labels(str(status))
-        duration.observe(duration_s)
+        duration.observe(duration_s, exemplar)
 
     def problem_told(self, slug: str) -> None:
         """Count one problem told to a client."""
@@ -198,6 +223,10 @@ class Metrics:
     def connection_ended(self, reason: str) -> None:
         """Count one connection that was ended, for one of `CONNECTION_ENDS`."""
         self._connections_ended[reason].inc()
+
+    def spans_ended(self, outcome: str, n_spans: int) -> None:
+        """Count spans, for one of `SPAN_ENDS`."""
+        self._spans[outcome].inc(n_spans)
 
     def self_checked(self, right: bool) -> None:
         """Count one reading of the known crop."""
@@ -239,13 +268,13 @@ class ModelObserver:
         """Count crops that ended as `outcome`."""
         self._settled[outcome].inc(n_items)
 
-    def queue_waited(self, wait_s: float) -> None:
+    def queue_waited(self, wait_s: float, exemplar: Exemplar) -> None:
         """Observe one crop's wait."""
-        self._queue_wait.observe(wait_s)
+        self._queue_wait.observe(wait_s, exemplar)
 
-    def batch_ran(self, n_items: int, duration_s: float) -> None:
+    def batch_ran(self, n_items: int, duration_s: float, exemplar: Exemplar) -> None:
         """Observe one run."""
         self._batch_size.observe(n_items)
-        self._duration.observe(duration_s)
+        self._duration.observe(duration_s, exemplar)
         if self._buckets:
             self._padding.inc(bucket_of(n_items, self._buckets) - n_items)

@@ -19,6 +19,7 @@ from artifact.fit import fit_for
 from artifact.metadata import ArtifactMetadata
 from artifact.text import Reading, text_of
 from service.core.metrics import Metrics
+from service.core.stages import keep_stages
 from service.engine.admission import PESSIMISM
 from service.engine.decode_backlog import DecodeRequest, Job
 from service.engine.engine import Engine
@@ -97,7 +98,8 @@ class Recognizer:
         metadata: Of the artifact: image size and charset.
         decode_pool: Where images are decoded; its queue is bounded by admission.
         image_limits: What an image may be.
-        metrics: Told how long decoding takes.
+        metrics: Told how long decoding takes, and how sure the texts are.
+        model: Its name, for metrics and traces.
         max_wait_s: A large picture that comes alone is turned away when others like it keep it waiting for longer.
         clock: Monotonic, seconds; the engine's.
     """
@@ -110,6 +112,7 @@ class Recognizer:
         *,
         image_limits: ImageLimits,
         metrics: Metrics,
+        model: str,
         max_wait_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -122,6 +125,8 @@ class Recognizer:
         self._light_limits = replace(image_limits, max_pixels=min(LIGHT_PIXELS, image_limits.max_pixels))
         self._max_wait_s = max_wait_s
         self._metrics = metrics
+        self._model = model
+        self._confidence, self._empty_texts = metrics.confidence.labels(model), metrics.empty_texts.labels(model)
         self._clock = clock
 
     async def recognize(
@@ -151,7 +156,10 @@ class Recognizer:
         several = len(images) > 1
         if bulk is None:
             bulk = several
-        items = [Item(admitted_s + timeout_s, waiter.item_settled, bulk, client) for _ in images]
+        context = current_request.get()
+        trace = None if context is None else context.trace
+        exemplar = None if trace is None else trace.exemplar
+        items = [Item(admitted_s + timeout_s, waiter.item_settled, bulk, client, exemplar=exemplar) for _ in images]
         self._engine.admit(items)
         decoding = None
         if bulk or several or not self._decode_at_once(items[0], images[0], admitted_s):
@@ -161,6 +169,8 @@ class Recognizer:
         finally:
             if decoding is not None and decoding.jobs:
                 self._decode_pool.drop(decoding)
+            if trace is not None:
+                keep_stages(trace, items, admitted_s, self._clock(), self._model)
         if isinstance(late := items[0].error, QueueFullError):
             raise QueueFullError(late.refusal, late.wait_s, late.retry_after_s)  # another one: tracebacks hold the items
         return [self._result(item) for item in items]
@@ -263,8 +273,8 @@ class Recognizer:
         else:
             item.decode_s = self._clock() - admitted_s
             self._engine.submit(item, crop)
-        self._metrics.decode_wait.observe(started_s - admitted_s)
-        self._metrics.decode_duration.observe(self._clock() - started_s)
+        self._metrics.decode_wait.observe(started_s - admitted_s, item.exemplar)
+        self._metrics.decode_duration.observe(self._clock() - started_s, item.exemplar)
         return True
 
     def _bytes_of(self, content: bytes | str) -> bytes:
@@ -279,10 +289,14 @@ class Recognizer:
     def _reading(self, item: Item) -> Reading | Problem:
         if item.token_ids is not None and item.confidences is not None and item.outcome is Outcome.DONE:
             try:
-                return text_of(item.token_ids.tolist(), item.confidences.tolist(), self._vocabulary)
+                reading = text_of(item.token_ids.tolist(), item.confidences.tolist(), self._vocabulary)
             except ValueError:
                 logger.exception("the model's answer is not text")
                 return Problem(INFERENCE_FAILED, "The model failed on this crop.")
+            self._confidence.observe(reading.confidence)
+            if not reading.text:
+                self._empty_texts.inc()
+            return reading
         if item.outcome is Outcome.EXPIRED:
             return Problem(DEADLINE_EXPIRED, "The crop was not read before its deadline. Try again when it is quieter.")
         match item.error:

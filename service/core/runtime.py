@@ -23,6 +23,7 @@ from service.images.pool import DecodePool, decode_threads_for
 from service.process.cpu import cpu_budget
 from service.sessions.artifact import LoadedArtifact, load_artifact
 from service.sessions.topology import Topology
+from service.tracing.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Runtime:
         load: Opens the artifact of the settings for a reload, when `served` is a single model without a source.
         find: Finds what shall be served, for a reload. Default: what is served at the beginning.
         budget: Cores this process may use. Default: as many as the system lets it.
+        tracing: Ends with it; `None`: no request is traced.
 
     Raises:
         StartupError: Two models have the same name, or the default one is not there.
@@ -67,9 +69,13 @@ class Runtime:
         load: Callable[[Settings, Topology | None, int], LoadedArtifact] = load_artifact,
         find: Callable[[], Sequence[ModelSource]] | None = None,
         budget: int | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.tracing = tracing
+        if tracing is not None:
+            tracing.count = self.metrics.spans_ended
         self._on_failure = on_failure
         self._on_unhealthy = on_unhealthy
         self._warm = False
@@ -127,6 +133,8 @@ class Runtime:
         self._decode_pool.stop(wait=drained)
         if not drained:
             logger.error("inference did not end within PARSEQ_DRAIN_TIMEOUT_S")
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.stop, drain_started_s + self.settings.drain_timeout_s - time.monotonic())
         logger.info("stopped")
 
     async def warmed_up(self) -> None:

@@ -87,6 +87,7 @@ class ServedModel:
             decode_pool,
             image_limits=ImageLimits.of(settings),
             metrics=metrics,
+            model=self.name,
             max_wait_s=limits.budgets.single_s,
         )
         self._known_answer: KnownAnswer | None = None

@@ -265,28 +265,31 @@ class Engine:
     def _attempt(self, batch: list[Item], session: Session) -> None:
         started_s = self._clock()
         self._run_started_s[threading.get_ident()] = started_s
+        for item in batch:
+            item.queue_s, item.batch_size = started_s - item.enqueued_s, len(batch)
         try:
             token_ids, confidences = run_checked(session, [item.pixels for item in batch])
         except BaseException:
             with self._condition:
                 self._scheduler.ran(len(batch))
-            self._observer.batch_ran(len(batch), self._clock() - started_s)
+            self._observer.batch_ran(len(batch), self._clock() - started_s, None)
             raise
         finally:
             del self._run_started_s[threading.get_ident()]
         duration_s = self._clock() - started_s
         for row, item in enumerate(batch):
-            item.token_ids, item.confidences = token_ids[row], confidences[row]
-            item.queue_s, item.inference_s = started_s - item.enqueued_s, duration_s
+            item.token_ids, item.confidences, item.inference_s = token_ids[row], confidences[row], duration_s
         with self._condition:
             # Before anyone is answered: whoever asks again at once must find the lane free.
             # A run that had all cores says nothing of how long runs take beside each other.
             self._scheduler.ran(len(batch), duration_s if session is self._session else None)
             settled = [item for item in batch if self._scheduler.settle(item, Outcome.DONE)]
         self._hand_out(settled, Outcome.DONE)
-        self._observer.batch_ran(len(batch), duration_s)
+        exemplar = None
         for item in batch:
-            self._observer.queue_waited(item.queue_s)
+            exemplar = exemplar or item.exemplar
+            self._observer.queue_waited(item.queue_s, item.exemplar)
+        self._observer.batch_ran(len(batch), duration_s, exemplar)
 
     # -- Settling: once for each item, under the lock; handing out and counting outside it ----------------------------
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 Crop = NDArray[np.uint8]
 """uint8 `[height, width, 3]`, RGB, already resized."""
+Exemplar = dict[str, str] | None
+"""Labels that point from an observation of a metric to an example of it: the trace of its request, if it is traced."""
 TokenIds = NDArray[np.int64]
 """int64 `[max_label_length + 1]` for one crop, `[batch, max_label_length + 1]` for a batch."""
 Confidences = NDArray[np.float32]
@@ -72,6 +74,8 @@ class Item:
     """From admission to decoded pixels, waiting for a decode thread included."""
     queue_s: float = 0.0
     inference_s: float = 0.0
+    batch_size: int = 0
+    """Of the run that it was last in."""
     stage: Stage = Stage.NEW
     admitted_s: float = 0.0
     enqueued_s: float = 0.0
@@ -80,6 +84,7 @@ class Item:
 
     demoted: bool = False
     """Whether it is a single crop that counts as bulk, since its image will take long to decode."""
+    exemplar: Exemplar = None
 
     @property
     def pixels(self) -> Crop:
@@ -124,11 +129,11 @@ class Observer(Protocol):
         """`n_items` ended as `outcome`."""
         ...
 
-    def queue_waited(self, wait_s: float) -> None:
+    def queue_waited(self, wait_s: float, exemplar: Exemplar) -> None:
         """One item left the queue for a batch, after `wait_s`."""
         ...
 
-    def batch_ran(self, n_items: int, duration_s: float) -> None:
+    def batch_ran(self, n_items: int, duration_s: float, exemplar: Exemplar) -> None:
         """One run of the session is over, well or badly."""
         ...
 

@@ -20,7 +20,7 @@ from service import __version__, errors
 from service.config import Settings
 from service.core.runtime import Runtime
 from service.errors import Problem
-from service.http import openapi
+from service.http import openapi, server_span
 from service.http.bodies.body import Body
 from service.http.dialects.dialect import Dialect, Dialects
 from service.http.dialects.instances import Instances
@@ -56,12 +56,13 @@ class App:
     def __init__(self, runtime: Runtime, dialects: Sequence[Dialect] | None = None) -> None:
         settings, metrics, models = runtime.settings, runtime.metrics, runtime.models
         self._metrics = metrics
+        self._tracing = runtime.tracing
         self._max_body_bytes = settings.max_body_bytes
         self._dialects = Dialects(_usual(settings) if dialects is None else dialects)
         self.problems = Problems(metrics)
         self.addresses = ClientAddresses(settings.trusted_proxies)
         self._gates: list[Gate] = [
-            RequestIds(),
+            RequestIds(None if runtime.tracing is None else runtime.tracing.sampler),
             *([KeyGate(ApiKeys(settings.api_keys_file), self._wants_key)] if settings.api_keys_file else []),
             self.addresses,
             ModelChoice(models),
@@ -125,8 +126,13 @@ class App:
                     model.unused.set()
             duration_s = time.monotonic() - started_s
             self._metrics.requests_in_flight.dec()
-            self._metrics.request_ended(status, duration_s)
+            trace = head.context.trace
+            self._metrics.request_ended(status, duration_s, None if trace is None else trace.exemplar)
             logger.debug("%s %s: %d in %.1f ms", head.method, head.path, status, duration_s * 1000)
+            if trace is not None and self._tracing is not None:
+                route = self._dialects.route_of(head.path)
+                attributes = server_span.attributes_of(head, route, status)
+                self._tracing.end(head.context, f"{head.method} {route}", started_s, attributes, server_span.failed(status))
 
     async def _pass_on(self, head: Head, scope: Scope, receive: Receive, send: Send) -> None:
         """Have FastAPI answer; to HEAD as to GET, the length included, but for the body."""

@@ -80,7 +80,8 @@ class Endpoint:
         except EngineDownError as error:
             raise Problem(errors.NOT_READY, "The server is starting, draining or about to be restarted.") from error
         total_s = time.monotonic() - started_s
-        self._metrics.recognition_duration.observe(total_s)
+        trace = head.context.trace
+        self._metrics.recognition_duration.observe(total_s, None if trace is None else trace.exemplar)
         answer = await dialect.answer(head, crops, results, model, total_s)
         self._problems.count_within(results)
         return answer

@@ -55,12 +55,13 @@ class Head:
     """
 
     __slots__ = (
-        "announced", "client", "content_length", "context", "headers", "lines", "media_type", "method", "model", "path", "peer",
-        "query", "timeout_ms",
+        "announced", "client", "content_length", "context", "headers", "http_version", "lines", "media_type", "method", "model",
+        "path", "peer", "query", "timeout_ms",
     )  # fmt: skip
 
     def __init__(self, scope: MutableMapping[str, Any]) -> None:
         self.method: str = scope["method"]
+        self.http_version: str = scope.get("http_version", "1.1")
         self.path: str = scope["path"]
         """Without the query, and with %-escapes resolved."""
         self.query: bytes = scope["query_string"]

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.openmetrics import exposition
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,6 +27,10 @@ PAGE_POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
 )
 """The page is one file: it needs nothing from elsewhere and may load nothing."""
+
+
+OPENMETRICS: Final = "application/openmetrics-text"
+OPENMETRICS_VERSION: Final = "1.0.0"
 
 
 class Probe(Protocol):
@@ -137,12 +142,38 @@ def _add_probes(router: APIRouter, probe: Probe) -> None:
 def _add_metrics(router: APIRouter, metrics: Metrics) -> None:
     @router.get(
         "/metrics",
-        summary="Metrics in the Prometheus text format",
+        summary="Metrics in the Prometheus text format, or in OpenMetrics for those who accept it",
         operation_id="metrics",
-        responses={200: {"description": "Metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+        responses={
+            200: {
+                "description": "Metrics.",
+                "content": {name: {"schema": {"type": "string"}} for name in ("text/plain", OPENMETRICS)},
+            }
+        },
     )
-    async def scrape() -> Response:
+    async def scrape(request: Request) -> Response:
+        if prefers_openmetrics(",".join(request.headers.getlist("accept"))):
+            return Response(metrics.render_openmetrics(), media_type=exposition.CONTENT_TYPE_LATEST)
         return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+def prefers_openmetrics(accept: str) -> bool:
+    """Whether a client would rather have OpenMetrics 1 than plain text; who takes anything gets plain text.
+
+    Args:
+        accept: The header, which lists media types with parameters, `q` (RFC 9110, 12.5.1) and `version` among them.
+    """
+    quality = {OPENMETRICS: 0.0, "text/plain": 0.0}
+    for choice in accept.lower().split(","):
+        name, *parameters = [part.strip() for part in choice.split(";")]
+        given = dict(parameter.partition("=")[::2] for parameter in parameters)
+        try:
+            q = float(given.get("q", "1"))
+        except ValueError:
+            q = 0.0
+        if name in quality and not (name == OPENMETRICS and given.get("version", "1") > OPENMETRICS_VERSION):
+            quality[name] = max(quality[name], q)
+    return 0.0 < quality[OPENMETRICS] >= quality["text/plain"]
 
 
 def _add_page(router: APIRouter) -> None:

@@ -41,6 +41,8 @@ class JsonFormatter(logging.Formatter):
             line["request_id"] = context.request_id
             if context.trace_id is not None:
                 line["trace_id"] = context.trace_id
+            if context.span_id is not None:
+                line["span_id"] = context.span_id
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

@@ -1,11 +1,41 @@
-"""Which request a line of the log is about."""
+"""Which request a line of the log is about, and what is kept of one that is traced."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import Context, ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, ParamSpec, TypeVar
+
+Attributes = Mapping[str, str | int | float | bool]
+"""Of a span, by the names of OpenTelemetry's conventions; ours begin with `parseq.`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of the way of a request, on the monotonic clock."""
+
+    name: str
+    started_s: float
+    ended_s: float
+    attributes: Attributes
+
+
+@dataclass(slots=True)
+class Trace:
+    """What is kept of a request that is traced, until spans are made of it when it has been answered."""
+
+    exemplar: dict[str, str]
+    """What goes with observations of metrics, as an example of them: the trace's id."""
+    parent_id: str | None = None
+    """The caller's span, 16 hexadecimal digits; `None`: the trace begins here."""
+    parent_flags: int = 0
+    """Of the caller's `traceparent`."""
+    trace_state: tuple[str, ...] = ()
+    """The caller's headers `tracestate`, as they came."""
+    attributes: Attributes = field(default_factory=dict)
+    """Of the span of the whole request, as far as those who recognise know them."""
+    stages: list[Stage] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +45,11 @@ class RequestContext:
     request_id: str
     """Visible ASCII, so it can stand in a header and in a log line as it is."""
     trace_id: str | None = None
-    """Of a valid `traceparent`."""
+    """Of a valid `traceparent`, or made for a request that is traced; 32 hexadecimal digits."""
+    span_id: str | None = None
+    """Of this request if it is traced, else of the caller's span; 16 hexadecimal digits."""
+    trace: Trace | None = field(default=None, compare=False)
+    """`None`: it is not traced."""
 
     def __str__(self) -> str:
         """For log lines."""

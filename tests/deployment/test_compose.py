@@ -24,6 +24,7 @@ SERVICES = {
     "": {"service", "prometheus", "grafana"},
     "gateway": {"service", "prometheus", "grafana", "replica", "gateway"},
     "gpu": {"service", "prometheus", "grafana", "gpu"},
+    "tracing": {"service", "prometheus", "grafana", "collector", "tempo"},
 }
 COPIES = {
     "service": f"parseq-service:{VERSION}-cpu",
@@ -31,7 +32,10 @@ COPIES = {
     "gpu": f"parseq-service:{VERSION}",
 }
 DRAIN_MARGIN_S = 5
+TRACING_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER_ARG")
+TRACING = ROOT / "docker" / "tracing"
 GATEWAY = (ROOT / "docker" / "gateway" / "nginx.conf").read_text()
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
 PROMETHEUS = ROOT / "docker" / "prometheus" / "prometheus.yml"
 
 
@@ -65,7 +69,7 @@ def read(*profiles: str, **variables: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
     """All of them."""
-    return read("gateway", "gpu")
+    return read("gateway", "gpu", "tracing")
 
 
 @pytest.mark.parametrize("profile", SERVICES)
@@ -114,7 +118,7 @@ def test_every_container_has_as_few_rights_as_it_can_do_with(services: dict[str,
 
 def test_what_is_mounted_exists(services: dict[str, Any]) -> None:
     mounts = [mount for service in services.values() for mount in service.get("volumes", ()) if mount["type"] == "bind"]
-    assert len(mounts) == 5
+    assert len(mounts) == 7
     for mount in mounts:
         assert Path(mount["source"]).exists(), mount
 
@@ -122,7 +126,8 @@ def test_what_is_mounted_exists(services: dict[str, Any]) -> None:
 def test_settings_exist_and_leave_time_to_drain(services: dict[str, Any]) -> None:
     for name in COPIES:
         settings = settings_of(services[name])
-        assert {"MALLOC_ARENA_MAX"} == {other for other in services[name]["environment"] if not other.startswith(ENV_PREFIX)}
+        others = {other for other in services[name]["environment"] if not other.startswith(ENV_PREFIX)}
+        assert others == {"MALLOC_ARENA_MAX", *TRACING_VARIABLES}
         grace_s = float(services[name]["stop_grace_period"].removesuffix("s"))
         assert grace_s >= settings.drain_timeout_s + DRAIN_MARGIN_S, name
 
@@ -158,7 +163,7 @@ def test_the_documented_variables_do_what_they_say() -> None:
     variables = {"CPUS": "1", "BIND": "0.0.0.0", "SERVICE_PORT": "9000", "GPU_PORT": "9001", "SUBNET": "192.168.77"}
     page = (ROOT / "docs" / "monitoring.md").read_text()
     assert all(f"`{name}" in page for name in variables)
-    services = read("gateway", "gpu", **variables)
+    services = read("gateway", "gpu", "tracing", **variables)
     assert {services[name]["cpus"] for name in COPIES} == {1}
     assert {port["host_ip"] for service in services.values() for port in service.get("ports", ())} == {"0.0.0.0"}
     assert services["service"]["ports"][0]["published"] == "9000"
@@ -240,3 +245,47 @@ def test_grafana_shows_and_nobody_logs_in(services: dict[str, Any]) -> None:
         "GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION": "true",
     }
     assert wanted.items() <= services["grafana"]["environment"].items()
+
+
+def test_nothing_is_traced_unless_asked_for() -> None:
+    page = (ROOT / "docs" / "tracing.md").read_text()
+    assert all(f"`{name}" in page for name in TRACING_VARIABLES)
+    given = dict(zip(TRACING_VARIABLES, ("http://collector:4318", "0.5"), strict=True))
+    for name in COPIES:
+        assert [read("gateway", "gpu")[name]["environment"][each] for each in TRACING_VARIABLES] == ["", ""]
+        assert given.items() <= read("gateway", "gpu", **given)[name]["environment"].items()
+
+
+def test_traces_go_from_the_service_by_the_collector_to_where_grafana_looks(services: dict[str, Any]) -> None:
+    collector, tempo = (yaml.safe_load((TRACING / f"{name}.yml").read_text()) for name in ("collector", "tempo"))
+    [documented] = set(re.findall(r"OTEL_EXPORTER_OTLP_ENDPOINT=http://(\S+) docker compose", COMPOSE))
+    host, _, port = documented.partition(":")
+    assert host in services
+    pipeline = collector["service"]["pipelines"]["traces"]
+    for part in ("receivers", "processors", "exporters"):
+        assert collector[part].keys() == set(pipeline[part]), part
+    assert collector["receivers"]["otlp"]["protocols"]["http"]["endpoint"].endswith(f":{port}")
+    listening = tempo["distributor"]["receivers"]["otlp"]["protocols"]["http"]["endpoint"]
+    assert collector["exporters"]["otlphttp"]["endpoint"] == f"http://tempo:{listening.rpartition(':')[2]}"
+    sources = ROOT / "docker" / "grafana" / "provisioning" / "datasources"
+    [source] = yaml.safe_load((sources / "tempo.yml").read_text())["datasources"]
+    assert (source["type"], source["url"]) == ("tempo", f"http://tempo:{tempo['server']['http_listen_port']}")
+    [prometheus] = yaml.safe_load((sources / "prometheus.yml").read_text())["datasources"]
+    assert prometheus["jsonData"]["exemplarTraceIdDestinations"] == [{"name": "trace_id", "datasourceUid": source["uid"]}]
+
+
+def test_traces_are_written_where_that_can_be_and_tempo_does_not_call_home(services: dict[str, Any]) -> None:
+    tempo = yaml.safe_load((TRACING / "tempo.yml").read_text())
+    [folder] = writable(services["tempo"]) - {"/tmp"}
+    assert tempo["storage"]["trace"]["backend"] == "local"
+    for part in ("wal", "local"):
+        assert str(Path(tempo["storage"]["trace"][part]["path"]).parent) == folder
+    assert tempo["usage_report"] == {"reporting_enabled": False}
+    for name, file in (("collector", "collector.yml"), ("tempo", "tempo.yml")):
+        [mount] = services[name]["volumes"]
+        assert Path(mount["source"]) == TRACING / file
+        assert services[name]["command"][0].lstrip("-") == f"config{'.file' if name == 'tempo' else ''}={mount['target']}"
+
+
+def test_prometheus_keeps_the_traces_that_latencies_point_to(services: dict[str, Any]) -> None:
+    assert "--enable-feature=exemplar-storage" in services["prometheus"]["command"]

@@ -77,7 +77,7 @@ def test_the_versions_are_those_that_the_tests_run_with(kind: str) -> None:
 @both
 def test_what_pyproject_asks_for_is_met(kind: str) -> None:
     found = pins(f"requirements-{kind}.txt")
-    for line in PYPROJECT["project"]["dependencies"] + EXTRAS[kind]:
+    for line in PYPROJECT["project"]["dependencies"] + EXTRAS[kind] + EXTRAS["tracing"]:
         requirement = Requirement(line)
         assert found[canonicalize_name(requirement.name)] in requirement.specifier, line
 
@@ -85,7 +85,8 @@ def test_what_pyproject_asks_for_is_met(kind: str) -> None:
 @both
 def test_there_is_nothing_missing_and_nothing_else(kind: str) -> None:
     """Fails, too, when a dependency was dropped; then the files are to be made anew with the command at their top."""
-    wanted = needed(PYPROJECT["project"]["dependencies"] + EXTRAS["cpu"]) - {"onnxruntime"} | {RUNTIMES[kind]}
+    extras = EXTRAS["cpu"] + EXTRAS["tracing"]
+    wanted = needed(PYPROJECT["project"]["dependencies"] + extras) - {"onnxruntime"} | {RUNTIMES[kind]}
     assert pins(f"requirements-{kind}.txt").keys() == wanted
 
 

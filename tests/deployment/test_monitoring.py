@@ -169,6 +169,11 @@ def test_legends_and_titles_tell_what_the_query_gives(scrape: Series) -> None:
             assert quantiles(query.text) == (percentiles(target["legendFormat"]) or percentiles(panel["title"])), panel["title"]
 
 
+def test_panels_with_quantiles_show_traced_requests() -> None:
+    marked = {panel["title"] for panel in monitoring.panels() for target in panel["targets"] if target.get("exemplar")}
+    assert marked == {"End to end", "p99 by stage"}
+
+
 def test_panels_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in monitoring.panels():

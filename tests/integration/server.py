@@ -85,7 +85,7 @@ def _wait_ready(process: subprocess.Popen[bytes], log: Path) -> str:
     end_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < end_s:
         assert process.poll() is None, log.read_text()
-        found = re.search(r"listening on (\S+)", log.read_text())
+        found = re.search(r"listening on ([^\s\"]+)", log.read_text())
         if found and "ready after" in log.read_text():
             return found[1]
         time.sleep(0.02)

@@ -30,7 +30,9 @@ BELOW: Mapping[str, frozenset[str]] = {
         "service.engine": "artifact service.process service.errors service.config",
         "service.sessions": "artifact service.process service.errors service.config service.engine",
         "service.images": "artifact service.process service.errors service.config service.engine",
-        "service.core": "artifact service.process service.errors service.config service.engine service.sessions service.images",
+        "service.tracing": "service.process service.errors",
+        "service.core": "artifact service.process service.errors service.config service.engine service.sessions service.images "
+        "service.tracing",
         "service": "artifact service",
     }.items()
 }
@@ -45,6 +47,7 @@ FORBIDDEN: Mapping[str, frozenset[str]] = {
     "service.engine": HTTP | {"PIL", "pydantic", "pydantic_settings", "onnxruntime"},
     "service.sessions": HTTP,
     "service.images": HTTP,
+    "service.tracing": HTTP,
     "service.core": HTTP,
     "model": frozenset({"onnx", "onnxruntime"}) | HTTP,
     "export": HTTP,
@@ -153,6 +156,10 @@ def test_layers_do_without_some_libraries() -> None:
         if is_in(name, layer)
     }
     assert {name: names for name, names in found.items() if names} == {}
+
+
+def test_one_room_alone_knows_opentelemetry() -> None:
+    assert {layer_of(name) for name, imports in IMPORTS.items() if "opentelemetry" in libraries(imports)} == {"service.tracing"}
 
 
 def test_training_loads_no_onnxruntime_by_way_of_the_contract() -> None:

@@ -32,9 +32,9 @@ def test_a_line_is_an_object() -> None:
 
 
 def test_a_line_about_a_request_carries_its_ids() -> None:
-    line = line_of("late", **{CONTEXT_KEY: RequestContext("abc", "def")})
-    assert (line["request_id"], line["trace_id"]) == ("abc", "def")
-    assert "trace_id" not in line_of("late", **{CONTEXT_KEY: RequestContext("abc")})
+    line = line_of("late", **{CONTEXT_KEY: RequestContext("abc", "def", "ghi")})
+    assert (line["request_id"], line["trace_id"], line["span_id"]) == ("abc", "def", "ghi")
+    assert not {"trace_id", "span_id"} & line_of("late", **{CONTEXT_KEY: RequestContext("abc")}).keys()
 
 
 def test_a_traceback_is_a_member() -> None:

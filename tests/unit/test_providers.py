@@ -217,7 +217,7 @@ def test_padding_is_counted_where_there_is_any() -> None:
     gpu, cpu = Metrics(), Metrics()
     for observer in (gpu.observer("toy", (1, 2, 4, 8)), cpu.observer("toy")):
         for n_items in (1, 3, 5, 8):
-            observer.batch_ran(n_items, 0.1)
+            observer.batch_ran(n_items, 0.1, None)
     assert b'parseq_padding_crops_total{model="toy"} 4.0' in gpu.render()
     assert b'parseq_padding_crops_total{model="toy"} 0.0' in cpu.render()
 

@@ -77,7 +77,7 @@ def read(
         engine.told = [] if told is None else told
         pool.start()
         recognizer = Recognizer(
-            cast(Engine, engine), METADATA, pool, image_limits=limits, metrics=Metrics(), max_wait_s=max_wait_s
+            cast(Engine, engine), METADATA, pool, image_limits=limits, metrics=Metrics(), model="toy", max_wait_s=max_wait_s
         )
         results = await recognizer.recognize([EncodedImage(None, image) for image in images], timeout_s, stays, client="me")
         assert (pool.waiting(True), pool.waiting(False)) == (0, 0)

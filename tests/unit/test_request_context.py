@@ -52,8 +52,8 @@ def test_an_id_that_is_not_sane_is_replaced(given: str) -> None:
     ],
 )
 def test_the_trace_id_of_a_valid_traceparent_is_the_default_id(traceparent: str) -> None:
-    assert context(traceparent=traceparent) == RequestContext(TRACE_ID, TRACE_ID)
-    assert context(traceparent=traceparent, x_request_id="mine") == RequestContext("mine", TRACE_ID)
+    assert context(traceparent=traceparent) == RequestContext(TRACE_ID, TRACE_ID, PARENT)
+    assert context(traceparent=traceparent, x_request_id="mine") == RequestContext("mine", TRACE_ID, PARENT)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from collections import Counter
 
 import pytest
 
+from service.tracing.sampling import ALWAYS, NEVER, Sampler
+from service.tracing.tracing import Tracing
 from tests.fakes import FakeSession, toy_runtime
 from tests.open_inference import INFER, files
 from tests.toy_artifact import png_of
@@ -21,12 +23,22 @@ N_REQUESTS = 10
 REQUEST = b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n%b"
 
 
-def calls_of(request: bytes, expected: bytes) -> list[Counter[str]]:
+class Untold(Tracing):
+    """Takes no request that its caller does not take; nothing of OpenTelemetry is there."""
+
+    def __init__(self) -> None:
+        self.sampler = Sampler(NEVER, ALWAYS, NEVER)
+
+    def stop(self, timeout_s: float) -> None:
+        pass
+
+
+def calls_of(request: bytes, expected: bytes, tracing: Tracing | None = None) -> list[Counter[str]]:
     """The calls that each of some equal requests makes, once all is warm."""
 
     async def run() -> list[Counter[str]]:
         with counting() as calls:
-            async with connected(toy_runtime(FakeSession())) as connection:
+            async with connected(toy_runtime(FakeSession(), tracing=tracing)) as connection:
                 counted = []
                 for _ in range(2 * N_REQUESTS):
                     calls.reset()
@@ -43,6 +55,15 @@ def test_a_small_image_costs_few_calls() -> None:
     costs = calls_of(REQUEST % (len(content), content), b'"text":"word"')
     cheapest = min(costs, key=Counter.total)
     assert 50 < cheapest.total() <= MOST_CALLS, "\n".join(f"{n} {name}" for name, n in sorted(cheapest.items()))
+
+
+def test_a_request_that_is_not_traced_costs_one_decision() -> None:
+    content = png_of("word")
+    costs = calls_of(REQUEST % (len(content), content), b'"text":"word"', Untold())
+    assert min(map(Counter.total, costs)) <= MOST_CALLS + 1
+    for counts in costs:
+        own = {name: n for name, n in counts.items() if name.startswith("service/tracing/")}
+        assert own == {"service/tracing/sampling.py: Sampler.takes": 1}
 
 
 def test_a_binary_tensor_costs_little_more() -> None:

@@ -83,7 +83,7 @@ class Dialects:
         for dialect in dialects:
             for path in dialect.paths:
                 if "{" in path:
-                    self._patterns.append((compile_path(path)[0], dialect))
+                    self._patterns.append((compile_path(path)[0], dialect, path))
                 else:
                     self._fixed.setdefault(path, dialect)
 
@@ -91,10 +91,14 @@ class Dialects:
         """The dialect of a path; `None`: it is none's."""
         dialect = self._fixed.get(path)
         if dialect is None and self._patterns:
-            for pattern, other in self._patterns:
+            for pattern, other, _ in self._patterns:
                 if pattern.match(path):
                     return other
         return dialect
+
+    def route_of(self, path: str) -> str:
+        """The path of a dialect that one of a request is an instance of, as the dialect writes it."""
+        return path if path in self._fixed else next((route for pattern, _, route in self._patterns if pattern.match(path)), "")
 
     def around(self, path: str) -> Dialect | None:
         """The dialect that a path is part of, whoever answers it; `None`: no dialect."""
