@@ -48,7 +48,6 @@ CONFIDENCES_NAME: Final = "confidences"
 LOGITS_NAME: Final = "logits"
 TOP_IDS_NAME: Final = "top_ids"
 TOP_CONFIDENCES_NAME: Final = "top_confidences"
-ALLOWED_NAME: Final = "allowed"
 EOS_ID: Final = 0
 
 DecodeMode = Literal["ar", "nar", "ctc"]

@@ -40,7 +40,6 @@ JITTER: Final = 0.1
 MIN_WINDOW_BATCH: Final = 8
 BULK_CROPS: Final = 32
 OVERLOAD_S: Final = 6.0
-CLIENT_PATIENCE_S: Final = 10.0
 DEFAULTS: Final = Settings.model_construct()
 BUDGETS: Final = Budgets(DEFAULTS.max_queue_wait_ms / 1000, DEFAULTS.max_batch_queue_wait_ms / 1000)
 

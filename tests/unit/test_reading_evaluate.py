@@ -16,7 +16,7 @@ from PIL import Image
 
 from artifact.text import Reading
 from model.charsets import CHARSETS
-from model.data.labels import clean_label
+from model.data.spelling import speller
 from model.errors import DataError
 from reading import evaluate
 from reading.pictures.crop_sets import CropSet, Stored, crop_sets
@@ -268,7 +268,7 @@ def test_no_more_than_a_batch_is_held() -> None:
     ],
 )
 def test_labels_are_cleaned_as_the_charset_needs(label: str, charset: str, normalise: bool, wanted: str) -> None:
-    assert clean_label(label, charset, normalise_unicode=normalise) == wanted
+    assert speller(charset, normalise).spell(label).whole == wanted
 
 
 def test_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

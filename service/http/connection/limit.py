@@ -19,7 +19,7 @@ FAR_MORE: Final = 2
 """So many times what the newcomer's client holds."""
 
 
-class Stage(Enum):
+class Activity(Enum):
     """What goes on on a connection; those that give way first come first."""
 
     IDLE = auto()
@@ -44,10 +44,10 @@ class Connection(Protocol):
 
 
 class _Entry:
-    __slots__ = ("client", "since_s", "stage")
+    __slots__ = ("activity", "client", "since_s")
 
     def __init__(self, client: Hashable | None, since_s: float) -> None:
-        self.client, self.since_s, self.stage = client, since_s, Stage.IDLE
+        self.client, self.since_s, self.activity = client, since_s, Activity.IDLE
 
 
 class ConnectionLimit:
@@ -65,8 +65,8 @@ class ConnectionLimit:
         self._max_surplus = max_surplus
         self._clock = clock
         self._entries: dict[Connection, _Entry] = {}
-        self._stages: dict[Stage, dict[Connection, _Entry]] = {stage: {} for stage in Stage}
-        """Those of `_entries`, in the order in which they came to a stage."""
+        self._by_activity: dict[Activity, dict[Connection, _Entry]] = {activity: {} for activity in Activity}
+        """Those of `_entries`, in the order in which they came to a activity."""
         self._counts: dict[Hashable, int] = {}
         """Connections by client; those of trusted proxies, which speak for many, are not among them."""
         self._surplus: dict[Connection, tuple[Hashable | None, bool]] = {}
@@ -109,24 +109,24 @@ class ConnectionLimit:
         entry = self._entries.pop(connection, None)
         if entry is None:
             return
-        del self._stages[entry.stage][connection]
+        del self._by_activity[entry.activity][connection]
         if entry.client is not None:
             self._counts[entry.client] -= 1
             if not self._counts[entry.client]:
                 del self._counts[entry.client]
 
-    def change(self, connection: Connection, stage: Stage) -> None:
+    def change(self, connection: Connection, activity: Activity) -> None:
         """What goes on on it now."""
         entry = self._entries.get(connection)
-        if entry is None or entry.stage is stage:
+        if entry is None or entry.activity is activity:
             return
-        del self._stages[entry.stage][connection]
-        entry.stage, entry.since_s = stage, self._clock()
-        self._stages[stage][connection] = entry
+        del self._by_activity[entry.activity][connection]
+        entry.activity, entry.since_s = activity, self._clock()
+        self._by_activity[activity][connection] = entry
 
     def _add(self, connection: Connection, client: Hashable | None) -> None:
         entry = _Entry(client, self._clock())
-        self._entries[connection] = self._stages[Stage.IDLE][connection] = entry
+        self._entries[connection] = self._by_activity[Activity.IDLE][connection] = entry
         if client is not None:
             self._counts[client] = self._counts.get(client, 0) + 1
 
@@ -157,10 +157,10 @@ class ConnectionLimit:
         n_clients = len(self._counts) + (client is not None and client not in self._counts)
         n_shared = sum(self._counts.values()) + (-1 if client is None else 1)
         share = n_shared / max(1, n_clients)
-        for stage in (Stage.IDLE, Stage.UNREAD, Stage.HEAD, Stage.BODY):
+        for activity in (Activity.IDLE, Activity.UNREAD, Activity.HEAD, Activity.BODY):
             # What has begun is taken only from those that hold far more.
-            fewest = held + 1 if stage in (Stage.IDLE, Stage.UNREAD) else FAR_MORE * held
-            greedy = self._greediest(stage, max(share, fewest - 1))
+            fewest = held + 1 if activity in (Activity.IDLE, Activity.UNREAD) else FAR_MORE * held
+            greedy = self._greediest(activity, max(share, fewest - 1))
             if greedy is not None:
                 return greedy
         for connection, entry in self._dispensable():
@@ -168,12 +168,12 @@ class ConnectionLimit:
                 return connection
         return None
 
-    def _greediest(self, stage: Stage, above: float) -> Connection | None:
-        """The connection at this stage that came there first, of the client with the most, if it has more than that."""
+    def _greediest(self, activity: Activity, above: float) -> Connection | None:
+        """The connection at this activity that came there first, of the client with the most, if it has more than that."""
         most = max(self._counts.values(), default=0)
         found = None
         if most > above:
-            for connection, entry in self._stages[stage].items():
+            for connection, entry in self._by_activity[activity].items():
                 if self._held_by(entry) > above:
                     found, above = connection, self._held_by(entry)
                     if above == most:
@@ -185,11 +185,11 @@ class ConnectionLimit:
 
     def _dispensable(self) -> Iterator[tuple[Connection, _Entry]]:
         """Idle ones, those nobody reads from, and requests that arrive slowly."""
-        yield from self._stages[Stage.IDLE].items()
-        yield from self._stages[Stage.UNREAD].items()
+        yield from self._by_activity[Activity.IDLE].items()
+        yield from self._by_activity[Activity.UNREAD].items()
         now_s = self._clock()
-        for stage, slow_s in ((Stage.HEAD, SLOW_HEAD_S), (Stage.BODY, SLOW_BODY_S)):
-            for connection, entry in self._stages[stage].items():
+        for activity, slow_s in ((Activity.HEAD, SLOW_HEAD_S), (Activity.BODY, SLOW_BODY_S)):
+            for connection, entry in self._by_activity[activity].items():
                 if now_s - entry.since_s < slow_s:
                     break
                 yield connection, entry

@@ -28,8 +28,6 @@ LENGTH_HEADER: Final = b"inference-header-content-length"
 VALUES_AT_ONCE: Final = 512
 """Encoded between two looks at the clock."""
 
-Values = list[str] | list[float]
-
 
 async def infer_answer(crops: InferCrops, results: Sequence[CropResult], model: str, version: str, headers: Headers) -> Answer:
     """What was read.
