@@ -1,11 +1,15 @@
-"""`parseq-export`: weights in, self-contained artifact out. `parseq-export inspect FILE`: what is in one."""
+"""`parseq-export`: weights in, self-contained artifact out.
+
+`parseq-export adopt FILE`: the same from an ONNX file of somebody else. `parseq-export inspect FILE`: what is in an artifact.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NoReturn, get_args
 
@@ -13,6 +17,8 @@ from tqdm import tqdm
 
 from artifact.download import file_sha256
 from artifact.metadata import ArtifactError, Precision
+from export.adopt.check import MisreadError
+from export.adopt.command import add_arguments, adopt_file
 from export.gate.crop_sources import CropSourceError, parity_data
 from export.gate.parity import ParityError
 from export.graphs.interface import ExportError, all_graphs
@@ -44,7 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="parseq-export",
         description="Write a PARSeq network as one ONNX file that parseq-serve runs: pixels in, text and confidences out. "
         "The file is written only if it reads as PyTorch does.",
-        epilog="parseq-export inspect FILE tells what is in such a file.",
+        epilog="parseq-export adopt FILE makes such a file of a recogniser that somebody else has exported; "
+        "parseq-export inspect FILE tells what is in one.",
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", metavar="NAME", help=f"architecture: {', '.join(named_configs())}")
@@ -107,11 +114,59 @@ def inspect(arguments: Sequence[str]) -> int:
     return 0
 
 
+def build_adopt_parser() -> argparse.ArgumentParser:
+    """The command line of `parseq-export adopt`."""
+    parser = OneLineParser(
+        prog="parseq-export adopt",
+        description="Make an artifact of a recogniser that somebody else has exported to ONNX. The file is written only if "
+        "words are read rightly under its description, better than under others, and as the original reads them.",
+    )
+    add_arguments(parser)
+    return parser
+
+
+def adopt(arguments: Sequence[str]) -> int:
+    """Run `parseq-export adopt`; returns the exit status: 0 written, 1 refused for what is read, 2 wrong input."""
+    args = build_adopt_parser().parse_args(arguments)
+    try:
+        with _progress("comparing with the original") as show:
+            summary = adopt_file(args, show)
+    except (ParityError, MisreadError) as error:
+        return _refused(error)
+    except ExportError as error:
+        print(f"parseq-export: error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    _print_summary(summary)
+    return 0
+
+
+def _refused(error: ParityError | MisreadError) -> int:
+    if isinstance(error, ParityError):
+        for failure in error.report.failures[1:]:
+            print(f"parseq-export: also: {failure}", file=sys.stderr)
+    print(f"parseq-export: refused: {error}; nothing was written", file=sys.stderr)
+    return EXIT_PARITY
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    # Nothing is drawn where nobody looks.
+    with tqdm(desc=what, unit="crop", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0 written, 1 refused by the parity gate, 2 wrong input."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] == "inspect":
         return inspect(arguments[1:])
+    if arguments and arguments[0] == "adopt":
+        return adopt(arguments[1:])
     args = build_parser().parse_args(arguments)
     try:
         check_writable(args.output, force=args.force)
@@ -122,10 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model, weights = _load(args)
         summary = _export(args, model, weights)
     except ParityError as error:
-        for failure in error.report.failures[1:]:
-            print(f"parseq-export: also: {failure}", file=sys.stderr)
-        print(f"parseq-export: refused: {error}; nothing was written", file=sys.stderr)
-        return EXIT_PARITY
+        return _refused(error)
     except (ConfigError, ExportError, DownloadError, CropSourceError, _InputError) as error:
         print(f"parseq-export: error: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -160,13 +212,7 @@ def _export(args: argparse.Namespace, model: Network, weights: Path) -> ExportSu
         calibration=args.calibration,
     )
     more_crops = parity_data(args.parity_data, model.config) if args.parity_data else ()
-    # Nothing is drawn where nobody looks.
-    with tqdm(desc="comparing with PyTorch", unit="crop", disable=None) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with _progress("comparing with PyTorch") as show:
         return export_artifact(model, options, args.output, force=args.force, more_crops=more_crops, progress=show)
 
 

@@ -115,9 +115,10 @@ def describe(found: Inspection) -> str:
         f"model      {m.model_name}, {m.precision}, {m.decode_mode} with {m.refine_iters} refinements"
         + (", early exit" if m.early_exit else "")
         + (", gives logits" if m.has_logits else ""),
-        f"input      {m.image_height}x{m.image_width} pixels",
+        f"input      {m.image_height}x{m.image_width} pixels, {m.fit}, {m.resample}",
         f"charset    {len(m.charset)} characters, texts up to {m.max_label_length}: {charset}",
         f"weights    sha256 {m.weights_sha256}",
+        *(f"{name:<10} {value}" for name in ("source", "licence", "notice") if (value := getattr(m, name))),
         f"written by parseq-export {m.exporter_version}, opset {m.opset}, artifact schema {m.schema_version}",
         f"nodes      {sum(found.nodes.values())}: {nodes}",
         f"parity     {_parity(found.parity)}",
@@ -130,6 +131,9 @@ def _parity(report: dict[str, Any] | None) -> str:
     if report is None:
         return "no report: the file was not written by parseq-export"
     runtime = f"torch {report.get('torch_version')}, onnxruntime {report.get('onnxruntime_version')}"
+    words = report.get("words")
+    if words:
+        runtime += f"; {words.get('right', 0):.1%} of {words.get('count')} drawn words read rightly"
     read = f"{report.get('comparisons')} readings of {report.get('crops')} crops"
     if "agreement" not in report:
         largest = report.get("max_confidence_difference", float("nan"))

@@ -88,14 +88,33 @@ def export_artifact(
     check_writable(output, force=force)
     ranges, calibration = _calibrate(network, options)
     proto = build_artifact(network, options, ranges)
-    if proto.ByteSize() > MAX_FILE_BYTES:
-        raise ExportError(
-            f"the graph has {proto.ByteSize()} bytes, an ONNX file holds {MAX_FILE_BYTES}: the network is too large"
-        )
+    check_size(proto)
     report = run_parity_gate(
         proto.SerializeToString(), network, options, ranges, calibration, more_crops=more_crops, progress=progress
     )
-    described = artifact_metadata(network, options)
+    return write_artifact(proto, artifact_metadata(network, options), report, output, force=force)
+
+
+def write_artifact(
+    proto: onnx.ModelProto,
+    described: ArtifactMetadata,
+    report: GateReport,
+    output: Path,
+    *,
+    force: bool,
+) -> ExportSummary:
+    """Add the report and the known answer to a graph that has passed its gate, and write it.
+
+    Args:
+        proto: The artifact, which says `described` of itself.
+        described: Its metadata.
+        report: Of the gate.
+        output: The file; it appears whole or not at all.
+        force: Replace an existing file.
+
+    Raises:
+        ExportError: The file exists, or cannot be written.
+    """
     _note(proto, PARITY_KEY, json.dumps(report.to_dict(), ensure_ascii=False, sort_keys=True))
     answer = known_answer(proto.SerializeToString(), described)
     if answer is not None:
@@ -218,6 +237,18 @@ def run_parity_gate(
     if report.problem:
         raise ParityError(report)
     return report
+
+
+def check_size(proto: onnx.ModelProto) -> None:
+    """Whether it can be one file.
+
+    Raises:
+        ExportError: It cannot.
+    """
+    if proto.ByteSize() > MAX_FILE_BYTES:
+        raise ExportError(
+            f"the graph has {proto.ByteSize()} bytes, an ONNX file holds {MAX_FILE_BYTES}: the network is too large"
+        )
 
 
 def check_writable(output: Path, *, force: bool) -> None:

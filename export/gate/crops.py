@@ -25,6 +25,7 @@ FONT_PX: Final = 32
 DRAWABLE: Final = frozenset(string.digits + string.ascii_letters + string.punctuation)
 
 Pixels = NDArray[np.uint8]
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +93,41 @@ def _without_text(img_size: tuple[int, int], rng: np.random.Generator) -> Iterat
 
 def _draw(text: str, rng: np.random.Generator) -> Image.Image:
     """Dark on light or light on dark, coloured, slightly rotated and noisy."""
-    font = ImageFont.load_default(size=FONT_PX)
-    left, top, right, bottom = font.getbbox(text)
     margin = int(rng.integers(2, 12))
-    size = (int(right - left) + 2 * margin, int(bottom - top) + 2 * margin)
     dark, light = rng.integers(0, 110, 3), rng.integers(145, 256, 3)
     ink, paper = (dark, light) if rng.random() < 0.5 else (light, dark)
+    return paint(text, ink, paper, margin, None, rng)
+
+
+def paint(
+    text: str,
+    ink: NDArray[np.int64],
+    paper: NDArray[np.int64],
+    margin: int,
+    noise: float | None,
+    rng: np.random.Generator,
+    font: Font | None = None,
+) -> Image.Image:
+    """A text on one ground, slightly rotated and noisy.
+
+    Args:
+        text: What to write.
+        ink: Its red, green and blue.
+        paper: Those of the ground.
+        margin: On each side, in pixels.
+        noise: Standard deviation, of 255; None: up to 12.
+        rng: Draws angle and noise.
+        font: Pillow's own without it.
+    """
+    font = font or ImageFont.load_default(size=FONT_PX)
+    left, top, right, bottom = font.getbbox(text)
+    size = (int(right - left) + 2 * margin, int(bottom - top) + 2 * margin)
     image = Image.new("RGB", size, _colour(paper))
     ImageDraw.Draw(image).text((margin - left, margin - top), text, font=font, fill=_colour(ink))
     angle = float(rng.uniform(-4, 4))
     image = image.rotate(angle, Image.Resampling.BICUBIC, expand=True, fillcolor=_colour(paper))
-    noisy = np.asarray(image, dtype=np.float64) + rng.normal(0, rng.uniform(0, 12), (image.height, image.width, 3))
+    deviation = rng.uniform(0, 12) if noise is None else noise
+    noisy = np.asarray(image, dtype=np.float64) + rng.normal(0, deviation, (image.height, image.width, 3))
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 

@@ -62,12 +62,14 @@ class Failure:
 class GateReport(ABC):
     """What a gate has found. Stored in the artifact as JSON."""
 
+    compared_with: str = "PyTorch"
+    """Whose reading is the right one."""
     crops: int
     batch_sizes: list[int]
     comparisons: int = 0
     """Crops times batch sizes and companies."""
     near_ties: int = 0
-    """Crops that PyTorch itself hardly decides."""
+    """Crops that the other one itself hardly decides."""
     near_ties_differing: int = 0
     """Those of them that were read differently."""
     provider: str = "CPUExecutionProvider"
@@ -104,11 +106,11 @@ class ParityReport(GateReport):
         """Why the artifact must not be written, in one sentence; None if it may."""
         if self.failures:
             more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
-            return f"the exported graph does not read as PyTorch does: {self.failures[0]}{more}"
+            return f"the exported graph does not read as {self.compared_with} does: {self.failures[0]}{more}"
         if self.near_ties > MAX_NEAR_TIES * self.crops:
             return (
-                f"PyTorch itself is undecided (two best logits within {TIE_MARGIN:g}) on {self.near_ties} of {self.crops} "
-                "crops, so nothing can be compared: are the weights trained?"
+                f"{self.compared_with} itself is undecided (two best logits within {TIE_MARGIN:g}) on {self.near_ties} of "
+                f"{self.crops} crops, so nothing can be compared: are the weights trained?"
             )
         if self.near_ties_differing > MAX_DIFFERING * self.crops:
             return f"{self.near_ties_differing} of {self.crops} crops are near ties that read differently"
@@ -119,7 +121,7 @@ class ParityReport(GateReport):
         """What was found, for people."""
         sizes = ", ".join(map(str, self.batch_sizes))
         return (
-            f"{self.comparisons} readings of {self.crops} crops at batch {sizes}: text equal to PyTorch's, "
+            f"{self.comparisons} readings of {self.crops} crops at batch {sizes}: text equal to {self.compared_with}'s, "
             f"confidences within {self.max_confidence_difference:.1e}; {self.near_ties} near ties"
             + (f", {self.near_ties_differing} of them differ" if self.near_ties_differing else "")
         )
@@ -140,6 +142,8 @@ def check_parity(
     crops: Sequence[Crop],
     *,
     batch_sizes: Sequence[int] = BATCH_SIZES,
+    compared_with: str = "PyTorch",
+    tolerance: float = CONFIDENCE_TOLERANCE,
     progress: Callable[[int], object] = lambda _: None,
 ) -> ParityReport:
     """Compare an artifact with the network. The report says whether it passed: see `ParityReport.problem`.
@@ -149,11 +153,15 @@ def check_parity(
         reference: What the network reads on the crops.
         crops: What to read.
         batch_sizes: Batches to form; each size above 1 twice, in order and shuffled.
+        compared_with: What the reference was read with, for the report.
+        tolerance: Largest difference of a token's probability.
         progress: Called with the number of crops after every batch.
     """
     pixels = np.stack([crop.pixels for crop in crops])
     near_tie = reference.margins < TIE_MARGIN
-    report = ParityReport(crops=len(crops), batch_sizes=list(batch_sizes), near_ties=int(near_tie.sum()))
+    report = ParityReport(
+        compared_with=compared_with, crops=len(crops), batch_sizes=list(batch_sizes), near_ties=int(near_tie.sum())
+    )
     session = open_cpu_session(artifact)
     differing: set[int] = set()
     for batch_size, chosen in batches(len(crops), batch_sizes):
@@ -161,7 +169,7 @@ def check_parity(
         for row, crop in enumerate(chosen):
             failure = no_number(outputs, row)
             excused = failure is None and near_tie[crop]
-            failure = failure or _compare(reference, crop, outputs, row, report)
+            failure = failure or _compare(reference, crop, outputs, row, report, tolerance)
             if failure is not None and excused:
                 differing.add(int(crop))
             elif failure is not None:
@@ -215,7 +223,7 @@ def first_difference(reference: Reference, crop: int, got: Ids) -> int | None:
 
 
 def _compare(
-    reference: Reference, crop: int, outputs: dict[str, NDArray[Any]], row: int, report: ParityReport
+    reference: Reference, crop: int, outputs: dict[str, NDArray[Any]], row: int, report: ParityReport, tolerance: float
 ) -> tuple[int, str] | None:
     """Step and reason of the first difference, None if there is none; notes the largest differences in the report."""
     steps = int(reference.steps[crop])
@@ -228,8 +236,8 @@ def _compare(
     gaps = np.abs(outputs[CONFIDENCES_NAME][row] - reference.confidences[crop])[:steps]
     report.max_confidence_difference = max(report.max_confidence_difference, float(gaps.max()))
     # Written so that a NaN fails.
-    if not (gaps <= CONFIDENCE_TOLERANCE).all():
-        step = int(np.argmin(gaps <= CONFIDENCE_TOLERANCE))
+    if not (gaps <= tolerance).all():
+        step = int(np.argmin(gaps <= tolerance))
         return step, f"confidence differs by {gaps[step]:.2g}"
     if LOGITS_NAME in outputs:
         gaps = np.abs(outputs[LOGITS_NAME][row] - reference.logits[crop])[:steps].max(-1)

@@ -80,6 +80,8 @@ class GraphBuilder:
         self._weights: dict[str, str] = {}
         self._names: set[str] = set()
         self._scope = ""
+        self.exact = False
+        """Whether what is written now is kept in float32, however the rest of the graph rounds."""
 
     @property
     def half(self) -> bool:
@@ -88,12 +90,16 @@ class GraphBuilder:
 
     @contextmanager
     def full_precision(self) -> Iterator[None]:
-        """Constants and weights written inside are float32, whatever the rest of the graph is. Values have to be cast."""
-        usual, self.float_type = self.float_type, TensorProto.FLOAT
+        """Constants and weights written inside are float32 and no value is rounded, whatever the rest of the graph is.
+
+        Values that come from outside have to be cast.
+        """
+        usual = self.float_type, self.exact
+        self.float_type, self.exact = TensorProto.FLOAT, True
         try:
             yield
         finally:
-            self.float_type = usual
+            self.float_type, self.exact = usual
 
     def scope(self, name: str) -> None:
         """Prefix the names of the nodes that follow, for whoever reads the graph or its profile."""
@@ -122,7 +128,7 @@ class GraphBuilder:
             self._initializers.append(numpy_helper.from_array(array, self._constants[key]))
         return self._constants[key]
 
-    def node(self, op_type: str, inputs: Sequence[str], **attributes: int | float | Sequence[int]) -> str:
+    def node(self, op_type: str, inputs: Sequence[str], **attributes: int | float | str | Sequence[int]) -> str:
         """Append a node with one output; returns the output's name."""
         name = self._unique(f"{self._scope}/{op_type}")
         node = helper.make_node(op_type, list(inputs), [name], name=name)

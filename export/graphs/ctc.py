@@ -28,9 +28,10 @@ class CtcGraph(Graph[Options]):
     def name_columns(self, g: GraphBuilder, network: Any, options: Options, images: str) -> str:
         """Write what lies between pixels and columns; as `read`, but gives logits, float `(B, T, C)`, the blank first."""
 
-    def columns(self, network: Network) -> int:
+    def columns(self, network: Any) -> int:
         """T: so many columns the network names, and so many characters a text can have."""
-        return network.config.max_label_length
+        count: int = network.config.max_label_length
+        return count
 
     def read(self, g: GraphBuilder, network: Network, options: Options, images: str) -> Answer:
         """The columns, and their text."""
@@ -63,7 +64,19 @@ def write_collapse(g: GraphBuilder, logits: str, columns: int) -> Answer:
         columns: T.
     """
     g.scope("collapse")
-    ids, logs = _best_of_columns(g, logits)
+    return collapse_columns(g, *_best_of_columns(g, logits), columns)
+
+
+def collapse_columns(g: GraphBuilder, ids: str, logs: str, columns: int) -> Answer:
+    """Write the same for columns whose classes are settled.
+
+    Args:
+        g: Where to.
+        ids: int64 `(B, T)`: the class that each column names, 0 the blank.
+        logs: float32 `(B, T)`: the logarithm of its probability.
+        columns: T.
+    """
+    g.scope("collapse")
     blank = g.constant(np.array(BLANK), "blank")
     is_blank = g.node("Equal", [ids, blank])
 

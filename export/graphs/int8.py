@@ -44,6 +44,8 @@ class CalibrationBuilder(GraphBuilder):
 
     def activation(self, value: str, key: str) -> str:
         """Note the value."""
+        if self.exact:
+            return value
         values = self.observed.setdefault(key, [])
         if value not in values:
             values.append(value)
@@ -68,7 +70,9 @@ class Int8Builder(GraphBuilder):
         self._scale_of: dict[str, float] = {}
 
     def activation(self, value: str, key: str) -> str:
-        """The value, rounded to 256 levels."""
+        """The value, rounded to 256 levels; as it is inside `full_precision`."""
+        if self.exact:
+            return value
         if (value, key) not in self._rounded:
             scale, zero = scale_and_zero(self._ranges[key])
             parameters = [self._number(np.float32(scale), "scale"), self._number(np.uint8(zero), "zero")]
@@ -80,7 +84,7 @@ class Int8Builder(GraphBuilder):
 
     def weight(self, weight: Tensor, name: str) -> str:
         """The transpose of a weight, rounded; in full precision inside `full_precision`."""
-        if name == "head":
+        if self.exact:
             return super().weight(weight, name)
         if name not in self._weights:
             integers, scales = round_weight(weight)
@@ -90,7 +94,12 @@ class Int8Builder(GraphBuilder):
     def convolution(
         self, value: str, weight: Tensor, bias: Tensor, name: str, *, strides: Sequence[int], pads: Sequence[int]
     ) -> str:
-        """A convolution of a rounded value; its bias is rounded to 32 bits at the scale of the sums."""
+        """A convolution of a rounded value; its bias is rounded to 32 bits at the scale of the sums.
+
+        In full precision inside `full_precision`.
+        """
+        if self.exact:
+            return super().convolution(value, weight, bias, name, strides=strides, pads=pads)
         integers, scales = round_weight(weight)
         bias_scales = (scales.astype(np.float64) * self._scale_of[value]).astype(np.float32)
         bias_integers = np.round(bias.detach().double().numpy() / bias_scales).astype(np.int32)

@@ -49,11 +49,11 @@ class ServiceReader:
         self._sleep = sleep
         try:
             model = self._model()
+            self.charset = self._charset(model)
         except ReaderError:
             self.close()
             raise
         self.description = f"{model['name']} at {url}"
-        self.charset: str = model["charset"]
         self.max_label_length: int = model["max_label_length"]
         limits = model["limits"]
         self._crops = min(CROPS_PER_REQUEST, limits["max_crops_per_request"])
@@ -70,6 +70,15 @@ class ServiceReader:
         try:
             [model] = answer.json()["models"]
             return dict(model)
+        except (ValueError, KeyError, TypeError):
+            raise ReaderError(f"{self._client.base_url} is not a parseq-service of this version") from None
+
+    def _charset(self, model: dict[str, Any]) -> str:
+        """A long one is at a place of its own."""
+        try:
+            if "charset" in model:
+                return str(model["charset"])
+            return str(self._send("GET", f"/v1/{model['charset_url']}").json()["charset"])
         except (ValueError, KeyError, TypeError):
             raise ReaderError(f"{self._client.base_url} is not a parseq-service of this version") from None
 

@@ -61,6 +61,15 @@ RECOGNIZE_PARAMETERS: Final[list[dict[str, Any]]] = [
     ),
     TIMEOUT_PARAMETER,
 ]
+MODEL_PARAMETERS: Final[list[dict[str, Any]]] = [
+    {
+        "name": "name",
+        "in": "path",
+        "required": True,
+        "description": "Of a model, or an alias of it.",
+        "schema": {"type": "string"},
+    }
+]
 REQUEST_ID_PARAMETERS: Final[list[dict[str, Any]]] = [
     {
         "name": "X-Request-Id",

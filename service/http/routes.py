@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Final, Protocol
+from urllib.parse import quote
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
 from starlette.responses import Response
 
 from service import errors
@@ -17,7 +19,7 @@ from service.core.served_model import ServedModel
 from service.errors import Problem
 from service.http import openapi
 from service.http.dialects.v1_answers import encode_json
-from service.http.dialects.v1_schemas import Health, Limits, ModelList
+from service.http.dialects.v1_schemas import MAX_INLINE, CharsetOfModel, Health, Limits, ModelList
 
 PAGE: Final = Path(__file__).parent.parent / "bundled" / "index.html"
 PAGE_POLICY: Final = (
@@ -61,15 +63,38 @@ def _add_model_list(router: APIRouter, models: Models, settings: Settings) -> No
     async def list_models() -> Response:
         return _json({"models": [_described(model, settings) for model in models]})
 
+    # A model's name may have slashes in it.
+    @router.get(
+        "/v1/models/{name:path}/charset",
+        summary="What a model can give",
+        operation_id="charset_of_model",
+        responses={
+            200: openapi.answer("All characters.", CharsetOfModel),
+            **openapi.problems([errors.UNAUTHORIZED, errors.NOT_FOUND]),
+        },
+        openapi_extra={"security": openapi.SECURITY, "parameters": openapi.MODEL_PARAMETERS},
+    )
+    async def charset_of_model(request: Request) -> Response:
+        model = models.get(request.path_params["name"])
+        if model is None:
+            raise Problem(errors.NOT_FOUND, "There is no such model; /v1/models lists those there are.")
+        metadata = model.artifact.metadata
+        symbols = {} if metadata.symbols is None else {"symbols": metadata.symbols}
+        return _json({"charset": metadata.charset, **symbols})
+
 
 def _described(model: ServedModel, settings: Settings) -> dict[str, Any]:
     metadata = model.artifact.metadata
+    origin = {name: getattr(metadata, name) for name in ("source", "licence", "notice") if getattr(metadata, name) is not None}
     return {
         "name": model.name,
         "aliases": [alias for alias in model.aliases if alias != model.name],
         "version": model.version,
         "sha256": model.artifact.sha256,
-        "charset": metadata.charset,
+        "architecture": metadata.architecture,
+        **({"charset": metadata.charset} if len(metadata.charset) <= MAX_INLINE else {}),
+        "charset_size": len(metadata.charset),
+        "charset_url": f"models/{quote(model.name, safe='')}/charset",
         "image_height": metadata.image_height,
         "image_width": metadata.image_width,
         "max_label_length": metadata.max_label_length,
@@ -77,6 +102,7 @@ def _described(model: ServedModel, settings: Settings) -> dict[str, Any]:
         "refine_iters": metadata.refine_iters,
         "precision": metadata.precision,
         "weights_sha256": metadata.weights_sha256,
+        **origin,
         "provider": model.artifact.provider,
         "limits": {name: getattr(settings, name) for name in Limits.model_fields},
     }

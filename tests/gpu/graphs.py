@@ -13,18 +13,13 @@ from typing import Any
 from artifact.metadata import Precision
 from export.graphs.interface import graph_of
 from export.to_onnx import new_builder
-from model.recognisers.registry import named_config, recogniser_of
+from model.recognisers.registry import named_configs, recogniser_of
 
 OF_PARSEQ = ({"decode": "ar", "refine_iters": 1}, {"decode": "nar", "refine_iters": 0})
-ONLY_WAY: Sequence[Mapping[str, Any]] = ({},)
-NETWORKS: Mapping[str, Sequence[Mapping[str, Any]]] = {
-    "parseq-nano": OF_PARSEQ,
-    "parseq-tiny": OF_PARSEQ,
-    "parseq": OF_PARSEQ,
-    "vitstr": ONLY_WAY,
-    "vitstr-patch16-224": ONLY_WAY,
-}
-"""And the options of their recognisers with which each is written."""
+OF_OTHERS: Sequence[Mapping[str, Any]] = ({},)
+"""Options with which each network is written."""
+PARSEQ = ("parseq-nano", "parseq-tiny", "parseq")
+"""Enough of its networks; of the other recognisers all that have a name."""
 PRECISIONS: Sequence[Precision] = ("fp32", "fp16")
 
 
@@ -34,11 +29,13 @@ def main() -> int:
         sys.exit("usage: python -m tests.gpu.graphs FOLDER")
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    for name, ways in NETWORKS.items():
-        config = named_config(name)
+    for name, config in named_configs().items():
+        is_parseq = config.RECOGNISER == "parseq"
+        if is_parseq and name not in PARSEQ:
+            continue
         network = recogniser_of(config).build_network(config).eval()
         graph = graph_of(network)
-        for way in ways:
+        for way in OF_PARSEQ if is_parseq else OF_OTHERS:
             for precision in PRECISIONS:
                 builder = new_builder(precision, {})
                 graph.write(builder, network, graph.options(network, way, precision))

@@ -107,3 +107,15 @@ def test_a_crop_that_is_refused_reads_as_nothing() -> None:
 def test_what_is_no_service_of_ours_is_told() -> None:
     with pytest.raises(ReaderError, match="not a parseq-service"):
         ServiceReader("http://fake", transport=httpx.MockTransport(lambda _: httpx.Response(200, text="hello")))
+
+
+@pytest.mark.parametrize("telling", [{"charset": "ab"}, {"charset_url": "models/toy/charset"}])
+def test_a_long_charset_is_fetched_from_its_place(telling: dict[str, str]) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/ocr/v1/models/toy/charset":
+            return httpx.Response(200, json={"charset": "ab"})
+        model = {name: value for name, value in MODEL.items() if name != "charset"}
+        limits = {"max_crops_per_request": 1, "max_body_bytes": 100}
+        return httpx.Response(200, json={"models": [{**model, **telling, "limits": limits}]})
+
+    assert ServiceReader("http://fake/ocr", transport=httpx.MockTransport(handle)).charset == "ab"

@@ -102,7 +102,7 @@ def test_sizes_without_a_name_are_asked_for(tmp_path: Path) -> None:
     network, _ = choose_network(None, tmp_path / "c.json", path)
     assert_same(network, load(config=NormedConfig(channels=3), weights=path))
     assert choose_config(None, tmp_path / "c.json", path) == NormedConfig(channels=3)
-    with pytest.raises(ConfigError, match=r"names of no network that is known here \(PARSeq, .*Toy, NormedToy"):
+    with pytest.raises(ConfigError, match=r"names of no network that is known here \(.*PARSeq, .*Toy, NormedToy"):
         load(weights=saved(tmp_path / "other.pt", Other()))
 
 

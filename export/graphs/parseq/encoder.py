@@ -10,7 +10,7 @@ import math
 from torch import Tensor, nn
 
 from export.graphs.builder import GraphBuilder
-from export.graphs.parts import centred_pixels, convolution_and_norm
+from export.graphs.parts import centred_pixels, convolution_and_norm, write_layers
 from export.graphs.parts.vit import write_block, write_patches
 from model.recognisers.parseq.config import PARSeqConfig
 from model.recognisers.parseq.encoder import Encoder, ResidualBlock, ResidualStem
@@ -50,27 +50,14 @@ def write_encoder(g: GraphBuilder, encoder: Encoder, config: PARSeqConfig, image
 def _residual_stem(g: GraphBuilder, stem: ResidualStem, config: PARSeqConfig, images: str, pos_embed: Tensor) -> str:
     """Convolutions with batch norm folded in. The padding is 0 after normalisation, so the shift stays in front."""
     centred, scale = centred_pixels(g, images)
-    x = g.activation(g.transpose(centred, (0, 3, 1, 2)), "stem.input")
-    layers = list(stem.stages)
-    for index, layer in enumerate(layers):
-        name = f"stem.{index}"
-        if isinstance(layer, nn.Conv2d):
-            following = layers[index + 1]
-            assert isinstance(following, nn.BatchNorm2d)
-            x = convolution_and_norm(g, x, layer, following, name, scale)
-            scale = 1.0
-        elif isinstance(layer, ResidualBlock):
-            x = _residual_block(g, layer, x, name)
-        elif isinstance(layer, nn.ReLU):
-            x = g.activation(g.relu(x), name)
-        elif not isinstance(layer, nn.BatchNorm2d):
-            raise TypeError(f"cannot export a stem layer of type {type(layer).__name__}")
+    x = write_layers(g, g.transpose(centred, (0, 3, 1, 2)), stem.stages, "stem", scale, _residual_block)
     rows, columns = config.grid
     x = g.transpose(g.reshape(x, (0, config.embed_dim, rows * columns)), (0, 2, 1))
     return g.add(x, g.constant(pos_embed, "stem.pos_embed"))
 
 
-def _residual_block(g: GraphBuilder, block: ResidualBlock, x: str, name: str) -> str:
+def _residual_block(g: GraphBuilder, x: str, block: nn.Module, name: str) -> str:
+    assert isinstance(block, ResidualBlock)
     inner = g.activation(g.relu(convolution_and_norm(g, x, block.conv1, block.norm1, f"{name}.1")), f"{name}.inner")
     added = g.activation(convolution_and_norm(g, inner, block.conv2, block.norm2, f"{name}.2"), f"{name}.added")
     return g.activation(g.relu(g.add(x, added)), name)

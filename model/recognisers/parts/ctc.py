@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.recognisers.interface import Network, Step, Training
 from model.recognisers.parts.tokenizer import CharacterIds
 
 BLANK: Final = 0
@@ -91,3 +92,17 @@ def ctc_loss(logits: Tensor, ids: Tensor) -> Tensor:
     lengths = (ids != BLANK).sum(1)
     spans = torch.full_like(lengths, len(columns))
     return F.ctc_loss(columns, ids, spans, lengths, blank=BLANK, zero_infinity=True)
+
+
+class CtcTraining(Training):
+    """How a network learns whose logits are columns, and nothing else: by `ctc_loss`."""
+
+    def __init__(self, network: Network) -> None:
+        """Nothing is trained beside the network."""
+        super().__init__(network)
+        self.tokenizer = CtcTokenizer(network.config.charset_train)
+
+    def loss(self, images: Tensor, labels: Sequence[str], centers: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean over the texts. All processes have as many, so the mean of their losses is that of the joined batch."""
+        loss = ctc_loss(self.network(images), self.tokenizer.encode(labels, images.device))
+        return loss, {"loss": loss}

@@ -50,3 +50,18 @@ def check_charset(charset: str) -> None:
     """
     if not charset or len(set(charset)) != len(charset):
         raise ConfigError("charset_train must hold distinct characters, at least one")
+
+
+def check_columns(max_label_length: int, columns: int, width: int) -> None:
+    """See that labels of a recogniser that names columns can be read.
+
+    Raises:
+        ConfigError: The longest label is no length, or has more characters than an image of `width` pixels has columns.
+    """
+    if max_label_length < 1:
+        raise ConfigError(f"max_label_length must be at least 1, not {max_label_length}")
+    if max_label_length > columns:
+        raise ConfigError(
+            f"max_label_length {max_label_length} is more than the {columns} columns of an image {width} pixels wide, each of "
+            "which is one character at most: lower it, or widen img_size"
+        )

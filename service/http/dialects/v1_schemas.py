@@ -11,6 +11,8 @@ from artifact.metadata import DecodeMode
 
 MAX_ID_LENGTH: Final = 256
 MAX_CROPS_KEY: Final = "max_crops"
+MAX_INLINE: Final = 1000
+"""Characters of a charset that are told with the model; of a longer one only how many there are, and where."""
 MAX_ID: Final = 2**53 - 1
 """Integers beyond it are not the same in every JSON library."""
 
@@ -143,7 +145,12 @@ class ModelInfo(_Answer):
     aliases: list[str] = Field(description="Other names that requests may use.")
     version: str = VERSION
     sha256: str = Field(description="Digest of the artifact, in hexadecimal.")
-    charset: str = Field(description="Every character the model can give.")
+    architecture: str = Field(description="Which recogniser the network is.")
+    charset: str | None = Field(
+        None, description=f"Every character the model can give, unless there are more than {MAX_INLINE}."
+    )
+    charset_size: int = Field(description="How many characters the model can give.")
+    charset_url: str = Field(description="Where they are, relative to the address of this list.")
     image_height: int = Field(description="Pixels, after resizing.")
     image_width: int = Field(description="Pixels, after resizing.")
     max_label_length: int = Field(description="Characters of the longest text it can give.")
@@ -151,6 +158,9 @@ class ModelInfo(_Answer):
     refine_iters: int
     precision: str
     weights_sha256: str
+    source: str | None = Field(None, description="Where weights that others made come from.")
+    licence: str | None = Field(None, description="Of those weights.")
+    notice: str | None = Field(None, description="What their licence wants to be said with them.")
     provider: str = Field(description="Execution provider in use.")
     limits: Limits
 
@@ -159,6 +169,15 @@ class ModelList(_Answer):
     """The models that are served; the first is for requests that name none."""
 
     models: list[ModelInfo]
+
+
+class CharsetOfModel(_Answer):
+    """What a model can give."""
+
+    charset: str = Field(description="Every character.")
+    symbols: list[str] | None = Field(
+        None, description="Only where some of what the model tells apart has several characters: all of it, in its order."
+    )
 
 
 class Health(_Answer):
@@ -173,5 +192,6 @@ COMPONENTS: Final[tuple[type[BaseModel], ...]] = (
     RecognitionList,
     ProblemDocument,
     ModelList,
+    CharsetOfModel,
     Health,
 )

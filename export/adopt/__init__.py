@@ -1,0 +1,1 @@
+"""Recognisers of others become artifacts: their graph as it is, between pixels before it and a text behind it."""
