@@ -13,7 +13,7 @@ LIGHT: Final = 160
 BAND_PIXELS: Final = 2**16
 """Far more than a word has: nearly all pictures are one band."""
 
-Colour = tuple[int, int, int, int]
+Rgba = tuple[int, int, int, int]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -52,7 +52,7 @@ def _on_paper(image: Image.Image) -> Image.Image:
     return upon
 
 
-def _paper(image: Image.Image) -> Colour | None:
+def _paper(image: Image.Image) -> Rgba | None:
     """Black for an image of which little is opaque and that is light (letters cut out), else white.
 
     `None` where nothing is visible: the colours underneath are the better guess.

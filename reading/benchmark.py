@@ -22,7 +22,7 @@ from reading.readers.interface import ReaderError
 from reading.readers.options import ReaderOptions, add_reader_options, positive
 
 if TYPE_CHECKING:
-    from reading.latency.cost import Size
+    from reading.latency.cost import NetworkSize
 
 BATCHES: Final = [1, 2, 4, 8, 16, 32]
 LENGTHS: Final = [1, 5, 9, 13, 17, 21, 25]
@@ -68,7 +68,7 @@ def networks_of(args: argparse.Namespace) -> list[ReaderOptions]:
     return [replace(options, model=name) for name in models] if models else [single]
 
 
-def open_network(options: ReaderOptions, *, all_ways: bool) -> tuple[Subject, Size]:
+def open_network(options: ReaderOptions, *, all_ways: bool) -> tuple[Subject, NetworkSize]:
     """A network to be measured, and its size.
 
     Raises:
@@ -88,7 +88,7 @@ def open_network(options: ReaderOptions, *, all_ways: bool) -> tuple[Subject, Si
     return subject, size_of(network, subject.name, all_ways=all_ways)
 
 
-def open_subjects(args: argparse.Namespace) -> tuple[list[Subject], list[Size]]:
+def open_subjects(args: argparse.Namespace) -> tuple[list[Subject], list[NetworkSize]]:
     """What is measured: the artifact alone where nothing names a network, else both; and the networks' sizes.
 
     Raises:
@@ -105,7 +105,7 @@ def open_subjects(args: argparse.Namespace) -> tuple[list[Subject], list[Size]]:
     return found, sizes
 
 
-def describe(sizes: Sequence[Size], latencies: Sequence[Latency], repeats: int) -> str:
+def describe(sizes: Sequence[NetworkSize], latencies: Sequence[Latency], repeats: int) -> str:
     """The report as text."""
     if len(sizes) > 1:
         lines = compare(sizes, latencies, repeats)
@@ -116,7 +116,7 @@ def describe(sizes: Sequence[Size], latencies: Sequence[Latency], repeats: int) 
     return "\n".join(lines)
 
 
-def describe_one(size: Size) -> list[str]:
+def describe_one(size: NetworkSize) -> list[str]:
     """A network and its ways of reading."""
     lines = [f"parameters  {size.parameters:,}"]
     for cost in size.costs:
@@ -143,7 +143,7 @@ def tabulate(latencies: Sequence[Latency], against: str, title: str) -> list[str
     return lines
 
 
-def compare(sizes: Sequence[Size], latencies: Sequence[Latency], repeats: int) -> list[str]:
+def compare(sizes: Sequence[NetworkSize], latencies: Sequence[Latency], repeats: int) -> list[str]:
     """Networks side by side, each reading the longest text as its config has it; an artifact among them has latencies alone."""
     rows = [entry for entry in latencies if entry.against == "batch"]
     names = list(dict.fromkeys(entry.subject for entry in rows))
@@ -164,7 +164,7 @@ def compare(sizes: Sequence[Size], latencies: Sequence[Latency], repeats: int) -
     return lines
 
 
-def as_json(size: Size) -> dict[str, Any]:
+def as_json(size: NetworkSize) -> dict[str, Any]:
     """A network's size, for the file."""
     costs = [{**asdict(cost), "gmacs": cost.gmacs} for cost in size.costs]
     return {"name": size.name, "parameters": size.parameters, "flops": costs}

@@ -73,7 +73,7 @@ def as_seen(image: Image.Image) -> Image.Image:
         raise BrokenImageError(f"has {error}") from None
 
 
-class Job:
+class ReadCall:
     """One call of the command: what it reads, prints, and counts."""
 
     def __init__(self, reader: Reader, *, as_json: bool, batch_size: int) -> None:
@@ -157,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
     except ReaderError as error:
         return refuse(str(error))
     with closing(reader):
-        job = Job(reader, as_json=args.json, batch_size=args.batch_size)
+        job = ReadCall(reader, as_json=args.json, batch_size=args.batch_size)
         try:
             job.read(list(job.names(arguments)))
         except BrokenPipeError:

@@ -187,7 +187,7 @@ class Settings(BaseSettings):
     @classmethod
     def _names_networks(cls, value: str) -> str:
         try:
-            networks_of(value)
+            ip_networks_of(value)
         except ValueError as error:
             raise ValueError(f"must be addresses or networks with commas between them, such as 10.0.0.0/8: {error}") from None
         return value
@@ -221,7 +221,7 @@ class Settings(BaseSettings):
         return self
 
 
-def networks_of(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+def ip_networks_of(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     """Addresses and networks in CIDR notation, with commas between them.
 
     Raises:

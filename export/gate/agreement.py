@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from artifact.metadata import CONFIDENCES_NAME, TOKEN_IDS_NAME, Precision
 from artifact.session import open_cpu_session
 from artifact.text import text_length
-from export.gate.crops import Crop
+from export.gate.crops import GateCrop
 from export.gate.parity import (
     BATCH_SIZES,
     CONFIDENCE_TOLERANCE,
@@ -122,7 +122,7 @@ def planned_readings(count: int) -> list[tuple[int, NDArray[np.int64]]]:
 
 
 def loop_difference(
-    artifact: bytes, written_out: bytes, crops: Sequence[Crop], *, progress: Callable[[int], object] = lambda _: None
+    artifact: bytes, written_out: bytes, crops: Sequence[GateCrop], *, progress: Callable[[int], object] = lambda _: None
 ) -> Failure | None:
     """Where a graph with a loop reads otherwise than the same one with every step written out; None when nowhere.
 
@@ -147,7 +147,7 @@ def loop_difference(
 def check_agreement(
     artifact: bytes,
     reference: Reference,
-    crops: Sequence[Crop],
+    crops: Sequence[GateCrop],
     precision: Precision,
     *,
     progress: Callable[[int], object] = lambda _: None,

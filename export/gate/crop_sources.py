@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from export.gate.crops import Crop, word_crops
+from export.gate.crops import GateCrop, word_crops
 from model.recognisers.interface import Config
 
 if TYPE_CHECKING:
-    from model.data.crops import Crops
+    from model.data.crops import CropArrays
 
 CALIBRATION_CROPS: Final = 256
 """So many are enough for smallest and largest values to settle."""
@@ -33,14 +33,14 @@ def calibration_crops(folder: Path | None, config: Config) -> tuple[NDArray[np.u
     return crops.images[chosen], f"{len(chosen)} crops of {folder.resolve().name}"
 
 
-def parity_data(folder: Path, config: Config) -> list[Crop]:
+def parity_data(folder: Path, config: Config) -> list[GateCrop]:
     """All crops of a folder, for the parity gate."""
     crops = _read(folder, config)
     names = (f"{number} of {folder.resolve().name}, label {label!r}" for number, label in enumerate(crops.labels, start=1))
-    return [Crop(name, image) for name, image in zip(names, crops.images, strict=True)]
+    return [GateCrop(name, image) for name, image in zip(names, crops.images, strict=True)]
 
 
-def _read(folder: Path, config: Config) -> Crops:
+def _read(folder: Path, config: Config) -> CropArrays:
     """An LMDB archive, a folder of archives, or rendered shards.
 
     Raises:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from artifact.metadata import CONFIDENCES_NAME, INPUT_NAME, LOGITS_NAME, TOKEN_IDS_NAME
 from artifact.session import open_cpu_session
-from export.gate.crops import SEED, Crop
+from export.gate.crops import SEED, GateCrop
 from export.graphs.interface import Ids, Reference
 
 BATCH_SIZES: Final = (1, 2, 3, 8, 32)
@@ -139,7 +139,7 @@ class ParityError(RuntimeError):
 def check_parity(
     artifact: bytes,
     reference: Reference,
-    crops: Sequence[Crop],
+    crops: Sequence[GateCrop],
     *,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     compared_with: str = "PyTorch",

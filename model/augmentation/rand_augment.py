@@ -62,8 +62,8 @@ def _bounded(strength: float, share: float, image: Image.Image) -> int:
     return round(min(strength, max(1, share * max(image.size))))
 
 
-Colour = Callable[[Image.Image, float, Rng], Image.Image]
-COLOUR: Final[dict[str, Colour]] = {
+ColourOperation = Callable[[Image.Image, float, Rng], Image.Image]
+COLOUR: Final[dict[str, ColourOperation]] = {
     "auto_contrast": lambda image, _level, _rng: ImageOps.autocontrast(image),
     "equalize": lambda image, _level, _rng: ImageOps.equalize(image),
     "invert": lambda image, _level, _rng: ImageOps.invert(image),

@@ -35,7 +35,7 @@ from model.recognisers.registry import (
 )
 
 BUNDLED_FOLDER: Final = Path(__file__).parent.parent / "weights"
-METADATA_KEY: Final = "{recogniser}_config"
+CONFIG_KEY: Final = "{recogniser}_config"
 """Of the architecture in the metadata of safetensors files."""
 WEIGHTS_INSIDE: Final = (*sorted(AVERAGES), "state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
 """Keys under which checkpoints keep their weights; of weights beside their average, the average is taken."""
@@ -198,7 +198,7 @@ def _no_state_dict(path: Path, found: Any) -> str:
 def save_weights(network: Network, path: Path) -> None:
     """Write the network's weights as safetensors; the file tells its architecture."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    key = METADATA_KEY.format(recogniser=network.config.RECOGNISER)
+    key = CONFIG_KEY.format(recogniser=network.config.RECOGNISER)
     content = save(state, {key: json.dumps(network.config.to_dict())})
     path.write_bytes(content)  # unlike `save_file`, with the permissions that the user's files have
 
@@ -208,7 +208,7 @@ def _config_beside(path: Path) -> Config | None:
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
     for name, recogniser in recognisers().items():
-        if told := metadata.get(METADATA_KEY.format(recogniser=name)):
+        if told := metadata.get(CONFIG_KEY.format(recogniser=name)):
             try:
                 return _config(recogniser, entries(json.loads(told)) or {})
             except ValueError:

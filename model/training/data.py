@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from model.augmentation.rand_augment import RandAugment
-from model.data.crops import Batch, Crops
+from model.data.crops import Batch, CropArrays
 from model.data.labels import LabelRules
 from model.data.sources import MemorySource, Source, StoredSource, join, leaves
 from model.data.stream import BatchStream, shares_of
@@ -22,7 +22,7 @@ from model.recognisers.interface import Config
 from model.synth.dataset import Recipe
 from model.synth.lettering.fonts import FONT_FOLDERS
 from model.synth.words.phrases import EXTRA_CHARACTERS
-from model.training.opening import Place, SourceOpener, SourceSpec
+from model.training.opening import CropLocation, SourceOpener, SourceSpec
 from model.training.options import TrainOptions
 from model.training.stopping import LoadingProcesses
 
@@ -58,10 +58,10 @@ class ValidationBatches(Dataset[Batch]):
 
 
 def validation_loader(
-    crops: Crops | Source, workers: int = 0, processes: Callable[[int], None] | None = None
+    crops: CropArrays | Source, workers: int = 0, processes: Callable[[int], None] | None = None
 ) -> DataLoader[Batch]:
     """All of `crops` once, in order, by `workers` processes that call `processes` when they start."""
-    source = MemorySource("validation", crops) if isinstance(crops, Crops) else crops
+    source = MemorySource("validation", crops) if isinstance(crops, CropArrays) else crops
     return DataLoader(ValidationBatches(source), batch_size=None, num_workers=workers, worker_init_fn=processes)
 
 
@@ -170,14 +170,14 @@ def renderer_recipe(options: TrainOptions, charset: str) -> Recipe:
     )
 
 
-def validation_places(options: TrainOptions, rules: LabelRules) -> list[tuple[str, Place]]:
+def validation_places(options: TrainOptions, rules: LabelRules) -> list[tuple[str, CropLocation]]:
     """What is validated on besides crops that are held out, by the name of the set."""
     folders = list(options.validation)
     if not folders and options.data_root is not None and (options.data_root / "val").is_dir():
         folders = [options.data_root / "val"]
     rendered = options.synthetic_validation
-    synthetic = [] if rendered is None else [("synthetic", Place(rendered, rules, "shards"))]
-    return [*synthetic, *(("validation", Place(folder, rules)) for folder in folders)]
+    synthetic = [] if rendered is None else [("synthetic", CropLocation(rendered, rules, "shards"))]
+    return [*synthetic, *(("validation", CropLocation(folder, rules)) for folder in folders)]
 
 
 def source_specs(options: TrainOptions, rules: LabelRules, *, validates: bool) -> list[SourceSpec]:
@@ -202,19 +202,19 @@ def _mixed(options: TrainOptions, rules: LabelRules, *, validates: bool) -> list
         named.append((str(options.data_root / "train" / options.train_dir), 1.0))
     augment = _augment_real(options)
     return [
-        SourceSpec(name, () if name == RENDER else (Place(Path(name), rules),), weight, augment, hold_out=not validates)
+        SourceSpec(name, () if name == RENDER else (CropLocation(Path(name), rules),), weight, augment, hold_out=not validates)
         for name, weight in named
     ]
 
 
 def _by_kind(options: TrainOptions, rules: LabelRules) -> list[SourceSpec]:
     """What `--synthetic`, `--render`, `--real` and `--real-caseless` name."""
-    rendered = tuple(Place(folder, rules, "shards") for folder in options.synthetic)
+    rendered = tuple(CropLocation(folder, rules, "shards") for folder in options.synthetic)
     drawn = [("synthetic", rendered)] if rendered else []
     drawn += [(RENDER, ())] if options.render else []
     caseless = replace(rules, letters=False)
-    real = tuple(Place(folder, rules, "archives") for folder in options.real)
-    real += tuple(Place(folder, caseless, "archives") for folder in options.real_caseless)
+    real = tuple(CropLocation(folder, rules, "archives") for folder in options.real)
+    real += tuple(CropLocation(folder, caseless, "archives") for folder in options.real_caseless)
     share = 0.0 if not real else options.real_share if drawn else 1.0
     specs = [SourceSpec(name, places, (1 - share) / len(drawn) if share < 1 else None) for name, places in drawn]
     if real:

@@ -32,7 +32,7 @@ MEMORY_SHARE: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CropLocation:
     """Where crops are."""
 
     path: Path
@@ -46,7 +46,7 @@ class SourceSpec:
     """One source of training crops before it is opened."""
 
     name: str
-    places: tuple[Place, ...]
+    places: tuple[CropLocation, ...]
     """Drawn from as one, each crop as often as any other. None at all: the renderer."""
     weight: float | None
     """Its share of each batch; None: it is opened for the crops that are held out of it alone."""
@@ -86,7 +86,7 @@ class SourceOpener:
             parts = [*rendered, AugmentedSource(spec.name, real, spec.augment)]
         return join(spec.name, parts), held
 
-    def open(self, place: Place) -> list[Source]:
+    def open(self, place: CropLocation) -> list[Source]:
         """All crops of a place, a source for each archive, file of labels and folder of shards.
 
         Raises:

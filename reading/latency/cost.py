@@ -36,7 +36,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class NetworkSize:
     """What a network costs by its size alone."""
 
     name: str
@@ -66,9 +66,9 @@ def parameters(network: Network) -> int:
     return sum(values.numel() for values in network.parameters())
 
 
-def size_of(network: Network, name: str, *, all_ways: bool) -> Size:
+def size_of(network: Network, name: str, *, all_ways: bool) -> NetworkSize:
     """Parameters and costs of a network, either of all its ways of reading or of that alone which its config has."""
-    return Size(name, parameters(network), network.config.max_label_length, costs(network, all_ways=all_ways))
+    return NetworkSize(name, parameters(network), network.config.max_label_length, costs(network, all_ways=all_ways))
 
 
 def costs(network: Network, *, all_ways: bool = True) -> list[Cost]:

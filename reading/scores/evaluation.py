@@ -13,7 +13,7 @@ from model.data.alterations import Alterations
 from model.data.labels import is_empty
 from model.data.pictures import BrokenImageError, as_stored, is_plain, rotated
 from model.data.spelling import Spelling, speller
-from reading.pictures.crop_sets import CropSet, Stored, picture_of
+from reading.pictures.crop_sets import CropSet, StoredPicture, picture_of
 from reading.readers.interface import Picture, Reader
 from reading.scores.calibration import Reliability
 from reading.scores.error_sheet import WorstMistakes
@@ -139,7 +139,7 @@ def _usable(crops: CropSet, scorings: Sequence[Scoring], rules: Rules, bar: tqdm
         yield picture, labels
 
 
-def _picture(stored: Stored, rotation: float) -> Picture:
+def _picture(stored: StoredPicture, rotation: float) -> Picture:
     image, file = picture_of(stored)
     plain = file is not None and not rotation and is_plain(image)
     return Picture(rotated(as_stored(image), rotation), file if plain else None)

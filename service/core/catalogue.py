@@ -23,10 +23,10 @@ SUFFIX: Final = ".onnx"
 _NAME: Final = re.compile(r"[^\s/,=?#%]{1,128}")
 """What stands in an address as it is."""
 
-Load = Callable[[Settings, Topology | None, int], LoadedArtifact]
+OpenArtifact = Callable[[Settings, Topology | None, int], LoadedArtifact]
 
 
-def model_sources(settings: Settings, load: Load = load_artifact) -> list[ModelSource]:
+def model_sources(settings: Settings, load: OpenArtifact = load_artifact) -> list[ModelSource]:
     """The models of the settings, the default one first.
 
     Args:

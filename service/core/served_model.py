@@ -13,7 +13,7 @@ from service.core.recognizer import Recognizer
 from service.engine.admission import Budgets
 from service.engine.cost import CostModel
 from service.engine.engine import Engine
-from service.engine.scheduler import Limits
+from service.engine.scheduler import EngineLimits
 from service.engine.types import Item, Session
 from service.images.limits import ImageLimits
 from service.images.pool import DecodePool
@@ -65,7 +65,7 @@ class ServedModel:
         self.observer = metrics.observer(self.name, topology.buckets)
         tuned = bool(topology.durations_s) and not settings.max_batch_size
         self.cost = CostModel(topology.max_batch_size, capped_at_knee=tuned)
-        limits = Limits(
+        limits = EngineLimits(
             lanes=topology.lanes,
             max_queue_items=settings.max_queue_items,
             max_queue_delay_s=settings.max_queue_delay_ms / 1000,

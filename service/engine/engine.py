@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 from service.engine.cost import CostModel
 from service.engine.runs import run_checked
-from service.engine.scheduler import Limits, Scheduler
+from service.engine.scheduler import EngineLimits, Scheduler
 from service.engine.types import (
     Crop,
     Decoding,
@@ -49,7 +49,7 @@ class Engine:
         self,
         session: Session,
         cost: CostModel,
-        limits: Limits,
+        limits: EngineLimits,
         *,
         deliver: Callable[[Sequence[Item]], None],
         observer: Observer,

@@ -23,7 +23,7 @@ UNBOUNDED: Final = Budgets(single_s=math.inf, bulk_s=math.inf)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class EngineLimits:
     """What bounds the queue.
 
     Args:
@@ -62,7 +62,7 @@ class Scheduler:
         decoding: Asked how long newcomers wait to be decoded.
     """
 
-    def __init__(self, cost: CostModel, limits: Limits, decoding: Decoding | None = None) -> None:
+    def __init__(self, cost: CostModel, limits: EngineLimits, decoding: Decoding | None = None) -> None:
         self.cost = cost
         self._limits = limits
         self._queue = DeadlineQueue(limits.max_queue_items)

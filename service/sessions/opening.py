@@ -24,7 +24,7 @@ from service.sessions.topology import (
     Candidate,
     Sweep,
     Topology,
-    candidates,
+    lane_candidates,
     largest_batch_size,
     plan_topology,
     sizes_up_to,
@@ -122,7 +122,7 @@ def _opener(settings: Settings, metadata: ArtifactMetadata, provider: str) -> Se
 def _open_tuned(settings: Settings, opener: SessionOpener, budget: int, like: Topology | None) -> EngineSessions:
     """Settle the topology (as set, like another, or by a sweep) and open its sessions."""
     provider, n_devices = opener.plan.provider, len(opener.devices)
-    options = candidates(settings, provider, budget, n_devices)
+    options = lane_candidates(settings, provider, budget, n_devices)
     if not settings.tune or (len(options) == 1 and settings.max_batch_size):
         topology = plan_topology(settings, provider, budget, n_devices=n_devices)
         return EngineSessions(opener.open(options[0]), None, provider, topology)

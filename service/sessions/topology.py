@@ -110,7 +110,7 @@ def largest_batch_size(settings: Settings, provider: str) -> int:
     return settings.max_batch_size or (GPU_MAX_BATCH_SIZE if provider in GPU_PROVIDERS else CPU_MAX_BATCH_SIZE)
 
 
-def candidates(settings: Settings, provider: str, budget: int, n_devices: int) -> list[Candidate]:
+def lane_candidates(settings: Settings, provider: str, budget: int, n_devices: int) -> list[Candidate]:
     """What may be worth measuring, the most likely first; a single one when the settings leave no choice.
 
     Args:
@@ -159,7 +159,7 @@ def plan_topology(
         found: What was measured of the best candidate; default: the most likely one, not measured.
         origin: How it was found.
     """
-    best = found.candidate if found else candidates(settings, provider, budget, n_devices)[0]
+    best = found.candidate if found else lane_candidates(settings, provider, budget, n_devices)[0]
     on_gpu = provider in GPU_PROVIDERS
     usual = found.knee if found else GPU_MAX_BATCH_SIZE if on_gpu else DEFAULT_CPU_BATCH_SIZE
     cap = settings.max_batch_size or usual

@@ -15,7 +15,7 @@ from artifact.metadata import CONFIDENCES_NAME, INPUT_NAME, METADATA_KEY, TOKEN_
 from artifact.session import open_cpu_session
 from artifact.text import text_of
 from export.gate.agreement import check_agreement
-from export.gate.crops import Crop
+from export.gate.crops import GateCrop
 from export.gate.parity import ParityError
 from export.graphs.builder import GraphBuilder
 from export.graphs.interface import Answer, ExportError, Graph, NoOptions, every_pass
@@ -127,7 +127,7 @@ def test_another_network_than_the_graphs_is_refused() -> None:
 def test_it_is_written_in_every_precision(known: Graph[NoOptions], precision: Any) -> None:
     toy, options = random_toy(CONFIG), ExportOptions("mine", "", precision=precision)
     artifact = build_artifact(toy, options).SerializeToString()
-    crops = [Crop("noise", pixels) for pixels in drawn(64)]
+    crops = [GateCrop("noise", pixels) for pixels in drawn(64)]
     reference = known.reference(toy, np.stack([crop.pixels for crop in crops]))
     report = check_agreement(artifact, reference, crops, precision)
     assert report.agreement > 0.9

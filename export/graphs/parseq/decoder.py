@@ -32,7 +32,7 @@ MAX_TABLE_BYTES: Final = 16 * 2**20
 """Keys and values of the first layer become a table up to this size; above it they are computed from the embedding."""
 
 
-class Place(ABC):
+class StepPlace(ABC):
     """A step of reading in turn: which row of a table of all steps is its own."""
 
     @abstractmethod
@@ -41,7 +41,7 @@ class Place(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepOutputs:
     """What reading one position gives."""
 
     logits: str
@@ -88,7 +88,7 @@ class DecoderGraph:
         self.g.scope("at_once")
         return self._all_heads(self._begin(self.length + 1)[0])
 
-    def begin(self) -> Step:
+    def begin(self) -> StepOutputs:
         """Read position 0, having seen the begin token."""
         g = self.g
         query, caches = self._begin(1)
@@ -97,9 +97,9 @@ class DecoderGraph:
         # To be joined to tokens a constant needs as many rows as there are crops: row 0 is looked up for each.
         begin = g.constant(self._begin_key_value()[None, :, None], "decoder.0.begin")
         zeros = g.node("Sub", [token, token])
-        return Step(logits, token, [g.node("Gather", [begin, zeros], axis=0), *caches])
+        return StepOutputs(logits, token, [g.node("Gather", [begin, zeros], axis=0), *caches])
 
-    def step(self, place: Place, last: Step) -> Step:
+    def step(self, place: StepPlace, last: StepOutputs) -> StepOutputs:
         """Read one position more, having seen the token before it.
 
         Args:
@@ -113,7 +113,7 @@ class DecoderGraph:
         for layer, cache in zip(self.layers[1:], seen[1:], strict=True):
             query = layer.stream(query, layer.query(layer.norm_query(query), 1), cache, 1)
         logits = self.head(self._flat(query))
-        return Step(logits, self.choose(logits), seen)
+        return StepOutputs(logits, self.choose(logits), seen)
 
     def refine(self, tokens: str) -> str:
         """Read every position again, seeing the whole text but the character in question and what follows the end.
@@ -178,7 +178,7 @@ class DecoderGraph:
                 content = layer.stream(content, layer.query(normed, 1), caches[-1], 1)
         return query, caches
 
-    def _see(self, place: Place, token: str, caches: Sequence[str]) -> list[str]:
+    def _see(self, place: StepPlace, token: str, caches: Sequence[str]) -> list[str]:
         """Append the last token's keys and values to every layer's cache."""
         g, seen, content = self.g, [], ""
         if not self._use_table or len(self.layers) > 1:
@@ -214,7 +214,7 @@ class DecoderGraph:
         rows = self.layers[0].constant_key_value(content).flatten(0, 1)
         return torch.cat([rows, self._begin_key_value()[None]])[:, :, None]
 
-    def _token_key_value(self, place: Place, token: str) -> str:
+    def _token_key_value(self, place: StepPlace, token: str) -> str:
         """Of the last token in the first layer, from the table: float `(B, 2H, 1, D)`."""
         # The token before step s stands behind s - 1 others.
         offset = place.row(np.arange(-1, self.length) * self.classes, "offsets")
@@ -228,7 +228,7 @@ class DecoderGraph:
         found = g.transpose(self._look_up(rows), (0, 2, 1, 3, 4))
         return g.reshape(found, (0, 2 * layer.heads, self.length + 1, layer.width))
 
-    def _embed(self, place: Place, token: str) -> str:
+    def _embed(self, place: StepPlace, token: str) -> str:
         """Content of the last token, `(B, E)`, or `(B, 1, E)` where the builder wants it so."""
         g = self.g
         embedded = g.node("Gather", [g.constant(self.embedding[: self.classes], "embedding"), token], axis=0)

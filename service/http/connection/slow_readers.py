@@ -38,7 +38,7 @@ class Backlog:
         return now_s - self._since_s
 
 
-class Reader(Protocol):
+class WatchedConnection(Protocol):
     """A connection whose backlog is looked at."""
 
     def look_at_backlog(self, now_s: float) -> None:
@@ -56,12 +56,12 @@ class SlowReaders:
         self._every_s = min(MAX_LOOK_EVERY_S, timeout_s / LOOKS_PER_TIMEOUT)
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, connections: Iterable[Reader], loop: asyncio.AbstractEventLoop) -> None:
+    def watch(self, connections: Iterable[WatchedConnection], loop: asyncio.AbstractEventLoop) -> None:
         """From now on, unless it does already."""
         if self._timer is None:
             self._timer = loop.call_later(self._every_s, self._look, connections, loop)
 
-    def _look(self, connections: Iterable[Reader], loop: asyncio.AbstractEventLoop) -> None:
+    def _look(self, connections: Iterable[WatchedConnection], loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         present = list(connections)
         for connection in present:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
-from service.config import networks_of
+from service.config import ip_networks_of
 from service.http.head import Head
 
 FORWARDED_FOR: Final = b"x-forwarded-for"
@@ -30,7 +30,7 @@ class ClientAddresses:
     """
 
     def __init__(self, trusted: str = "") -> None:
-        self._trusted = networks_of(trusted)
+        self._trusted = ip_networks_of(trusted)
         self._client = lru_cache(4096)(_client_of)
         self._is_trusted = lru_cache(4096)(self._look_up)
 
