@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from model.data.crops import CropArrays
 
 CALIBRATION_CROPS: Final = 256
-"""So many are enough for smallest and largest values to settle."""
+"""Enough for the smallest and largest values to settle."""
 SEED: Final = 20220702
 
 
@@ -24,7 +24,7 @@ class CropSourceError(ValueError):
 
 
 def calibration_crops(folder: Path | None, config: Config) -> tuple[NDArray[np.uint8], str]:
-    """Crops to calibrate on, uint8 `(N, H, W, 3)`, and what they are: from a folder, or drawn."""
+    """Crops to calibrate on, uint8 `(N, H, W, 3)`, from a folder or drawn; and a description of them."""
     if folder is None:
         drawn = word_crops(config.img_size, config.charset_train, config.max_label_length, CALIBRATION_CROPS, SEED)
         return np.stack([crop.pixels for crop in drawn]), f"{len(drawn)} drawn crops"
@@ -41,7 +41,7 @@ def parity_data(folder: Path, config: Config) -> list[GateCrop]:
 
 
 def _read(folder: Path, config: Config) -> CropArrays:
-    """An LMDB archive, a folder of archives, or rendered shards.
+    """Read the crops of an LMDB archive, a folder of archives, or rendered shards.
 
     Raises:
         CropSourceError: There are no such crops, or they have another size.

@@ -16,9 +16,9 @@ from artifact.fit import fit
 
 SEED: Final = 20220701
 BATCH: Final = 32
-"""The number of crops is a multiple of this, so that there is a full batch of it."""
+"""The number of crops is a multiple of this, so that there are full batches of this size."""
 MAX_LENGTHS: Final = 60
-"""Longest texts are sampled rather than all drawn beyond so many lengths."""
+"""Beyond so many lengths, lengths are sampled instead of drawing all of them."""
 MAX_WORD: Final = 12
 """Longest text of `word_crops`."""
 FONT_PX: Final = 32
@@ -77,7 +77,7 @@ def word_crops(img_size: tuple[int, int], charset: str, max_label_length: int, c
 def crops_of_lengths(
     img_size: tuple[int, int], charset: str, lengths: Sequence[int], rng: np.random.Generator
 ) -> list[GateCrop]:
-    """Crops with a text of each of `lengths` characters; the rest as for `word_crops`."""
+    """Crops with a text of each of `lengths` characters; other arguments as for `word_crops`."""
     alphabet = [c for c in charset if c in DRAWABLE] or list(string.ascii_letters)
     texts = ["".join(rng.choice(alphabet, length)) for length in lengths]
     return [GateCrop(f"text {text!r} of {len(text)}", fit(_draw(text, rng), *img_size)) for text in texts]
@@ -110,16 +110,16 @@ def paint(
     rng: np.random.Generator,
     font: Font | None = None,
 ) -> Image.Image:
-    """A text on one ground, slightly rotated and noisy.
+    """Draw a text on a plain ground, slightly rotated and noisy.
 
     Args:
         text: What to write.
-        ink: Its red, green and blue.
-        paper: Those of the ground.
-        margin: On each side, in pixels.
-        noise: Standard deviation, of 255; None: up to 12.
+        ink: Red, green and blue of the text.
+        paper: Red, green and blue of the ground.
+        margin: Pixels on each side.
+        noise: Standard deviation of the noise, of 255; None: drawn, up to 12.
         rng: Draws angle and noise.
-        font: Pillow's own without it.
+        font: The font; None: Pillow's own.
     """
     font = font or ImageFont.load_default(size=FONT_PX)
     left, top, right, bottom = font.getbbox(text)

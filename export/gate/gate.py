@@ -1,4 +1,4 @@
-"""What an artifact must pass before it is written: which crops are read, and what is compared with what."""
+"""The gate that an artifact must pass before it is written: which crops are read, and what is compared."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class WrittenGraph:
     unrounded: Callable[[], bytes]
     """Writes the same graph in float32."""
     written_out: Callable[[], bytes] | None
-    """Writes the same graph without loops; None: it has none."""
+    """Writes the same graph without loops; None: the graph has no loops."""
 
 
 def gate_crops(config: Config, precision: Precision, more: Sequence[GateCrop] = ()) -> list[GateCrop]:
@@ -47,7 +47,7 @@ def compare(candidate: WrittenGraph, crops: Sequence[GateCrop], progress: Callab
     """Compare a candidate with its network; the report says whether it may be written.
 
     Args:
-        candidate: In float32 it must be equal; with roundings it must agree, and its way of reading is checked without them.
+        candidate: In float32 it must equal the network; if it rounds it must agree, and its structure is checked in float32.
         crops: What to read.
         progress: Called with the crops read so far and in all.
     """
@@ -77,7 +77,7 @@ def _check_structure(
     report: AgreementReport,
     count: Callable[[int], object],
 ) -> None:
-    """Note in the report what no rounding excuses."""
+    """Note in the report a fault that rounding does not explain."""
     if problem := check_parity(candidate.unrounded(), reference, crops, progress=count).problem:
         report.structure_problem = f"without any rounding {problem}"
     elif candidate.written_out and (

@@ -25,11 +25,11 @@ StoredPicture = bytes | Path | NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class CropSet:
-    """A data set that can be gone through."""
+    """A data set to iterate over."""
 
     name: str
     count: int
-    """Crops, for a progress bar; of a file of labels an estimate."""
+    """Number of crops, for a progress bar; for a file of labels an estimate."""
     iterate: Callable[[], Iterator[tuple[StoredPicture, str | None]]]
     """Crops and their labels, in order; a label that is missing or cannot be read is None."""
     kind: str = ""
@@ -61,7 +61,7 @@ def crop_sets(source: Path) -> list[CropSet]:
 
 
 def _told_apart(sets: list[CropSet]) -> list[CropSet]:
-    """One folder may hold several data sets."""
+    """Make the names of data sets in one folder distinct."""
     names = Counter(crops.name for crops in sets)
     return [replace(crops, name=f"{crops.name} ({crops.kind})") if names[crops.name] > 1 else crops for crops in sets]
 
@@ -91,7 +91,7 @@ def _shards(folder: Path, name: str) -> CropSet:
 
 
 def picture_of(stored: StoredPicture) -> tuple[Image.Image, bytes | None]:
-    """The picture as it is stored, and the bytes of its file where it has one.
+    """The picture as it is stored, and the bytes of its file if it has one.
 
     Raises:
         BrokenImageError: It cannot be read.
