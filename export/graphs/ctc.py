@@ -26,7 +26,7 @@ class CtcGraph(Graph[Options]):
 
     @abstractmethod
     def name_columns(self, g: GraphBuilder, network: Any, options: Options, images: str) -> str:
-        """Write the nodes from pixels to columns. Arguments as for `read`; returns logits, float `(B, T, C)`, the blank first."""
+        """Write the nodes from pixels to columns. Arguments as for `read`; gives logits, float `(B, T, C)`, the blank first."""
 
     def columns(self, network: Any) -> int:
         """T: the number of columns, and of characters that a text can have."""

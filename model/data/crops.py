@@ -127,7 +127,7 @@ def spelt_centers(centers: Centers, text: str, rules: LabelRules) -> Centers:
 
 
 def unknown_centers(count: int) -> NDArray[np.float16]:
-    """The centres of `count` crops of which nobody knows them."""
+    """Unknown centres (NaN) for `count` crops."""
     return np.full((count, MAX_CENTERS, 2), np.nan, np.float16)
 
 
@@ -169,7 +169,7 @@ def read_crops(
     source: Path,
     alterations: Alterations | None = None,
 ) -> tuple[CropArrays, int]:
-    """Decode the images whose labels the rules allow; also how many crops were left out.
+    """Decode the images whose labels the rules allow; returns the crops, and how many were left out.
 
     What labels lose is counted in `alterations`; `source` is named in errors.
 
@@ -191,7 +191,7 @@ def read_crops(
 
 
 def none_usable(source: Path | str, alterations: Alterations) -> DataError:
-    """The error of a source without a crop that can be used."""
+    """The error for a source without usable crops."""
     lost = f" ({alterations})" if str(alterations) else ""
     return DataError(f"no usable crop in {source}: check that its labels fit the charset and the label length{lost}")
 

@@ -1,4 +1,4 @@
-"""Rendered crops by number, as a recipe has them, and written as shards by several processes."""
+"""Rendered crops by number, following a recipe; several processes write them as shards."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class Recipe:
     words: Path | None = None
     """A file of words to draw from, one a line, instead of the dictionaries."""
     curved: bool = False
-    """Bend every word, with many effects besides: to see how a model reads such."""
+    """Bend every word and add many effects, to test how a model reads such words."""
     wide: bool = False
     """Longer tails: unusual faces and letterings, hard light, wide bends, long texts, and crops without any text."""
     extra_characters: str = ""
     """What texts may hold beyond printable ASCII, of `phrases.EXTRA_CHARACTERS`; what no face has is not drawn."""
     only: TextKind | Literal["blank"] | None = None
-    """Draw this kind of text alone, or crops without text: for test sets of it."""
+    """Draw only this kind of text, or only crops without text: for test sets."""
 
     def source(self) -> CropSource:
         """A function from an index to its crop. Raises FontsNotFoundError or DictionaryNotFoundError."""
@@ -154,7 +154,7 @@ class _Job:
         return self.stop - self.start
 
     def is_done(self) -> bool:
-        # The last shard of a smaller run is short: it is written anew when the run is extended.
+        # The last shard of a smaller run is short: it is written again when the run is extended.
         return self.path.exists() and len(read_array(self.path, "labels")) >= self.size
 
 

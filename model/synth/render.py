@@ -1,4 +1,4 @@
-"""Draws one word as a camera might have seen it, and says where each glyph went."""
+"""Draws one word as a camera might see it, and tells where each glyph is."""
 
 from __future__ import annotations
 

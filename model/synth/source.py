@@ -17,7 +17,7 @@ from model.synth.render import RenderedCrop
 
 _ATTEMPTS: Final = 1000
 _STRIDE: Final = 1 << 40
-"""Far beyond the crops of any run."""
+"""Larger than the number of crops of any run."""
 
 
 class RenderedSource:

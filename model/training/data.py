@@ -28,7 +28,7 @@ from model.training.stopping import LoadingProcesses
 
 VALIDATION_BATCH: Final = 100
 VALIDATION_ORDER: Final[tuple[str, ...]] = ("synthetic", "real", "validation")
-"""That runs have always had."""
+"""The order of validation sets; earlier runs have it too."""
 MOST_WORKERS: Final = 4
 RENDER: Final = "render"
 
@@ -83,7 +83,7 @@ class TrainingData(lightning.LightningDataModule):
 
     @property
     def workers(self) -> int:
-        """Loading processes: as asked, or none where all is at hand."""
+        """Number of loading processes: as asked, or none if all crops are in memory."""
         if self.options.workers is not None:
             return self.options.workers
         at_hand = not self.options.rand_augments and all(in_memory(part.source) for part in self.training)
@@ -113,7 +113,7 @@ class TrainingData(lightning.LightningDataModule):
         ]
 
     def broken(self) -> dict[str, int]:
-        """How many images could not be decoded, by source, of those that are decoded when needed."""
+        """By source, how many images could not be decoded, of sources that decode them when needed."""
         found: dict[str, int] = {}
         for source in [part.source for part in self.training] + list(self.validation.values()):
             for part in leaves(source):
@@ -131,7 +131,7 @@ def build_data(options: TrainOptions, config: Config, first_step: int) -> Traini
     """The data of a run whose network has `config`; its stream begins with the batch of `first_step`.
 
     Raises:
-        DataError: There is nothing to train on, or something is not what it should be.
+        DataError: There is nothing to train on, or a source cannot be used.
     """
     rules = LabelRules(
         config.charset_train,
@@ -171,7 +171,7 @@ def renderer_recipe(options: TrainOptions, charset: str) -> Recipe:
 
 
 def validation_places(options: TrainOptions, rules: LabelRules) -> list[tuple[str, CropLocation]]:
-    """What is validated on besides crops that are held out, by the name of the set."""
+    """The validation sets by name, besides crops that are held out of training."""
     folders = list(options.validation)
     if not folders and options.data_root is not None and (options.data_root / "val").is_dir():
         folders = [options.data_root / "val"]
@@ -181,10 +181,10 @@ def validation_places(options: TrainOptions, rules: LabelRules) -> list[tuple[st
 
 
 def source_specs(options: TrainOptions, rules: LabelRules, *, validates: bool) -> list[SourceSpec]:
-    """What the options name to train on; without validation crops of its own a run holds some out.
+    """The sources that the options name; if no validation crops are given, some are held out of them.
 
     Raises:
-        DataError: The options do not go together.
+        DataError: The options contradict each other.
     """
     if options.source or options.train_dir:
         return _mixed(options, rules, validates=validates)
@@ -192,7 +192,7 @@ def source_specs(options: TrainOptions, rules: LabelRules, *, validates: bool) -
 
 
 def _mixed(options: TrainOptions, rules: LabelRules, *, validates: bool) -> list[SourceSpec]:
-    """What `--source` and `--train-dir` name."""
+    """The sources that `--source` and `--train-dir` name."""
     if options.synthetic or options.real or options.real_caseless or options.render:
         raise DataError("give --source and --train-dir, or --synthetic, --real and --render: not both")
     named = [split_weight(word) for word in options.source]
@@ -208,7 +208,7 @@ def _mixed(options: TrainOptions, rules: LabelRules, *, validates: bool) -> list
 
 
 def _by_kind(options: TrainOptions, rules: LabelRules) -> list[SourceSpec]:
-    """What `--synthetic`, `--render`, `--real` and `--real-caseless` name."""
+    """The sources that `--synthetic`, `--render`, `--real` and `--real-caseless` name."""
     rendered = tuple(CropLocation(folder, rules, "shards") for folder in options.synthetic)
     drawn = [("synthetic", rendered)] if rendered else []
     drawn += [(RENDER, ())] if options.render else []
