@@ -53,8 +53,8 @@ class Config(Protocol):
         """Plain values, as JSON and checkpoints hold them."""
 
     def least_size(self) -> tuple[int, int]:
-        """How many tensors, and numbers in them, the network has at least. Computed without building it, to refuse a forged file
-        before it takes memory."""
+        """How many tensors, and numbers in them, the network has at least. Computed without building it, so that a forged file
+        can be refused first."""
 
 
 class Network(nn.Module, ABC):
@@ -82,7 +82,7 @@ class Network(nn.Module, ABC):
     def passes(self, images: Tensor) -> Sequence[Tensor]:
         """The logits of every decision that the answer depends on, each float `(B, S, C)`; those of the answer itself last.
 
-        Where two logits of a step nearly tie, rounding may change the answer. A network that decides only once gives one element.
+        Where two logits of a step nearly tie, rounding may change the answer. A network that decides only once gives one.
         """
         return [self(images, self.config.max_label_length)]
 

@@ -100,8 +100,8 @@ class PARSeq(Network):
 
         Args:
             images: Float `(B, 3, H, W)` in [-1, 1].
-            max_length: Read at most so many characters, always with as many steps. None: autoregressive decoding stops as soon as
-            every text of the batch has ended.
+            max_length: Read at most so many characters, always in as many steps. None: autoregressive decoding ends when every
+                text of the batch has ended.
             decode_ar: Autoregressive, or all positions at once; None: as the config says.
             refine_iters: How often to read again with the text so far as context; None: as the config says.
 

@@ -83,7 +83,7 @@ def ctc_loss(logits: Tensor, ids: Tensor) -> Tensor:
     Args:
         logits: Float `(B, T, C)`.
         ids: int64 `(B, L)`, each text filled up with blanks. A text that does not fit the columns (it needs one for each
-        character, and one between equal neighbours) counts as 0.
+            character, and one between equal neighbours) counts as 0.
 
     Returns:
         The mean over the texts, a scalar.

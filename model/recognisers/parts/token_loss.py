@@ -16,7 +16,7 @@ def token_loss(logits: Tensor, ids: Tensor, pad_id: int, shard: Shard = ALONE) -
         ids: int64 `(B, S)`, the right token of each step.
         pad_id: An id that does not count; it need not be a class.
         shard: Which crops of the global batch these are. The mean of all processes' losses is that of the whole batch, to which
-        each label contributes by its number of tokens.
+            each label contributes by its number of tokens.
 
     Returns:
         A scalar.
