@@ -14,9 +14,10 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
 
 import uvicorn
 
@@ -81,6 +82,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StartupError as error:
         print(f"parseq-serve: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_STARTUP_FAILED
+
+
+def run(argv: Sequence[str] | None = None) -> NoReturn:
+    """`main`, and then the end of the process, whatever its threads are at.
+
+    Python would take itself apart while a self-check or a lane that was given up may still be in ONNX Runtime: coming back from
+    there to no interpreter, the thread aborts the process, and a clean stop ends with SIGABRT.
+    """
+    code = main(argv)
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody may be there to read it
+            stream.flush()
+    os._exit(code)
 
 
 def _parse(argv: Sequence[str] | None) -> dict[str, str]:
@@ -177,4 +192,4 @@ def _uvicorn_config(settings: Settings, runtime: Runtime) -> uvicorn.Config:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

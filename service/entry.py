@@ -5,9 +5,9 @@ from __future__ import annotations
 from service.process.early_signals import hold
 
 
-def serve() -> int:
-    """`parseq-serve`; returns its exit code."""
+def serve() -> None:
+    """`parseq-serve`, to the end of the process."""
     hold()
-    from service.__main__ import main
+    from service.__main__ import run
 
-    return main()
+    run()

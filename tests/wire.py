@@ -65,6 +65,11 @@ class Connection:
         await asyncio.gather(*self._protocol.tasks)
         return self._wire.written
 
+    @property
+    def written(self) -> bytes:
+        """Since the last request."""
+        return self._wire.written
+
     def close(self) -> None:
         self._protocol.connection_lost(None)
 

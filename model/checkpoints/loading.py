@@ -37,7 +37,9 @@ from model.recognisers.registry import (
 BUNDLED_FOLDER: Final = Path(__file__).parent.parent / "weights"
 CONFIG_KEY: Final = "{recogniser}_config"
 """Key of the architecture in the metadata of safetensors files."""
-WEIGHTS_INSIDE: Final = (*sorted(AVERAGES), "state_dict", "model_state_dict", "model", "module", "net", "network", "weights")
+WEIGHTS_INSIDE: Final = (
+    *sorted(AVERAGES), "state_dict", "model_state_dict", "model", "module", "net", "network", "model_state", "weights", "params"
+)  # fmt: skip
 """Keys under which checkpoints keep their weights; of weights beside their average, the average is taken."""
 
 
@@ -187,7 +189,7 @@ def _may_be_weights(name: str, value: Any) -> bool:
 def _no_state_dict(path: Path, found: Any) -> str:
     """What is wrong with a file that holds `found` where weights should be, and what to do."""
     cure = "where it was made, save the weights alone: torch.save(model.state_dict(), 'weights.pt')"
-    if isinstance(found, Made):
+    if isinstance(found, Made) and found.called != "collections.OrderedDict":
         what = found.called[:100] or "an unknown kind"
         return (
             f"{path} holds an object of {what} where weights should be; only its code could read it, so it is refused: {cure}"

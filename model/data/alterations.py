@@ -37,7 +37,8 @@ class Alterations:
 
     def characters(self) -> list[str]:
         """The characters that a charset would need to keep all labels as they are: first those that were lost, by frequency."""
-        folded = [character for (character, _), _ in self.folded.most_common()]
+        # A letter and its mark may have become another together: they are two characters.
+        folded = [character for (letter, _), _ in self.folded.most_common() for character in letter]
         return list(dict.fromkeys([character for character, _ in self.lost.most_common()] + folded))
 
     def __str__(self) -> str:

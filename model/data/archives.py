@@ -18,6 +18,8 @@ from model.errors import DataError
 
 MOST_PER_ENTRY: Final = 100
 """An archive may lack some of the crops that it counts; if it counts this many times its entries, the count is wrong."""
+UNWRITTEN_PAGES: Final = 4
+"""Pages at the end of an archive that may be missing: the last transaction reserved them but did not need them."""
 MOST_DIGITS: Final = 18
 SHOWN_BYTES: Final = 20
 
@@ -38,8 +40,20 @@ def _open(folder: Path) -> lmdb.Environment:
             environment = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
         except lmdb.Error as error:
             raise DataError(f"{folder} is damaged or no LMDB archive ({error})") from None
+        _check_whole(environment, folder)
         _environments[key] = environment
     return environment
+
+
+def _check_whole(environment: lmdb.Environment, folder: Path) -> None:
+    """Refuse a file that is shorter than it says: reading what is not there would kill the process (SIGBUS)."""
+    page_bytes, n_pages = int(environment.stat()["psize"]), int(environment.info()["last_pgno"]) + 1
+    held_bytes = (folder / "data.mdb").stat().st_size
+    if held_bytes < (n_pages - UNWRITTEN_PAGES) * page_bytes:
+        environment.close()
+        raise DataError(
+            f"{folder} is cut short: its data.mdb has {held_bytes} bytes and should have {n_pages * page_bytes}: copy it again"
+        )
 
 
 class Archive:
@@ -77,7 +91,7 @@ class Archive:
             raise DataError(
                 f"{self.folder} is an LMDB archive, but not of word crops: it has no count at the key 'num-samples'"
             )
-        count = stored.strip()
+        count = stored.strip().strip(b"\0")  # as programs in C end a text
         if not count.isdigit():
             shown = ascii(count[:SHOWN_BYTES].decode("utf-8", "replace"))
             raise DataError(f"{self.folder}: the key 'num-samples' holds {shown}, which is not a number of crops")

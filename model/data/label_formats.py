@@ -33,12 +33,14 @@ TEXT_HEADERS: Final = frozenset(
 IMAGE_NAME: Final = re.compile(r".*\.(?:jpe?g|png|webp|bmp|gif|tiff?|ppm|pgm|jp2|avif)", re.IGNORECASE)
 SAMPLE: Final = 50
 """Lines that tell how a file is laid out."""
-DELIMITERS: Final = (",", ";", "|")
+DELIMITERS: Final = (",", ";", "|", "::", ":", "=")
 SCRIPTS: Final = frozenset(["Arabic", "Bangla", "Chinese", "Hindi", "Japanese", "Korean", "Latin", "Mixed", "None", "Symbols"])
 """The second field of the lines of ICDAR's multi-lingual sets (MLT)."""
 _ICDAR: Final = re.compile(r'(\S.*?),\s*"(.*)"\s*')
 _QUOTED: Final = re.compile(r'\s*"(.*)"\s*')
 _ESCAPED: Final = re.compile(r'\\(["\\])')
+_REGION: Final = re.compile(r'\s*-?\d+(?:\s*,\s*-?\d+){3,7}\s*,.*|\s*-?\d+(?:\s+-?\d+){3}\s+".*"\s*')
+"""Corners of a region and its text, as ICDAR's sets of whole pictures have them."""
 _MJSYNTH: Final = re.compile(r"(\S*?\d+_([^/_]+)_(\d+)\.jpg)(?:\s+(\d+))?", re.IGNORECASE)
 
 
@@ -71,6 +73,13 @@ def _splitter(sample: Sequence[str], path: Path, *, free_form: bool) -> Callable
         return _at_tab_or_space if free_form else _at_tab
     if sample and all(line.lstrip().startswith("{") for line in sample):
         raise DataError(f"{path} holds JSON objects, not labels: write `path TAB text` on each line")
+    if sample and sample[0].lstrip().startswith("<"):
+        raise DataError(f"{path} holds XML or HTML, not labels: write `path TAB text` on each line")
+    if sample and all(map(_REGION.fullmatch, sample)):
+        raise DataError(
+            f"{path} names regions of a picture (ICDAR's labels for detection), not the text of word crops: cut the words "
+            "out first, and label those"
+        )
     # The first line may hold names of columns.
     body = sample[1:] or sample
     if all(_ICDAR.fullmatch(line) or _looks_split(*_at_space(line), free_form) for line in body):

@@ -153,6 +153,24 @@ class Training(ABC):
             What is to be minimised, a scalar; and what is to be logged, by name: `loss` and its parts, scalars.
         """
 
+    def prepare(self, step: Step, optimizer: torch.optim.Optimizer) -> None:
+        """What changes in the course of a run, before a batch.
+
+        It must follow from `step` alone, for a run may be resumed from a checkpoint of any step; and come to the same when it
+        is done again, for a step may have several batches. What it draws must be alike in all processes, and the randomness of
+        the batch as it was (`Step.seed_alike`).
+        """
+        return
+
+    def validated(self, images: Tensor, labels: Sequence[str]) -> list[str]:
+        """The texts that validation holds against the labels: what the network reads.
+
+        Args:
+            images: Float `(B, 3, H, W)` in [-1, 1].
+            labels: Their texts, for those that learn something else than to read images.
+        """
+        return self.network.decode(self.network(images))[0]
+
     def groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser, in an order that checkpoints rely on. Vectors do not decay.
 

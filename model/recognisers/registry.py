@@ -27,6 +27,8 @@ CLASS_KEYS: Final = ("_target_", "cls")
 FOREIGN: Final = (*CLASS_KEYS, "name")
 """Keys under which those of the reference implementation name it, the first two by its class."""
 
+RELEASE: Final = "https://github.com/baudm/parseq/releases/download/v1.0.0"
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -42,6 +44,11 @@ class Published:
         return self.url.rpartition("/")[2]
 
 
+def released(file_name: str) -> Published:
+    """A file of the reference implementation's release 1.0.0, whose name ends with the first digits of its hash."""
+    return Published(f"{RELEASE}/{file_name}", file_name.removesuffix(".pt").rpartition("-")[2])
+
+
 @dataclass(frozen=True, slots=True)
 class Adapting:
     """Tensors that depend on the charset or on the label length, with the axis along which they do."""
@@ -49,7 +56,7 @@ class Adapting:
     by_character: Mapping[str, int]
     """Tensors with one row per class; the first one has exactly the classes that the network can give."""
     by_position: Mapping[str, int] = field(default_factory=dict)
-    """Tensors with one row per position of a text, its end included."""
+    """Tensors with one row per position of a text, its end included; some configurations of a network need not have them."""
 
     @property
     def classes(self) -> tuple[str, int]:
@@ -159,7 +166,10 @@ def default_recogniser() -> Recogniser:
 def named_in(values: Mapping[str, Any]) -> Recogniser | None:
     """The recogniser that the settings of a job or network name; None if they name none that is known."""
     entries = recognisers()
-    known = {(key, name): entry for name, entry in entries.items() for key in (RECOGNISER, "name")}
+    known = {
+        ("name", each): entry for entry in entries.values() for name in entry.named for each in (name, name.replace("-", "_"))
+    }
+    known |= {(key, name): entry for name, entry in entries.items() for key in (RECOGNISER, "name")}
     known |= {(key, entry.class_name): entry for entry in entries.values() for key in CLASS_KEYS}
     told = ((key, str(values.get(key)).rpartition(".")[2]) for key in (RECOGNISER, *FOREIGN))
     return next((known[pair] for pair in told if pair in known), None)

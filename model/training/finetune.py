@@ -85,7 +85,7 @@ def begin_with(network: Network, state: dict[str, Tensor], told: Config | None, 
             adapted[name] = rows.movedim(0, axis)
     had = positions = config.max_label_length + 1 if adapting.by_position else 0
     for name, axis in adapting.by_position.items():
-        if name in state and same_shape(wanted[name], state[name], axis):
+        if name in wanted and name in state and same_shape(wanted[name], state[name], axis):
             had = state[name].shape[axis]
             both = min(had, positions)
             new = wanted[name].narrow(axis, both, positions - both)

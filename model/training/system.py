@@ -99,8 +99,10 @@ class RecognitionSystem(lightning.LightningModule):
         return Step(self.global_step, trainer.max_steps, batch, self.seed, Shard(trainer.global_rank, trainer.world_size))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed all randomness of the step."""
-        self.step(batch_idx).seed_alike()
+        """Seed all randomness of the step, and let the recogniser change what changes there."""
+        step = self.step(batch_idx)
+        step.seed_alike()
+        self.objective.prepare(step, self.trainer.optimizers[0])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
@@ -134,7 +136,7 @@ class RecognitionSystem(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count exact matches (case-sensitive), with the config's own decoding. Each process reads all crops."""
-        texts, _ = self.model.decode(self.model(normalise(batch.images)))
+        texts = self.objective.validated(normalise(batch.images), batch.labels)
         pairs = list(zip(texts, batch.labels, strict=True))
         hits = [text == label for text, label in pairs]
         self._validated += [(text == label, Levenshtein.normalized_similarity(text, label)) for text, label in pairs]

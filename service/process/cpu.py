@@ -1,21 +1,26 @@
-"""How many cores this process may use (the container's limit, not the host's count), and what kind they are."""
+"""How many cores this process may use (the container's limit, not the host's count)."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
-CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
+from service.process.cgroup import cgroup_folders
 
 
-def cpu_budget(cgroup_root: Path = CGROUP_ROOT) -> int:
-    """Cores this process may keep busy: the smaller of its affinity and its cgroup quota, at least 1."""
+def cpu_budget(folders: Sequence[Path] | None = None) -> int:
+    """Cores this process may keep busy: the smaller of its affinity and the quotas of its control groups, at least 1.
+
+    Args:
+        folders: Of the groups; default: those of this process.
+    """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _quota_v2(cgroup_root) or _quota_v1(cgroup_root)
+    found = (_quota_v2(folder) or _quota_v1(folder) for folder in (cgroup_folders() if folders is None else folders))
+    quota = min((quota for quota in found if quota is not None), default=None)
     # Rounded down: a thread more than the quota is throttled, which costs more than the core it would have used.
     return max(1, affinity if quota is None else min(affinity, int(quota)))
 

@@ -310,6 +310,13 @@ def test_it_keeps_connections_passes_the_host_on_and_writes_a_log_for_programs(t
     assert [(line["request"], line["status"]) for line in lines] == [(f"POST {PATH}", 200)] * 20
 
 
+def test_replicas_get_a_host_also_from_clients_that_name_none(tmp_path: Path) -> None:
+    with stand_ins(200, 200) as servers, gateway(tmp_path / "g", (servers[0].port, servers[1].port)) as url:
+        answer = raw(url, f"POST {PATH} HTTP/1.0\r\nContent-Length: 4\r\n\r\nbody".encode())
+    assert answer.status_code == 200
+    assert {"gateway"} == servers[0].hosts | servers[1].hosts
+
+
 def test_what_the_gateway_refuses_by_itself(tmp_path: Path) -> None:
     with stand_ins(200, 200) as servers, gateway(tmp_path / "g", (servers[0].port, servers[1].port)) as url:
         limit_bytes = Settings.model_validate({"max_body_bytes": 8388608}).max_body_bytes

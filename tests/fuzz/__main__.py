@@ -99,7 +99,8 @@ def _post(n_files: int, seed: int, folder: Folder | None) -> int:
     print(f"server, {time.monotonic() - started_s:.0f} s: {n_files} files: {seen}; {memory}; exit code {ended}")
     if written:
         print(f"and {len(written)} bytes on standard error:\n{written[:MAX_SHOWN_CHARACTERS].decode(errors='replace')}")
-    failed = ended != 0 or bool(written) or _grows(memory, MAX_HTTP_SLOPE_BYTES)
+    slope_bytes = MAX_HTTP_SLOPE_BYTES if folder is None else MAX_FOLDER_SLOPE_BYTES
+    failed = ended != 0 or bool(written) or _grows(memory, slope_bytes)
     print("FAILED" if failed else "passed")
     return int(failed)
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import ClassVar
 
 import pytest
 
 from service.config import Settings
 from service.errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, METHOD_NOT_ALLOWED, REQUEST_TIMEOUT, UNREADABLE_IMAGE
+from service.http.connection import protocol
 from service.http.connection.protocol import HttpProtocol
 from service.http.connection.whole_writes import WholeAnswers
 from tests.fakes import PATIENCE_S, FakeSession
@@ -344,3 +348,25 @@ def test_an_answer_is_sent_in_one_piece(server: Server, monkeypatch: pytest.Monk
             read_answer(connection)
     assert [data.count(b"HTTP/1.1 ") for data in Spy.written] == [1] * len(requests)
     assert all(data.partition(b"\r\n\r\n")[2] for data in Spy.written)
+
+
+@pytest.mark.parametrize("body_bytes", [10_000, 10**9])
+def test_who_still_sends_at_the_end_reads_its_answer_unharmed(body_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is closed altogether is reset by what comes then, and some systems drop the answer with it."""
+    monkeypatch.setattr(protocol, "DRAIN_LINGER_S", PATIENCE_S / 2)
+    kind, status = ("text/plain", 415) if body_bytes < 10**9 else ("image/png", 413)
+    lines = f"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {body_bytes}\r\n\r\n"
+    running = ExitStack()
+    server = running.enter_context(serving(**PATIENT, drain_timeout_s=PATIENCE_S))
+    end = threading.Thread(target=running.close)
+    try:
+        with server.connection() as connection:
+            connection.sendall(lines.encode() + bytes(1000))
+            assert read_answer(connection)[0] == status
+            end.start()
+            assert connection.recv(1) == b""
+            for _ in range(3):
+                connection.sendall(bytes(100))
+                time.sleep(0.05)
+    finally:
+        running.close()

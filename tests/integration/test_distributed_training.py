@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 import torch
 
+from model.charsets import PRINTABLE
 from model.training.train import main
+from tests.small_abinet import SIZES
 from tests.training_runs import TINY, run_module, words, write_archive, write_shards
 
 # Without dropout: each process draws masks of its own.
 NETWORKS: dict[str, dict[str, Any]] = {
     "parseq": {**TINY, "dropout": 0.0},
+    # Its parts apart for two of four steps.
+    "abinet": {"recogniser": "abinet", **SIZES, "charset_train": PRINTABLE},
     "vitstr": {"recogniser": "vitstr", "embed_dim": 16, "num_heads": 2, "depth": 2, "max_label_length": 6},
 }
 

@@ -35,6 +35,22 @@ def fail(_model):
 ServedModel.check = fail
 sys.exit(main(sys.argv[1:]))
 """
+CHECKED_WITHOUT_END = """
+import sys
+from service.__main__ import run
+from service.core.served_model import ServedModel
+
+check = ServedModel.check
+
+def go_on(model):
+    check(model)
+    print("checked once more", file=sys.stderr, flush=True)
+    while True:
+        check(model)
+
+ServedModel.check = go_on
+run(sys.argv[1:])
+"""
 
 
 def wait_for(server: ServerProcess, line: str) -> None:
@@ -173,6 +189,26 @@ def test_a_server_that_breaks_ends_with_exit_code_4_and_one_line(tmp_path: Path)
     last = done.stderr.splitlines()[-1]
     assert last == "parseq-serve: ended, to be restarted: the known crop was not read rightly 2 times in a row"
     assert "Traceback" not in done.stderr
+
+
+def test_the_process_ends_in_order_while_a_thread_is_in_the_model(tmp_path: Path) -> None:
+    """Python's own end would pull the interpreter from under it, and the process would be aborted."""
+    log, artifact = tmp_path / "log", write_artifact(tmp_path / "toy.onnx")
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-c", CHECKED_WITHOUT_END, "--port", "0", "--artifact", str(artifact)],
+            cwd=ROOT,
+            env=environment(self_check_interval_s=0.05),
+            stderr=stderr,
+        )
+    server = ServerProcess(process, log, "")
+    try:
+        wait_for(server, "checked once more")
+        assert server.terminate() == 0
+    finally:
+        process.kill()
+        process.wait(PATIENCE_S)
+    assert log.read_text().rstrip().endswith("service.core.runtime: stopped"), log.read_text()
 
 
 def test_an_artifact_that_reads_its_known_crop_wrongly_does_not_start(tmp_path: Path) -> None:

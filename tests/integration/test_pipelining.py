@@ -72,7 +72,7 @@ def test_few_requests_of_one_connection_are_parsed_and_not_answered(monkeypatch:
         assert counted(server, "parseq_requests_held_back_total") > held_back
         connection.sendall(PROBE)
         assert read_answer(connection)[0] == 200
-    assert most == MAX_UNANSWERED
+    assert most == MAX_UNANSWERED < 10
 
 
 def test_the_memory_of_what_is_sent_ahead_counts_as_bodies_do(server: Server) -> None:

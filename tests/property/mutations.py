@@ -28,7 +28,6 @@ TESTS = [
 MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
     "queue.py": [
         ("(item.deadline_s, item.arrival, item)", "(-item.deadline_s, item.arrival, item)", "latest deadline first"),
-        ("(item.deadline_s, item.arrival, item)", "(item.deadline_s, -item.arrival, item)", "last come, first served"),
         ("return min(single, bulk, key=_order)", "return single", "single crops before any bulk"),
         ("self._places_without_bulk += 1", "pass", "bulk has no share"),
         (">= BULK_EVERY - 2", ">= BULK_EVERY", "the share of bulk is late"),
@@ -81,6 +80,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
         ("self._running == 1 and not self._queue.n_taken", "self.waiting == 0", "alone beside other runs"),
     ],
     "fair_queue.py": [
+        ("(urgency, self._n_pushed, thing)", "(urgency, -self._n_pushed, thing)", "last come, first served"),
         ("max(self._clock, self._debts.pop(client, 0.0)))", "0.0)", "who comes late has turns saved up"),
         ("self._remember(client, owner.turn)", "pass", "who leaves the line escapes its debt"),
         ("owner.heap, owner.listed = [], None", "pass", "what waited is kept"),

@@ -11,7 +11,6 @@ import json
 import os
 import random
 import signal
-import sys
 import threading
 import time
 from dataclasses import asdict, dataclass, replace
@@ -76,7 +75,7 @@ class FaultySession:
             raise RuntimeError("an error made on purpose")
 
 
-def main() -> int:
+def main() -> None:
     faults = Faults(**json.loads(os.environ[VARIABLE]))
     armed = threading.Event()
     signal.signal(ARM, lambda _signal, _frame: armed.set())
@@ -87,8 +86,8 @@ def main() -> int:
         return replace(loaded, session=FaultySession(loaded.session, faults, armed), alone=alone)
 
     vars(service.__main__)["load_artifact"] = load
-    return service.__main__.main()
+    service.__main__.run()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

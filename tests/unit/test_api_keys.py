@@ -268,6 +268,8 @@ def test_ends_of_lines_and_a_byte_order_mark_are_no_part_of_a_key(tmp_path: Path
         "{}'",
         'KEY="{}"',
         '"{}",',
+        '["{}"]',
+        "('{}',)",
         "\u201c{}\u201d",
         "{}\x0b{}",
         "{}\u2028{}",

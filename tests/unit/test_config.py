@@ -155,13 +155,13 @@ def test_the_unit_in_a_name_is_the_unit_in_the_docs() -> None:
     ],
 )
 def test_the_budget_is_the_containers(tmp_path: Path, files: dict[str, str], most: int | None) -> None:
-    unlimited = cpu_budget(tmp_path)
+    unlimited = cpu_budget([tmp_path])
     for name, content in files.items():
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(content)
     assert unlimited >= 1
-    assert cpu_budget(tmp_path) == (unlimited if most is None else most)
+    assert cpu_budget([tmp_path]) == (unlimited if most is None else most)
 
 
 def test_the_largest_body_must_fit_the_memory_for_bodies(monkeypatch: pytest.MonkeyPatch) -> None:

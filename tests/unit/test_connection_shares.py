@@ -95,6 +95,28 @@ def test_a_slow_request_gives_way_even_to_the_same_client(stage: Activity, slow_
     assert [line.gave_way for line in slow] == [True, False, False, False, False, False]
 
 
+@pytest.mark.parametrize("stage", [Activity.HEAD, Activity.BODY])
+def test_a_request_is_as_old_as_itself_and_not_as_its_connection(stage: Activity) -> None:
+    room = Room()
+    lines = room.enter("a", MOST)
+    room.clock.advance(2 * SLOW_BODY_S)
+    for line in lines:
+        room.limit.change(line, stage)
+    assert not room.limit.enter(Line(), "a")
+
+
+@pytest.mark.parametrize("stage", [Activity.HEAD, Activity.BODY])
+def test_what_has_begun_is_not_taken_from_who_holds_but_a_little_more(stage: Activity) -> None:
+    room = Room()
+    room.enter("b", 2, Activity.BUSY)
+    begun = room.enter("a", 4, stage)
+    assert not room.limit.enter(Line(), "b")
+    assert not any(line.gave_way for line in begun)
+    room.limit.change(begun[0], Activity.IDLE)  # while what is idle is
+    room.enter("b", 1)
+    assert begun[0].gave_way
+
+
 def test_clients_of_a_trusted_proxy_are_held_to_no_share() -> None:
     room = Room()
     gateway = room.enter(None, MOST - 1, Activity.BODY)

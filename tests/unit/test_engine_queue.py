@@ -58,6 +58,12 @@ def test_goes_by_deadline_then_by_arrival_across_classes() -> None:
     assert take_all(queue_of(late, first, second, urgent)) == [urgent, first, second, late]
 
 
+@pytest.mark.parametrize("bulk", [False, True])
+def test_equal_deadlines_of_one_class_go_in_the_order_in_which_they_came(bulk: bool) -> None:
+    items = [new_item(5.0, bulk=bulk) for _ in range(9)]
+    assert take_all(queue_of(*items)) == items
+
+
 def test_expired_items_are_ended_and_given_out() -> None:
     expired, also, live = new_item(1.0), new_item(0.5, bulk=True), new_item(2.0)
     queue = queue_of(expired, also, live)

@@ -159,7 +159,7 @@ def test_settings_that_are_no_settings_are_not_told(value: Any, weights: dict[st
 @pytest.mark.parametrize(
     "prefix", ["", "model.", "module.", "_orig_mod.", "module._orig_mod.model.", "model.module.", "model.model."]
 )
-@pytest.mark.parametrize("inside", ["", "state_dict", "model", "model_state_dict", "module"])
+@pytest.mark.parametrize("inside", ["", "state_dict", "model", "model_state_dict", "module", "net", "weights"])
 def test_prefixes_and_what_weights_are_kept_in(prefix: str, inside: str, weights: dict[str, Tensor], tmp_path: Path) -> None:
     state = {f"{prefix}{name}": value for name, value in weights.items()}
     checkpoint: dict[str, Any] = {inside: state, "epoch": 3} if inside else state
@@ -192,6 +192,11 @@ def test_a_whole_module_is_refused_with_what_to_do(content: Callable[[Any], Any]
         WeightsError, match=r"object of model\.recognisers\.parseq\.network\.PARSeq.* refused: .*torch\.save\(model\.state_dict"
     ):
         read_weights(path)
+
+
+def test_weights_that_nobody_would_look_for_are_no_foreign_object(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"does not hold a state dict .*torch\.save\(model\.state_dict"):
+        read_weights(saved(tmp_path / "w.pt", {"generator": OrderedDict(weights), "epoch": 3}))
 
 
 def test_a_torchscript_program_is_refused_with_what_to_do(tmp_path: Path) -> None:

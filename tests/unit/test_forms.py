@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 import time
+import zlib
 from typing import Any
 
 import httpx
@@ -15,7 +17,7 @@ from service.errors import Kind
 from service.http.bodies.content_disposition import Disposition, parse_disposition
 from service.http.bodies.form_parts import MAX_TEXT_BYTES
 from service.http.bodies.media_types import BINARY_TYPES
-from service.http.bodies.multipart import MAX_TEXT_AROUND_BYTES
+from service.http.bodies.multipart import MAX_TEXT_AROUND_BYTES, PIECE_BYTES
 from tests.fakes import request, toy_runtime
 from tests.images import encode, gradient
 from tests.toy_artifact import png_of
@@ -64,6 +66,32 @@ IMAGE_PARTS = [
     "Content-Type: image/png",
     "X-Nothing: else",
 ]
+
+
+FOLDED_HEADS = [
+    'Content-Disposition: form-data;\r\n filename="b.png"\r\nContent-Type: image/png',
+    'Content-Disposition: form-data;\r\n\tname="f";\r\n   filename="b.png"\r\nContent-Type:\r\n image/png',
+    'Content-Type: image/png;\r\n name=x\r\nContent-Disposition: form-data; filename="b.png"',
+]
+
+
+@pytest.mark.parametrize("head", FOLDED_HEADS)
+def test_headers_of_a_part_may_go_on_in_the_next_line(head: str) -> None:
+    """As libraries for e-mail write them; wherever in the body the line ends, and whatever the image holds."""
+    fold = part(head, b"").index(b"\r\n", 9)
+    for lies_at in (400, PIECE_BYTES - 2, PIECE_BYTES - 1, PIECE_BYTES):
+        before = png_of("a") + b"\r\n x\r\n\r\n\r\n\t"
+        before += bytes(lies_at - fold - len(part(FILE, before)))
+        assert texts(post(part(FILE, before) + part(head, png_of("b")) + CLOSE)) == [("a.png", "a"), ("b.png", "b")]
+
+
+@pytest.mark.parametrize("head", [b"", b"Content-Type: image/png\r\n"])
+def test_what_looks_like_a_folded_line_in_an_image_stays(head: bytes) -> None:
+    signature, rest = png_of("b")[:33], png_of("b")[33:]  # with the first chunk
+    text = b"tEXt" + b"Comment\0a\r\n b\r\n\r\n c"
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    content = signature + chunk + rest
+    assert texts(post(b"--XbX\r\n" + head + b"\r\n" + content + b"\r\n" + CLOSE)) == [(None, "b")]
 
 
 @pytest.mark.parametrize("head", IMAGE_PARTS)
@@ -255,9 +283,10 @@ def test_the_full_number_of_parts_is_read_and_what_follows_is_seen() -> None:
         CLOSE + b"\r\n" * 2**23,
         part(NAME.replace("; name", ';a="' * 900 + "; name"), b"x") * 64 + CLOSE,
         part(NAME + ";filename*=" + "''" * 1500, b"x") * 64 + CLOSE,
+        (b"--XbX\r\nA: b" + b"\r\n " * 1300 + b"\r\n\r\n") * 64 + CLOSE,
         (part(NAME, b"AAAA\\/9j" * (MAX_TEXT_BYTES // 8))) * 64 + CLOSE,
     ],
-    ids=["boundaries", "text", "blanks", "comments", "before", "after", "quotes", "extended", "texts"],
+    ids=["boundaries", "text", "blanks", "comments", "before", "after", "quotes", "extended", "folds", "texts"],
 )
 def test_hostile_forms_cost_little(body: bytes) -> None:
     runtime, started_s = toy_runtime(), time.process_time()
@@ -283,6 +312,8 @@ def test_hostile_forms_cost_little(body: bytes) -> None:
         ("form-data; name=f; filename=\"x.png\"; filename*=idna''%41", "x.png"),
         ('form-data; name=f; filename="x.png"; filename*=nonsense', "x.png"),
         ("form-data; name=f; filename=\"x.png\"; filename*=UTF-8''", "x.png"),
+        ("form-data; name=f; filename=\"\"; filename*=UTF-8''", ""),
+        ("form-data; name=f; filename*=UTF-8''", ""),
         ("form-data; name=f; filename*=koi8-r''%C1", "koi8-r''%C1"),
         ("form-data; name=f; filename*0*=UTF-8''%E5%8D; filename*1*=%95; filename*2=.png", "\u5355.png"),
         ('form-data; name=f; filename*1=".png"; filename*0="word"', "word.png"),

@@ -66,7 +66,19 @@ def test_crops_that_are_missing_or_have_no_label_that_can_be_read_are_left_out(t
     assert source.broken == 1
 
 
-@pytest.mark.parametrize("stored", [b" 2\n", b"2\r\n", b"\t2", b"000002", b"2"])
+def test_an_archive_that_is_cut_short_is_told_and_kills_nobody(tmp_path: Path) -> None:
+    crops = [(png(1) + bytes(5000), "a")] * 20
+    folder = write_lmdb(tmp_path / "set", crops)
+    data = (folder / "data.mdb").read_bytes()
+    for share in (0.1, 0.5, 0.8):
+        (folder / "data.mdb").write_bytes(data[: int(share * len(data))])
+        with pytest.raises(DataError, match=rf"cut short: .* should have {len(data)}: copy it again"):
+            Archive(folder)
+    (folder / "data.mdb").write_bytes(data)
+    assert len(Archive(folder)) == 20
+
+
+@pytest.mark.parametrize("stored", [b" 2\n", b"2\r\n", b"\t2", b"000002", b"2", b"2\0"])
 def test_the_count_of_crops_may_have_whitespace_around_it(tmp_path: Path, stored: bytes) -> None:
     folder = put(write_lmdb(tmp_path / "set", [(png(1), "a"), (png(2), "b")]), num_samples=stored)
     assert [label for _, label in iterate_lmdb(folder)] == ["a", "b"]

@@ -209,6 +209,14 @@ def test_alterations_are_told_by_name_and_shortly() -> None:
     assert str(Alterations()) == ""
 
 
+def test_letters_that_became_one_with_their_marks_are_named_one_by_one() -> None:
+    rules, found = LabelRules("ガパ", 25), Alterations()
+    assert rules("ｶﾞﾊﾟ", found) == "ガパ"
+    assert str(found) == "1 label had characters folded: 'ｶﾞ'->'ガ' once, 'ﾊﾟ'->'パ' once"
+    assert found.characters() == ["ｶ", "ﾞ", "ﾊ", "ﾟ"]
+    assert add_option(found.characters()) == "--add-characters 'ｶﾞﾊﾟ'"
+
+
 def test_what_cannot_be_seen_is_told_in_escapes() -> None:
     rules, found = LabelRules("ab", 25), Alterations()
     rules("a\u202e\u0301\x1b'\U0001f3fb\U000e0100b", found)

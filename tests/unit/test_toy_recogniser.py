@@ -61,16 +61,20 @@ def test_every_entry_is_whole() -> None:
         fields = recogniser.config.__dataclass_fields__.keys()
         assert recogniser.essential | recogniser.config.FREE | recogniser.config.ADAPTABLE <= fields
         assert recogniser.published.keys() <= recogniser.named.keys()
+        adapting, positions = recogniser.adapting, set(recogniser.adapting.by_position)
         for config in recogniser.named.values():
             with torch.device("meta"):
                 state = recogniser.build_network(config).state_dict()
-            adapting = recogniser.adapting
-            assert recogniser.keys | adapting.by_character.keys() | adapting.by_position.keys() <= state.keys()
+            assert recogniser.keys | adapting.by_character.keys() <= state.keys()
+            places = {state[name].shape[axis] for name, axis in adapting.by_position.items() if name in state}
+            assert places <= {config.max_label_length + 1}
+            positions -= state.keys()
             classes = [state[tensor].shape[axis] for tensor, axis in adapting.by_character.items()]
             assert min(classes) > len(config.charset_train)
             tensors, numbers = config.least_size()
             assert tensors <= len(state)
             assert numbers <= sum(tensor.numel() for tensor in state.values())
+        assert positions == set(), "each is in the networks of some configuration"
 
 
 def test_it_is_chosen_by_name_by_file_and_by_its_weights(tmp_path: Path) -> None:

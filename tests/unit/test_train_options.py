@@ -156,7 +156,7 @@ def test_every_model_has_every_charset(model: str, charset: str) -> None:
 
 
 def test_recipes_are_packaged() -> None:
-    assert {"nano", "parseq", "vitstr", "crnn", "trba", "trbc"} <= set(recipe_names())
+    assert {"nano", "parseq", "vitstr", "crnn", "trba", "trbc", "abinet", "abinet-sv", "abinet-lm"} <= set(recipe_names())
     assert "recipes/*.yaml" in (RECIPES.parents[1] / "pyproject.toml").read_text()
 
 

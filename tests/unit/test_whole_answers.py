@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
-from service.http.connection import whole_writes as whole_answers
 from service.http.connection.whole_writes import WholeAnswers
 from tests.fakes import until
 
@@ -103,12 +100,10 @@ def test_nothing_is_written_to_who_is_gone() -> None:
     asyncio.run(lose())
 
 
-def test_a_client_that_still_sends_is_listened_to_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole_answers, "LINGER_S", 0.01)
-
+def test_a_client_that_still_sends_is_listened_to_for_a_while() -> None:
     async def refuse() -> None:
         recorder = Recorder()
-        transport = WholeAnswers(recorder, asyncio.get_running_loop(), lambda: True)
+        transport = WholeAnswers(recorder, asyncio.get_running_loop(), lambda: 0.01)
         transport.write(b"no")
         transport.close()
         assert recorder.done == [b"no", "eof", "resume"]
@@ -124,7 +119,7 @@ def test_a_client_that_still_sends_is_listened_to_for_a_while(monkeypatch: pytes
 def test_closing_twice_does_not_wait() -> None:
     async def hurry() -> None:
         recorder = Recorder()
-        transport = WholeAnswers(recorder, asyncio.get_running_loop(), lambda: True)
+        transport = WholeAnswers(recorder, asyncio.get_running_loop(), lambda: 0.01)
         transport.close()
         transport.close()
         assert recorder.done == ["eof", "resume", "close"]

@@ -12,30 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from export.graphs.builder import GraphBuilder
+from export.graphs.parts.attention import AttentionWeights
 from model.recognisers.parseq.decoder import DecoderLayer
-from model.recognisers.parts.attention import KeyValueAttention
-
-
-class AttentionWeights:
-    """One attention's weights, float64, as factors of `x @ weight`, with what can be folded folded in.
-
-    A softmax does not change when all its scores move together, so the keys need no bias. It sums to one, so the values' bias
-    is a constant after the output projection.
-    """
-
-    def __init__(self, attention: KeyValueAttention) -> None:
-        """Split and fold the weights of `attention`."""
-        weight = attention.in_proj_weight.detach().double()
-        bias = attention.in_proj_bias.detach().double()
-        embed_dim = weight.shape[1]
-        scale = (embed_dim // attention.num_heads) ** -0.5
-        self.query = weight[:embed_dim].T * scale
-        """`(E, E)`, with the scale of the scores."""
-        self.query_bias = bias[:embed_dim] * scale
-        self.key_value = weight[embed_dim:].T
-        """`(E, 2E)`, keys first."""
-        self.out = attention.out_proj.weight.detach().double().T
-        self.out_bias = attention.out_proj.bias.detach().double() + bias[2 * embed_dim :] @ self.out
 
 
 class LayerGraph:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from model.recognisers.crnn.config import NAMED, CRNNConfig
-from model.recognisers.registry import Adapting, Published, Recogniser
-
-RELEASE: Final = "https://github.com/baudm/parseq/releases/download/v1.0.0"
+from model.recognisers.registry import Adapting, Recogniser, released
 
 RECOGNISER: Final = Recogniser(
     name="crnn",
@@ -16,7 +14,7 @@ RECOGNISER: Final = Recogniser(
     network="model.recognisers.crnn.network:CRNN",
     training="model.recognisers.crnn.training:CRNNTraining",
     named=NAMED,
-    published={"crnn": Published(f"{RELEASE}/crnn-679d0e31.pt", "679d0e31")},
+    published={"crnn": released("crnn-679d0e31.pt")},
     keys=frozenset({"rnn.0.rnn.weight_ih_l0"}),
     essential=frozenset({"hidden_size", "leaky_relu"}),
     adapting=Adapting(by_character={"rnn.1.linear.weight": 0, "rnn.1.linear.bias": 0}),

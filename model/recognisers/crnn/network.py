@@ -18,6 +18,7 @@ from model.recognisers.crnn.config import CHANNELS, CRNNConfig
 from model.recognisers.interface import Network
 from model.recognisers.parts.ctc import CtcTokenizer
 from model.recognisers.parts.initialise import initialise
+from model.recognisers.parts.normalise import channels_first
 from model.recognisers.parts.recurrent import BidirectionalLSTM
 
 NORMED: Final = (2, 4, 6)
@@ -52,7 +53,7 @@ class CRNN(Network):
         Returns:
             Logits, float `(B, T, C)`, the blank first.
         """
-        features = self.cnn(images)  # (B, 512, 1, T)
+        features = self.cnn(channels_first(images))  # (B, 512, 1, T)
         logits: Tensor = self.rnn(features.squeeze(2).transpose(1, 2))
         return logits
 

@@ -6,9 +6,7 @@ from typing import Final
 
 from model.recognisers.parseq.config import NAMED, PARSeqConfig
 from model.recognisers.parseq.options import PARSeqOptions
-from model.recognisers.registry import Adapting, Published, Recogniser
-
-RELEASE: Final = "https://github.com/baudm/parseq/releases/download/v1.0.0"
+from model.recognisers.registry import Adapting, Recogniser, released
 
 RECOGNISER: Final = Recogniser(
     name="parseq",
@@ -18,9 +16,9 @@ RECOGNISER: Final = Recogniser(
     training="model.recognisers.parseq.training:PARSeqTraining",
     named=NAMED,
     published={
-        "parseq-tiny": Published(f"{RELEASE}/parseq_tiny-e7a21b54.pt", "e7a21b54"),
-        "parseq": Published(f"{RELEASE}/parseq-bb5792a6.pt", "bb5792a6"),
-        "parseq-patch16-224": Published(f"{RELEASE}/parseq_small_patch16_224-fcf06f5a.pt", "fcf06f5a"),
+        "parseq-tiny": released("parseq_tiny-e7a21b54.pt"),
+        "parseq": released("parseq-bb5792a6.pt"),
+        "parseq-patch16-224": released("parseq_small_patch16_224-fcf06f5a.pt"),
     },
     keys=frozenset({"pos_queries"}),
     essential=frozenset({"embed_dim"}),

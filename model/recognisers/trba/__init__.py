@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from model.recognisers.registry import Adapting, Published, Recogniser
+from model.recognisers.registry import Adapting, Recogniser, released
 from model.recognisers.trba.config import NAMED, TRBAConfig
-
-RELEASE: Final = "https://github.com/baudm/parseq/releases/download/v1.0.0"
 
 RECOGNISER: Final = Recogniser(
     name="trba",
@@ -16,7 +14,7 @@ RECOGNISER: Final = Recogniser(
     network="model.recognisers.trba.network:TRBA",
     training="model.recognisers.trba.training:TRBATraining",
     named=NAMED,
-    published={"trba": Published(f"{RELEASE}/trba-cfaed284.pt", "cfaed284")},
+    published={"trba": released("trba-cfaed284.pt")},
     keys=frozenset({"Prediction.generator.weight"}),
     essential=frozenset({"output_channel", "hidden_size"}),
     adapting=Adapting(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from model.recognisers.registry import Adapting, Published, Recogniser
+from model.recognisers.registry import Adapting, Recogniser, released
 from model.recognisers.vitstr.config import NAMED, ViTSTRConfig
 
 RECOGNISER: Final = Recogniser(
@@ -15,7 +15,7 @@ RECOGNISER: Final = Recogniser(
     training="model.recognisers.vitstr.training:ViTSTRTraining",
     named=NAMED,
     published={
-        "vitstr": Published("https://github.com/baudm/parseq/releases/download/v1.0.0/vitstr-26d0fcf4.pt", "26d0fcf4"),
+        "vitstr": released("vitstr-26d0fcf4.pt"),
     },
     keys=frozenset({"cls_token", "head.weight"}),
     essential=frozenset({"embed_dim", "num_heads"}),

@@ -63,7 +63,8 @@ def _extended_filename(header: bytes, plain: str | None) -> str | None:
         return plain
     whole = b"".join(pieces[index] for index in sorted(pieces))
     as_sent = whole.decode("utf-8", "replace")
-    return (_decode(whole) if encoded else as_sent) or plain or as_sent
+    decoded = _decode(whole) if encoded else as_sent
+    return decoded or plain or (as_sent if decoded is None else "")
 
 
 def _decode(value: bytes) -> str | None:

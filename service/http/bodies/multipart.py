@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from python_multipart.exceptions import FormParserError
@@ -30,7 +31,13 @@ MAX_TEXT_AROUND_BYTES: Final = 1024
 PIECE_BYTES: Final = 2**14
 """Bytes parsed at once, in about a millisecond even if they are only the heads of small parts."""
 
+MAX_FOLDED_HEAD_BYTES: Final = 4096
+"""Of a part whose headers go on in the next line, as libraries for e-mail write them."""
+MAX_FOLDS: Final = 16
+"""Of the headers of one part."""
+
 _LINE_END: Final = re.compile(rb"--|[ \t]{0,64}\r?\n")
+_FOLD: Final = re.compile(rb"(?<=[^\n])\r\n(?=[ \t])")
 
 
 @dataclass(slots=True)
@@ -123,7 +130,7 @@ async def parse_files(content_type: str, body: bytes, max_files: int, max_fields
         for start in range(first, len(body), PIECE_BYTES):
             await turns.step()
             delimiters.check(body, start, start + PIECE_BYTES)
-            parser.write(body[start : start + PIECE_BYTES])
+            parser.write(delimiters.unfolded(body[start : start + PIECE_BYTES], start))
         parser.finalize()
     except (FormParserError, ValueError) as error:
         raise Problem(MALFORMED_REQUEST, "The body is not valid multipart/form-data.") from error
@@ -166,6 +173,8 @@ class _Delimiters:
     true: int = 0
     false: int = 0
     stray: int = 0
+    _folds: list[int] = field(default_factory=list)
+    """Where a line of a header ends that goes on in the next; the parser does not know such headers."""
 
     def first_in(self, body: bytes) -> int:
         """Offset at which the first delimiter begins.
@@ -212,3 +221,20 @@ class _Delimiters:
         self.true += 1
         if closing:
             self.closed_at = line_end.end()
+        else:
+            self._note_folds(line_end.string, line_end.end())
+
+    def _note_folds(self, body: bytes, head_at: int) -> None:
+        head_end = body.find(b"\r\n\r\n", head_at - 2, head_at + MAX_FOLDED_HEAD_BYTES)  # before it if there are no headers
+        folds = _FOLD.finditer(body, head_at, max(head_at, head_end))
+        self._folds += [fold.start() for fold in islice(folds, MAX_FOLDS)]
+
+    def unfolded(self, piece: bytes, start: int) -> bytes:
+        """A piece of the body, from `start` on, with blanks where the lines of a header are joined."""
+        if not self._folds:
+            return piece
+        joined = bytearray(piece)
+        for at in (at for fold in self._folds for at in (fold - start, fold + 1 - start) if 0 <= at < len(piece)):
+            joined[at] = 0x20
+        self._folds = [fold for fold in self._folds if fold + 1 >= start + len(piece)]
+        return bytes(joined)

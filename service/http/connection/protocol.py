@@ -35,6 +35,10 @@ SURPLUS_PATIENCE_S: Final = 1.0
 """How long a connection beyond the limit may take to send its request."""
 UNREAD_AFTER_S: Final = 1.0
 """A connection whose answer stays unread for so long is closed when room is needed for another one."""
+LINGER_S: Final = 5.0
+"""How long what a client still sends is thrown away after it has been refused, before its connection is closed."""
+DRAIN_LINGER_S: Final = 0.5
+"""The same while the server stops."""
 DRAIN_UNREAD_S: Final = 2.0
 """How long an answer may stay unread while the server stops."""
 
@@ -60,7 +64,7 @@ class HttpProtocol(ArrivingRequests):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """A client has connected; it is idle so far."""
-        super().connection_made(WholeAnswers(transport, self.loop, self._more_may_come))
+        super().connection_made(WholeAnswers(transport, self.loop, self._linger_s))
         shared = self.shared
         self._framing = Framing(shared.max_head_bytes)
         self._backlog = Backlog(self.transport)
@@ -101,7 +105,10 @@ class HttpProtocol(ArrivingRequests):
         """The server stops: answer what has been parsed, and nothing after it."""
         self._leaving = True
         self._forget_rest()
-        super().shutdown()
+        if self.transport.is_closing():
+            self.loop.call_later(DRAIN_LINGER_S, self.transport.close)
+        else:
+            super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone: wake whoever waits for it, and give back what it held."""
@@ -246,9 +253,13 @@ class HttpProtocol(ArrivingRequests):
         else:
             self._refuse(refusals.too_slow(shared.receive_timeout_s))
 
-    def _more_may_come(self) -> bool:
-        """Whether the client may still be sending when the connection is closed."""
-        return (self._arriving or self._deaf) and not self._half_closed and not self._leaving
+    def _linger_s(self) -> float:
+        """Seconds to wait for more from the client when the connection is closed; 0: it sends nothing more."""
+        if self._half_closed or not (self._arriving or self._deaf):
+            return 0.0
+        if not self._leaving:
+            return LINGER_S
+        return DRAIN_LINGER_S if self._deaf or self._app_knows() else 0.0  # else nothing was sent to it that could get lost
 
     def _refuse(self, problem: Problem) -> None:
         """End what arrives with this problem, and the connection after it; answers to earlier requests are still sent."""

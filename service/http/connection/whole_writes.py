@@ -15,8 +15,6 @@ from typing import Any, Final
 
 STATUS_LINE_START: Final = b"HTTP/1.1 "
 """Every answer begins with it, `100 Continue` too."""
-LINGER_S: Final = 5.0
-"""How many seconds the bytes of a client that has been refused are thrown away before its connection is closed."""
 
 
 class WholeAnswers(asyncio.Transport):
@@ -25,14 +23,14 @@ class WholeAnswers(asyncio.Transport):
     Args:
         transport: The transport to write to.
         loop: Its event loop.
-        more_to_come: Whether the client may still be sending what it began.
+        linger_s: Gives the seconds to wait for more from the client when the connection is closed; 0: it sends nothing more.
     """
 
     def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, more_to_come: Callable[[], bool] = lambda: False
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, linger_s: Callable[[], float] = lambda: 0.0
     ) -> None:
         super().__init__()
-        self._transport, self._loop, self._more_to_come = transport, loop, more_to_come
+        self._transport, self._loop, self._linger_s = transport, loop, linger_s
         self._held = b""
         self._flushing: asyncio.Handle | None = None
         self._announced = False
@@ -81,15 +79,15 @@ class WholeAnswers(asyncio.Transport):
         return self._transport.get_write_buffer_size()
 
     def close(self) -> None:
-        """Send what is held back, then close: after `LINGER_S` if the client may still send, or at once on a second call."""
+        """Send what is held back, then close: after `linger_s()` if the client may still send, or at once on a second call."""
         self.flush()
-        if self._lingers or self._transport.is_closing() or not self._more_to_come():
+        if self._lingers or self._transport.is_closing() or not (linger_s := self._linger_s()):
             self._transport.close()
             return
         self._transport.write_eof()
         self._lingers = True
         self._transport.resume_reading()
-        self._loop.call_later(LINGER_S, self._transport.close)
+        self._loop.call_later(linger_s, self._transport.close)
 
     def abort(self) -> None:
         """Close without sending what waits."""

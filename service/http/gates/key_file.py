@@ -20,7 +20,9 @@ MAX_FILE_BYTES: Final = 2**20
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
 _KEY: Final = re.compile(r"[\x21-\x7e]+")
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
-_QUOTES: Final = "\"'`"
+_QUOTES: Final = ('"', "'", "`")
+_LIST_MARKS: Final = "[]{}(),;"
+"""Around or behind quotation marks, where somebody took the file for JSON or the like."""
 _OPEN: Final = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
 """Flags to open it with, as far as the system has them."""
 _KINDS: Final = (
@@ -75,7 +77,7 @@ def _digests(path: Path, lines: list[str]) -> Iterator[bytes]:
         if not line or line.startswith("#"):
             continue
         where = f"{_named(path)}: line {number}"
-        if line[0] in _QUOTES or line[-1] in _QUOTES:
+        if line.strip(_LIST_MARKS)[:1] in _QUOTES or line.strip(_LIST_MARKS)[-1:] in _QUOTES:
             raise StartupError(
                 f"{where} begins or ends with a quotation mark, which would be part of the key: take the quotation marks away, "
                 "or write `sha256:` and the digest of a key that really has them"

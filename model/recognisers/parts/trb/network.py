@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from model.recognisers.interface import Network
 from model.recognisers.parts.initialise import initialise
+from model.recognisers.parts.normalise import channels_first
 from model.recognisers.parts.recurrent import BidirectionalLSTM
 from model.recognisers.parts.trb.config import TRBConfig
 from model.recognisers.parts.trb.features import FeatureExtraction
@@ -35,6 +36,6 @@ class TRBNetwork(Network):
 
     def columns(self, images: Tensor) -> Tensor:
         """Images, float `(B, 3, H, W)` in [-1, 1], to columns, float `(B, T, h)`."""
-        features = self.FeatureExtraction(self.Transformation(images))
+        features = self.FeatureExtraction(self.Transformation(channels_first(images)))
         columns: Tensor = self.SequenceModeling(features.mean(2).transpose(1, 2))
         return columns
