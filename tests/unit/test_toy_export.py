@@ -99,11 +99,6 @@ def test_columns_are_exported_and_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("known")
-def test_columns_have_no_logits_for_each_step() -> None:
-    with pytest.raises(ExportError, match="no logits for each step"):
-        build_artifact(random_toy(CONFIG), ExportOptions("mine", "", with_logits=True))
-
-
 def test_a_near_tie_in_any_column_counts() -> None:
     toy, pixels = random_toy(CONFIG), drawn(16)
     (logits,) = every_pass(toy, pixels)
@@ -134,11 +129,6 @@ def test_it_is_written_in_every_precision(known: Graph[NoOptions], precision: An
 
 
 @pytest.mark.usefixtures("known")
-def test_options_of_others_are_refused() -> None:
-    with pytest.raises(ExportError, match="--refine-iters is no option of 'toy'"):
-        build_artifact(random_toy(CONFIG), ExportOptions("mine", "", {"refine_iters": 1}))
-
-
 def test_a_recogniser_without_a_graph_is_told() -> None:
     with pytest.raises(ExportError, match=r"'toy' cannot be exported: there are graphs for .*parseq"):
         build_artifact(random_toy(CONFIG), ExportOptions("mine", ""))
