@@ -132,12 +132,7 @@ class _Stream:
         self._max_pixels = max_sub_image_pixels
 
     def count_groups(self, width: int, height: int) -> int:
-        """Read the stream up to the number of its groups of prefix codes.
-
-        Args:
-            width: Of the picture, in pixels.
-            height: Of the picture, in pixels.
-        """
+        """The number of groups of prefix codes, for a picture of this size in pixels."""
         seen: set[int] = set()
         while self._bits(1):
             kind = self._bits(2)

@@ -27,13 +27,13 @@ from export.graphs.parseq.layer import LayerGraph
 from model.recognisers.parseq.network import PARSeq
 
 MASKED: Final = -30000.0
-"""Added to the scores of what must not be seen: exp of it is 0, and two of them still fit a half-precision float."""
+"""Added to the scores of hidden positions: exp of it is 0, and the sum of two of them still fits a half-precision float."""
 MAX_TABLE_BYTES: Final = 16 * 2**20
 """Keys and values of the first layer become a table up to this size; above it they are computed from the embedding."""
 
 
 class StepPlace(ABC):
-    """A step of reading in turn: which row of a table of all steps is its own."""
+    """A step of autoregressive reading: it knows its row in tables of all steps."""
 
     @abstractmethod
     def row(self, table: Tensor | Array, name: str) -> str:
@@ -42,12 +42,12 @@ class StepPlace(ABC):
 
 @dataclass(frozen=True, slots=True)
 class StepOutputs:
-    """What reading one position gives."""
+    """The values that reading one position gives."""
 
     logits: str
     """float `(B, C)`."""
     token: str
-    """int64 `(B,)`, the best."""
+    """int64 `(B,)`, the best token."""
     caches: Sequence[str]
     """For each layer the keys and values of the tokens that were seen, float `(B, 2H, n, D)`."""
 
@@ -59,8 +59,8 @@ class DecoderGraph:
         """Project the memory for every layer.
 
         Args:
-            g: Where to.
-            model: The weights, in eval mode.
+            g: The builder.
+            model: The network, in eval mode.
             memory: Float `(B, N, E)`, the encoder's output.
             max_table_bytes: See `MAX_TABLE_BYTES`.
         """
@@ -79,7 +79,7 @@ class DecoderGraph:
             for depth, layer in enumerate(model.decoder.typed_layers())
         ]
         self._places = torch.cat([torch.zeros_like(self.pos_queries[:1]), self.pos_queries[: self.length]])
-        """What is added to the content of the token before each position; the begin token has none. `(S, E)`."""
+        """`(S, E)`: added to the content of the token before each position; zeros for the begin token."""
         self._table = ""
         self._use_table = 4 * self.length * self.classes * 2 * config.embed_dim <= max_table_bytes
 
@@ -94,17 +94,17 @@ class DecoderGraph:
         query, caches = self._begin(1)
         logits = self.head(self._flat(query))
         token = self.choose(logits)
-        # To be joined to tokens a constant needs as many rows as there are crops: row 0 is looked up for each.
+        # A constant that is joined to tokens needs a row for each crop, so its row 0 is looked up for each.
         begin = g.constant(self._begin_key_value()[None, :, None], "decoder.0.begin")
         zeros = g.node("Sub", [token, token])
         return StepOutputs(logits, token, [g.node("Gather", [begin, zeros], axis=0), *caches])
 
     def step(self, place: StepPlace, last: StepOutputs) -> StepOutputs:
-        """Read one position more, having seen the token before it.
+        """Read one more position, having seen the token before it.
 
         Args:
-            place: Of the position to read, 1 or later.
-            last: The step before.
+            place: The position to read, 1 or later.
+            last: The outputs of the step before.
         """
         seen = self._see(place, last.token, last.caches)
         first = self.layers[0]
