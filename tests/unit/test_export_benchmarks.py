@@ -30,3 +30,16 @@ def test_cost_of_decoding(tmp_path: Path) -> None:
     assert all(row["batch"] == 1 and row["ms"] > 0 for row in rows)
     (encoder,) = [row for row in rows if (row["mode"], row["precision"]) == ("encoder", "fp32")]
     assert encoder["ratio_to_encoder"] == 1.0
+
+
+@pytest.mark.slow
+def test_networks_beside_each_other() -> None:
+    options = ["--model", "parseq-nano", "--model", "crnn", "--batch", "1", "--rounds", "1", "--precision", "fp32", "int8"]
+    command = [sys.executable, "-m", "benchmarks.recognisers", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows if row[0] not in ("network", "---")] == 2 * ["parseq-nano", "crnn"]
+    for _, parameters, *_, ms, ratio in (row for row in rows if row[0] == "parseq-nano"):
+        assert (parameters, ratio) == ("1.56", "1.00")
+        assert float(ms) > 0
