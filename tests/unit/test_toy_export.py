@@ -98,7 +98,6 @@ def test_columns_are_exported_and_read(tmp_path: Path) -> None:
         assert reading.confidence == pytest.approx(float(values.prod()), abs=1e-5)
 
 
-@pytest.mark.usefixtures("known")
 def test_a_near_tie_in_any_column_counts() -> None:
     toy, pixels = random_toy(CONFIG), drawn(16)
     (logits,) = every_pass(toy, pixels)
@@ -128,7 +127,6 @@ def test_it_is_written_in_every_precision(known: Graph[NoOptions], precision: An
     assert report.agreement > 0.9
 
 
-@pytest.mark.usefixtures("known")
 def test_a_recogniser_without_a_graph_is_told() -> None:
     with pytest.raises(ExportError, match=r"'toy' cannot be exported: there are graphs for .*parseq"):
         build_artifact(random_toy(CONFIG), ExportOptions("mine", ""))
