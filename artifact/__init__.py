@@ -2,5 +2,5 @@
 
 import os
 
-# ONNX Runtime's packages report to their maker from 1.29 on, unless told otherwise before they are loaded. We do not call home.
+# From 1.29 on, ONNX Runtime's packages report usage to their maker unless this is set before they are loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

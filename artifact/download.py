@@ -1,4 +1,4 @@
-"""Files from the network, checked and whole or not there at all. Needs the standard library only."""
+"""Downloads: a file appears whole and checked, or not at all. Needs the standard library only."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ CHUNK_BYTES: Final = 2**20
 
 
 class NotReceivedError(Exception):
-    """The other side cannot be reached, refuses, or stops half-way; the message says which, and holds nothing of the URL."""
+    """The server cannot be reached, refuses, or stops half-way; the message says which, and shows nothing of the URL."""
 
 
 class OtherFileError(Exception):
-    """What came is another file than the one that was asked for; the message is its SHA-256."""
+    """The file received is not the one that was asked for; the message is its SHA-256."""
 
 
 def file_sha256(path: Path) -> str:
@@ -39,19 +39,19 @@ def download(
     mode: int | None = None,
     progress: Callable[[int, int], object] = lambda _received, _size: None,
 ) -> None:
-    """Bring a file to its place; one that is there already is replaced.
+    """Download a file; an existing one is replaced.
 
     Args:
-        url: `http://` or `https://`, as the caller has seen to.
-        destination: The file to write, in a folder that is there.
-        sha256: Of the right file, in lower case; or the first digits of it.
-        silence_s: How long the other side may say nothing.
-        mode: Permissions of the file; without it those that the process gives to new files.
+        url: Begins with `http://` or `https://`, which the caller must have checked.
+        destination: The file to write, in an existing folder.
+        sha256: Digest of the right file in lower case, or its first digits.
+        silence_s: How many seconds the server may send nothing.
+        mode: Permissions of the file; `None`: those that the process gives to new files.
         progress: Called with the bytes received so far and the size of the file, 0 where that is not known.
 
     Raises:
-        NotReceivedError: The file does not come.
-        OtherFileError: Another one does.
+        NotReceivedError: The file cannot be received.
+        OtherFileError: Another file was received.
         OSError: The folder or the disk refuses.
     """
     with whole_file(destination) as file:
@@ -63,9 +63,9 @@ def download(
 
 
 def _receive(url: str, file: BinaryIO, silence_s: float, progress: Callable[[int, int], object]) -> str:
-    """Write what the URL gives; returns its SHA-256."""
+    """Write the content of the URL to `file`; returns its SHA-256."""
     digest, received = hashlib.sha256(), 0
-    with _asking(lambda: urlopen(url, timeout=silence_s)) as answer:  # nosec B310  # http or https, as the caller has seen to
+    with _asking(lambda: urlopen(url, timeout=silence_s)) as answer:  # nosec B310  # http or https, which the caller has checked
         length = answer.headers.get("Content-Length") or ""
         size = int(length) if length.isdecimal() else 0
         while chunk := _asking(lambda: answer.read(CHUNK_BYTES)):
@@ -77,10 +77,10 @@ def _receive(url: str, file: BinaryIO, silence_s: float, progress: Callable[[int
 
 
 def _asking(ask: Callable[[], Any]) -> Any:
-    """What `ask` gives; what goes wrong with the other side is no error of the disk.
+    """The result of `ask`. Its errors are told apart from those of the disk.
 
     Raises:
-        NotReceivedError: It fails.
+        NotReceivedError: `ask` fails.
     """
     try:
         return ask()
@@ -94,7 +94,7 @@ def _asking(ask: Callable[[], Any]) -> Any:
 
 
 def _cause(error: BaseException | str) -> str:
-    """What the operating system or TLS says; of other errors the name only, since their text may quote the URL."""
+    """The message of the operating system or of TLS; of other errors only the name, since their text may quote the URL."""
     if isinstance(error, OSError):
         return f"{type(error).__name__}: {error}"
     return "a redirect to a URL that cannot be used" if isinstance(error, str) else type(error).__name__

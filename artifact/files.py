@@ -12,17 +12,16 @@ from typing import BinaryIO
 
 @contextmanager
 def whole_file(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[BinaryIO]:
-    """A file to write, under another name beside `path`; once it is on the disk it gets its own.
+    """A file to write. It has another name beside `path` until it is complete and on the disk.
 
     Args:
-        path: Of the file; one that is there already is replaced.
-        check: Called before the file gets its name; what it raises ends the matter, as does what is raised while writing, and
-            nothing is left behind.
+        path: Where the file appears; an existing one is replaced.
+        check: Called before the file gets its name. If it raises, or if writing does, no file appears or is left behind.
 
     Raises:
         OSError: The folder or the disk refuses.
     """
-    # Not by the process's number: in a container it is 1 again after whatever left a draft behind.
+    # Random, not the process's number: in a container that is 1 again after a crash that left a draft behind.
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with draft.open("xb") as file:
@@ -36,7 +35,12 @@ def whole_file(path: Path, check: Callable[[], None] = lambda: None) -> Iterator
 
 
 def write_whole(path: Path, content: bytes, check: Callable[[], None] = lambda: None) -> None:
-    """The same for content that is there at once.
+    """Write a file that appears whole or not at all.
+
+    Args:
+        path: Where the file appears; an existing one is replaced.
+        content: All of it.
+        check: See `whole_file`.
 
     Raises:
         OSError: The folder or the disk refuses.

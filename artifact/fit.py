@@ -14,14 +14,14 @@ FILTERS: Final[dict[Resample, Image.Resampling]] = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
 }
-"""Pillow's, which antialias."""
+"""Pillow's filters, which antialias."""
 
 
 def fit(image: Image.Image, height: int, width: int, resample: Resample = "bicubic") -> NDArray[np.uint8]:
     """Resize to `height` x `width` pixels; the aspect ratio is not kept.
 
-    By the bicubic filter that is bit for bit what the reference implementation (baudm/parseq) does. Normalisation is the
-    network's, or the graph's.
+    With the bicubic filter the result is bit for bit that of the reference implementation (baudm/parseq). Normalisation is left
+    to the network or graph.
 
     Returns:
         uint8 `(height, width, 3)`, RGB; it may be read-only.
@@ -38,13 +38,13 @@ def fit_padded(
     side: PadSide,
     resample: Resample = "bicubic",
 ) -> NDArray[np.uint8]:
-    """Resize so that it just fits into `height` x `width` pixels, the aspect ratio kept, and fill the rest.
+    """Resize a picture so that it just fits into `height` x `width` pixels with its aspect ratio kept, and fill the rest.
 
     Args:
-        image: Of any size and mode.
-        height: Of the result, in pixels.
-        width: Of the result, in pixels.
-        value: To fill with: red, green and blue.
+        image: A picture of any size and mode.
+        height: Height of the result, in pixels.
+        width: Width of the result, in pixels.
+        value: Red, green and blue of the filling.
         side: `end` fills on the right or below; `both` on both sides alike, an odd pixel at the end.
         resample: The filter.
 
@@ -52,7 +52,7 @@ def fit_padded(
         uint8 `(height, width, 3)`, RGB.
     """
     scale = min(height / image.height, width / image.width)
-    # However narrow it is, a pixel of it stays; rounding must not make it larger than there is room.
+    # At least a pixel of a narrow picture stays, and rounding must not make it larger than the room.
     rows, columns = (max(1, min(round(old * scale), room)) for old, room in ((image.height, height), (image.width, width)))
     pixels = np.empty((height, width, 3), np.uint8)
     pixels[:] = value
@@ -62,7 +62,7 @@ def fit_padded(
 
 
 def fit_for(metadata: ArtifactMetadata, image: Image.Image) -> NDArray[np.uint8]:
-    """A picture as an artifact wants it: uint8 `(image_height, image_width, 3)`, RGB; it may be read-only."""
+    """A picture as an artifact's graph takes it: uint8 `(image_height, image_width, 3)`, RGB; it may be read-only."""
     size = metadata.image_height, metadata.image_width
     if metadata.pad_value is None or metadata.pad_side is None:
         return fit(image, *size, metadata.resample)

@@ -48,7 +48,6 @@ CONFIDENCES_NAME: Final = "confidences"
 LOGITS_NAME: Final = "logits"
 TOP_IDS_NAME: Final = "top_ids"
 TOP_CONFIDENCES_NAME: Final = "top_confidences"
-ALLOWED_NAME: Final = "allowed"
 EOS_ID: Final = 0
 
 DecodeMode = Literal["ar", "nar", "ctc"]
@@ -81,7 +80,7 @@ class ArtifactMetadata:
     refine_iters: int
     precision: Precision
     weights_sha256: str
-    """Of the source weights file; of the tensors themselves when there was no file."""
+    """SHA-256 of the source weights file; of the tensors themselves when there was no file."""
     exporter_version: str
     opset: int
     has_logits: bool = False
@@ -90,28 +89,28 @@ class ArtifactMetadata:
 
     # Schema 2.
     architecture: str = "parseq"
-    """Which recogniser the network is; shown, and nothing depends on it."""
+    """Which recogniser the network is; only shown."""
     fit: Fit = "stretch"
     """How a picture comes to the model's size: `stretch` it, or keep its aspect ratio and `pad` what remains."""
     pad_value: tuple[int, int, int] | None = None
-    """Of what is padded, RGB, 0 to 255; only with `pad`."""
+    """Colour of the padding, RGB, 0 to 255; only with `pad`."""
     pad_side: PadSide | None = None
-    """`end`: right and below; `both`: half on each side. Only with `pad`."""
+    """Where the padding is, `end`: right and below; `both`: half on each side. Only with `pad`."""
     resample: Resample = "bicubic"
     symbols: tuple[str, ...] | None = None
     """What the token ids from 1 on stand for, where entries have several code points; `charset` has all their characters."""
     top_count: int = 0
     """How many candidates of each step the outputs `top_ids` and `top_confidences` give; 0: there are no such outputs."""
     has_allowed: bool = False
-    """Whether the graph takes `allowed`."""
+    """Whether the graph takes the input `allowed`."""
     source: str | None = None
-    """Where weights that others made come from, such as a URL."""
+    """Where weights that somebody else has made come from, such as a URL."""
     source_sha256: str | None = None
-    """Of the file as its makers publish it."""
+    """SHA-256 of the file as its makers publish it."""
     licence: str | None = None
-    """Of those weights, as an SPDX expression where there is one."""
+    """Licence of those weights, as an SPDX expression where there is one."""
     notice: str | None = None
-    """What their licence wants to be said with them."""
+    """The notice that their licence asks for."""
 
     def __post_init__(self) -> None:
         """Check types and ranges.
@@ -165,7 +164,7 @@ class ArtifactMetadata:
 
     @property
     def schema_version(self) -> int:
-        """The oldest schema that can say it."""
+        """The oldest schema that can hold this metadata."""
         return 2 if self._beyond_schema_1() else 1
 
     @property
@@ -192,7 +191,7 @@ class ArtifactMetadata:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is written: all fields of schema 1, and those of schema 2 that have other values than their defaults."""
+        """The fields as they are written: all of schema 1, and those of schema 2 that differ from their defaults."""
         beyond = self._beyond_schema_1()
         values = {name: value for name, value in asdict(self).items() if name not in SCHEMA_2_DEFAULTS}
         return values | beyond | {"schema_version": 2 if beyond else 1}

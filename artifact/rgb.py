@@ -1,4 +1,4 @@
-"""From a decoded picture of any mode to RGB, 8 bits a channel, in bands of rows: what is in between takes little memory."""
+"""From a decoded picture of any mode to RGB, 8 bits a channel; done in bands of rows, which needs little memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 LIGHT: Final = 160
-"""Mean brightness, of 255, from which letters on a transparent ground are laid on black."""
+"""Letters on a transparent ground are laid on black if their mean brightness, of 255, is above this."""
 BAND_PIXELS: Final = 2**16
-"""Far more than a word has: nearly all pictures are one band."""
+"""Pixels of a band. Word crops have far fewer, so nearly all pictures are one band."""
 
-Colour = tuple[int, int, int, int]
+Rgba = tuple[int, int, int, int]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -31,7 +31,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The picture from top to bottom: the first row of each band, and the band."""
+    """The bands of a picture from top to bottom: the number of each one's first row, and the band."""
     width, height = image.size
     rows = max(1, BAND_PIXELS // width)
     if rows >= height:
@@ -52,10 +52,10 @@ def _on_paper(image: Image.Image) -> Image.Image:
     return upon
 
 
-def _paper(image: Image.Image) -> Colour | None:
-    """Black for an image of which little is opaque and that is light (letters cut out), else white.
+def _paper(image: Image.Image) -> Rgba | None:
+    """The paper's colour: black if less than half of the image is opaque and that part is light (letters cut out), else white.
 
-    `None` where nothing is visible: the colours underneath are the better guess.
+    `None` if nothing is visible: then the colours under the transparency are the better guess.
     """
     visible, covered, brightness = False, 0.0, 0.0
     for _, band in _bands(image):
@@ -72,7 +72,7 @@ def _paper(image: Image.Image) -> Colour | None:
 
 
 def _deep_to_rgb(image: Image.Image) -> Image.Image:
-    """Scale more than 8 bits to 8 (Pillow would clip): 16 bits by their range, others from their darkest to brightest."""
+    """Scale deeper pixels to 8 bits (Pillow would clip them): 16 bits by their full range, others from darkest to brightest."""
     low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else _range(image)
     factor = 255.0 / (high - low if high > low else 1.0)
     rgb = Image.new("RGB", image.size)

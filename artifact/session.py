@@ -1,4 +1,4 @@
-"""One way to open an artifact on the CPU, for whoever is not the server's engine."""
+"""Opens an artifact on the CPU, for everybody but the server's engine."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SEVERITY_FATAL: Final = 4
 
 
 def open_cpu_session(artifact: Path | bytes, *, threads: int = 0, optimised: bool = True) -> onnxruntime.InferenceSession:
-    """A session that sleeps while it waits: threads that spin would only take the cores of what runs beside.
+    """Open a session whose threads sleep while they wait: spinning would take cores from other work.
 
     Args:
-        artifact: The file, or what is in it.
-        threads: Of a run; 0: ONNX Runtime's choice.
+        artifact: The file, or its content.
+        threads: Threads of a run; 0: ONNX Runtime's choice.
         optimised: Let ONNX Runtime rewrite the graph to run faster; opening it takes longer then.
 
     Raises:
@@ -35,11 +35,11 @@ def open_cpu_session(artifact: Path | bytes, *, threads: int = 0, optimised: boo
     source = artifact if isinstance(artifact, bytes) else str(artifact)
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions have no common base but this
+    except Exception as error:  # ONNX Runtime's exceptions have no other common base
         name = artifact if isinstance(artifact, Path) else "the graph"
         raise ArtifactError(f"{name} is not an ONNX file that ONNX Runtime can load ({reason_of(error)})") from error
 
 
 def reason_of(error: Exception) -> str:
-    """What ONNX Runtime says of an error, as far as it fits into a line."""
+    """The first line of ONNX Runtime's error message, shortened to 300 characters."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -17,11 +17,11 @@ class Reading:
     confidence: float
     """Product of the probabilities of the text's tokens and of the end token, when there is one."""
     character_confidences: tuple[float, ...] = ()
-    """The probability of each character, as many as the text has; empty where they are not known."""
+    """The probability of each character of the text; empty where they are not known."""
 
 
 def text_length(token_ids: Sequence[int]) -> int:
-    """How many ids stand before the end token; all of them where there is none."""
+    """Number of ids before the end token; of all ids if there is none."""
     for position, token_id in enumerate(token_ids):
         if token_id == EOS_ID:
             return position
@@ -29,21 +29,21 @@ def text_length(token_ids: Sequence[int]) -> int:
 
 
 def text_of(token_ids: Sequence[int], confidences: Sequence[float], vocabulary: Sequence[str]) -> Reading:
-    """Read one crop's tokens.
+    """The text of one crop from the tokens that a graph gives.
 
     Args:
-        token_ids: Of each step; 0 ends the text, `i` is `vocabulary[i - 1]`. Plain integers: `.tolist()` of a row.
+        token_ids: The token of each step; 0 ends the text, `i` is `vocabulary[i - 1]`. Plain integers: `.tolist()` of a row.
         confidences: The probability of each token.
-        vocabulary: Of the artifact: its charset, or symbols of several characters, each of which has its symbol's probability.
+        vocabulary: The artifact's charset, or its symbols of several characters, which have their symbol's probability each.
 
     Raises:
-        ValueError: An id is not one of the vocabulary's.
+        ValueError: An id is not in the vocabulary.
     """
     length = text_length(token_ids)
     kept = token_ids[:length]
     if kept and not (min(kept) > 0 and max(kept) <= len(vocabulary)):
         raise ValueError("the model gave a token id that is not in its charset")
-    # The probability of stopping here counts: a word cut short must not look certain.
+    # The probability of the end counts too: a word that is cut short must not look certain.
     probabilities = confidences[: length + 1]
     symbols = [vocabulary[token_id - 1] for token_id in kept]
     if isinstance(vocabulary, str):

@@ -29,7 +29,7 @@ from export.to_onnx import ExportOptions, build_artifact
 from model.charsets import CHARSETS
 from model.checkpoints.loading import load
 from model.data.archives import find_lmdb
-from model.data.crops import Crops, read_lmdb
+from model.data.crops import CropArrays, read_lmdb
 from model.recognisers.parseq.config import NAMED
 from model.recognisers.parseq.network import PARSeq
 from reading.scores.metrics import score
@@ -60,7 +60,7 @@ def texts(token_ids: NDArray[np.int64], charset: str) -> list[str]:
     return [text_of(row, (), charset).text for row in token_ids.tolist()]
 
 
-def accuracy(found: list[str], crops: Crops, charset: str) -> float:
+def accuracy(found: list[str], crops: CropArrays, charset: str) -> float:
     """Per cent of the crops read right, over the characters of `charset`."""
     return score("", [Reading(text, 1.0) for text in found], crops.labels, charset).accuracy
 

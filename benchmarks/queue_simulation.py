@@ -32,7 +32,7 @@ import numpy as np
 from service.config import Settings
 from service.engine.admission import Budgets
 from service.engine.cost import CostModel
-from service.engine.scheduler import BULK_STRETCH, UNBOUNDED, Limits, Scheduler
+from service.engine.scheduler import BULK_STRETCH, UNBOUNDED, EngineLimits, Scheduler
 from service.engine.types import Item, Outcome, QueueFullError
 
 CROP: Final = np.zeros((1, 1, 3), np.uint8)
@@ -40,7 +40,6 @@ JITTER: Final = 0.1
 MIN_WINDOW_BATCH: Final = 8
 BULK_CROPS: Final = 32
 OVERLOAD_S: Final = 6.0
-CLIENT_PATIENCE_S: Final = 10.0
 DEFAULTS: Final = Settings.model_construct()
 BUDGETS: Final = Budgets(DEFAULTS.max_queue_wait_ms / 1000, DEFAULTS.max_batch_queue_wait_ms / 1000)
 
@@ -120,7 +119,7 @@ class Simulation:
         self._policy = policy
         self._truth = machine.cost()
         max_queue_items = 1_000_000 if policy.budgets is UNBOUNDED else DEFAULTS.max_queue_items
-        limits = Limits(machine.lanes, max_queue_items, budgets=policy.budgets, bulk_stretch=policy.bulk_stretch)
+        limits = EngineLimits(machine.lanes, max_queue_items, budgets=policy.budgets, bulk_stretch=policy.bulk_stretch)
         cost = machine.cost()
         if policy.window_s:
             cost.cap = max(MIN_WINDOW_BATCH, cost.cap)

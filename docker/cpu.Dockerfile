@@ -39,8 +39,7 @@ RUN apt-get update && \
 RUN groupadd --gid 10001 parseq && \
     useradd --uid 10001 --gid parseq --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin parseq
 COPY --from=builder /opt/venv /opt/venv
-# The root may be read-only: everything is compiled already, and what the first start measures of model and machine is kept in
-# /tmp when that can be written, else it is measured at every start.
+# The root may be read-only: everything is compiled already, and the only cache, for TensorRT's engines, would be in /tmp.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -1,6 +1,6 @@
 """`parseq-export`: weights in, self-contained artifact out.
 
-`parseq-export adopt FILE`: the same from an ONNX file of somebody else. `parseq-export inspect FILE`: what is in an artifact.
+`parseq-export adopt FILE`: the same from somebody else's ONNX file. `parseq-export inspect FILE`: show what is in an artifact.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _refused(error: ParityError | MisreadError) -> int:
 
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    # Nothing is drawn where nobody looks.
+    # No progress bar unless standard error is a terminal.
     with tqdm(desc=what, unit="crop", disable=None) as bar:
 
         def show(done: int, total: int) -> None:

@@ -19,8 +19,8 @@ from artifact.metadata import KNOWN_ANSWER_KEY, PARITY_KEY, ArtifactMetadata, Pr
 from export.gate.agreement import AgreementReport
 from export.gate.calibrate import observe_ranges
 from export.gate.crop_sources import calibration_crops
-from export.gate.crops import Crop
-from export.gate.gate import Candidate, compare, gate_crops
+from export.gate.crops import GateCrop
+from export.gate.gate import WrittenGraph, compare, gate_crops
 from export.gate.known_answer import known_answer
 from export.gate.parity import GateReport, ParityError
 from export.graphs.builder import OPSET, GraphBuilder, all_nodes
@@ -67,7 +67,7 @@ def export_artifact(
     output: Path,
     *,
     force: bool = False,
-    more_crops: Sequence[Crop] = (),
+    more_crops: Sequence[GateCrop] = (),
     progress: Callable[[int, int], object] = lambda _done, _total: None,
 ) -> ExportSummary:
     """Write the artifact of `network` to `output`, if it passes the parity gate.
@@ -206,7 +206,7 @@ def run_parity_gate(
     ranges: Ranges,
     calibration: str | None = None,
     *,
-    more_crops: Sequence[Crop] = (),
+    more_crops: Sequence[GateCrop] = (),
     progress: Callable[[int, int], object] = lambda _done, _total: None,
 ) -> GateReport:
     """Compare `artifact` with `network` on drawn crops and on `more_crops`; the report names the crops of the `calibration`.
@@ -224,7 +224,7 @@ def run_parity_gate(
         content: bytes = builder.model(options.model_name, {}, exporter_version()).SerializeToString()
         return content
 
-    candidate = Candidate(
+    candidate = WrittenGraph(
         artifact,
         options.precision,
         read=lambda pixels: graph.reference(graph.network_that_reads_so(network, reading), pixels),

@@ -1,6 +1,6 @@
-"""`parseq-benchmark`: parameters, FLOPs, activations and latency, of networks, a checkpoint or an artifact, side by side.
+"""`parseq-benchmark`: parameters, FLOPs, activations and latency of networks, a checkpoint or an artifact, side by side.
 
-All runs take turns, in a new order every round, so that whatever else the machine does falls on all alike; figures are medians.
+All runs take turns, in a new order every round, so that other load on the machine affects all alike; figures are medians.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from reading.readers.interface import ReaderError
 from reading.readers.options import ReaderOptions, add_reader_options, positive
 
 if TYPE_CHECKING:
-    from reading.latency.cost import Size
+    from reading.latency.cost import NetworkSize
 
 BATCHES: Final = [1, 2, 4, 8, 16, 32]
 LENGTHS: Final = [1, 5, 9, 13, 17, 21, 25]
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def networks_of(args: argparse.Namespace) -> list[ReaderOptions]:
-    """The networks that the arguments name; none where they name an artifact alone.
+    """The options of the networks that the arguments name; empty if they name only an artifact.
 
     Raises:
         ReaderError: They contradict each other.
@@ -68,13 +68,13 @@ def networks_of(args: argparse.Namespace) -> list[ReaderOptions]:
     return [replace(options, model=name) for name in models] if models else [single]
 
 
-def open_network(options: ReaderOptions, *, all_ways: bool) -> tuple[Subject, Size]:
-    """A network to be measured, and its size.
+def open_network(options: ReaderOptions, *, all_ways: bool) -> tuple[Subject, NetworkSize]:
+    """A network to be measured, and what it costs by its size.
 
     Raises:
         ReaderError: What the options name cannot be used.
     """
-    # Late: an artifact needs no torch.
+    # Imported here, since an artifact needs no torch.
     from model.recognisers.registry import DEFAULT_MODEL
     from reading.latency.cost import size_of
     from reading.latency.network import NetworkSubject
@@ -88,8 +88,8 @@ def open_network(options: ReaderOptions, *, all_ways: bool) -> tuple[Subject, Si
     return subject, size_of(network, subject.name, all_ways=all_ways)
 
 
-def open_subjects(args: argparse.Namespace) -> tuple[list[Subject], list[Size]]:
-    """What is measured: the artifact alone where nothing names a network, else both; and the networks' sizes.
+def open_subjects(args: argparse.Namespace) -> tuple[list[Subject], list[NetworkSize]]:
+    """What is measured: the artifact alone if no network is named, else both; and the sizes of the networks.
 
     Raises:
         ReaderError: What the arguments name cannot be used.
@@ -98,14 +98,14 @@ def open_subjects(args: argparse.Namespace) -> tuple[list[Subject], list[Size]]:
     networks = [open_network(options, all_ways=len(named) == 1) for options in named]
     found, sizes = [subject for subject, _ in networks], [size for _, size in networks]
     if args.artifact:
-        # Late: a network needs no runtime.
+        # Imported here, since a network needs no ONNX Runtime.
         from reading.latency.artifact import ArtifactSubject
 
         found.append(ArtifactSubject(args.artifact, args.threads))
     return found, sizes
 
 
-def describe(sizes: Sequence[Size], latencies: Sequence[Latency], repeats: int) -> str:
+def describe(sizes: Sequence[NetworkSize], latencies: Sequence[Latency], repeats: int) -> str:
     """The report as text."""
     if len(sizes) > 1:
         lines = compare(sizes, latencies, repeats)
@@ -116,7 +116,7 @@ def describe(sizes: Sequence[Size], latencies: Sequence[Latency], repeats: int) 
     return "\n".join(lines)
 
 
-def describe_one(size: Size) -> list[str]:
+def describe_one(size: NetworkSize) -> list[str]:
     """A network and its ways of reading."""
     lines = [f"parameters  {size.parameters:,}"]
     for cost in size.costs:
@@ -143,8 +143,8 @@ def tabulate(latencies: Sequence[Latency], against: str, title: str) -> list[str
     return lines
 
 
-def compare(sizes: Sequence[Size], latencies: Sequence[Latency], repeats: int) -> list[str]:
-    """Networks side by side, each reading the longest text as its config has it; an artifact among them has latencies alone."""
+def compare(sizes: Sequence[NetworkSize], latencies: Sequence[Latency], repeats: int) -> list[str]:
+    """The report as a table of networks, each reading its longest text; an artifact among them has latencies only."""
     rows = [entry for entry in latencies if entry.against == "batch"]
     names = list(dict.fromkeys(entry.subject for entry in rows))
     batches = sorted({entry.value for entry in rows})
@@ -164,7 +164,7 @@ def compare(sizes: Sequence[Size], latencies: Sequence[Latency], repeats: int) -
     return lines
 
 
-def as_json(size: Size) -> dict[str, Any]:
+def as_json(size: NetworkSize) -> dict[str, Any]:
     """A network's size, for the file."""
     costs = [{**asdict(cost), "gmacs": cost.gmacs} for cost in size.costs]
     return {"name": size.name, "parameters": size.parameters, "flops": costs}
@@ -199,10 +199,10 @@ def run(args: argparse.Namespace, progress: Callable[[int, int], object] = lambd
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; 0, or 2 for a wrong call or a model that cannot be used."""
+    """Run the command; returns the exit code: 0, or 2 for a wrong call or a model that cannot be used."""
     args = build_parser().parse_args(argv)
     if args.plot:
-        import_module("matplotlib")  # where it is missing, that is told before everything is measured, not after
+        import_module("matplotlib")  # imported before anything is measured, so that a missing package is reported at once
     try:
         with tqdm(unit="run", disable=None) as bar:
 

@@ -29,7 +29,7 @@ from reading.scores.evaluation import Rules, Scoring, score_sets
 from reading.scores.report import tables, write_csv, write_json
 
 OF_MODEL: Final = "model"
-"""In place of a test charset's name: all characters that the model can give."""
+"""Given in place of a test charset's name, it means all characters that the model can give."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def data_sets(folders: list[Path]) -> list[CropSet]:
-    """The data sets of all folders; those of the same name are told apart by their folders'."""
+    """The data sets of all folders; sets of the same name get their folder's name in front."""
     found = [(folder, crops) for folder in folders for crops in crop_sets(folder)]
     names = [crops.name for _, crops in found]
     if len(set(names)) == len(names):
@@ -100,7 +100,7 @@ def evaluate(args: argparse.Namespace, reader: Reader) -> list[Scoring]:
 
 
 def tell_alterations(name: str, alterations: Alterations, reader: Reader) -> None:
-    """Tell what labels lose to a test charset, if anything, and how to have it count."""
+    """Print what labels lose to a test charset, if anything, and which options would make it count."""
     told = str(alterations)
     if not told:
         return
@@ -126,10 +126,10 @@ def report(args: argparse.Namespace, reader: Reader, scorings: list[Scoring]) ->
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; 0, or 2 for a wrong call, or for data, a model or a service that cannot be used."""
+    """Run the command; returns the exit code: 0, or 2 for a wrong call or for data, model or service that cannot be used."""
     args = build_parser().parse_args(argv)
     if args.error_sheet or args.reliability:
-        import_module("matplotlib")  # where it is missing, that is told before everything is read, not after
+        import_module("matplotlib")  # imported before anything is read, so that a missing package is reported at once
     try:
         with closing(open_reader(ReaderOptions.of(args))) as reader:
             report(args, reader, evaluate(args, reader))

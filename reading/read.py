@@ -1,8 +1,8 @@
 """`parseq-read`: read word crops from image files.
 
-A line for each image, in order, on the standard output; what cannot be read is a line on the standard error, and the rest goes
-on.
-Exit status: 0 every image was read; 1 some could not be; 2 a wrong call, or nothing to read.
+A line for each image, in order, goes to standard output. An image that cannot be read is reported on standard error, and the
+others are read.
+Exit status: 0 every image was read; 1 some could not be read; 2 a wrong call, or nothing to read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from reading.readers.options import ReaderOptions, add_reader_options
 EXIT_SOME_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 BAR_FROM: Final = 20
-"""So many images are worth a progress bar, where somebody looks."""
+"""From so many images on a terminal shows a progress bar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def as_seen(image: Image.Image) -> Image.Image:
     """
     try:
         upright = ImageOps.exif_transpose(image)
-    except Exception:  # whatever is wrong with the EXIF data, there is no orientation in it
+    except Exception:  # broken EXIF data: no orientation
         upright = image
     try:
         return to_rgb(upright)
@@ -73,7 +73,7 @@ def as_seen(image: Image.Image) -> Image.Image:
         raise BrokenImageError(f"has {error}") from None
 
 
-class Job:
+class ReadCall:
     """One call of the command: what it reads, prints, and counts."""
 
     def __init__(self, reader: Reader, *, as_json: bool, batch_size: int) -> None:
@@ -83,7 +83,7 @@ class Job:
         self.failed = 0
 
     def fail(self, name: str, reason: str) -> None:
-        """Tell of an image that cannot be read, and go on."""
+        """Report an image that cannot be read, and count it."""
         self.failed += 1
         tqdm.write(f"parseq-read: {name}: {reason}", file=sys.stderr)
 
@@ -135,7 +135,7 @@ class Job:
 
 
 def refuse(reason: str) -> int:
-    """Say why nothing is read; the exit code."""
+    """Report why nothing is read; returns the exit code 2."""
     print(f"parseq-read: {reason}", file=sys.stderr)
     return EXIT_USAGE
 
@@ -157,11 +157,11 @@ def main(argv: list[str] | None = None) -> int:
     except ReaderError as error:
         return refuse(str(error))
     with closing(reader):
-        job = Job(reader, as_json=args.json, batch_size=args.batch_size)
+        job = ReadCall(reader, as_json=args.json, batch_size=args.batch_size)
         try:
             job.read(list(job.names(arguments)))
         except BrokenPipeError:
-            # Whoever reads our output has seen enough, as `head` does. Python would complain again when it flushes at the end.
+            # The reader of our output has closed it, as `head` does. Python would complain again when it flushes at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return EXIT_SOME_FAILED
     return EXIT_SOME_FAILED if job.failed else 0

@@ -57,12 +57,12 @@ class Server(uvicorn.Server):
         self._runtime = runtime
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the drain, or end it."""
+        """Begin the drain on the first signal, end the process on the second."""
         self._runtime.drain()
         if self.should_exit:
             self.force_exit = True
             outside_requests(logger.warning, "told to stop a second time: requests in flight are dropped")
-            # It would report the tasks that it leaves behind as errors, each with a traceback.
+            # uvicorn would report the tasks that it leaves behind as errors, each with a traceback.
             logging.getLogger("uvicorn.error").disabled = True
         super().handle_exit(sig, frame)
 
@@ -103,7 +103,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
 def _parse(argv: Sequence[str] | None) -> dict[str, str]:
     parser = argparse.ArgumentParser(
         prog="parseq-serve",
-        description="Serve a PARSeq artifact over HTTP. Every setting can be given in the environment "
+        description="Serve artifacts of parseq-export over HTTP. Every setting can be given in the environment "
         "(PARSEQ_PORT and so on, see docs/configuration.md); these options win over it.",
     )
     parser.add_argument("--host", help="address to listen on (PARSEQ_HOST, default 127.0.0.1)")
@@ -133,17 +133,17 @@ def _serve(settings: Settings) -> int:
     if failures:
         raise StartupError(f"{settings.artifact}: {failures[0]}")
     if illnesses:
-        # Whatever hangs would keep an orderly end from ending.
+        # An orderly end would wait for whatever hangs.
         print(f"parseq-serve: ended, to be restarted: {illnesses[0]}", file=sys.stderr, flush=True)
         os._exit(EXIT_UNHEALTHY)
     return EXIT_FORCED if server.force_exit else EXIT_OK
 
 
 def _handle_signals(server: Server, runtime: Runtime) -> None:
-    """Exit with 0 on SIGTERM and SIGINT, and reload the artifact on SIGHUP, also on one that came earlier.
+    """Exit with 0 on SIGTERM and SIGINT, and reload the artifacts on SIGHUP, even if it came earlier.
 
-    uvicorn has handlers of its own while it runs, and raises the signal that stopped it once more at the end, under the
-    handlers it found: the default ones would turn a clean stop into a kill.
+    uvicorn has handlers of its own while it runs. At its end it raises the signal that stopped it again, for the handlers that
+    it found: the default ones would turn a clean stop into a kill.
     """
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -151,14 +151,14 @@ def _handle_signals(server: Server, runtime: Runtime) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    if hasattr(signal, "SIGHUP"):  # which Windows has not
+    if hasattr(signal, "SIGHUP"):  # not on Windows
         signal.signal(signal.SIGHUP, lambda _signal, _frame: runtime.ask_to_reload())
     if early_signals.release():
         runtime.ask_to_reload()
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket; bound here, so that a port in use is one clear line.
+    """A listening socket; bound here, so that a port in use is reported in one clear line.
 
     The unspecified IPv6 address (`::`) means all addresses, those of IPv4 too where the system can do both with one socket.
 
@@ -180,7 +180,7 @@ def _uvicorn_config(settings: Settings, runtime: Runtime) -> uvicorn.Config:
     app = App(runtime)
     return uvicorn.Config(
         app,
-        loop="auto" if sys.platform == "win32" else "uvloop",  # which does not exist there
+        loop="auto" if sys.platform == "win32" else "uvloop",  # no uvloop on Windows
         http=protocol_for(settings, runtime.metrics, app.problems, app.addresses),
         log_config=None,
         log_level="warning",
@@ -188,7 +188,7 @@ def _uvicorn_config(settings: Settings, runtime: Runtime) -> uvicorn.Config:
         ws="none",
         lifespan="on",
         server_header=False,
-        proxy_headers=False,  # nothing here depends on the client's address
+        proxy_headers=False,  # `ClientAddresses` reads the header itself
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )

@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     devices: str = Field("0", description="GPUs to run on: `all`, or numbers such as `0,1`; a CPU has none.")
     tune: bool = Field(
         True,
-        description="Measure at the first start which lanes, threads and batch size suit model and machine, and remember it.",
+        description="Measure at the start which lanes, threads and batch size suit model and machine.",
     )
     lanes: int = Field(
         0, ge=0, le=64, description="Inference runs in flight at once; 0: tuned, or the allotted cores, or 1 for each GPU."
@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     )
     max_crops_per_request: int = Field(128, ge=1, le=10_000, description="Crops in one request, at most; beyond it 413.")
     max_form_fields: int = Field(
-        64, ge=0, le=10_000, description="Fields of a form that are no images, at most; beyond it 400, else they are ignored."
+        64, ge=0, le=10_000, description="Fields of a form that are not images, at most; beyond it 400, else they are ignored."
     )
     max_json_bytes: int = Field(2**24, ge=1, description="JSON body, at most; beyond it 413.")
     max_json_depth: int = Field(
@@ -187,7 +187,7 @@ class Settings(BaseSettings):
     @classmethod
     def _names_networks(cls, value: str) -> str:
         try:
-            networks_of(value)
+            ip_networks_of(value)
         except ValueError as error:
             raise ValueError(f"must be addresses or networks with commas between them, such as 10.0.0.0/8: {error}") from None
         return value
@@ -221,8 +221,8 @@ class Settings(BaseSettings):
         return self
 
 
-def networks_of(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    """Addresses and networks in CIDR notation, with commas between them.
+def ip_networks_of(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Parse addresses and networks in CIDR notation, with commas between them.
 
     Raises:
         ValueError: One of them is neither.
@@ -243,7 +243,7 @@ def is_service_link(value: str) -> bool:
 def load_settings(**options: Any) -> Settings:
     """Read the settings from the environment; `options` (from the command line) win.
 
-    A Service called `parseq` makes Kubernetes set `PARSEQ_PORT` to its address; that is nobody's wish, and counts as unset.
+    A Service called `parseq` makes Kubernetes set `PARSEQ_PORT` to its address; nobody means that, so it counts as unset.
 
     Raises:
         StartupError: A value is not acceptable; the message names its environment variable or option.
@@ -265,11 +265,11 @@ def _explain(problem: Any, options: Mapping[str, Any]) -> str:
 
 
 def doubts(environment: Mapping[str, str], known: Collection[str]) -> Iterator[str]:
-    """A line for each variable with our prefix that is ignored, though somebody may count on it. Values are not told.
+    """A warning for each variable with our prefix that is ignored, though somebody may rely on it. Values are not shown.
 
     Args:
-        environment: All of it.
-        known: Variables of settings.
+        environment: All environment variables.
+        known: The variables of settings.
     """
     for name, value in sorted(environment.items()):
         setting = name.upper()  # settings are found in lower case too

@@ -1,4 +1,4 @@
-"""The console script `parseq-serve`. It takes signals first and imports afterwards, which needs a second or so."""
+"""The console script `parseq-serve`. It handles signals first and imports afterwards, which takes a second or so."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Every error a client can see, in one table.
 
-Code raises `Problem(KIND, detail)`; nothing else decides about statuses. Details are written here and there by hand and
-never echo an exception, so no path, version or traceback leaves the server.
+Code raises `Problem(KIND, detail)`; nothing else decides about statuses. Details are written by hand where a problem is raised,
+and never echo an exception, so no path, version or traceback leaves the server.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ class Problem(Exception):  # noqa: N818 - the RFC's word for it
         self.status = status or kind.status
 
     def bare(self) -> Problem:
-        """The same without its traceback and cause: their frames hold the body of the request, and often this problem too, so
-        that both would stay in memory until the garbage collector finds the cycle."""
+        """This problem without its traceback and cause. Their frames hold the body of the request, and often this problem, so
+        both would stay in memory until the garbage collector finds the cycle."""
         self.__cause__ = self.__context__ = None
         return self.with_traceback(None)
 

@@ -1,12 +1,11 @@
-"""`python -m service.fetch_artifact [URL] SHA256 DESTINATION`: bring an artifact to where a server finds it, or nothing.
+"""`python -m service.fetch_artifact [URL] SHA256 DESTINATION`: download an artifact for a server.
 
-Without a URL among the arguments it is that of the environment variable `ARTIFACT_URL`: arguments are shown by `ps`, by
-Kubernetes and in logs of commands, and a signed URL is a secret. Nothing that is printed holds more of a URL than scheme,
-host and path.
+Without a URL among the arguments, that of the environment variable `ARTIFACT_URL` is used: arguments are shown by `ps`, by
+Kubernetes and in logs of commands, and a signed URL is a secret. Of a URL only scheme, host and path are ever printed.
 
-For init containers: the image that serves is the image that fetches. Standard library only. The file appears at its place
-complete and checked, or not at all; a file that is there already and has the checksum is kept, and nothing is fetched.
-Nothing is tried twice: whoever started this (Kubernetes, Compose) tries again, and waits longer each time.
+For init containers: the image that serves also fetches. Needs the standard library only. The file appears complete and
+checked, or not at all; an existing file with the right checksum is kept, and nothing is fetched. Nothing is tried twice:
+whatever started this (Kubernetes, Compose) tries again, and waits longer each time.
 """
 
 from __future__ import annotations
@@ -26,26 +25,26 @@ URL_VARIABLE: Final = "ARTIFACT_URL"
 ORDER: Final = f"give URL, SHA256 and DESTINATION in this order, or the last two, and the URL in {URL_VARIABLE}"
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 3
-"""As the server's own when it cannot start."""
+"""The same code as the server's when it cannot start."""
 SILENCE_TIMEOUT_S: Final = 60.0
-"""How long the other side may say nothing."""
+"""How many seconds the other side may send nothing."""
 READABLE_BY_ALL: Final = 0o644
-"""The server may run as another user than the one that fetched."""
+"""Permissions of the file: the server may run as another user than the one that fetched it."""
 
 
 class FetchError(Exception):
-    """The artifact cannot be had; the message is one line that names the cause."""
+    """The artifact cannot be obtained; the message is one line that names the cause."""
 
 
 def fetch_artifact(url: str, sha256: str, destination: Path) -> bool:
     """Bring the file at `url` to `destination`; `False` when it was there already.
 
     Raises:
-        FetchError: An argument is not acceptable, the file cannot be had or written, or it is another one than asked for.
+        FetchError: An argument is wrong, the file cannot be received or written, or it has another checksum.
     """
     wanted = sha256.lower()
     if not re.fullmatch(r"[0-9a-f]{64}", wanted):
-        # Not what it is: arguments in another order would put the URL here.
+        # Its value is not shown: with arguments in another order it would be the URL.
         raise FetchError(f"SHA256 is not 64 hexadecimal digits, as `sha256sum FILE` prints them: {ORDER}")
     if str(destination).startswith(("http:/", "https:/")):
         raise FetchError(f"DESTINATION is a URL: {ORDER}")
@@ -63,7 +62,7 @@ def fetch_artifact(url: str, sha256: str, destination: Path) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Fetch; the exit code is 0 when the file is in its place and 3 when it is not."""
+    """Fetch the artifact; the exit code is 0 when the file is in its place and 3 when it is not."""
     arguments = _parse(argv)
     try:
         fetched = fetch_artifact(_url(arguments.url), arguments.sha256, arguments.destination)
@@ -76,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """End with what is wanted, and without the words that were given: one may be a signed URL."""
+        """End with the expected arguments, and without the given ones: one may be a signed URL."""
         super().error(ORDER)
 
 
@@ -107,7 +106,7 @@ def _checked(url: str) -> SplitResult:
     try:
         source = urlsplit(url)
         usable = source.scheme in ("http", "https") and bool(source.hostname)
-        usable = usable and source.port != 0  # which also says whether it is a number
+        usable = usable and source.port != 0  # raises ValueError for a port that is not a number
     except ValueError:
         usable = False
     if not usable:
@@ -116,7 +115,7 @@ def _checked(url: str) -> SplitResult:
 
 
 def _fetch(url: str, source: SplitResult, wanted: str, destination: Path) -> None:
-    # Without user, password and query: those of a signed URL are secrets, and this ends in logs.
+    # Without user, password and query, which may be secrets: this goes to logs.
     shown = f"{source.scheme}://{source.netloc.rpartition('@')[2]}{source.path}"
     try:
         download(url, destination, wanted, silence_s=SILENCE_TIMEOUT_S, mode=READABLE_BY_ALL)

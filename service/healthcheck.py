@@ -21,7 +21,7 @@ DEFAULT_PORT: Final = "8000"
 
 
 def main() -> int:
-    """Ask the server once, at the address and port its own settings name."""
+    """Ask the server once, at the address and port of its own settings; returns the exit code."""
     host = os.environ.get("PARSEQ_HOST", "")
     port = os.environ.get("PARSEQ_PORT") or DEFAULT_PORT
     try:

@@ -9,7 +9,7 @@ import lmdb
 import numpy as np
 from PIL import Image
 
-from model.data.crops import Crops
+from model.data.crops import CropArrays
 
 
 def png(colour: int) -> bytes:
@@ -35,9 +35,9 @@ def write_lmdb(folder: Path, samples: list[tuple[bytes, str]], count: int | None
     return folder
 
 
-def crops(size: int, first: int = 0) -> Crops:
+def crops(size: int, first: int = 0) -> CropArrays:
     images = np.arange(first, first + size, dtype=np.uint8)[:, None, None, None].repeat(3, -1)
-    return Crops(images, [str(first + i) for i in range(size)], np.zeros((size, 25, 2), np.float16))
+    return CropArrays(images, [str(first + i) for i in range(size)], np.zeros((size, 25, 2), np.float16))
 
 
 def put(folder: Path, **values: bytes | None) -> Path:

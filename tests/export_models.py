@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from artifact.metadata import INPUT_NAME
-from export.gate.crops import Crop
+from export.gate.crops import GateCrop
 from export.gate.parity import ParityReport, check_parity
 from export.graphs.builder import GraphBuilder
 from export.graphs.interface import Reference
@@ -132,7 +132,7 @@ def read_with_torch(model: PARSeq, pixels: NDArray[np.uint8], decode: Decode, re
 
 
 def parity_of(
-    artifact: bytes, model: PARSeq, crops: Sequence[Crop], decode: Decode, refine_iters: int, **options: Any
+    artifact: bytes, model: PARSeq, crops: Sequence[GateCrop], decode: Decode, refine_iters: int, **options: Any
 ) -> ParityReport:
     """What the parity gate says of an artifact that reads in this way."""
     pixels = np.stack([crop.pixels for crop in crops])

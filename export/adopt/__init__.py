@@ -1,1 +1,1 @@
-"""Recognisers of others become artifacts: their graph as it is, between pixels before it and a text behind it."""
+"""Turns recognisers that others have exported into artifacts: their graph stays as it is, and pixels and text are added."""

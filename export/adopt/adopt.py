@@ -1,4 +1,4 @@
-"""From somebody else's file to an artifact: graph, metadata, the words that it must read, the comparison, a file."""
+"""From somebody else's ONNX file to an artifact: graph, metadata, words that it must read, comparison, file."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ PROBES: Final = 3
 PROBE_SEED: Final = 5
 COMPARED_WITH: Final = "the original"
 ROUNDED_TOLERANCE: Final = 0.02
-"""Of a probability, where the original computes in half precision or integers: its kernels depend on what is around them."""
+"""Largest difference of a probability if the original computes in half precision or integers, whose kernels depend on the
+nodes around them."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdoptOptions:
-    """What is chosen beside the description."""
+    """Options besides the description."""
 
     model_name: str
     font: Path | None = None
-    """To draw words with; without it Pillow's own, which has the letters of Western Europe."""
+    """Font to draw words with; None: Pillow's own, which has the letters of Western Europe."""
     without_words: bool = False
-    """Do without the words that must be read: nothing then shows that the description is right."""
+    """Skip the words that must be read; then nothing shows that the description is right."""
 
 
 @dataclass(kw_only=True)
@@ -47,23 +48,23 @@ class AdoptReport(ParityReport):
     """What was compared, and how the drawn words were read."""
 
     words: Judgement | None = None
-    """None: nothing was asked."""
+    """None: words were not read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How the output of an original becomes tokens."""
+class OutputTokens:
+    """How the output of the original becomes tokens."""
 
     steps: int
-    """Of the output: columns, or characters with the end."""
+    """Steps of the output: columns, or characters with the end."""
     table: Ids
     """The token of each class, -1 for those that are never read."""
     entries: tuple[str, ...]
-    """What the tokens from 1 on stand for."""
+    """The entries that the tokens from 1 on stand for."""
 
     @property
     def merged(self) -> Ids | None:
-        """For each token that of its character among the characters that differ; None: all do."""
+        """For each token the first token of the same character; None: no character has several tokens."""
         place = {entry: number for number, entry in enumerate(dict.fromkeys(self.entries), 1)}
         return None if len(place) == len(self.entries) else np.array([0, *(place[entry] for entry in self.entries)])
 
@@ -81,8 +82,8 @@ def adopt(
 
     Args:
         path: The ONNX file.
-        description: Of it.
-        options: What is chosen.
+        description: How its input is made and what its output means.
+        options: Further options.
         output: The file to write; it appears whole or not at all.
         force: Replace an existing file.
         progress: Called during the comparison with the crops compared so far and in all.
@@ -105,7 +106,7 @@ def adopt(
     return write_artifact(proto, metadata, report, output, force=force)
 
 
-def _reading(original: Original, description: Description) -> Reading:
+def _reading(original: Original, description: Description) -> OutputTokens:
     """Run the original once to see what comes out."""
     entries = description.charset.entries(original.properties)
     drawn = word_crops(description.size, "".join(entry for entry in entries if len(entry) == 1), 8, PROBES, PROBE_SEED)
@@ -114,10 +115,10 @@ def _reading(original: Original, description: Description) -> Reading:
     scores.check()
     if description.decoding == "steps" and scores.steps < 2:
         raise ExportError("the output has a single step, which has no room for a character and the end: is `axes` another?")
-    return Reading(scores.steps, table, entries)
+    return OutputTokens(scores.steps, table, entries)
 
 
-def _metadata(original: Original, description: Description, options: AdoptOptions, reading: Reading) -> ArtifactMetadata:
+def _metadata(original: Original, description: Description, options: AdoptOptions, reading: OutputTokens) -> ArtifactMetadata:
     entries = tuple(dict.fromkeys(reading.entries))
     columns = description.decoding == "ctc"
     try:
@@ -149,7 +150,7 @@ def _metadata(original: Original, description: Description, options: AdoptOption
 
 
 def _precision(proto: onnx.ModelProto) -> Precision:
-    """Of most of its weights."""
+    """The precision of most of its weights."""
     sizes: Counter[Precision] = Counter()
     kinds: dict[int, Precision] = {TensorProto.FLOAT16: "fp16", TensorProto.INT8: "int8", TensorProto.UINT8: "int8"}
     for tensor in proto.graph.initializer:
@@ -157,7 +158,7 @@ def _precision(proto: onnx.ModelProto) -> Precision:
     return sizes.most_common(1)[0][0] if sizes else "fp32"
 
 
-def _build(original: Original, description: Description, reading: Reading, metadata: ArtifactMetadata) -> onnx.ModelProto:
+def _build(original: Original, description: Description, reading: OutputTokens, metadata: ArtifactMetadata) -> onnx.ModelProto:
     g = write(original, description, reading.table, reading.steps, reading.merged)
     try:
         proto = g.model(metadata.model_name, metadata.to_map(), exporter_version())
@@ -171,11 +172,11 @@ def _compare(
     artifact: bytes,
     original: Original,
     description: Description,
-    reading: Reading,
+    reading: OutputTokens,
     metadata: ArtifactMetadata,
     progress: Callable[[int, int], object],
 ) -> AdoptReport:
-    """Read drawn crops with the artifact, and with the original by what is known of it.
+    """Compare the artifact with the original on drawn crops.
 
     Raises:
         ParityError: They read differently.

@@ -1,7 +1,7 @@
-"""Whether a description is right: drawn words must be read under it, and under no other description better.
+"""Checks a description: drawn words must be read under it, and no other description may read them better.
 
-Nothing else can show it. An artifact that was made from a wrong description reads as the original does under the same wrong
-description. So facts are changed one at a time, and for each description the likelihood of the words that were drawn is asked.
+Nothing else can show that it is right: an artifact from a wrong description reads as the original does under the same
+description. So facts are changed one at a time, and the likelihood of the drawn words is computed for each description.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from export.adopt.words import Words, draw_words, log_likelihood
 from export.graphs.interface import ExportError
 
 MIN_RIGHT: Final = 0.5
-"""Smallest share of the words that must be read rightly."""
+"""Smallest share of the words that must be read correctly."""
 MIN_GAIN: Final = 0.2
-"""Of the logarithm of a word's probability, in the mean, by which another description must be better."""
+"""By how much another description must raise the mean logarithm of a word's probability to be better."""
 MIN_Z: Final = 3.0
-"""And by so many standard errors."""
+"""By how many standard errors it must do so."""
 SMALLEST_ERROR: Final = 1e-6
 NORMALISATIONS: Final[Mapping[str, tuple[float, tuple[float, ...], tuple[float, ...]]]] = {
     "mean 0.5, std 0.5": (255.0, (0.5,), (0.5,)),
@@ -35,12 +35,12 @@ NORMALISATIONS: Final[Mapping[str, tuple[float, tuple[float, ...], tuple[float, 
     "the mean and std of docTR": (255.0, (0.694, 0.695, 0.693), (0.299, 0.296, 0.301)),
     "pixels from 0 to 255": (1.0, (0.0,), (1.0,)),
 }
-"""Divisor, mean, std: those in use."""
+"""Divisor, mean and std of the normalisations in use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A description that differs in one fact, and what is different in it."""
+    """A description that differs in one fact, and the words for that difference."""
 
     name: str
     description: Description
@@ -48,37 +48,37 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class WordScore:
     """How a description reads the words."""
 
     name: str
     right: float
-    """Share of the words whose text is read."""
+    """Share of the words that are read correctly."""
     gain: float = 0.0
-    """Of the logarithm of a word's probability over the description that was given, in the mean."""
+    """Mean gain of the logarithm of a word's probability over the given description."""
     z: float = 0.0
-    """The same in standard errors."""
+    """The gain in standard errors."""
 
     @property
     def better(self) -> bool:
-        """Whether that cannot be chance."""
+        """Whether the gain is too large for chance."""
         return self.gain > MIN_GAIN and self.z > MIN_Z
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the words say of a description. Stored in the artifact as JSON."""
+    """The result of the check. It is stored in the artifact as JSON."""
 
     count: int
     right: float
     example: str
     """A word that was misread, if one was."""
-    others: list[Score] = field(default_factory=list)
+    others: list[WordScore] = field(default_factory=list)
     """The alternatives, the best first."""
 
     @property
     def problem(self) -> str | None:
-        """Why the description must be wrong, in one sentence; None if nothing speaks against it."""
+        """Why the description must be wrong, in one sentence; None if nothing indicates that."""
         better = [score for score in self.others if score.better]
         read = f"{self.right:.0%} of {self.count} drawn words are read rightly"
         if better:
@@ -93,10 +93,10 @@ class Judgement:
 
 
 class MisreadError(RuntimeError):
-    """Words are not read under a description, or better under another; nothing was written."""
+    """Words are not read under the description, or are read better under another one; nothing was written."""
 
     def __init__(self, judgement: Judgement) -> None:
-        """Carry the judgement along with its summary."""
+        """Keep the judgement; its summary is the message."""
         super().__init__(judgement.problem)
         self.judgement = judgement
 
@@ -115,16 +115,16 @@ def judge(
     others = []
     for other in alternatives(description, entries, original.channels):
         try:
-            # Only another input needs another run.
+            # Only a different input needs another run.
             there = (
                 scores if _input(other.description) == _input(description) else run(original, words.pixels, other.description)
             )
             found, right_there, _ = _score(there, other.description, other.entries, words)
         except ExportError:
-            continue  # it does not even fit
+            continue  # the description does not fit the output
         gains = found - given
         error = float(gains.std() / np.sqrt(len(gains)))
-        others.append(Score(other.name, right_there, float(gains.mean()), float(gains.mean()) / max(error, SMALLEST_ERROR)))
+        others.append(WordScore(other.name, right_there, float(gains.mean()), float(gains.mean()) / max(error, SMALLEST_ERROR)))
     others.sort(key=lambda score: -score.gain)
     return Judgement(len(words.texts), right, example, others)
 

@@ -59,15 +59,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def adopt_file(args: argparse.Namespace, progress: Callable[[int, int], object]) -> ExportSummary:
-    """Do what the command line says.
+    """Run the command.
 
     Args:
-        args: Of the options above.
+        args: Parsed from the options above.
         progress: Called with the crops compared so far and in all.
 
     Raises:
-        ExportError: Something in it is wrong, or does not fit the file.
-        MisreadError: Words are not read, or are read better otherwise.
+        ExportError: An option or the description is wrong, or does not fit the file.
+        MisreadError: Words are not read, or are read better under another description.
         ParityError: The artifact does not read as the original does.
     """
     for name in ("name", "source", "licence"):
@@ -79,13 +79,13 @@ def adopt_file(args: argparse.Namespace, progress: Callable[[int, int], object])
 
 
 def described(args: argparse.Namespace) -> Description:
-    """The description, with what the options say instead."""
+    """The description, with the values that options override."""
     description = description_of(args.describe)
     chosen = {name: value for name in ("size", "source", "licence") if (value := getattr(args, name)) is not None}
     if args.notice is not None:
         chosen["notice"] = _read_notice(args.notice)
     if args.charset is not None:
-        # What the family puts after a dictionary comes after this one too.
+        # Entries that the family adds after its dictionary are added after this one too.
         chosen["charset"] = Charset(file=args.charset, append=description.charset.append)
     return replace(description, **chosen)
 

@@ -1,7 +1,7 @@
-"""What has to be known of a recogniser that somebody else has exported: how its input is made and what its output means.
+"""The description of a recogniser that somebody else has exported: how its input is made and what its output means.
 
-A description is a JSON object. `FIELDS` has what it may say; docs/adopt.md explains each. What is left out is taken from the
-family that `family` names, or has the default below.
+A description is a JSON object. `FIELDS` lists its members; docs/adopt.md explains each. Members that are left out come from the
+family that `family` names, or have the defaults below.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ CHOICES: Final = {
 }
 MIN_SIDE: Final = 8
 MAX_SIDE: Final = 4096
-"""Pixels."""
+"""Largest height or width, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Charset:
-    """What the classes stand for, in their order; one of the three sources, and what comes after it."""
+    """The entries that the classes stand for, in order: from one of three sources, and additional ones after it."""
 
     inline: tuple[str, ...] | None = None
     file: Path | None = None
-    """An entry in each line."""
+    """A file with an entry in each line."""
     metadata: str | None = None
-    """The key under which the ONNX file itself has them, an entry in each line."""
+    """The key of the ONNX file's metadata that holds them, an entry in each line."""
     append: tuple[str, ...] = ()
 
     def entries(self, properties: Mapping[str, str]) -> tuple[str, ...]:
@@ -56,7 +56,7 @@ class Charset:
             properties: Metadata of the ONNX file.
 
         Raises:
-            ExportError: They are not where they should be, or there are none.
+            ExportError: They are missing, or cannot be read.
         """
         found = (*self._listed(properties), *self.append)
         if not found:
@@ -92,7 +92,7 @@ class Charset:
 
 
 def lines_of(text: str) -> list[str]:
-    """Entries, one in each line. Only line feeds end a line: a dictionary may have other separators as characters."""
+    """Entries, one in each line. Only line feeds end a line, since a dictionary may have other separators as entries."""
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines[:-1] if lines[-1] == "" else lines
 
@@ -102,7 +102,7 @@ class Description:
     """How pixels become the input of a graph, and its output a text."""
 
     size: tuple[int, int]
-    """Height and width, in pixels, that every picture is brought to."""
+    """Height and width in pixels to which every picture is resized."""
     decoding: Decoding
     """`ctc`: columns, equal neighbours merged and blanks dropped; `steps`: a character each, up to the end token."""
     special: Literal["first", "last"] | int = "first"
@@ -112,17 +112,17 @@ class Description:
     layout: Layout = "nchw"
     colours: Colours = "rgb"
     divisor: float = 255.0
-    """Pixels, 0 to 255, are divided by this before all else."""
+    """Pixels, 0 to 255, are divided by this first."""
     mean: tuple[float, ...] = (0.0,)
-    """Is subtracted; one for all channels, or one for each in the order in which the graph takes them."""
+    """Then this is subtracted; one value for all channels, or one for each in the order in which the graph takes them."""
     std: tuple[float, ...] = (1.0,)
-    """Then they are divided by this."""
+    """Then the result is divided by this."""
     axes: Axes = "btc"
-    """Of the output: batch, steps or columns (t), classes."""
+    """Order of the output's axes: batch (b), steps or columns (t), classes (c)."""
     never: tuple[int, ...] = ()
-    """Classes that stand for nothing, such as begin and pad, and are never read."""
+    """Classes without a meaning, such as begin and pad, which are never read."""
     output_name: str | None = None
-    """Of a graph with several outputs."""
+    """Which output to read, if the graph has several."""
     fit: Fit = "stretch"
     pad_value: tuple[int, int, int] | None = None
     pad_side: PadSide | None = None
@@ -133,10 +133,10 @@ class Description:
     notice: str | None = None
 
     def __post_init__(self) -> None:
-        """Check what contradicts itself.
+        """Check that the fields do not contradict each other.
 
         Raises:
-            ExportError: Something does.
+            ExportError: Two of them do.
         """
         for name in ("mean", "std"):
             values = getattr(self, name)
@@ -153,7 +153,7 @@ class Description:
 
     @property
     def special_name(self) -> str:
-        """What class 0 of the artifact is here."""
+        """The name of class 0 of the artifact: the blank or the end."""
         return "blank" if self.decoding == "ctc" else "end"
 
     def special_class(self, classes: int) -> int:
@@ -230,7 +230,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _charset(value: Any) -> dict[str, Any]:
-    """The fields of a `Charset`; a path is as it stands there."""
+    """The fields of a `Charset`; a path is kept as it is given."""
     if isinstance(value, str | list):
         return {"inline": _texts(value)}
     sources = {"file", "metadata"}
@@ -272,9 +272,9 @@ def read_description(text: str, where: str, folder: Path, families: Mapping[str,
 
     Args:
         text: The JSON object.
-        where: The file's name, for what is said of it.
-        folder: What paths in it are relative to.
-        families: Descriptions that it may begin from, by name.
+        where: The file's name, for messages.
+        folder: The folder to which paths in it are relative.
+        families: Descriptions on which it may be based, by name.
 
     Raises:
         ExportError: Something in it is wrong; the message names the field and what it should be.
@@ -304,7 +304,7 @@ def read_description(text: str, where: str, folder: Path, families: Mapping[str,
 
 
 def _complete(read: dict[str, Any], family: Description | None, where: str, folder: Path) -> Description:
-    """The description of fields that are read, over those of a family."""
+    """The description from the fields that were read, and those of a family for the rest."""
     base = {} if family is None else {entry.name: getattr(family, entry.name) for entry in fields(family)}
     decoding = read.get("decoding", base.get("decoding"))
     for name in ("size", "decoding"):
@@ -321,7 +321,7 @@ def _complete(read: dict[str, Any], family: Description | None, where: str, fold
         of_file = dict(read["charset"])
         if "file" in of_file:
             of_file["file"] = folder / of_file["file"]
-        # What comes after a dictionary can be said alone.
+        # The entries after a dictionary can be given alone.
         kept = base["charset"] if set(of_file) == {"append"} and base else Charset()
         read["charset"] = Charset(**{entry.name: getattr(kept, entry.name) for entry in fields(Charset)} | of_file)
     if read.get("fit") == "stretch":

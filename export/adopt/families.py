@@ -1,4 +1,4 @@
-"""Descriptions of recognisers that many people have, by name."""
+"""Descriptions of common recognisers, by name."""
 
 from __future__ import annotations
 

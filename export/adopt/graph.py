@@ -1,4 +1,4 @@
-"""The graph of an artifact around a graph of somebody else: pixels before it, a text behind it, its own nodes as they are."""
+"""The graph of an artifact around somebody else's graph, whose nodes stay as they are: pixels before it, a text after it."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from export.graphs.ctc import collapse_columns
 from export.graphs.interface import BATCH, Ids
 
 PREFIX: Final = "original/"
-"""Of all names that come from the original, so that none meets one of ours."""
+"""Prefix of all names that come from the original, so that none equals one of ours."""
 IR_VERSION: Final = 8
-"""At least: older formats list initialisers among the inputs."""
+"""Oldest format that is written: earlier ones list initialisers among the inputs."""
 STANDARD_DOMAINS: Final = ("", "ai.onnx")
 AXES_ARE_AN_INPUT: Final = {"ReduceSum": 13, "ReduceMax": 18}
-"""Since which opset."""
+"""The opset since which the axes of these operators are an input."""
 
 
 class GraftBuilder(GraphBuilder):
-    """Writes for the opset of another file, and takes over that file's nodes."""
+    """Writes nodes for the opset of another file, and takes over that file's nodes."""
 
     def __init__(self, original: onnx.ModelProto, opset: int) -> None:
         """Start an empty graph.
 
         Args:
-            original: Whose opsets are kept.
-            opset: Of the standard operators there.
+            original: The file, whose opsets are kept.
+            opset: Its opset of the standard operators.
         """
         super().__init__()
         self._original, self._opset = original, opset
@@ -41,13 +41,13 @@ class GraftBuilder(GraphBuilder):
         self._sparse: list[onnx.SparseTensorProto] = []
 
     def constant(self, value: Array, name: str) -> str:  # type: ignore[override]
-        """As usual, and remembers the value."""
+        """Store a constant, and remember its value."""
         stored = super().constant(value, name)
         self._values.setdefault(stored, np.asarray(value))
         return stored
 
     def node(self, op_type: str, inputs: Sequence[str], **attributes: int | float | str | Sequence[int]) -> str:
-        """As usual, in the form that the operator has in this opset."""
+        """Append a node, in the form that its operator has in this opset."""
         if len(inputs) == 2 and self._opset < AXES_ARE_AN_INPUT.get(op_type, 0):
             attributes["axes"] = self._values[inputs[1]].tolist()
             inputs = inputs[:1]
@@ -58,8 +58,8 @@ class GraftBuilder(GraphBuilder):
 
         Args:
             picture: Our value that becomes their input.
-            input_name: Of theirs.
-            output_name: Of theirs; other outputs are left out.
+            input_name: Name of their input.
+            output_name: Name of their output; other outputs are left out.
 
         Returns:
             The name of their output here.
@@ -73,7 +73,7 @@ class GraftBuilder(GraphBuilder):
         return PREFIX + output_name
 
     def model(self, name: str, metadata: dict[str, str], producer_version: str) -> onnx.ModelProto:
-        """The finished model, checked; in the format and with the opsets of the original.
+        """The finished model, checked, in the format and with the opsets of the original.
 
         Raises:
             onnx.checker.ValidationError: The graph is not valid ONNX.
@@ -111,7 +111,7 @@ def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
         value.name = new(value.name)
     for sparse in graph.sparse_initializer:
         sparse.values.name = new(sparse.values.name)
-    # What is known of sizes in between held for the input that they had.
+    # Sizes noted in the file were those for its former input.
     del graph.value_info[:]
     del graph.quantization_annotation[:]
 
@@ -121,9 +121,9 @@ def write(original: Original, description: Description, table: Ids, steps: int, 
 
     Args:
         original: The file.
-        description: Of it.
+        description: The file's description.
         table: The token id of each class, -1 for those that are never read.
-        steps: T of its output.
+        steps: T, the steps of its output.
         merged: int64 (tokens,): the token that stands for each one, where several are the same character; None: none are.
     """
     g = GraftBuilder(original.proto, original.opset)
@@ -156,7 +156,7 @@ def write(original: Original, description: Description, table: Ids, steps: int, 
 
 
 def write_picture(g: GraphBuilder, original: Original, description: Description, images: str) -> str:
-    """Write what makes the original's input, in its type and layout, of uint8 `(B, H, W, 3)`."""
+    """Write the nodes that make the original's input, in its type and layout, from uint8 `(B, H, W, 3)`."""
     g.scope("picture")
     values = g.cast(images, TensorProto.FLOAT)
     if description.colours == "bgr":
@@ -164,7 +164,7 @@ def write_picture(g: GraphBuilder, original: Original, description: Description,
     elif description.colours == "grey":
         weights = np.repeat(np.array(GREY)[:, None], original.channels, axis=1)
         values = g.matmul(values, g.constant(weights, "grey"))
-    # In the same order as whoever made the original computes it, so that no digit differs: half precision would show it.
+    # In the order in which the original's makers compute it, so that no digit differs, which half precision would show.
     for operator, operand, nothing in (
         ("Div", description.divisor, 1),
         ("Sub", description.mean, 0),

@@ -1,6 +1,6 @@
-"""The ONNX file of somebody else: what is in it, and what it computes, for a description of it.
+"""Somebody else's ONNX file: what is in it, and what it computes under a description.
 
-Here its input is made and its output read in plain NumPy. Nothing of it goes into the artifact, which is compared with it.
+Its input is made and its output read in plain NumPy here. None of this goes into the artifact, which is compared with it.
 
 Shapes: N crops, T steps or columns, C classes.
 """
@@ -28,14 +28,14 @@ from export.adopt.description import Description, Output
 from export.graphs.interface import ExportError, Floats, Ids, Reference
 
 MIN_OPSET: Final = 11
-"""The oldest that has all operators which the artifact adds; older files are brought to it."""
+"""The oldest opset with all operators that the artifact adds; older files are converted to it."""
 GREY: Final = (0.299, 0.587, 0.114)
-"""Of red, green and blue: ITU-R BT.601, which Pillow and OpenCV use."""
+"""Weights of red, green and blue by ITU-R BT.601, as Pillow and OpenCV have them."""
 INPUT_TYPES: Final = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 OUTPUT_TYPES: Final = ("tensor(float)", "tensor(float16)", "tensor(double)")
 BATCH: Final = 16
 SUM_TOLERANCE: Final = 0.01
-"""Of probabilities: half precision is allowed for."""
+"""How far the sum of probabilities may be from 1, for half precision."""
 SMALLEST: Final = float(np.finfo(np.float32).tiny)
 
 
@@ -45,19 +45,19 @@ class Original:
 
     path: Path
     proto: onnx.ModelProto
-    """Its local functions written out, its opset at least `MIN_OPSET`, otherwise as it is."""
+    """The file as it is, but with local functions inlined and an opset of at least `MIN_OPSET`."""
     session: onnxruntime.InferenceSession
-    """Of the file itself."""
+    """A session of the unchanged file."""
     sha256: str
     input_name: str
     output_name: str
     input_type: np.dtype[Any]
     channels: int
-    """That the input has; where the graph leaves that open, as many as the description's colours have."""
+    """Channels of the input; if the graph leaves them open, as many as the description's colours have."""
 
     @property
     def opset(self) -> int:
-        """Of the standard operators."""
+        """Its opset of the standard operators."""
         return opset_of(self.proto)
 
     @property
@@ -67,15 +67,15 @@ class Original:
 
 
 def opset_of(proto: onnx.ModelProto) -> int:
-    """Version of the standard operators; 1 where none is said."""
+    """Version of the standard operators; 1 where the file does not say."""
     return max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=1)
 
 
 def open_original(path: Path, description: Description) -> Original:
-    """Load a file and look whether its graph fits the description.
+    """Load a file and check that its graph fits the description.
 
     Raises:
-        ExportError: It does not, or it cannot be loaded, or has what cannot be adopted; the message says what was found.
+        ExportError: It does not, cannot be loaded, or has something that cannot be adopted; the message says what.
     """
     proto = _load(path)
     if METADATA_KEY in {entry.key for entry in proto.metadata_props}:
@@ -119,7 +119,7 @@ def _upgraded(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
         return proto
     try:
         return version_converter.convert_version(proto, MIN_OPSET)
-    except Exception as error:  # from C++ there come RuntimeErrors and others of its own
+    except Exception as error:  # C++ code raises RuntimeError and exceptions of its own
         raise ExportError(
             f"{path} has opset {opset_of(proto)}, and bringing it to {MIN_OPSET} failed ({reason_of(error)}): export it again "
             "with a newer opset"
@@ -127,7 +127,7 @@ def _upgraded(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 
 
 def _only_input(proto: onnx.ModelProto, session: onnxruntime.InferenceSession, path: Path) -> Any:
-    """The one input; those that have a value in the file, or that nothing uses, are none."""
+    """The only input, those with a value in the file and unused ones not counted."""
     used = set(_used(proto.graph))
     inputs = [value for value in session.get_inputs() if value.name in used]
     if len(inputs) != 1:
@@ -209,17 +209,17 @@ def prepare(pixels: NDArray[np.uint8], description: Description, channels: int) 
 
 
 def run(original: Original, pixels: NDArray[np.uint8], description: Description) -> Scores:
-    """What the graph gives for uint8 RGB `(N, H, W, 3)`.
+    """The graph's output for uint8 RGB `(N, H, W, 3)`.
 
     Raises:
-        ExportError: It cannot be run so, or gives something of another form.
+        ExportError: The graph does not take such an input, or its output has another form.
     """
     parts = []
     for start in range(0, len(pixels), BATCH):
         values = prepare(pixels[start : start + BATCH], description, original.channels).astype(original.input_type)
         try:
             [output] = original.session.run([original.output_name], {original.input_name: values})
-        except Exception as error:  # ONNX Runtime's have no common base but this
+        except Exception as error:  # ONNX Runtime's exceptions have no other common base
             raise ExportError(
                 f"{original.path} cannot be run on input {list(values.shape)}: {reason_of(error)}; "
                 "is the size or the layout another?"
@@ -268,7 +268,7 @@ def _miscount(description: Description, classes: int, entries: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What a graph gives for some crops: a number for each class, of each step or column."""
+    """A graph's output for some crops: a number for each class at each step or column."""
 
     values: Floats
     """`(N, T, C)`."""
@@ -285,10 +285,10 @@ class Scores:
         return len(self.values[0, 0])
 
     def check(self) -> None:
-        """Look whether they are what the description calls them.
+        """Check that the values are what the description says, logits or probabilities.
 
         Raises:
-            ExportError: They are not, or no numbers.
+            ExportError: They are not, or some are nan or infinite.
         """
         low, high, sums = float(self.values.min()), float(self.values.max()), self.values.sum(-1)
         if not np.isfinite(sums).all():

@@ -29,18 +29,18 @@ WORDS: Final = re.findall(
     "thunder 1286 Exit BRIDGE music 57 Hotel kingdom QUICK wash 3048 Platform SCHOOL January mixture 629 GARAGE vapour Jump "
     "CINEMA doctor 1739 Oxygen POLICE frozen 80 Welcome PHARMACY hazard 4652 Zone",
 )
-"""Letters of both cases and digits, all of them; words, because some recognisers know a language."""
+"""Contain all letters of both cases and all digits; real words, because some recognisers know a language."""
 COUNT: Final = 160
 FAINT_CONTRAST: Final = (45, 76)
 FAINT_NOISE: Final = 20.0
 MIDDLE: Final = 128
 FLOOR: Final = -12.0
-"""Of the logarithm of a word's probability: what is impossible is not worse than that."""
+"""Lower bound of the logarithm of a word's probability, also for an impossible word."""
 MIN_CHARACTERS: Final = 10
-"""Of the charset that can be drawn, or there is nothing to draw words of."""
+"""Characters of the charset that must be drawable for words to be made of them."""
 MAX_LENGTH: Final = 8
 UNDEFINED: Final = "\U0010ffff"
-"""What no font has: it is drawn as what is missing is drawn."""
+"""A character that no font has, to see how missing characters are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def open_font(path: Path | None) -> Font:
     """A font file, or Pillow's own font.
 
     Raises:
-        ExportError: It is none.
+        ExportError: It is not a font file.
     """
     if path is None:
         return ImageFont.load_default(size=FONT_PX)
@@ -72,12 +72,12 @@ def texts_for(entries: Sequence[str], max_length: int, count: int, font: Path | 
     Args:
         entries: Its charset.
         max_length: Longest text that it can give.
-        count: How many; words come again.
-        font: With a font of the user's they are drawn from all that it has of the charset; without one they are `WORDS`, of
-            which those are taken that the charset has, in its case.
+        count: How many; words are repeated.
+        font: With a font of the user's, random words of all characters of the charset that it has; without one, those of
+            `WORDS` that the charset can spell, in its case.
 
     Raises:
-        ExportError: There are too few characters to draw words of.
+        ExportError: There are too few drawable characters.
     """
     known = {entry for entry in entries if len(entry) == 1}
     rng = np.random.default_rng(SEED)
@@ -102,10 +102,10 @@ def texts_for(entries: Sequence[str], max_length: int, count: int, font: Path | 
 
 
 def draw_words(entries: Sequence[str], metadata: ArtifactMetadata, font: Path | None) -> Words:
-    """Draw words that the artifact can read: half of them plain, half of them faint, told from their ground by red alone.
+    """Draw words that the artifact can read: half of them plain, half of them faint, differing from their ground only in red.
 
-    Red, because the order of colours shows in nothing else: most recognisers read a word in any colours. But those that have
-    learned from photographs trust red more than blue, in which the eye sees little and cameras and JPEG keep little (ADR 0012).
+    Only such words show the order of colours, since most recognisers read a word in any colours. Those that have learned from
+    photographs rely on red more than on blue, in which the eye sees little and cameras and JPEG keep little (ADR 0012).
 
     Args:
         entries: Its charset.
@@ -113,7 +113,7 @@ def draw_words(entries: Sequence[str], metadata: ArtifactMetadata, font: Path | 
         font: What to draw them with; see `texts_for`.
 
     Raises:
-        ExportError: There is nothing to draw words of.
+        ExportError: There are too few drawable characters.
     """
     texts = texts_for(entries, metadata.max_label_length, COUNT, font)
     opened = open_font(font)
@@ -127,7 +127,7 @@ def draw_words(entries: Sequence[str], metadata: ArtifactMetadata, font: Path | 
 
 
 def _plain(rng: np.random.Generator) -> tuple[Ids, Ids, float]:
-    """Ink, paper and noise."""
+    """Random ink, paper and noise."""
     dark, light = rng.integers(0, 110, 3), rng.integers(145, 256, 3)
     ink, paper = (dark, light) if rng.random() < 0.5 else (light, dark)
     return ink, paper, float(rng.uniform(0, 12))
@@ -142,11 +142,11 @@ def _faint(rng: np.random.Generator) -> tuple[Ids, Ids, float]:
 
 
 def log_likelihood(scores: Scores, wanted: Sequence[Sequence[int]], special: int, decoding: Decoding) -> NDArray[np.float64]:
-    """The logarithm of the probability of a text, for each crop, and `FLOOR` at least.
+    """The logarithm of the probability of a text, for each crop, but at least `FLOOR`.
 
     Args:
-        scores: Of the classes.
-        wanted: The classes of the texts' characters; -1 for one that is impossible.
+        scores: The scores of the classes.
+        wanted: The classes of the texts' characters; -1 for a character without a class.
         special: The class of the blank or the end.
         decoding: With `ctc` all ways to spread a text over the columns are summed.
     """

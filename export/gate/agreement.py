@@ -1,11 +1,11 @@
-"""The gate of artifacts that round: they are not asked to equal PyTorch, but to agree with it nearly always.
+"""The gate for artifacts that round: they need not equal PyTorch, but must nearly always agree with it.
 
 Half precision and 8-bit integers move every logit a little, so a text may change where the network hardly preferred one
 character to another. A crop with such a step (two best logits closer than the precision's `tie_margin`, in any pass) is counted
 apart; of all others a stated share must read the same, character for character, whatever the batch.
 
-A text that is cut short is easily taken for a near tie. So the way of reading is checked where no rounding excuses anything:
-the same graph in float32 must pass the parity gate, and a loop must read exactly as the steps written out.
+A text that is cut short by mistake looks like a near tie. So the structure is checked without rounding: the same graph in
+float32 must pass the parity gate, and a loop must read exactly as the steps written out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from artifact.metadata import CONFIDENCES_NAME, TOKEN_IDS_NAME, Precision
 from artifact.session import open_cpu_session
 from artifact.text import text_length
-from export.gate.crops import Crop
+from export.gate.crops import GateCrop
 from export.gate.parity import (
     BATCH_SIZES,
     CONFIDENCE_TOLERANCE,
@@ -35,19 +35,19 @@ from export.gate.parity import (
 from export.graphs.interface import Reference
 
 IN_COMPANY: Final = 32
-"""So many of the crops are read at every batch size and in different company, all of them at the largest size."""
+"""Number of crops that are read at every batch size and in different batches; at the largest size all crops are read."""
 MIN_DECIDED: Final = 0.2
-"""Smallest share of crops that must not be near ties, or the comparison would say little."""
+"""Smallest share of crops that are not near ties; with fewer, the comparison would say little."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a precision is held to."""
+    """What an artifact of one precision must fulfil."""
 
     floor: float
-    """Smallest share of readings that must be equal, near ties apart."""
+    """Smallest share of equal readings among crops that are not near ties."""
     tie_margin: float
-    """Two logits closer than this may change places."""
+    """A crop is a near tie if its two best logits are closer than this."""
     confidence: float
     """Largest mean difference of a token's probability."""
 
@@ -64,17 +64,17 @@ class AgreementReport(GateReport):
 
     precision: Precision
     structure_problem: str | None = None
-    """What rounding cannot excuse: no numbers, a graph that is wrong in float32, a loop that reads otherwise than steps do."""
+    """A fault that rounding does not explain: NaNs, a graph that is wrong in float32, or a loop that reads unlike its steps."""
     floor: float
     tie_margin: float
     agreement: float = 0.0
-    """Share of readings with an equal text, near ties apart."""
+    """Share of readings with an equal text, among crops that are not near ties."""
     agreement_of_all: float = 0.0
-    """The same with the near ties."""
+    """The same of all crops."""
     mean_confidence_difference: float = 0.0
-    """Of the tokens of texts that are equal."""
+    """Mean over the tokens of equal texts."""
     calibration: str | None = None
-    """What the scales of an int8 graph were seen on."""
+    """Which crops the scales of an int8 graph come from."""
 
     @property
     def problem(self) -> str | None:
@@ -88,7 +88,7 @@ class AgreementReport(GateReport):
                 f"PyTorch itself is undecided (two best logits within {self.tie_margin:g}) on {self.near_ties} of {self.crops} "
                 "crops, so little can be compared: are the weights trained?"
             )
-        # Both written so that a NaN fails.
+        # Both conditions are written so that a NaN fails.
         if not self.agreement >= self.floor:
             example = f"; {self.failures[0]}" if self.failures else ""
             return (
@@ -114,7 +114,7 @@ class AgreementReport(GateReport):
 
 
 def planned_readings(count: int) -> list[tuple[int, NDArray[np.int64]]]:
-    """Batch sizes and the crops of each batch: all at the largest size, some at all sizes and in different company."""
+    """Batch sizes and the crops of each batch: all crops at the largest size, some at all sizes and in different batches."""
     largest = max(BATCH_SIZES)
     rest = np.arange(min(IN_COMPANY, count), count)
     whole = [(largest, rest[start : start + largest]) for start in range(0, len(rest), largest)]
@@ -122,11 +122,11 @@ def planned_readings(count: int) -> list[tuple[int, NDArray[np.int64]]]:
 
 
 def loop_difference(
-    artifact: bytes, written_out: bytes, crops: Sequence[Crop], *, progress: Callable[[int], object] = lambda _: None
+    artifact: bytes, written_out: bytes, crops: Sequence[GateCrop], *, progress: Callable[[int], object] = lambda _: None
 ) -> Failure | None:
-    """Where a graph with a loop reads otherwise than the same one with every step written out; None when nowhere.
+    """The first difference between a graph with a loop and the same one with every step written out; None if there is none.
 
-    Both round alike, so near ties excuse nothing: a loop that cut texts short, which are hard to tell from near ties, is found.
+    Both round alike, so near ties make no difference here: a loop that cuts texts short is found.
     """
     pixels = np.stack([crop.pixels for crop in crops])
     sessions = open_cpu_session(artifact), open_cpu_session(written_out)
@@ -136,7 +136,7 @@ def loop_difference(
             meaningful = slice(0, text_length(wanted[TOKEN_IDS_NAME][row].tolist()) + 1)
             others = found[TOKEN_IDS_NAME][row][meaningful] != wanted[TOKEN_IDS_NAME][row][meaningful]
             gaps = np.abs(found[CONFIDENCES_NAME][row] - wanted[CONFIDENCES_NAME][row])[meaningful]
-            # Written so that a NaN differs.
+            # The condition is written so that a NaN differs.
             differs = others | ~(gaps <= CONFIDENCE_TOLERANCE)
             if differs.any():
                 return Failure(crops[crop].description, batch_size, int(differs.argmax()), "another token or probability")
@@ -147,7 +147,7 @@ def loop_difference(
 def check_agreement(
     artifact: bytes,
     reference: Reference,
-    crops: Sequence[Crop],
+    crops: Sequence[GateCrop],
     precision: Precision,
     *,
     progress: Callable[[int], object] = lambda _: None,

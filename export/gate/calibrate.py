@@ -1,4 +1,4 @@
-"""Ranges of the values that an int8 graph rounds, seen on crops."""
+"""Ranges of the values that an int8 graph rounds, observed on crops."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def observe_ranges(write: Callable[[GraphBuilder], None], pixels: NDArray[np.uin
     """Read crops with the float32 graph and note the smallest and largest of every value that would be rounded.
 
     Args:
-        write: Writes the graph, without loops: what is inside one cannot be observed.
-        pixels: uint8 `(N, H, W, 3)`; crops such as it will read, and never those it is tested on.
+        write: Writes the graph without loops: values inside a loop cannot be observed.
+        pixels: uint8 `(N, H, W, 3)`: crops like those it will read, and never those it is tested on.
     """
     builder = CalibrationBuilder()
     write(builder)

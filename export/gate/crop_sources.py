@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from export.gate.crops import Crop, word_crops
+from export.gate.crops import GateCrop, word_crops
 from model.recognisers.interface import Config
 
 if TYPE_CHECKING:
-    from model.data.crops import Crops
+    from model.data.crops import CropArrays
 
 CALIBRATION_CROPS: Final = 256
-"""So many are enough for smallest and largest values to settle."""
+"""Enough for the smallest and largest values to settle."""
 SEED: Final = 20220702
 
 
@@ -24,7 +24,7 @@ class CropSourceError(ValueError):
 
 
 def calibration_crops(folder: Path | None, config: Config) -> tuple[NDArray[np.uint8], str]:
-    """Crops to calibrate on, uint8 `(N, H, W, 3)`, and what they are: from a folder, or drawn."""
+    """Crops to calibrate on, uint8 `(N, H, W, 3)`, from a folder or drawn; and a description of them."""
     if folder is None:
         drawn = word_crops(config.img_size, config.charset_train, config.max_label_length, CALIBRATION_CROPS, SEED)
         return np.stack([crop.pixels for crop in drawn]), f"{len(drawn)} drawn crops"
@@ -33,15 +33,15 @@ def calibration_crops(folder: Path | None, config: Config) -> tuple[NDArray[np.u
     return crops.images[chosen], f"{len(chosen)} crops of {folder.resolve().name}"
 
 
-def parity_data(folder: Path, config: Config) -> list[Crop]:
+def parity_data(folder: Path, config: Config) -> list[GateCrop]:
     """All crops of a folder, for the parity gate."""
     crops = _read(folder, config)
     names = (f"{number} of {folder.resolve().name}, label {label!r}" for number, label in enumerate(crops.labels, start=1))
-    return [Crop(name, image) for name, image in zip(names, crops.images, strict=True)]
+    return [GateCrop(name, image) for name, image in zip(names, crops.images, strict=True)]
 
 
-def _read(folder: Path, config: Config) -> Crops:
-    """An LMDB archive, a folder of archives, or rendered shards.
+def _read(folder: Path, config: Config) -> CropArrays:
+    """Read the crops of an LMDB archive, a folder of archives, or rendered shards.
 
     Raises:
         CropSourceError: There are no such crops, or they have another size.

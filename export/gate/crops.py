@@ -16,9 +16,9 @@ from artifact.fit import fit
 
 SEED: Final = 20220701
 BATCH: Final = 32
-"""The number of crops is a multiple of this, so that there is a full batch of it."""
+"""The number of crops is a multiple of this, so that there are full batches of this size."""
 MAX_LENGTHS: Final = 60
-"""Longest texts are sampled rather than all drawn beyond so many lengths."""
+"""Beyond so many lengths, lengths are sampled instead of drawing all of them."""
 MAX_WORD: Final = 12
 """Longest text of `word_crops`."""
 FONT_PX: Final = 32
@@ -29,7 +29,7 @@ Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 @dataclass(frozen=True, slots=True)
-class Crop:
+class GateCrop:
     """One crop and what it shows."""
 
     description: str
@@ -38,7 +38,7 @@ class Crop:
     """uint8 `(height, width, 3)`."""
 
 
-def parity_crops(img_size: tuple[int, int], charset: str, max_label_length: int) -> list[Crop]:
+def parity_crops(img_size: tuple[int, int], charset: str, max_label_length: int) -> list[GateCrop]:
     """Crops with texts of every length 1..`max_label_length`, a blank one, noise and gradients.
 
     Args:
@@ -55,11 +55,11 @@ def parity_crops(img_size: tuple[int, int], charset: str, max_label_length: int)
     for number in range(total - len(crops)):
         length = lengths[number] if number < len(lengths) else int(rng.integers(1, max_label_length + 1))
         text = "".join(rng.choice(alphabet, length))
-        crops.append(Crop(f"text {text!r} of {length}", fit(_draw(text, rng), *img_size)))
+        crops.append(GateCrop(f"text {text!r} of {length}", fit(_draw(text, rng), *img_size)))
     return crops
 
 
-def word_crops(img_size: tuple[int, int], charset: str, max_label_length: int, count: int, seed: int) -> list[Crop]:
+def word_crops(img_size: tuple[int, int], charset: str, max_label_length: int, count: int, seed: int) -> list[GateCrop]:
     """Crops with texts of the lengths that words have.
 
     Args:
@@ -74,21 +74,23 @@ def word_crops(img_size: tuple[int, int], charset: str, max_label_length: int, c
     return crops_of_lengths(img_size, charset, lengths.tolist(), rng)
 
 
-def crops_of_lengths(img_size: tuple[int, int], charset: str, lengths: Sequence[int], rng: np.random.Generator) -> list[Crop]:
-    """Crops with a text of each of `lengths` characters; the rest as for `word_crops`."""
+def crops_of_lengths(
+    img_size: tuple[int, int], charset: str, lengths: Sequence[int], rng: np.random.Generator
+) -> list[GateCrop]:
+    """Crops with a text of each of `lengths` characters; other arguments as for `word_crops`."""
     alphabet = [c for c in charset if c in DRAWABLE] or list(string.ascii_letters)
     texts = ["".join(rng.choice(alphabet, length)) for length in lengths]
-    return [Crop(f"text {text!r} of {len(text)}", fit(_draw(text, rng), *img_size)) for text in texts]
+    return [GateCrop(f"text {text!r} of {len(text)}", fit(_draw(text, rng), *img_size)) for text in texts]
 
 
-def _without_text(img_size: tuple[int, int], rng: np.random.Generator) -> Iterator[Crop]:
+def _without_text(img_size: tuple[int, int], rng: np.random.Generator) -> Iterator[GateCrop]:
     height, width = img_size
     shape = (height, width, 3)
-    yield Crop("blank white", np.full(shape, 255, np.uint8))
-    yield Crop("blank black", np.zeros(shape, np.uint8))
-    yield Crop("noise", rng.integers(0, 256, shape, dtype=np.uint8))
+    yield GateCrop("blank white", np.full(shape, 255, np.uint8))
+    yield GateCrop("blank black", np.zeros(shape, np.uint8))
+    yield GateCrop("noise", rng.integers(0, 256, shape, dtype=np.uint8))
     ramp = np.linspace(0, 255, width).astype(np.uint8)
-    yield Crop("gradient", np.ascontiguousarray(np.broadcast_to(ramp[None, :, None], shape)))
+    yield GateCrop("gradient", np.ascontiguousarray(np.broadcast_to(ramp[None, :, None], shape)))
 
 
 def _draw(text: str, rng: np.random.Generator) -> Image.Image:
@@ -108,16 +110,16 @@ def paint(
     rng: np.random.Generator,
     font: Font | None = None,
 ) -> Image.Image:
-    """A text on one ground, slightly rotated and noisy.
+    """Draw a text on a plain ground, slightly rotated and noisy.
 
     Args:
         text: What to write.
-        ink: Its red, green and blue.
-        paper: Those of the ground.
-        margin: On each side, in pixels.
-        noise: Standard deviation, of 255; None: up to 12.
+        ink: Red, green and blue of the text.
+        paper: Red, green and blue of the ground.
+        margin: Pixels on each side.
+        noise: Standard deviation of the noise, of 255; None: drawn, up to 12.
         rng: Draws angle and noise.
-        font: Pillow's own without it.
+        font: The font; None: Pillow's own.
     """
     font = font or ImageFont.load_default(size=FONT_PX)
     left, top, right, bottom = font.getbbox(text)

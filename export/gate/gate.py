@@ -1,4 +1,4 @@
-"""What an artifact must pass before it is written: which crops are read, and what is compared with what."""
+"""The gate that an artifact must pass before it is written: which crops are read, and what is compared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from artifact.metadata import Precision
 from export.gate.agreement import AgreementReport, check_agreement, loop_difference, planned_readings
-from export.gate.crops import Crop, parity_crops, word_crops
+from export.gate.crops import GateCrop, parity_crops, word_crops
 from export.gate.parity import BATCH_SIZES, GateReport, batches, check_parity
 from export.graphs.interface import Reference
 from model.recognisers.interface import Config
@@ -22,7 +22,7 @@ AGREEMENT_SEED: Final = 20220703
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class WrittenGraph:
     """A graph that is to be compared with its network."""
 
     artifact: bytes
@@ -33,21 +33,21 @@ class Candidate:
     unrounded: Callable[[], bytes]
     """Writes the same graph in float32."""
     written_out: Callable[[], bytes] | None
-    """Writes the same graph without loops; None: it has none."""
+    """Writes the same graph without loops; None: the graph has no loops."""
 
 
-def gate_crops(config: Config, precision: Precision, more: Sequence[Crop] = ()) -> list[Crop]:
+def gate_crops(config: Config, precision: Precision, more: Sequence[GateCrop] = ()) -> list[GateCrop]:
     """What a candidate reads: drawn crops and `more`; where it rounds, drawn words too."""
     limits = (config.img_size, config.charset_train, config.max_label_length)
     crops = [*parity_crops(*limits), *more]
     return crops if precision == "fp32" else [*crops, *word_crops(*limits, AGREEMENT_CROPS, AGREEMENT_SEED)]
 
 
-def compare(candidate: Candidate, crops: Sequence[Crop], progress: Callable[[int, int], object]) -> GateReport:
+def compare(candidate: WrittenGraph, crops: Sequence[GateCrop], progress: Callable[[int, int], object]) -> GateReport:
     """Compare a candidate with its network; the report says whether it may be written.
 
     Args:
-        candidate: In float32 it must be equal; with roundings it must agree, and its way of reading is checked without them.
+        candidate: In float32 it must equal the network; if it rounds it must agree, and its structure is checked in float32.
         crops: What to read.
         progress: Called with the crops read so far and in all.
     """
@@ -71,13 +71,13 @@ def compare(candidate: Candidate, crops: Sequence[Crop], progress: Callable[[int
 
 
 def _check_structure(
-    candidate: Candidate,
+    candidate: WrittenGraph,
     reference: Reference,
-    crops: Sequence[Crop],
+    crops: Sequence[GateCrop],
     report: AgreementReport,
     count: Callable[[int], object],
 ) -> None:
-    """Note in the report what no rounding excuses."""
+    """Note in the report a fault that rounding does not explain."""
     if problem := check_parity(candidate.unrounded(), reference, crops, progress=count).problem:
         report.structure_problem = f"without any rounding {problem}"
     elif candidate.written_out and (

@@ -19,17 +19,17 @@ CANDIDATES: Final = 128
 SEED: Final = 11
 MIN_LENGTH: Final = 3
 MIN_CONFIDENCE: Final = 0.9
-"""Of the whole text: far from a tie, so that it reads the same on other processors and devices."""
+"""Smallest confidence of the text: far from a near tie, so that other processors and devices read the same."""
 
 
 def known_answer(artifact: bytes, metadata: ArtifactMetadata) -> str | None:
-    """The entry for the artifact's metadata; `None`: there is no drawn crop that the graph reads with confidence.
+    """The entry for the artifact's metadata; `None` if the graph reads no drawn crop with confidence.
 
-    With symbols there is none either: a text could be spelt with several of them.
+    There is none for artifacts with symbols either: different symbols could spell the same text.
 
     Args:
         artifact: The ONNX file, which has passed the parity gate.
-        metadata: Its own.
+        metadata: The metadata of that artifact.
     """
     if metadata.symbols is not None:
         return None

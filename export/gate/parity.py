@@ -1,15 +1,15 @@
 """The parity gate: an artifact is written only if ONNX Runtime reads with it what PyTorch reads with the network.
 
-Text and confidences are compared on drawn crops of every length, at several batch sizes and in different company. Only what
-carries meaning is compared: the steps up to and including the end token. What PyTorch reads, and how near the decisions were,
-the recogniser says (`export.graphs.interface.Reference`); nothing here knows of one.
+Text and confidences are compared on drawn crops of every length, at several batch sizes and in different batches. Only steps
+that carry meaning are compared: those up to and including the end token. The recogniser gives what PyTorch reads and how close
+its decisions were (`export.graphs.interface.Reference`); this module knows no recogniser.
 
 Near ties. Two runtimes add the same numbers in different order, so their logits differ in the sixth digit. Where PyTorch's two
 best logits are closer than `TIE_MARGIN` either character is a right answer, and in autoregressive reading everything after it
-may differ. A crop with such a step, in any pass, is a near tie: it is counted, and its text may differ. All other crops are
-held to equality, and all crops to numbers: a NaN is refused wherever it is. So that this opens no door, a graph is refused too
-when more than `MAX_DIFFERING` of the crops are near ties that did differ, or more than `MAX_NEAR_TIES` are near ties at all:
-then the comparison would say little.
+may differ. A crop with such a step, in any pass, is a near tie: it is counted, and its text may differ. The texts of all other
+crops must be equal, and a NaN is refused in any crop. So that near ties hide no fault, a graph is refused too if more than
+`MAX_DIFFERING` of the crops are near ties that differ, or more than `MAX_NEAR_TIES` are near ties: then the comparison would
+say little.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from numpy.typing import NDArray
 
 from artifact.metadata import CONFIDENCES_NAME, INPUT_NAME, LOGITS_NAME, TOKEN_IDS_NAME
 from artifact.session import open_cpu_session
-from export.gate.crops import SEED, Crop
+from export.gate.crops import SEED, GateCrop
 from export.graphs.interface import Ids, Reference
 
 BATCH_SIZES: Final = (1, 2, 3, 8, 32)
 LOGIT_TOLERANCE: Final = 1e-3
-"""Largest difference of a logit, where the artifact gives logits. Rounding alone was seen to make 1e-5 to 5e-5."""
+"""Largest difference of a logit, if the artifact gives logits. Rounding alone made 1e-5 to 5e-5."""
 CONFIDENCE_TOLERANCE: Final = 1e-3
 """Largest difference of a token's probability."""
 TIE_MARGIN: Final = 2e-4
-"""Two logits closer than this may change places by rounding; several times what rounding was seen to do."""
+"""Rounding may change the order of two logits closer than this, which is several times the rounding errors observed."""
 MAX_NEAR_TIES: Final = 0.5
 """Largest share of crops that may be near ties."""
 MAX_DIFFERING: Final = 0.1
@@ -60,18 +60,18 @@ class Failure:
 
 @dataclass(kw_only=True)
 class GateReport(ABC):
-    """What a gate has found. Stored in the artifact as JSON."""
+    """What a gate has found. It is stored in the artifact as JSON."""
 
     compared_with: str = "PyTorch"
-    """Whose reading is the right one."""
+    """What gave the reference that the artifact must equal."""
     crops: int
     batch_sizes: list[int]
     comparisons: int = 0
-    """Crops times batch sizes and companies."""
+    """Number of readings compared: crops times batch sizes and batches."""
     near_ties: int = 0
-    """Crops that the other one itself hardly decides."""
+    """Crops on which the reference hardly decides."""
     near_ties_differing: int = 0
-    """Those of them that were read differently."""
+    """Near ties that were read differently."""
     provider: str = "CPUExecutionProvider"
     torch_version: str = torch.__version__
     onnxruntime_version: str = onnxruntime.__version__
@@ -99,7 +99,7 @@ class ParityReport(GateReport):
 
     max_confidence_difference: float = 0.0
     max_logit_difference: float | None = None
-    """Only of artifacts that give logits."""
+    """None for artifacts that give no logits."""
 
     @property
     def problem(self) -> str | None:
@@ -139,7 +139,7 @@ class ParityError(RuntimeError):
 def check_parity(
     artifact: bytes,
     reference: Reference,
-    crops: Sequence[Crop],
+    crops: Sequence[GateCrop],
     *,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     compared_with: str = "PyTorch",
@@ -153,7 +153,7 @@ def check_parity(
         reference: What the network reads on the crops.
         crops: What to read.
         batch_sizes: Batches to form; each size above 1 twice, in order and shuffled.
-        compared_with: What the reference was read with, for the report.
+        compared_with: What gave the reference, for the report.
         tolerance: Largest difference of a token's probability.
         progress: Called with the number of crops after every batch.
     """
@@ -182,7 +182,7 @@ def check_parity(
 
 
 def batches(count: int, batch_sizes: Sequence[int]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Batch sizes and the crops of each batch: every crop at every size, and for sizes above 1 in two companies."""
+    """Batch sizes and the crops of each batch: every crop at every size, and for sizes above 1 in two different batches."""
     rng = np.random.default_rng(SEED)
     for batch_size in batch_sizes:
         orders = [np.arange(count)] if batch_size == 1 else [np.arange(count), rng.permutation(count)]
@@ -198,7 +198,7 @@ def run_artifact(session: onnxruntime.InferenceSession, pixels: NDArray[np.uint8
 
 
 def no_number(outputs: dict[str, NDArray[Any]], row: int) -> tuple[int, str] | None:
-    """Step and reason where a probability or a logit is no number (nan or infinite), which no near tie excuses."""
+    """Step and reason where a probability or a logit is nan or infinite, which is a fault even in a near tie."""
     for name in (CONFIDENCES_NAME, LOGITS_NAME):
         values = outputs[name][row] if name in outputs else np.zeros(1)
         finite = np.isfinite(values).reshape(len(values), -1).all(-1)
@@ -212,8 +212,8 @@ def first_difference(reference: Reference, crop: int, got: Ids) -> int | None:
 
     Args:
         reference: What PyTorch reads.
-        crop: Which of its crops.
-        got: int64 `(S,)`, what the artifact reads.
+        crop: Index of the crop in it.
+        got: int64 `(S,)`: the tokens that the artifact reads.
     """
     wanted = reference.token_ids[crop]
     if got.shape != wanted.shape:
@@ -235,7 +235,7 @@ def _compare(
         return step, f"token {got[step]} instead of {wanted[step]}"
     gaps = np.abs(outputs[CONFIDENCES_NAME][row] - reference.confidences[crop])[:steps]
     report.max_confidence_difference = max(report.max_confidence_difference, float(gaps.max()))
-    # Written so that a NaN fails.
+    # The condition is written so that a NaN fails.
     if not (gaps <= tolerance).all():
         step = int(np.argmin(gaps <= tolerance))
         return step, f"confidence differs by {gaps[step]:.2g}"

@@ -1,1 +1,1 @@
-"""Networks as ONNX graphs, written node by node: `builder`, `int8`, `parts` for all, and a module or package a recogniser."""
+"""Networks as ONNX graphs, written node by node: `builder`, `int8` and `parts`, and a module or package per recogniser."""

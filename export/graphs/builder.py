@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 OPSET: Final = 20
-"""The first with `Gelu`; ONNX Runtime knows it since 1.17."""
+"""The first opset with `Gelu`; ONNX Runtime knows it since 1.17."""
 IR_VERSION: Final = 9
 """The ONNX file format that came with opset 20."""
 
@@ -30,17 +30,17 @@ class Carried:
     """A value that a loop hands from one round to the next; a string in `shape` is a dynamic size."""
 
     value: str
-    """Before the first round."""
+    """The value before the first round."""
     element_type: int
     shape: Sequence[int | str]
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What the body of a loop gives."""
+    """The values that the body of a loop gives."""
 
     go_on: str
-    """bool, a scalar: whether there is another round."""
+    """bool, scalar: whether there is another round."""
     carried: Sequence[str]
     stacked: Sequence[str]
     """Values whose rounds are collected along a new first axis."""
@@ -81,11 +81,11 @@ class GraphBuilder:
         self._names: set[str] = set()
         self._scope = ""
         self.exact = False
-        """Whether what is written now is kept in float32, however the rest of the graph rounds."""
+        """Whether nodes written now are float32, however the rest of the graph rounds."""
 
     @property
     def half(self) -> bool:
-        """Whether what is written now computes in half precision."""
+        """Whether nodes written now compute in half precision."""
         return self.float_type == TensorProto.FLOAT16
 
     @contextmanager
@@ -102,7 +102,7 @@ class GraphBuilder:
             self.float_type, self.exact = usual
 
     def scope(self, name: str) -> None:
-        """Prefix the names of the nodes that follow, for whoever reads the graph or its profile."""
+        """Prefix the names of the nodes written inside, for readers of the graph or its profile."""
         self._scope = name
 
     def input(self, name: str, element_type: int, shape: Sequence[int | str]) -> str:
@@ -137,12 +137,12 @@ class GraphBuilder:
         return name
 
     def loop(self, rounds: int, carried: Sequence[Carried], write: Callable[[str, list[str]], Round]) -> list[str]:
-        """Repeat what `write` writes, once at least.
+        """Write a loop, which runs at least once.
 
         Args:
-            rounds: At most.
+            rounds: Number of rounds, at most.
             carried: Values that every round replaces.
-            write: Gets the round's number (int64, a scalar, from 0) and the carried values, and writes the body.
+            write: Gets the round's number (int64, scalar, from 0) and the carried values, and writes the body.
 
         Returns:
             The stacked values.
@@ -153,7 +153,7 @@ class GraphBuilder:
         with self._body() as nodes:
             after = write(number, names)
             results = list(after.carried)
-            # An output of a body must not be one of its other outputs too.
+            # Two outputs of a body must not be the same value.
             results += [self.node("Identity", [value]) if value in results else value for value in after.stacked]
         values: list[tuple[str, int, Sequence[int | str]]] = [
             (number, TensorProto.INT64, ()),
@@ -175,11 +175,11 @@ class GraphBuilder:
 
     @contextmanager
     def _body(self) -> Iterator[list[onnx.NodeProto]]:
-        """What is written inside goes into a list of its own: it sees the values outside, and is not seen there."""
+        """Nodes written inside go into a list of their own: they can use outer values, but not the other way round."""
         outside, self.nodes = self.nodes, []
         caches = self._caches()
         kept = [dict(cache) for cache in caches]
-        # ONNX Runtime looks for what it can fuse within one body: what is derived from a constant is written there again.
+        # ONNX Runtime fuses nodes only within one body, so values derived from constants are written again there.
         for cache in caches:
             cache.clear()
         try:
@@ -191,7 +191,7 @@ class GraphBuilder:
                 cache.update(before)
 
     def _caches(self) -> list[dict[Any, Any]]:
-        """What remembers names of values that were written."""
+        """The caches that hold names of written values."""
         return [self._weights]
 
     def model(self, name: str, metadata: dict[str, str], producer_version: str) -> onnx.ModelProto:
@@ -266,13 +266,13 @@ class GraphBuilder:
         return self.node("Cast", [value], to=element_type)
 
     def activation(self, value: str, key: str) -> str:
-        """A value that a quantised graph would round; `key` stands for the same kind of value throughout. Here: as it is."""
+        """Mark a value that a quantised graph would round; `key` names the kind of value. This builder returns it as it is."""
         return value
 
     def weight(self, weight: Tensor, name: str) -> str:
-        """The transpose of a weight that torch keeps as `(out, in)`. A name stands for the same weight throughout."""
+        """Store the transpose of a weight that torch keeps as `(out, in)`. A name must always mean the same weight."""
         if name not in self._weights:
-            # Converting and hashing large weights anew at every step would take most of an export.
+            # Converting and hashing large weights again at every step would take most of the time of an export.
             self._weights[name] = self.constant(weight.T, f"{name}.weight")
         return self._weights[name]
 

@@ -16,7 +16,7 @@ class CrnnGraph(CtcGraph[NoOptions]):
     """Writes CRNN."""
 
     def columns(self, network: Any) -> int:
-        """As many as the convolutions make."""
+        """Number of columns that the convolutions give."""
         count: int = network.config.columns
         return count
 

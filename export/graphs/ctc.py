@@ -1,7 +1,7 @@
 """Connectionist temporal classification as ONNX nodes: columns of classes become a text inside the graph.
 
-All sizes but the batch are fixed and there is no control flow. What is counted and compared is integers, and no product of
-matrices is asked for them: those may be rounded (TF32).
+All sizes but the batch are fixed and there is no control flow. Counting and comparing is done in integers and without matrix
+products, which may be rounded (TF32).
 
 Shapes: B batch, T columns, S = T + 1 steps, C classes.
 """
@@ -22,27 +22,27 @@ from model.recognisers.parts.ctc import BLANK, collapse
 
 
 class CtcGraph(Graph[Options]):
-    """A recogniser that names each column: the character that begins or goes on there, or the blank."""
+    """A recogniser that gives each column a class: the character that begins or goes on there, or the blank."""
 
     @abstractmethod
     def name_columns(self, g: GraphBuilder, network: Any, options: Options, images: str) -> str:
-        """Write what lies between pixels and columns; as `read`, but gives logits, float `(B, T, C)`, the blank first."""
+        """Write the nodes from pixels to columns. Arguments as for `read`; gives logits, float `(B, T, C)`, the blank first."""
 
     def columns(self, network: Any) -> int:
-        """T: so many columns the network names, and so many characters a text can have."""
+        """T: the number of columns, and of characters that a text can have."""
         count: int = network.config.max_label_length
         return count
 
     def read(self, g: GraphBuilder, network: Network, options: Options, images: str) -> Answer:
-        """The columns, and their text."""
+        """Write the columns and the collapse of their classes to a text."""
         return write_collapse(g, self.name_columns(g, network, options, images), self.columns(network))
 
     def described(self, network: Network, options: Options) -> dict[str, Any]:
-        """A text may have as many characters as there are columns, whatever the labels it was trained on had."""
+        """The metadata: a text may have as many characters as there are columns, however long the training labels were."""
         return {"decode_mode": "ctc", "refine_iters": 0, "max_label_length": self.columns(network)}
 
     def reference(self, network: Network, pixels: NDArray[np.uint8]) -> Reference:
-        """The text of the columns; a near tie in any column may change it."""
+        """The text of the columns; the margin is the smallest of all columns."""
         logits = every_pass(network, pixels)[-1]
         token_ids, confidences = collapse(logits.softmax(-1))
         best = logits.topk(2, -1).values
@@ -56,10 +56,10 @@ class CtcGraph(Graph[Options]):
 
 
 def write_collapse(g: GraphBuilder, logits: str, columns: int) -> Answer:
-    """Write what `model.recognisers.parts.ctc.collapse` does, in float32 whatever the graph is.
+    """Write what `model.recognisers.parts.ctc.collapse` does, in float32 whatever the graph's precision is.
 
     Args:
-        g: Where to.
+        g: The builder.
         logits: Float `(B, T, C)`, the blank first.
         columns: T.
     """
@@ -68,10 +68,10 @@ def write_collapse(g: GraphBuilder, logits: str, columns: int) -> Answer:
 
 
 def collapse_columns(g: GraphBuilder, ids: str, logs: str, columns: int) -> Answer:
-    """Write the same for columns whose classes are settled.
+    """Write the same for columns whose classes are known.
 
     Args:
-        g: Where to.
+        g: The builder.
         ids: int64 `(B, T)`: the class that each column names, 0 the blank.
         logs: float32 `(B, T)`: the logarithm of its probability.
         columns: T.
@@ -80,14 +80,14 @@ def collapse_columns(g: GraphBuilder, ids: str, logs: str, columns: int) -> Answ
     blank = g.constant(np.array(BLANK), "blank")
     is_blank = g.node("Equal", [ids, blank])
 
-    # A character begins where a column names another class than the column before it. Before the first one is a blank.
+    # A character begins where a column has another class than the column before it; a blank precedes the first.
     before = g.node("Gather", [ids, g.constant(np.array([0, *range(columns - 1)]), "columns_before")], axis=1)
     before = g.node("Mul", [before, g.constant(np.array([0] + [1] * (columns - 1)), "but_the_first")])
     goes_on = g.node("Or", [is_blank, g.node("Equal", [ids, before])])
     begins = g.cast(g.node("Not", [goes_on]), TensorProto.INT64)
     number = g.node("CumSum", [begins, g.constant(np.array(1), "along_columns")])
 
-    # Each column belongs to a row of the answer: those of a character to its number, blanks to the row after the last one.
+    # Each column belongs to a row of the answer: a character's columns to its number, blanks to the row after the last one.
     count = g.node("Gather", [number, g.constant(np.array([columns - 1]), "last_column")], axis=1)
     end = g.add(count, g.constant(np.array(1), "one"))
     row = g.reshape(g.node("Where", [is_blank, end, number]), (0, 1, columns))
@@ -95,7 +95,7 @@ def collapse_columns(g: GraphBuilder, ids: str, logs: str, columns: int) -> Answ
     belongs = g.node("Equal", [row, rows])  # (B, S, T)
 
     last_axis = g.constant(np.array([-1]), "last_axis")
-    # All columns of a row name the same class.
+    # All columns of a row have the same class.
     own_ids = g.node("Where", [belongs, g.reshape(ids, (0, 1, columns)), blank])
     token_ids = g.node("ReduceMax", [own_ids, last_axis], keepdims=0)
     with g.full_precision():

@@ -1,11 +1,11 @@
 """Graphs of 8-bit integers: weights (to 7 bits) and what they multiply are rounded, with scales fixed at export.
 
-The graph is the same, written by another builder: around every rounded value stands a pair `QuantizeLinear`,
-`DequantizeLinear`, the standard way to say it in ONNX; ONNX Runtime turns a pair, a weight and the product between them into
+The graph is the same, written by another builder: every rounded value goes through a pair `QuantizeLinear`,
+`DequantizeLinear`, the standard form in ONNX; ONNX Runtime turns a pair, a weight and the product between them into
 one integer kernel. Weights have a scale per output channel, values one scale each.
 
-The scales of values are fixed, from values seen on calibration crops, and not taken from each batch as they come ("dynamic"):
-then a crop's reading would depend on the other crops in its batch.
+The scales of values are fixed at export, from calibration crops. Scales taken from each batch ("dynamic") would make a crop's
+reading depend on the other crops in its batch.
 
 Kept in float32: layer norms, attention scores and softmax, the residual stream, the patch embedding, the head.
 """
@@ -22,10 +22,10 @@ from torch import Tensor
 from export.graphs.builder import GraphBuilder
 
 Range = tuple[float, float]
-"""Smallest and largest value."""
+"""Smallest and largest value observed."""
 LEVELS: Final = 255
 WEIGHT_LEVELS: Final = 63
-"""Weights are rounded to -63..63, zero to zero: 7 bits, so that no processor spoils them.
+"""Weights are rounded to -63..63, zero to zero: 7 bits, so that no processor's sums overflow.
 
 The kernels for x86 processors without VNNI add two products in 16 bits, where `255 * 127 * 2` overflows and `255 * 63 * 2` does
 not (ADR 0010).
@@ -40,7 +40,7 @@ class CalibrationBuilder(GraphBuilder):
         """Start an empty graph."""
         super().__init__()
         self.observed: dict[str, list[str]] = {}
-        """The values of every key."""
+        """Names of the values by key."""
 
     def activation(self, value: str, key: str) -> str:
         """Note the value."""
@@ -56,13 +56,13 @@ class Int8Builder(GraphBuilder):
     """Writes a graph whose products with weights are done in integers."""
 
     flat_rows = False
-    """ONNX Runtime makes a product and a sum of two axes one `Gemm` of floats, before it looks for integers."""
+    """False, since ONNX Runtime fuses a product and a sum of two axes to one `Gemm` of floats before it looks for integers."""
 
     def __init__(self, ranges: Mapping[str, Range]) -> None:
         """Start an empty graph.
 
         Args:
-            ranges: Of the values of every key that `CalibrationBuilder` has observed.
+            ranges: By key, the range of the values that `CalibrationBuilder` has noted.
         """
         super().__init__()
         self._ranges = ranges
@@ -130,7 +130,7 @@ def scale_and_zero(seen: Range) -> tuple[float, int]:
 
 
 def round_weight(weight: Tensor) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Integers in the shape of `weight`, `(out, ...)`, and a scale for each of its outputs."""
+    """The weight, `(out, ...)`, as integers of the same shape, and a scale for each output."""
     values = weight.detach().double().numpy()
     largest = np.abs(values).reshape(len(values), -1).max(1)
     scales = np.maximum(largest / WEIGHT_LEVELS, MIN_SCALE).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What the exporter asks of a recogniser, and which recognisers there are.
+"""What a recogniser must provide to be exported, and which recognisers can be.
 
 A recogniser is a module or package beside this one, of the recogniser's name, with a `Graph` called `GRAPH`.
 """
@@ -25,11 +25,11 @@ from model.recognisers.interface import Network
 from model.recognisers.parts.normalise import normalise
 
 BATCH: Final = "batch"
-"""Name of the only dynamic size."""
+"""Name of the only dynamic axis."""
 REFERENCE_BATCH: Final = 8
 
 Options = TypeVar("Options")
-"""What can be chosen when a recogniser is exported: a frozen data class of its own."""
+"""The options of a recogniser's export: a frozen data class of its own."""
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -40,14 +40,14 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a graph has read; values of its builder. B batch, S steps, C classes."""
+    """The values of a graph that hold what was read, by their names. B batch, S steps, C classes."""
 
     token_ids: str
     """int64 `(B, S)`."""
     logits: str | None
-    """float32 `(B, S, C)`, from which the tokens were chosen; None where they belong to other steps, such as columns."""
+    """float32 `(B, S, C)`, from which the tokens were chosen; None if logits belong to other steps, such as columns."""
     confidences: str | None = None
-    """float32 `(B, S)`; None: the largest probability of each step, by the logits."""
+    """float32 `(B, S)`; None: computed from the logits, as the largest probability of each step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Reference:
     confidences: Floats
     """`(N, S)`."""
     logits: Floats
-    """`(N, S, C)`, of the answer; of columns instead of steps where the artifact gives none."""
+    """`(N, S, C)`, of the answer; of columns instead of steps if the artifact gives no logits."""
     steps: Ids
     """`(N,)`: how many steps carry meaning, the end token's included."""
     margins: Floats
@@ -68,59 +68,59 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class NoOptions:
-    """Of a recogniser that can be exported in one way only."""
+    """The options of a recogniser that has none."""
 
 
 class Graph(ABC, Generic[Options]):
-    """How one recogniser is written as ONNX nodes; the defaults are those of one that reads in a single pass."""
+    """How one recogniser is written as ONNX nodes; the defaults suit one that reads in a single pass."""
 
     OPTIONS: ClassVar[type[Any]] = NoOptions
     """The data class of its options."""
 
     def add_arguments(self, parser: argparse._ActionsContainer) -> None:
-        """Options of the command line; their values come to `options`, by the names they are parsed to, if they were given."""
+        """Add command-line options. Those given come to `options`, by the names that they are parsed to."""
         return
 
     def options(self, network: Network, chosen: Mapping[str, Any], precision: Precision) -> Options:
-        """What is chosen, and of the rest the network's own way.
+        """The options: those chosen, and for the rest the network's own way of reading.
 
         Raises:
-            ExportError: What is chosen contradicts itself, or is no choice of this recogniser.
+            ExportError: The choices contradict each other, or one is not an option of this recogniser.
         """
         for name in sorted(chosen.keys() - {field.name for field in fields(self.OPTIONS)}):
             raise ExportError(f"--{name.replace('_', '-')} is no option of {network.config.RECOGNISER!r}: leave it out")
         return self.complete(network, chosen, precision)
 
     def complete(self, network: Any, chosen: Mapping[str, Any], precision: Precision) -> Options:
-        """The same, of names that are known to be fields of `OPTIONS`."""
+        """The same; all names of `chosen` are fields of `OPTIONS`."""
         options: Options = self.OPTIONS(**chosen)
         return options
 
     @abstractmethod
     def read(self, g: GraphBuilder, network: Any, options: Options, images: str) -> Answer:
-        """Write what lies between pixels and answer.
+        """Write the nodes from pixels to answer.
 
         Args:
-            g: Where to.
+            g: The builder.
             network: In eval mode.
-            options: What is chosen.
-            images: uint8 `(B, H, W, 3)`.
+            options: From `options`.
+            images: Name of the input, uint8 `(B, H, W, 3)`.
         """
 
     def written_out(self, options: Options) -> Options:
-        """The same without loops, which must read alike; the options themselves where there are none."""
+        """The options for the same graph without loops, which must read alike; `options` itself if the graph has no loops."""
         return options
 
     def network_that_reads_so(self, network: Any, options: Options) -> Any:
-        """The network, reading as the graph with these options does."""
+        """The network, set to read as the graph with these options does."""
         return network
 
     def described(self, network: Any, options: Options) -> dict[str, Any]:
-        """Those fields of the metadata that only the recogniser knows."""
+        """The metadata fields that only the recogniser knows."""
         return {"decode_mode": "nar", "refine_iters": 0, "max_label_length": network.config.max_label_length}
 
     def reference(self, network: Any, pixels: NDArray[np.uint8]) -> Reference:
-        """What the network itself reads on uint8 `(N, H, W, 3)`; here: the best class of each step, 0 ends the text."""
+        """What the network reads on uint8 `(N, H, W, 3)`; by default the best class of each step, 0 ends the text."""
         return read_steps(every_pass(network, pixels))
 
     def write(self, g: GraphBuilder, network: Any, options: Options, *, with_logits: bool = False) -> None:
@@ -149,7 +149,7 @@ class Graph(ABC, Generic[Options]):
 
 
 def largest_probability(g: GraphBuilder, logits: str) -> str:
-    """Of each step: float32 `(B, S, C)` to `(B, S)`."""
+    """Write the largest probability of each step: logits, float32 `(B, S, C)`, to `(B, S)`."""
     return g.node("ReduceMax", [g.softmax(logits), g.constant(np.array([-1]), "last_axis")], keepdims=0)
 
 
@@ -161,7 +161,7 @@ def every_pass(network: Network, pixels: NDArray[np.uint8]) -> list[Tensor]:
 
 
 def read_steps(passes: Sequence[Tensor]) -> Reference:
-    """The best class of each step, from the logits of every pass, float `(N, S, C)`; class 0 ends the text.
+    """The reference of a reading by steps, from the logits of every pass, float `(N, S, C)`; class 0 ends the text.
 
     Only the steps up to and including the end token carry meaning, in every pass.
     """
@@ -191,7 +191,7 @@ _registered: dict[str, Graph[Any]] = {}
 
 
 def register(name: str, graph: Graph[Any]) -> None:
-    """Make a recogniser known that has no module here."""
+    """Register the graph of a recogniser that has no module here."""
     _registered[name] = graph
 
 

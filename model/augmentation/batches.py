@@ -1,4 +1,4 @@
-"""Cheap augmentation of whole batches, on top of what the renderer and the cameras did."""
+"""Cheap augmentation of whole batches, in addition to what renderer or camera did."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def jitter_colours(images: Tensor, shard: Shard = ALONE) -> Tensor:
 
     Args:
         images: Float `(B, 3, H, W)` in [-1, 1].
-        shard: Which crops of the global batch they are: all processes draw for all of it, and use what is theirs.
+        shard: Which crops of the global batch these are: all processes draw for the whole batch, and each uses its part.
 
     Returns:
         The same shape, clamped to [-1, 1].

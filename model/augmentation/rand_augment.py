@@ -30,7 +30,7 @@ def _sign(rng: Rng) -> int:
 
 
 def _posterize(image: Image.Image, level: float) -> Image.Image:
-    # Pillow wants at least one bit.
+    # Pillow needs at least one bit.
     return ImageOps.posterize(image, max(1, 4 - int(4 * level)))
 
 
@@ -53,7 +53,7 @@ def _poisson_noise(image: Image.Image, level: float, rng: Rng) -> Image.Image:
 
 
 def _factor(level: float, rng: Rng) -> float:
-    """Of colour, contrast or brightness: more or less than it was."""
+    """A factor for colour, contrast or brightness, above or below 1."""
     return max(0.1, 1 + 0.9 * level * _sign(rng))
 
 
@@ -62,8 +62,8 @@ def _bounded(strength: float, share: float, image: Image.Image) -> int:
     return round(min(strength, max(1, share * max(image.size))))
 
 
-Colour = Callable[[Image.Image, float, Rng], Image.Image]
-COLOUR: Final[dict[str, Colour]] = {
+ColourOperation = Callable[[Image.Image, float, Rng], Image.Image]
+COLOUR: Final[dict[str, ColourOperation]] = {
     "auto_contrast": lambda image, _level, _rng: ImageOps.autocontrast(image),
     "equalize": lambda image, _level, _rng: ImageOps.equalize(image),
     "invert": lambda image, _level, _rng: ImageOps.invert(image),
@@ -82,7 +82,7 @@ Affine = NDArray[np.float64]
 
 
 def _rotation(size: tuple[int, int], level: float, rng: Rng) -> tuple[Affine, tuple[int, int]]:
-    """By up to 30 degrees, on a canvas large enough for all of it."""
+    """A rotation by up to 30 degrees, on a canvas large enough for the whole result."""
     angle = math.radians(30 * level) * _sign(rng)
     cos, sin = math.cos(angle), math.sin(angle)
     width, height = size

@@ -1,4 +1,4 @@
-"""Whether weights, what their file tells of them, and a network agree."""
+"""Checks that weights, the architecture that their file tells, and a network agree."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from model.recognisers.registry import candidates, recogniser_of
 
 
 def check_told(inside: Config, state: dict[str, Tensor], source: str) -> None:
-    """Whether a file can hold the network that it tells of, before one of the sizes that it claims takes memory and time.
+    """Check that a file is large enough for the network that it tells of, before a claimed size takes memory and time.
 
     Raises:
-        WeightsError: It cannot.
+        WeightsError: It is not.
     """
     tensors, numbers = inside.least_size()
     if tensors > len(state) or numbers > sum(tensor.numel() for tensor in state.values()):
@@ -24,7 +24,7 @@ def check_told(inside: Config, state: dict[str, Tensor], source: str) -> None:
 
 
 def check_agrees(wanted: Config, inside: Config, source: str, but: frozenset[str] = frozenset()) -> None:
-    """What no tensor's shape would tell: other heads, or the same number of other characters. Fields of `but` may differ.
+    """Check what no tensor's shape tells, such as the number of heads or which characters. Fields in `but` may differ.
 
     Raises:
         WeightsError: They contradict each other.
@@ -44,7 +44,7 @@ def check_agrees(wanted: Config, inside: Config, source: str, but: frozenset[str
 
 
 def check_recogniser(network: Network, state: Mapping[str, Tensor], source: str) -> None:
-    """Whether the names of `state` are those of another recogniser.
+    """Check that the names in `state` are not those of another recogniser.
 
     Raises:
         WeightsError: They are.
@@ -58,10 +58,10 @@ def check_recogniser(network: Network, state: Mapping[str, Tensor], source: str)
 
 
 def check_fit(network: Network, state: dict[str, Tensor], source: str) -> None:
-    """Whether `state` has all of the network's tensors, in their shapes, and no others.
+    """Check that `state` has all of the network's tensors, in their shapes, and no others.
 
     Raises:
-        WeightsError: It has not.
+        WeightsError: It does not.
     """
     check_recogniser(network, state, source)
     wanted = network.state_dict()
@@ -89,7 +89,7 @@ def check_fit(network: Network, state: dict[str, Tensor], source: str) -> None:
 
 
 def known_characters(network: Network, state: Mapping[str, Tensor]) -> int | None:
-    """How many characters the weights in `state` can name, if they are of such a network."""
+    """How many characters the weights in `state` know; None if they are not of such a network."""
     name, axis = recogniser_of(network.config).adapting.classes
     wanted: Tensor = network.state_dict()[name]
     found = state.get(name)

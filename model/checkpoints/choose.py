@@ -1,4 +1,4 @@
-"""From what a user names (a model, a file with an architecture, weights) to an architecture or a network."""
+"""From what a user gives (a model's name, a file with an architecture, weights) to an architecture or a network."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from model.recognisers.registry import (
 def choose_config(
     model: str | None, config: Path | None, weights: str | Path | None = None, of: Recogniser | None = None
 ) -> Config | None:
-    """The architecture that is named, by the first that is given; None if nothing is.
+    """The architecture that is named; None if nothing is given.
 
     Args:
         model: An architecture's name.
         config: A JSON file with an architecture, which wins over the name.
         weights: A weights file, or the name of an architecture with weights.
-        of: The recogniser of a config that does not name it; without it that of the weights.
+        of: The recogniser of a config file that does not name it; None: that of the weights.
 
     Raises:
-        ConfigError, WeightsError: There is none of that name, a file cannot be used, or weights do not tell their architecture.
+        ConfigError, WeightsError: The name is unknown, a file cannot be used, or weights do not tell their architecture.
     """
     if config is not None:
         return read_config(config, lambda: of or _recogniser_in(weights))
@@ -64,7 +64,7 @@ def choose_network(
         model: An architecture's name.
         config: A JSON file with an architecture, which wins over the name.
         weights: A weights file.
-        default: Taken for `model` where nothing is named at all.
+        default: Taken for `model` if nothing is given at all.
 
     Raises:
         ConfigError, WeightsError, DownloadError: See `model.checkpoints.loading.load`; or nothing is named.
@@ -86,16 +86,16 @@ def names_network(weights: str | Path) -> bool:
 
 
 def weights_file(weights: str | Path) -> Path:
-    """The file of weights that are given by the name of a network or of a file.
+    """The file of weights that are given as the name of a network or as a file.
 
     Raises:
-        DownloadError: They are published and cannot be had.
+        DownloadError: They are published but cannot be downloaded.
     """
     return weights_path(str(weights)) if names_network(weights) else Path(weights)
 
 
 def name_of(config: Config) -> str | None:
-    """The name of the architecture that `config` is, whatever charset and label length it is for."""
+    """The name of the architecture `config`, apart from its charset and label length."""
     apart = config.FREE | config.ADAPTABLE
     for name, known in named_configs().items():
         if known.RECOGNISER == config.RECOGNISER and _without(known, apart) == _without(config, apart):

@@ -16,7 +16,7 @@ TIMEOUT_S: Final = 30.0
 
 
 class DownloadError(RuntimeError):
-    """Published weights cannot be had; the message names the cause and the cure."""
+    """Published weights cannot be obtained; the message names the cause and the cure."""
 
 
 def cache_folder() -> Path:

@@ -1,7 +1,7 @@
 """Settings in the pickles of training jobs: plain values out of the mappings, wrappers and numbers of other libraries.
 
-Nothing of those libraries is imported: what they would make is a note of its parts (`inert_pickle.Made`), and the parts
-are looked through.
+Nothing of those libraries is imported: each of their objects is a note of its parts (`inert_pickle.Made`), in which the
+values are looked for.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from model.checkpoints.inert_pickle import Made
 CONTENT, VALUE = "_content", "_val"
 """Where OmegaConf's containers and nodes keep what they hold."""
 DEEPEST: Final = 8
-"""So many wrappers around a value are looked through."""
+"""Wrappers around a value that are opened, at most."""
 LARGEST: Final = 2**31
-"""Settings are smaller."""
+"""No setting is as large."""
 _NUMPY_SCALARS: Final = frozenset({"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"})
 _NUMPY_CODES: Final = frozenset({"i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "b1"})
 
 
 def entries(value: Any) -> dict[Any, Any] | None:
-    """The names and values of a mapping, a namespace, a data class or a container of OmegaConf; None if it is none of them."""
+    """The names and values of a mapping, namespace, data class or container of OmegaConf; None for anything else."""
     for _ in range(DEEPEST):
         if isinstance(value, dict):
             return value
         if not isinstance(value, Made):
             return None
         items, attributes = {**_pairs(value.args), **value.entries}, _attributes(value)
-        # What is kept beside the entries of a mapping, such as the versions of a state dict, is none of them.
+        # Attributes of a mapping, such as the versions of a state dict, are not entries.
         if items or not isinstance(attributes.get(CONTENT), dict | Made):
             return items or attributes or None
         value = attributes[CONTENT]
@@ -93,7 +93,7 @@ def _scalar(value: Any) -> bool | int | float | str | None:
 
 
 def _numpy_scalar(args: Any) -> Any:
-    """The number, or the text, of a call `scalar(dtype(code, ...), bytes)`; what else it may be is left as None."""
+    """The number or text of a call `scalar(dtype(code, ...), bytes)`; None for anything else."""
     if not isinstance(args, tuple) or len(args) != 2 or not isinstance(args[0], Made):
         return None
     kind, held = args[0], _bytes(args[1])

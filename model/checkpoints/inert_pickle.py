@@ -4,8 +4,8 @@ A pickle is a program for a small stack machine (Python's `pickletools` describe
 the program names, and calls it. This one does neither: a name stays a `Name`, a call becomes a `Made`, a reference to data
 outside the pickle a `Persistent`. Whoever reads the result decides what these mean.
 
-Nothing from the file is hashed but strings and small numbers, compared, printed or walked through, so that neither nesting nor
-collisions can stop the reader; its work is bounded by the number of opcodes.
+Of the file's values only strings and small numbers are hashed, and none is compared, printed or walked through, so neither
+nesting nor collisions can stop the reader; its work is bounded by the number of opcodes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 MAX_OPCODES: Final = 2_000_000
-"""Some seconds, and at worst half a gigabyte; a checkpoint of PARSeq has about 30,000."""
+"""They take some seconds and half a gigabyte at worst; a checkpoint of PARSeq has about 30,000."""
 
 
 class PickleError(ValueError):
-    """No pickle, a damaged one, or one with more steps than `MAX_OPCODES`."""
+    """Not a pickle, a damaged one, or one with more than `MAX_OPCODES`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,27 +32,27 @@ class Name:
     name: str
 
     def __str__(self) -> str:
-        """As it is written in Python."""
+        """The dotted name as it is written in Python."""
         return f"{self.module}.{self.name}"
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Made:
-    """What a pickle would make by a call: of what, with which arguments, and what it would put into it."""
+    """An object that a pickle would make by a call: what would be called, with which arguments, and what it would hold."""
 
     of: Any
-    """A `Name`, in honest pickles."""
+    """What would be called: a `Name`, in honest pickles."""
     args: Any
     state: Any = None
-    """For `__setstate__` or `__dict__`."""
+    """The argument of `__setstate__`, or the `__dict__`."""
     entries: dict[Any, Any] = field(default_factory=dict)
-    """Set by key, as in mappings."""
+    """Entries set by key, as in mappings."""
     members: list[Any] = field(default_factory=list)
-    """Appended, as to sequences and sets."""
+    """Members appended, as to sequences and sets."""
 
     @property
     def called(self) -> str:
-        """The name of what would be called; empty if that is no name. Old PyTorch wraps the classes of modules."""
+        """The dotted name of what would be called; empty if it has none. (Old PyTorch wraps the classes of modules.)"""
         of = self.of
         if isinstance(of, Persistent) and isinstance(of.id, tuple) and len(of.id) > 1:
             of = of.id[1]
@@ -67,7 +67,7 @@ class Persistent:
 
 
 class OddKey:
-    """Stands for the key of a mapping that is no string: it equals no other."""
+    """Stands for a key of a mapping that is not a string; it equals no other key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,11 @@ class Pickle:
     value: Any
     """Of None, booleans, numbers, strings, bytes, lists (sets too), tuples, dicts, `Name`, `Made` and `Persistent`."""
     references: list[Persistent]
-    """All of them, in order."""
+    """All references in the pickle, in order."""
 
 
 def read_pickle(stream: io.BytesIO) -> Pickle:
-    """Read one pickle; `stream` is then behind it.
+    """Read one pickle, up to its end in `stream`.
 
     Raises:
         PickleError: It cannot be read.
@@ -96,7 +96,7 @@ def read_pickle(stream: io.BytesIO) -> Pickle:
             machine.do(opcode.name, argument)
     except PickleError:
         raise
-    except Exception as error:  # foreign bytes fail in every way there is
+    except Exception as error:  # foreign bytes may raise any exception
         raise PickleError(str(error)) from None
     raise PickleError("it has no end")
 
@@ -123,7 +123,7 @@ class _Machine:
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.outer: list[list[Any]] = []
-        """Stacks below the marks."""
+        """The stacks below the marks."""
         self.memo: dict[int, Any] = {}
         self.references: list[Persistent] = []
         self._steps: dict[str, Callable[[], None]] = {
@@ -150,7 +150,7 @@ class _Machine:
         }
 
     def do(self, opcode: str, argument: Any) -> None:
-        """One step."""
+        """Execute one opcode."""
         if opcode in _PUSHED:
             self._push(argument)
         elif opcode in _PUT:
@@ -212,7 +212,7 @@ class _Machine:
         (target.members if isinstance(target, Made) else _list(target)).extend(values)
 
     def _set(self, flat: list[Any]) -> None:
-        """Keys and values in turn. Only strings are keys: others might not be hashable, or collide by intent."""
+        """Set entries, given keys and values in turn. Only strings stay keys: others may be unhashable or made to collide."""
         target = self.stack[-1]
         table = target.entries if isinstance(target, Made) else target
         if not isinstance(table, dict) or len(flat) % 2:

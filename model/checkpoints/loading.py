@@ -35,8 +35,8 @@ from model.recognisers.registry import (
 )
 
 BUNDLED_FOLDER: Final = Path(__file__).parent.parent / "weights"
-METADATA_KEY: Final = "{recogniser}_config"
-"""Of the architecture in the metadata of safetensors files."""
+CONFIG_KEY: Final = "{recogniser}_config"
+"""Key of the architecture in the metadata of safetensors files."""
 WEIGHTS_INSIDE: Final = (
     *sorted(AVERAGES), "state_dict", "model_state_dict", "model", "module", "net", "network", "model_state", "weights", "params"
 )  # fmt: skip
@@ -67,7 +67,7 @@ def load(
     pretrained: bool = False,
     weights: str | Path | None = None,
 ) -> Network:
-    """Build a network, with weights if asked to, in evaluation mode on the CPU.
+    """Build a network in evaluation mode on the CPU, with weights if asked to.
 
     Args:
         name: Of a known architecture, such as `parseq-tiny`. May be left out where `config` or the weights tell it, as a bare
@@ -141,7 +141,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Config | None]:
         raise WeightsError(f"{path} {error}") from None
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror}") from None
-    except Exception:  # readers of archives fail on foreign bytes in every way there is
+    except Exception:  # readers of archives may raise any exception on foreign bytes
         raise WeightsError(f"{path} is damaged or is no weights file: fetch or export it again") from None
     if inside is not None:
         check_told(inside, state, str(path))
@@ -149,7 +149,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Config | None]:
 
 
 def _read_content(file: TorchFile, path: Path) -> tuple[dict[str, Tensor], Config | None]:
-    """The network's tensors and its configuration, out of whatever a training job has put around them."""
+    """The network's tensors and its configuration, found in whatever a training job has put around them."""
     content, told = file.content, []
     for _ in range(len(WEIGHTS_INSIDE)):
         table = entries(content)
@@ -178,7 +178,7 @@ def _read_content(file: TorchFile, path: Path) -> tuple[dict[str, Tensor], Confi
 
 
 def _may_be_weights(name: str, value: Any) -> bool:
-    """Whether what a checkpoint keeps under `name` may be weights; what is called an average must hold a network's names."""
+    """Whether the value that a checkpoint keeps under `name` may be weights; an average must also have a network's names."""
     table = entries(value)
     if table is None or name not in AVERAGES:
         return table is not None
@@ -200,9 +200,9 @@ def _no_state_dict(path: Path, found: Any) -> str:
 def save_weights(network: Network, path: Path) -> None:
     """Write the network's weights as safetensors; the file tells its architecture."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    key = METADATA_KEY.format(recogniser=network.config.RECOGNISER)
+    key = CONFIG_KEY.format(recogniser=network.config.RECOGNISER)
     content = save(state, {key: json.dumps(network.config.to_dict())})
-    path.write_bytes(content)  # unlike `save_file`, with the permissions that the user's files have
+    path.write_bytes(content)  # unlike `save_file`, this gives the file the user's usual permissions
 
 
 def _config_beside(path: Path) -> Config | None:
@@ -210,7 +210,7 @@ def _config_beside(path: Path) -> Config | None:
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
     for name, recogniser in recognisers().items():
-        if told := metadata.get(METADATA_KEY.format(recogniser=name)):
+        if told := metadata.get(CONFIG_KEY.format(recogniser=name)):
             try:
                 return _config(recogniser, entries(json.loads(told)) or {})
             except ValueError:
@@ -219,19 +219,19 @@ def _config_beside(path: Path) -> Config | None:
 
 
 def read_checkpoint(path: Path, instead: str) -> dict[str, Any]:
-    """All of a training checkpoint of ours, on the CPU.
+    """The whole content of one of our own training checkpoints, on the CPU.
 
     Raises:
-        WeightsError: It is damaged; the message says to remove it, and what happens or is to be done then (`instead`).
+        WeightsError: It is damaged; the message says to remove it and, by `instead`, what to do then.
     """
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception:  # a damaged archive fails in every way there is
+    except Exception:  # a damaged archive may raise any exception
         raise WeightsError(f"{path} is damaged: remove it and {instead}") from None
 
 
 def config_inside(hyper_parameters: Any, tensors: Collection[str] = ()) -> Config | None:
-    """The architecture that a training checkpoint tells, ours (`config`) or the reference's (flat names).
+    """The architecture in a training checkpoint, one of ours (under `config`) or the reference's (flat names).
 
     They may be kept in mappings and wrappers of any library (`model.checkpoints.hyper_parameters`).
 
@@ -244,9 +244,9 @@ def config_inside(hyper_parameters: Any, tensors: Collection[str] = ()) -> Confi
     told, seen = named_in(_plain(flat, (RECOGNISER, *FOREIGN))), candidates(tensors)
     if told is not None and (not seen or told.keys.issubset(tensors)):
         return _config(told, ours or flat)
-    # Anything may be called by the name of a network; tensors have their names from what they are of.
+    # The settings of another job may name a network by chance; the names of tensors are sure.
     if not seen and ours:
-        seen = [default_recogniser()]  # checkpoints of ours have not always named it
+        seen = [default_recogniser()]  # our earlier checkpoints did not name it
     configs = (_config(entry, ours or flat) for entry in seen)
     return next((config for config in configs if config is not None), None)
 
@@ -265,7 +265,7 @@ def _config(recogniser: Recogniser, values: Mapping[Any, Any]) -> Config | None:
 
 
 def _plain(values: Mapping[Any, Any], names: Collection[str]) -> dict[str, Any]:
-    """Those of the settings that are plain values."""
+    """The settings of these names that are plain values."""
     found = {}
     for name in names:
         try:

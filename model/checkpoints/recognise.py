@@ -1,4 +1,4 @@
-"""What a table of tensors is of: where a network is in it and of which recogniser, by its names; how large, by its shapes."""
+"""Recognises the network in a table of tensors: where it is and of which recogniser, by names; how large it is, by shapes."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from model.recognisers.interface import Config
 from model.recognisers.registry import Recogniser, candidates, recognisers
 
 WRAPPERS: Final = frozenset({"module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""Parts of names that data parallelism, sharding and compilation add wherever what they wrap is; no recogniser has them."""
+"""Parts of names that data parallelism, sharding and compilation add to whatever they wrap; no recogniser uses them."""
 HOLDERS: Final = WRAPPERS | {"model", "net", "network"}
-"""Parts that stand before the names of a network which nobody here knows."""
+"""Parts that precede the names of networks that are not known here."""
 AVERAGES: Final = frozenset(
     {"ema", "ema_model", "model_ema", "module_ema", "state_dict_ema", "ema_state_dict", "swa_model", "average_model"}
 )
-"""What training systems call the average of the weights that they keep beside them."""
+"""Names that training systems give to an average of the weights, kept beside the weights."""
 
 Parts = tuple[str, ...]
 Value = TypeVar("Value")
 
 
 def own_tensors(table: Mapping[str, Value], source: str) -> dict[str, Value]:
-    """Those of the entries that are the network's, under its own names.
+    """The entries of the network, under its own names.
 
-    Whatever stands before these is left out: the names of training systems, and of what wraps a network or its parts. Where a
-    file holds weights and their average, the average is taken.
+    Prefixes are left out: names of training systems, and of wrappers around a network or its parts. Where a file holds weights
+    and their average, the average is taken.
 
     Args:
         table: Entries by name.
@@ -66,7 +66,7 @@ def own_tensors(table: Mapping[str, Value], source: str) -> dict[str, Value]:
 
 
 def networks_in(names: Iterable[Parts]) -> dict[Parts, list[Recogniser]]:
-    """What stands before the names of each network of ours, and whose they may be.
+    """The prefixes under which known networks are found, and the recognisers that each may be of.
 
     Args:
         names: The parts of each name.
@@ -90,10 +90,10 @@ def networks_in(names: Iterable[Parts]) -> dict[Parts, list[Recogniser]]:
 
 
 def architecture_of(state: Mapping[str, Tensor], source: str) -> Config:
-    """The architecture of weights that do not tell it: the one with a name whose tensors have their names and shapes.
+    """The architecture of weights that do not tell it: the named architecture with the same names and shapes of tensors.
 
-    A standard charset of their size is taken for theirs. What no shape tells, such as the number of heads, is as in the
-    architecture with a name.
+    A standard charset of the right size is assumed. What no shape tells, such as the number of heads, is taken from the named
+    architecture.
 
     Args:
         state: The network's tensors by name.
@@ -126,9 +126,9 @@ def architecture_of(state: Mapping[str, Tensor], source: str) -> Config:
 
 
 def _fitted(entry: Recogniser, config: Config, state: Mapping[str, Tensor]) -> tuple[Config | None, bool]:
-    """`config` with the charset and the label length of the weights, if these can be of such a network.
+    """`config` with the charset and label length of the weights; None if they cannot be of such a network.
 
-    The second value is whether the charset is known: it is the config's own or a standard one.
+    The second value is whether the charset is known, as the config's own or a standard one.
     """
     with torch.device("meta"):
         wanted = entry.build_network(config).state_dict()
@@ -154,18 +154,18 @@ def _fitted(entry: Recogniser, config: Config, state: Mapping[str, Tensor]) -> t
 
 
 def same_shape(wanted: Tensor, found: Tensor, but: int | None) -> bool:
-    """Whether two tensors have the same shape, whatever it is along the axis `but`."""
+    """Whether two tensors have the same shape, the axis `but` apart."""
     return wanted.dim() == found.dim() and all(
         ours == theirs or axis == but for axis, (ours, theirs) in enumerate(zip(wanted.shape, found.shape, strict=True))
     )
 
 
 def _bare(parts: Collection[str]) -> str:
-    """A name without what wraps networks and their parts."""
+    """A name without the parts that wrappers add."""
     return ".".join(part for part in parts if part not in WRAPPERS)
 
 
 def _before(parts: Parts, count: int) -> Parts:
-    """What stands before the last `count` parts of a name, wrappers among those not counted."""
+    """The parts before the last `count` parts of a name, which are counted without wrappers."""
     counted = [place for place, part in enumerate(parts) if part not in WRAPPERS]
     return parts[: counted[-count]]

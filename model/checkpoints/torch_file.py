@@ -1,7 +1,7 @@
 """Reads what `torch.save` writes, both its zip files and the older plain ones, without running anything from them.
 
-The content is read as an inert tree (`inert_pickle`); a tensor's numbers are read when they are asked for, so that the
-state of an optimizer, which nobody asks for, costs nothing. What is read is bounded by the file's size, whatever it claims.
+The content is read as an inert tree (`inert_pickle`). A tensor's numbers are read only when they are asked for, so the state of
+an optimizer costs nothing. No more is read than the file's size, whatever the file claims.
 
 Layouts: a zip file holds the pickle `NAME/data.pkl` and the numbers of each storage, as they are in memory, in `NAME/data/KEY`;
 the older file holds pickles of a magic number, the version, the machine, the content and the keys, then for each key the count
@@ -42,7 +42,7 @@ STORAGE_DTYPES: Final = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-# Where a call of each has the tensor that it wraps, or its function and arguments.
+# PyTorch's functions whose calls stand for a tensor, for one that they wrap, or for a call of another function.
 _REBUILT: Final = frozenset({"torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"})
 _WRAPPED: Final = frozenset({"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"})
 _TYPED: Final = "torch._tensor._rebuild_from_type_v2"
@@ -50,12 +50,12 @@ _MOST_WRAPS: Final = 4
 
 
 class FormatError(ValueError):
-    """A file cannot be read; the message goes on from its name: what it is, and what to do."""
+    """A file cannot be read; the message continues the file's name: what is wrong, and what to do."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredTensor:
-    """Where a tensor's numbers are: in which storage, and how they lie in it (counted in numbers, as PyTorch does)."""
+    """Where a tensor's numbers are: the storage, and offset and strides in it, counted in numbers as PyTorch does."""
 
     key: str
     dtype: torch.dtype
@@ -66,17 +66,17 @@ class StoredTensor:
 
 @dataclass(slots=True)
 class TorchFile:
-    """A file of `torch.save`, read as far as its pickle."""
+    """A file of `torch.save` of which the pickle has been read."""
 
     content: Any
     """See `inert_pickle.Pickle.value`."""
     size_bytes: int
     _record: Callable[[str], bytes]
-    """The numbers of a storage, by its key."""
+    """Reads the numbers of a storage, given its key."""
     _storages: dict[str, bytearray] = field(default_factory=dict)
 
     def tensor(self, stored: StoredTensor) -> Tensor:
-        """The tensor, in memory; those of one storage share it.
+        """Read a tensor into memory; tensors of one storage share it.
 
         Raises:
             FormatError: The file holds fewer numbers than the tensor claims.
@@ -84,7 +84,7 @@ class TorchFile:
         held = self._storages.get(stored.key)
         if held is None:
             held = self._storages[stored.key] = bytearray(self._record(stored.key))
-            # Records that overlap would otherwise hold more than the file does.
+            # Otherwise overlapping records could give more numbers than the file holds.
             if sum(map(len, self._storages.values())) > self.size_bytes:
                 raise FormatError(FALSE_CLAIM)
         if 0 in stored.size:
@@ -102,7 +102,7 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
     """Open a file of `torch.save`, to read tensors from it.
 
     Raises:
-        FormatError: It is none, or is damaged; also while it is open.
+        FormatError: It is another file, or is damaged; also raised later, when tensors are read.
         OSError: It cannot be read.
     """
     with path.open("rb") as file:
@@ -120,10 +120,10 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
 
 
 def stored_tensor(value: Any) -> StoredTensor | None:
-    """The tensor that `value` of a content stands for, None if it is something else.
+    """The tensor that a value of the content stands for; None if it stands for something else.
 
     Raises:
-        FormatError: It is a tensor that makes no sense.
+        FormatError: It is an impossible tensor.
     """
     for _ in range(_MOST_WRAPS):
         if not isinstance(value, Made) or not isinstance(value.args, tuple):
@@ -179,7 +179,7 @@ def _open_zip(archive: zipfile.ZipFile, size_bytes: int) -> TorchFile:
     folder = pickles[0].removesuffix("data.pkl")
 
     def record(name: str) -> bytes:
-        """One file of the archive. `torch.save` does not compress, so neither does this uncompress."""
+        """One file of the archive. Compressed ones are refused, since `torch.save` does not compress."""
         try:
             found = archive.getinfo(folder + name)
         except KeyError:

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from model.data.spelling import Spelling
 
 SHOWN: Final = 10
-"""Characters that are told by name; how many others there are is told."""
+"""Characters that are listed; of the rest only the number is told."""
 Item = TypeVar("Item")
 
 
@@ -36,7 +36,7 @@ class Alterations:
             self.folded.update(spelling.folded)
 
     def characters(self) -> list[str]:
-        """What a charset has besides that leaves all labels as they are: first what was lost, the most frequent first."""
+        """The characters that a charset would need to keep all labels as they are: first those that were lost, by frequency."""
         # A letter and its mark may have become another together: they are two characters.
         folded = [character for (letter, _), _ in self.folded.most_common() for character in letter]
         return list(dict.fromkeys([character for character, _ in self.lost.most_common()] + folded))
@@ -52,10 +52,10 @@ class Alterations:
 
 
 def add_option(characters: Iterable[str]) -> str:
-    """The option of `parseq-train` that adds characters, as one writes it in a shell; of many the first, and what to do."""
+    """The option of `parseq-train` that adds these characters, as it is written in a shell; of many, only the first."""
     found = list(characters)
     shown = found[:SHOWN]
-    # In a terminal nobody can tell what an invisible character is, nor where a mark belongs.
+    # A terminal does not show invisible characters, nor to which letter a mark belongs.
     plain = all(_visible(character) and character not in "'\\" for character in shown)
     word = f"'{''.join(shown)}'" if plain else f"$'{''.join(map(_escaped, shown))}'"
     others = f" and {len(found) - SHOWN} others, or --charset FILE with all characters" if len(found) > SHOWN else ""

@@ -17,19 +17,19 @@ from model.data.walk import files_below
 from model.errors import DataError
 
 MOST_PER_ENTRY: Final = 100
-"""An archive may lack crops that it counts. One that has so few of them is another archive's count."""
+"""An archive may lack some of the crops that it counts; if it counts this many times its entries, the count is wrong."""
 UNWRITTEN_PAGES: Final = 4
-"""At the end of an archive, those of the last transaction that it did not need after all."""
+"""Pages at the end of an archive that may be missing: the last transaction reserved them but did not need them."""
 MOST_DIGITS: Final = 18
 SHOWN_BYTES: Final = 20
 
-# A process may open an archive only once at a time: whoever reads it shares the environment, the last one closes it.
+# A process may open an archive only once at a time: all readers share the environment, and the last one closes it.
 _environments: WeakValueDictionary[tuple[int, Path], lmdb.Environment] = WeakValueDictionary()
 
 
 def _open(folder: Path) -> lmdb.Environment:
     for other, inherited in list(_environments.items()):
-        # Opened before a fork: of no use here, and in the way of our own.
+        # Opened before a fork: it must not be used here, and blocks opening our own.
         if other[0] != os.getpid():
             inherited.close()
             del _environments[other]
@@ -74,7 +74,7 @@ class Archive:
         return self._count
 
     def image(self, index: int) -> bytes:
-        """The encoded image of a crop; nothing if it is missing, which no decoder takes for an image."""
+        """The encoded image of a crop; empty if it is missing, which no decoder accepts."""
         return self._get(b"image-%09d" % (index + 1)) or b""
 
     def label(self, index: int) -> str | None:

@@ -101,7 +101,7 @@ def _check_replaceable(output: Path, *, force: bool) -> None:
         return
     if not force:
         raise DataError(f"{output} exists: choose another folder, or replace it with --force")
-    # A slip of the pen must not cost somebody a folder of other things.
+    # A typing error must not cost somebody a folder of other things.
     if not output.is_dir() or {path.name for path in output.iterdir()} - {"data.mdb", "lock.mdb"}:
         raise DataError(f"{output} is not an LMDB archive, or holds other files besides: it is not replaced")
 
@@ -169,7 +169,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; 0 when an archive was written, 2 when not."""
+    """Run the command; returns the exit code: 0 when an archive was written, 2 when not."""
     args = parse_args(argv)
     skipped = Skipped()
     try:

@@ -31,7 +31,7 @@ Centers = NDArray[np.float16]
 
 
 class Batch(NamedTuple):
-    """What one training step sees: the fields of `Crops`, as tensors."""
+    """What one training step sees: the fields of `CropArrays`, as tensors."""
 
     images: Tensor
     labels: list[str]
@@ -57,7 +57,7 @@ class Stored(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Crops:
+class CropArrays:
     """Crops in memory."""
 
     images: NDArray[np.uint8]
@@ -69,26 +69,26 @@ class Crops:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Crops:
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> CropArrays:
         """The crops at `indices`."""
         chosen = np.asarray(indices)
-        return Crops(self.images[chosen], [self.labels[i] for i in chosen], self.centers[chosen])
+        return CropArrays(self.images[chosen], [self.labels[i] for i in chosen], self.centers[chosen])
 
     def batch(self) -> Batch:
         """All of them as one batch."""
         return Batch(torch.from_numpy(self.images), self.labels, torch.from_numpy(self.centers).float())
 
 
-def concatenate(parts: Sequence[Crops]) -> Crops:
+def concatenate(parts: Sequence[CropArrays]) -> CropArrays:
     """All crops of `parts`, in order."""
-    return Crops(
+    return CropArrays(
         np.concatenate([part.images for part in parts]),
         [label for part in parts for label in part.labels],
         np.concatenate([part.centers for part in parts]),
     )
 
 
-def read_synthetic(folder: Path, rules: LabelRules | None = None, alterations: Alterations | None = None) -> Crops:
+def read_synthetic(folder: Path, rules: LabelRules | None = None, alterations: Alterations | None = None) -> CropArrays:
     """Read the shards that `python -m model.synth` has written to `folder`.
 
     With `rules`, labels are spelt by them, and crops whose label they refuse are left out. What labels lose is counted in
@@ -101,11 +101,11 @@ def read_synthetic(folder: Path, rules: LabelRules | None = None, alterations: A
         images, labels, centers = load_shards(folder)
     except FileNotFoundError:
         raise DataError(f"no rendered crops in {folder}: render some with `python -m model.synth --output {folder}`") from None
-    crops = Crops(images, list(labels), centers)
+    crops = CropArrays(images, list(labels), centers)
     return crops if rules is None else _spelt(crops, rules, folder, alterations)
 
 
-def _spelt(crops: Crops, rules: LabelRules, folder: Path, alterations: Alterations | None) -> Crops:
+def _spelt(crops: CropArrays, rules: LabelRules, folder: Path, alterations: Alterations | None) -> CropArrays:
     alterations = Alterations() if alterations is None else alterations
     spelt = [rules(label, alterations) for label in crops.labels]
     if spelt == crops.labels:
@@ -115,7 +115,7 @@ def _spelt(crops: Crops, rules: LabelRules, folder: Path, alterations: Alteratio
     if not kept:
         raise none_usable(folder, alterations)
     centers = np.stack([spelt_centers(crops.centers[index], crops.labels[index], rules) for index in kept])
-    return Crops(crops.images[kept], [label for label in spelt if label is not None], centers)
+    return CropArrays(crops.images[kept], [label for label in spelt if label is not None], centers)
 
 
 def spelt_centers(centers: Centers, text: str, rules: LabelRules) -> Centers:
@@ -127,7 +127,7 @@ def spelt_centers(centers: Centers, text: str, rules: LabelRules) -> Centers:
 
 
 def unknown_centers(count: int) -> NDArray[np.float16]:
-    """The centres of `count` crops of which nobody knows them."""
+    """Unknown centres (NaN) for `count` crops."""
     return np.full((count, MAX_CENTERS, 2), np.nan, np.float16)
 
 
@@ -140,7 +140,7 @@ def read_lmdb(
     normalise_unicode: bool = True,
     keep_whitespace: bool | None = None,
     keep_empty: bool = False,
-) -> tuple[Crops, int]:
+) -> tuple[CropArrays, int]:
     """Read an LMDB archive of word crops (keys `num-samples`, `image-%09d` from 1, `label-%09d`).
 
     Labels are spelt by `LabelRules`. Crops whose label is then empty or too long, or whose image is broken, are left out.
@@ -168,8 +168,8 @@ def read_crops(
     rules: LabelRules,
     source: Path,
     alterations: Alterations | None = None,
-) -> tuple[Crops, int]:
-    """Decode the images whose labels the rules allow; also how many crops were left out.
+) -> tuple[CropArrays, int]:
+    """Decode the images whose labels the rules allow; returns the crops, and how many were left out.
 
     What labels lose is counted in `alterations`; `source` is named in errors.
 
@@ -187,11 +187,11 @@ def read_crops(
             labels.append(text)
     if not labels:
         raise none_usable(source, alterations)
-    return Crops(np.stack(images), labels, unknown_centers(len(labels))), len(stored) - len(labels)
+    return CropArrays(np.stack(images), labels, unknown_centers(len(labels))), len(stored) - len(labels)
 
 
 def none_usable(source: Path | str, alterations: Alterations) -> DataError:
-    """The error of a source without a crop that can be used."""
+    """The error for a source without usable crops."""
     lost = f" ({alterations})" if str(alterations) else ""
     return DataError(f"no usable crop in {source}: check that its labels fit the charset and the label length{lost}")
 

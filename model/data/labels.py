@@ -10,11 +10,6 @@ from model.data.alterations import Alterations
 from model.data.spelling import Spelling, speller
 
 
-def clean_label(label: str, charset: str, *, normalise_unicode: bool, keep_whitespace: bool | None = None) -> str:
-    """A label before it is mapped onto the charset: see `Spelling.whole`."""
-    return speller(charset, normalise_unicode, keep_whitespace).spell(label).whole
-
-
 def is_empty(label: str) -> bool:
     """Whether a label says that the crop shows no text: it holds nothing, or only whitespace."""
     return not label.strip()

@@ -1,6 +1,6 @@
 """Where the crops of a training batch come from: memory, archives and image files read as they are needed, and the renderer.
 
-A source is asked for crops by number and answers with a `Crops`. It does so in the processes that load data, where crops are
+A source is asked for crops by number and answers with `CropArrays`. It does so in the processes that load data, where crops are
 also augmented one by one. The renderer's source is in `model.synth.source`.
 """
 
@@ -18,7 +18,7 @@ from PIL import Image
 from artifact.fit import fit
 from model.data.alterations import Alterations
 from model.data.archives import Archive
-from model.data.crops import Centers, Crops, Stored, concatenate, decode_stored, none_usable, unknown_centers
+from model.data.crops import Centers, CropArrays, Stored, concatenate, decode_stored, none_usable, unknown_centers
 from model.data.label_files import LabelledFiles
 from model.data.labels import LabelRules
 from model.errors import DataError
@@ -44,7 +44,7 @@ class Source(Protocol):
         """Number of crops; of no meaning when endless."""
         ...
 
-    def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> Crops:
+    def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> CropArrays:
         """The crops of these numbers, augmented with a generator of random numbers seeded by `seeds` for each."""
         ...
 
@@ -54,7 +54,7 @@ def assemble(
     img_size: tuple[int, int],
     augment: Augment | None,
     seeds: Sequence[Sequence[int]],
-) -> Crops:
+) -> CropArrays:
     """Pictures with their labels and centres, augmented and brought to the network's size.
 
     Args:
@@ -70,7 +70,7 @@ def assemble(
         altered = (image, known) if augment is None else augment(image, known, np.random.default_rng(seed))
         images[row], centers[row] = fit(altered[0], *img_size), altered[1]
         labels.append(label)
-    return Crops(images, labels, centers)
+    return CropArrays(images, labels, centers)
 
 
 class MemorySource:
@@ -78,7 +78,7 @@ class MemorySource:
 
     endless = False
 
-    def __init__(self, name: str, held: Crops) -> None:
+    def __init__(self, name: str, held: CropArrays) -> None:
         self.name, self.held = name, held
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class MemorySource:
         """A source of some of the crops, by number."""
         return MemorySource(self.name, self.held.take(chosen))
 
-    def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> Crops:
+    def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> CropArrays:
         """See `Source`."""
         chosen = self.held.take(numbers)
         if augment is None:
@@ -150,7 +150,7 @@ class StoredSource:
         """A source of some of the crops, by number."""
         return StoredSource(self.name, self.stored, self.img_size, self.rules, self.allowed[chosen])
 
-    def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> Crops:
+    def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> CropArrays:
         """See `Source`."""
         whole = (self._whole(int(number), shrink=augment is not None) for number in numbers)
         unknown = unknown_centers(1)[0]
@@ -195,7 +195,7 @@ class JoinedSource:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> Crops:
+    def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> CropArrays:
         """See `Source`."""
         owners = np.searchsorted(self._ends, numbers, side="right")
         rows, found = [], []
@@ -216,7 +216,7 @@ class AugmentedSource(JoinedSource):
         super().__init__(name, parts)
         self.augment = augment
 
-    def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> Crops:
+    def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> CropArrays:
         """See `Source`; `augment` is for sources that have none."""
         return super().crops(numbers, self.augment, seeds)
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
-from model.data.crops import Batch, Crops, concatenate
+from model.data.crops import Batch, CropArrays, concatenate
 from model.data.sources import Augment, MemorySource, Source
 from model.errors import DataError
 
@@ -43,7 +43,7 @@ class BatchStream(IterableDataset[Batch]):
 
     def __init__(
         self,
-        sources: Sequence[tuple[Crops | Source, int]],
+        sources: Sequence[tuple[CropArrays | Source, int]],
         seed: int,
         first_step: int = 0,
         *,
@@ -63,7 +63,7 @@ class BatchStream(IterableDataset[Batch]):
         """
         super().__init__()
         self.sources: list[tuple[Source, int]] = [
-            (MemorySource("crops", source) if isinstance(source, Crops) else source, share)
+            (MemorySource("crops", source) if isinstance(source, CropArrays) else source, share)
             for source, share in sources
             if share
         ]

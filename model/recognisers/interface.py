@@ -53,7 +53,8 @@ class Config(Protocol):
         """Plain values, as JSON and checkpoints hold them."""
 
     def least_size(self) -> tuple[int, int]:
-        """So many tensors, and numbers in them, the network has at least: reckoned, whatever a forged file claims."""
+        """How many tensors, and numbers in them, the network has at least. Computed without building it, so that a forged file
+        can be refused first."""
 
 
 class Network(nn.Module, ABC):
@@ -79,18 +80,18 @@ class Network(nn.Module, ABC):
         """Logits to texts, and for each the probabilities of which its confidence is the product."""
 
     def passes(self, images: Tensor) -> Sequence[Tensor]:
-        """The logits of every decision that the answer rests on, those of the answer last; each float `(B, S, C)`.
+        """The logits of every decision that the answer depends on, each float `(B, S, C)`; those of the answer itself last.
 
-        Where two of them nearly tie, rounding may change the answer. For those that decide once this is the answer alone.
+        Where two logits of a step nearly tie, rounding may change the answer. A network that decides only once gives one.
         """
         return [self(images, self.config.max_label_length)]
 
     def ways(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Parts and ways of reading whose cost is worth knowing apart, by name: images in, the longest text read."""
+        """Parts and ways of reading to be measured separately, by name. Each takes images and reads the longest text."""
         return {"reading": lambda images: self(images, self.config.max_label_length)}
 
     def reads_by(self) -> dict[str, object]:
-        """How it decodes, for reports: plain values by name."""
+        """How the network decodes, for reports: plain values by name."""
         return {}
 
 
@@ -114,7 +115,7 @@ class Step:
         torch.manual_seed(self._torch_seed)
 
     def seed_apart(self) -> None:
-        """From here on each process draws its own, dropout above all. Call it once what all have in common is drawn."""
+        """Seed each process differently, for dropout above all. To be called after everything common to all has been drawn."""
         if self.shard.rank:
             torch.manual_seed(self._torch_seed ^ (self.shard.rank << 48))
 
@@ -133,7 +134,7 @@ class Training(ABC):
     def __init__(self, network: Network) -> None:
         self.network = network
         self.heads: dict[str, nn.Module] = {}
-        """Modules that are trained, are no part of the network, and are kept in checkpoints under these names."""
+        """Modules that are trained but do not belong to the network; checkpoints keep them under these names."""
 
     @abstractmethod
     def loss(self, images: Tensor, labels: Sequence[str], centers: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
@@ -144,7 +145,7 @@ class Training(ABC):
 
         Args:
             images: Float `(B, 3, H, W)` in [-1, 1], augmented.
-            labels: Their texts, all of the charset and not too long.
+            labels: Their texts; all are in the charset and short enough.
             centers: Float `(B, M, 2)`, x and y of each glyph's centre as fractions of width and height, NaN where unknown.
             step: Where the run is.
 
@@ -181,12 +182,12 @@ class Training(ABC):
         return decay_groups(self.parameters(), weight_decay)
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """All that is trained, with names: the network's under `model`, then those of the heads."""
+        """All parameters that are trained, with names: the network's under `model`, then those of the heads."""
         modules = {"model": self.network, **self.heads}
         return [named for prefix, module in modules.items() for named in module.named_parameters(prefix)]
 
     def compile(self) -> None:
-        """Let `torch.compile` fuse what the loss spends its time in."""
+        """Have `torch.compile` speed up what takes most of the loss's time."""
         self.network.compile(dynamic=False)
 
 

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from model.recognisers.interface import Config, Network, Training
 
 DEFAULT_MODEL: Final = "parseq-nano"
-"""What is used where nothing names a network; configurations that do not name their recogniser are of this one's."""
+"""The network that is used if none is named. A configuration that names no recogniser belongs to this network's."""
 RECOGNISER: Final = "recogniser"
 """Key under which configurations and checkpoints name their recogniser."""
 CLASS_KEYS: Final = ("_target_", "cls")
 FOREIGN: Final = (*CLASS_KEYS, "name")
-"""Keys under which those of the reference implementation do, the first two by its class."""
+"""Keys under which those of the reference implementation name it, the first two by its class."""
 
 RELEASE: Final = "https://github.com/baudm/parseq/releases/download/v1.0.0"
 
@@ -36,7 +36,7 @@ class Published:
 
     url: str
     sha256: str
-    """The first digits of it."""
+    """The first digits of the file's SHA-256."""
 
     @property
     def file_name(self) -> str:
@@ -54,13 +54,13 @@ class Adapting:
     """Tensors that depend on the charset or on the label length, with the axis along which they do."""
 
     by_character: Mapping[str, int]
-    """As many as there are classes; the first named is that of the classes which can be answered."""
+    """Tensors with one row per class; the first one has exactly the classes that the network can give."""
     by_position: Mapping[str, int] = field(default_factory=dict)
-    """As many as a text has places, its end included; networks of some configurations need not have all of them."""
+    """Tensors with one row per position of a text, its end included; some configurations of a network need not have them."""
 
     @property
     def classes(self) -> tuple[str, int]:
-        """The tensor, and its axis, that tells how many characters a network knows."""
+        """Name and axis of the tensor that tells how many characters a network knows."""
         return next(iter(self.by_character.items()))
 
 
@@ -75,20 +75,20 @@ class Recogniser:
     network: str
     """Where its `Network` is, as `package.module:Class`: imported when it is needed."""
     training: str
-    """Likewise its `Training`."""
+    """Where its `Training` is, likewise."""
     named: Mapping[str, Config]
-    """Architectures with a name."""
+    """Its architectures by name."""
     published: Mapping[str, Published] = field(default_factory=dict)
-    """Weights of some of them on the network."""
+    """Published weights of some of these architectures, by name."""
     keys: frozenset[str]
-    """Tensors that together tell its state dicts from others, at least one."""
+    """Names of tensors, at least one, that together tell its state dicts from those of other recognisers."""
     essential: frozenset[str]
-    """Fields of the configuration without which a checkpoint does not tell its architecture."""
+    """Fields that a checkpoint's configuration must have to tell the architecture."""
     adapting: Adapting
     recipe: str
     """The recipe of `parseq-train` (model/recipes) that trains it as the reference implementation does."""
     training_options: type[Any] | None = None
-    """Options of `parseq-train` that are its alone: a frozen, keyword-only data class whose fields are annotated with
+    """Options of `parseq-train` for this recogniser only: a frozen, keyword-only data class whose fields are annotated with
     `model.command_line.Option`, in a module without torch. Its `Training` takes them by these names."""
 
     def build_network(self, config: Config) -> Network:
@@ -97,14 +97,14 @@ class Recogniser:
         return network
 
     def build_training(self, network: Network, options: Mapping[str, Any]) -> Training:
-        """How `network` learns, by the options it was asked to."""
+        """How `network` learns, with the recogniser's own options."""
         training: Training = pkgutil.resolve_name(self.training)(network, **options)
         return training
 
 
 @functools.cache
 def recognisers() -> dict[str, Recogniser]:
-    """All recognisers by name."""
+    """All recognisers by name. The dict is shared: `register` adds to it."""
     import model.recognisers
 
     packages = [found.name for found in pkgutil.iter_modules(model.recognisers.__path__) if found.ispkg]
@@ -117,7 +117,7 @@ def register(recogniser: Recogniser) -> None:
     """Add a recogniser that lives elsewhere.
 
     Raises:
-        ValueError: There is one of that name, or a network of one of its names.
+        ValueError: Its name, or the name of one of its networks, is taken.
     """
     taken = recognisers().keys() & {recogniser.name} or named_configs().keys() & recogniser.named.keys()
     if taken:
@@ -149,7 +149,7 @@ def named_config(name: str) -> Config:
 
 
 def hyphenated(name: str) -> str:
-    """The name of an architecture as it is listed."""
+    """The name of an architecture with hyphens, as it is listed."""
     return name.replace("_", "-")
 
 
@@ -164,7 +164,7 @@ def default_recogniser() -> Recogniser:
 
 
 def named_in(values: Mapping[str, Any]) -> Recogniser | None:
-    """The recogniser that the settings of a job or a network name, if they name one of ours."""
+    """The recogniser that the settings of a job or network name; None if they name none that is known."""
     entries = recognisers()
     known = {
         ("name", each): entry for entry in entries.values() for name in entry.named for each in (name, name.replace("-", "_"))
@@ -176,7 +176,7 @@ def named_in(values: Mapping[str, Any]) -> Recogniser | None:
 
 
 def candidates(tensors: Collection[str]) -> list[Recogniser]:
-    """The recognisers whose state dicts may have these names: all their keys are there, and nobody's who has these and more."""
+    """The recognisers whose state dicts may have these names: all of a recogniser's `keys` are there, and no larger set is."""
     found = [entry for entry in recognisers().values() if entry.keys.issubset(tensors)]
     return [entry for entry in found if not any(entry.keys < other.keys for other in found)]
 
@@ -184,11 +184,11 @@ def candidates(tensors: Collection[str]) -> list[Recogniser]:
 def read_config(path: Path, unless_told: Callable[[], Recogniser | None] = lambda: None) -> Config:
     """Read a JSON file: an object of a configuration's names, or one that holds such an object under `system_args`.
 
-    `recogniser` (or, as in the reference implementation, `cls`, `_target_` or `name`) beside them says whose names they are.
+    `recogniser` (or, as in the reference implementation, `cls`, `_target_` or `name`) among them tells the recogniser.
 
     Args:
         path: The file.
-        unless_told: Asked whose they are if it does not say so; if that is not known either, they are the default model's.
+        unless_told: Gives the recogniser if the file does not; if that is None, it is the default model's.
 
     Raises:
         ConfigError: The file is missing, is not JSON, or does not describe a network.

@@ -8,18 +8,18 @@ the renderer as a source of training batches.
 from model.data.shards import ShardError, Shards, load_shards
 from model.synth.dataset import Recipe, ShardFormat, write_shards
 from model.synth.lettering.fonts import Face, FontsNotFoundError, embedded_face, load_faces, split_faces
-from model.synth.render import Crop, CropRenderer
+from model.synth.render import CropRenderer, RenderedCrop
 from model.synth.words.corpus import CHARSET, MAX_LENGTH, Corpus
 
 __all__ = [
     "CHARSET",
     "MAX_LENGTH",
     "Corpus",
-    "Crop",
     "CropRenderer",
     "Face",
     "FontsNotFoundError",
     "Recipe",
+    "RenderedCrop",
     "ShardError",
     "ShardFormat",
     "Shards",

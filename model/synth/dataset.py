@@ -1,4 +1,4 @@
-"""Rendered crops by number, as a recipe has them, and written as shards by several processes."""
+"""Rendered crops by number, following a recipe; several processes write them as shards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from artifact.files import write_whole
 from artifact.fit import fit
 from model.data.shards import MANIFEST, ShardError, read_array
 from model.synth.lettering.fonts import DEFAULT_CACHE, FONT_FOLDERS, Face, FontsNotFoundError, load_faces, split_faces
-from model.synth.render import Crop, CropRenderer
+from model.synth.render import CropRenderer, RenderedCrop
 from model.synth.scene.blanks import draw_blank, slice_of
 from model.synth.words.corpus import MAX_LENGTH, WIDE_KINDS, Corpus, TextKind, read_dictionary
 from model.synth.words.split import Split
@@ -34,7 +34,7 @@ WIDE_CURVED_SHARE: Final = 0.28
 WIDE_BLANK_SHARE: Final = 0.08
 SLICE_SHARE: Final = 0.2
 """Of the crops without text, those that show slivers of letters."""
-CropSource = Callable[[int], Crop]
+CropSource = Callable[[int], RenderedCrop]
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Recipe:
     words: Path | None = None
     """A file of words to draw from, one a line, instead of the dictionaries."""
     curved: bool = False
-    """Bend every word, with many effects besides: to see how a model reads such."""
+    """Bend every word and add many effects, to test how a model reads such words."""
     wide: bool = False
     """Longer tails: unusual faces and letterings, hard light, wide bends, long texts, and crops without any text."""
     extra_characters: str = ""
     """What texts may hold beyond printable ASCII, of `phrases.EXTRA_CHARACTERS`; what no face has is not drawn."""
     only: TextKind | Literal["blank"] | None = None
-    """Draw this kind of text alone, or crops without text: for test sets of it."""
+    """Draw only this kind of text, or only crops without text: for test sets."""
 
     def source(self) -> CropSource:
         """A function from an index to its crop. Raises FontsNotFoundError or DictionaryNotFoundError."""
@@ -89,7 +89,7 @@ class ShardFormat:
     shard_size: int = 2000
 
 
-def render_indexed(corpus: Corpus, renderer: CropRenderer, recipe: Recipe, index: int) -> Crop:
+def render_indexed(corpus: Corpus, renderer: CropRenderer, recipe: Recipe, index: int) -> RenderedCrop:
     """Crop number `index`: it depends on the recipe and the index alone."""
     rng = np.random.default_rng((recipe.seed, _STREAMS[recipe.split], index))
     if recipe.blank_share and rng.random() < recipe.blank_share:
@@ -97,14 +97,14 @@ def render_indexed(corpus: Corpus, renderer: CropRenderer, recipe: Recipe, index
     return renderer.render(corpus.sample(rng), rng)
 
 
-def _blank(corpus: Corpus, renderer: CropRenderer, rng: np.random.Generator) -> Crop:
+def _blank(corpus: Corpus, renderer: CropRenderer, rng: np.random.Generator) -> RenderedCrop:
     """A crop without text: nothing at all, or what is left of letters that were cut."""
     image = draw_blank(rng)
     if rng.random() < SLICE_SHARE:
         text = corpus.sample(rng)
         if text.isalnum():
             image = slice_of(renderer.render(text, rng).image, rng)
-    return Crop(image, "", np.empty((0, 2), np.float32))
+    return RenderedCrop(image, "", np.empty((0, 2), np.float32))
 
 
 def write_shards(
@@ -137,7 +137,7 @@ def write_shards(
     return len(missing)
 
 
-def resized(crop: Crop, image_size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+def resized(crop: RenderedCrop, image_size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     """The crop as the model sees it: pixels uint8 (height, width, 3), centres float16 (25, 2) as fractions."""
     return fit(crop.image, *image_size), crop.relative_centers
 
@@ -154,7 +154,7 @@ class _Job:
         return self.stop - self.start
 
     def is_done(self) -> bool:
-        # The last shard of a smaller run is short: it is written anew when the run is extended.
+        # The last shard of a smaller run is short: it is written again when the run is extended.
         return self.path.exists() and len(read_array(self.path, "labels")) >= self.size
 
 

@@ -1,4 +1,4 @@
-"""Draws one word as a camera might have seen it, and says where each glyph went."""
+"""Draws one word as a camera might see it, and tells where each glyph is."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FACE_TRIES: Final = 40
 
 
 @dataclass(frozen=True)
-class Crop:
+class RenderedCrop:
     """A word crop."""
 
     image: Image.Image
@@ -63,7 +63,7 @@ class CropRenderer:
         weights = np.array([(0.6 if wide else 0.2) + face.legibility**3 for face in self._faces])
         self._cumulative = np.cumsum(weights / weights.sum())
 
-    def render(self, text: str, rng: Rng) -> Crop:
+    def render(self, text: str, rng: Rng) -> RenderedCrop:
         """Draw `text`. Raises ValueError for no text, and for characters that no face has together."""
         if not text:
             raise ValueError("cannot render an empty text")
@@ -78,7 +78,7 @@ class CropRenderer:
         centers = warp.forward(line.centers + ROOM)
         image, scale = degrade(rng, image, tolerance_of(line.text, image, pair), hard=hard, wide=self._wide)
         centers = centers * scale
-        return Crop(image, line.text, centers.astype(np.float32))
+        return RenderedCrop(image, line.text, centers.astype(np.float32))
 
     def _choose_face(self, text: str, rng: Rng) -> Face:
         for _ in range(_FACE_TRIES):

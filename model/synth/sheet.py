@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from model.synth.render import Crop
+from model.synth.render import RenderedCrop
 
 _CELL, _CAPTION, _GAP = (192, 48), 14, 4
 
 
-def draw_sheet(crops: Sequence[Crop], *, columns: int = 8, dots: bool = False) -> Image.Image:
+def draw_sheet(crops: Sequence[RenderedCrop], *, columns: int = 8, dots: bool = False) -> Image.Image:
     """All `crops`, each squeezed to 4:1 as the model sees it, above its text; red dots at the glyph centres."""
     rows = -(-len(crops) // columns)
     step = (_CELL[0] + _GAP, _CELL[1] + _CAPTION + _GAP)
@@ -28,7 +28,7 @@ def draw_sheet(crops: Sequence[Crop], *, columns: int = 8, dots: bool = False) -
     return sheet
 
 
-def _draw_dots(pen: ImageDraw.ImageDraw, crop: Crop, at: tuple[int, int]) -> None:
+def _draw_dots(pen: ImageDraw.ImageDraw, crop: RenderedCrop, at: tuple[int, int]) -> None:
     for cx, cy in crop.glyph_centers:
         x = at[0] + float(cx) * _CELL[0] / crop.image.width
         y = at[1] + float(cy) * _CELL[1] / crop.image.height

@@ -8,16 +8,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.crops import Crops, spelt_centers
+from model.data.crops import CropArrays, spelt_centers
 from model.data.labels import LabelRules
 from model.data.sources import Augment, assemble
 from model.errors import DataError
 from model.synth.dataset import Recipe
-from model.synth.render import Crop
+from model.synth.render import RenderedCrop
 
 _ATTEMPTS: Final = 1000
 _STRIDE: Final = 1 << 40
-"""Far beyond the crops of any run."""
+"""Larger than the number of crops of any run."""
 
 
 class RenderedSource:
@@ -38,13 +38,13 @@ class RenderedSource:
     def __len__(self) -> int:
         return 0
 
-    def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> Crops:
+    def crops(self, numbers: NDArray[np.int64], augment: Augment | None, seeds: Sequence[Sequence[int]]) -> CropArrays:
         """See `Source`."""
         drawn = (self._readable(int(number)) for number in numbers)
         samples = ((crop.image, label, spelt_centers(crop.relative_centers, crop.text, self.rules)) for crop, label in drawn)
         return assemble(samples, self.img_size, augment, seeds)
 
-    def _readable(self, number: int) -> tuple[Crop, str]:
+    def _readable(self, number: int) -> tuple[RenderedCrop, str]:
         """Crop `number` or, if the rules refuse its label, one with a number that no other asks for."""
         for attempt in range(_ATTEMPTS):
             crop = self._render(number + attempt * _STRIDE)

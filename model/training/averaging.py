@@ -1,13 +1,13 @@
 """Averages of the weights over the last part of a run: exponential (EMA) or with equal parts (SWA).
 
-The average is what is validated, what checkpoints hold under `state_dict`, and what the run leaves. The weights that training
-itself goes on with are kept in the checkpoint besides.
+The average is validated, stored in checkpoints under `state_dict`, and written at the end of a run. The weights with which
+training itself goes on are kept in the checkpoint too.
 
-The statistics of batch norms are averaged as the weights are: those of each step's batch count as much as the weights of that
-step do. The running ones would not do, for they are of the weights of some ten steps before. It takes no further pass over
-data, and a checkpoint holds all that it needs. It is not exact: features of averaged weights are no averages of features. (The
-reference implementation, which averages once an epoch at a constant rate, runs one more epoch through the average instead, to
-estimate its statistics anew.) Other buffers, counts and tables, are those of the last step.
+The statistics of batch norms are averaged like the weights: those of each step's batch count as much as the weights of that
+step. The norms' running statistics would not do, since they lag behind the weights by some ten steps. This takes no further
+pass over data, and a checkpoint holds all it needs. It is not exact: the features of averaged weights are not the averages of
+features. (The reference implementation, which averages once an epoch at a constant rate, instead runs one more epoch through
+the average to estimate its statistics.) Other buffers, such as counts and tables, are those of the last step.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 Average = Literal["none", "ema", "swa"]
 CHECKPOINT_KEY: Final = "averaging_state"
-"""In checkpoints of runs that average."""
+"""Key of the averaging state in checkpoints."""
 STATISTICS: Final = ("running_mean", "running_var")
-"""Buffers of batch norms of which there is an average."""
+"""Buffers of batch norms that are averaged."""
 
 
 class EMA:
@@ -51,7 +51,7 @@ class AveragedWeights(WeightAveraging):
         self._norms: list[NormBefore] = []
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Look at the norms as they are before the first step, or as they were after the last one before a resume."""
+        """Note the norms' statistics before the first step, or before the first one after a resume."""
         super().on_train_start(trainer, pl_module)
         self._norms = [NormBefore(module) for module in pl_module.modules() if keeps_statistics(module)]
 
@@ -73,7 +73,7 @@ class AveragedWeights(WeightAveraging):
 
 
 def keeps_statistics(module: nn.Module) -> bool:
-    """Whether it is a batch norm that keeps a running average of what it saw."""
+    """Whether the module is a batch norm with running statistics."""
     norm = isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
     return norm and module.running_mean is not None and module.momentum is not None
 
@@ -86,16 +86,17 @@ class NormBefore:
         self.look()
 
     def look(self) -> None:
-        """Remember what it has now."""
+        """Remember the present statistics."""
         self.count = self.module.get_buffer("num_batches_tracked").clone()
         self.values = {name: self.module.get_buffer(name).clone() for name in STATISTICS}
 
     def since(self) -> dict[str, Tensor]:
-        """The statistics of the batches since, later ones counting more; those that it has if there were none."""
+        """The statistics of the batches since the last look, later ones counting more; the present ones if there were none."""
         batches = self.module.get_buffer("num_batches_tracked") - self.count
         momentum = self.module.momentum
         assert isinstance(momentum, float)
-        share = torch.as_tensor(1 - momentum, device=batches.device) ** batches  # that what was before has in what is now
+        # The weight of the earlier statistics in the present ones.
+        share = torch.as_tensor(1 - momentum, device=batches.device) ** batches
         now = {name: self.module.get_buffer(name) for name in STATISTICS}
         found = {name: (value - share * self.values[name]) / (1 - share) for name, value in now.items()}
         found["running_var"] = found["running_var"].clamp(min=0)
@@ -104,7 +105,7 @@ class NormBefore:
 
 @contextmanager
 def of_this_step(norms: Sequence[NormBefore]) -> Iterator[None]:
-    """Let the norms have the statistics of the batches since they were looked at, for a while."""
+    """Within this context the norms have the statistics of the batches since they were last looked at."""
     kept = [{name: norm.module.get_buffer(name).clone() for name in STATISTICS} for norm in norms]
     for norm in norms:
         _put(norm.module, norm.since())
@@ -121,9 +122,9 @@ def _put(module: nn.Module, values: dict[str, Tensor]) -> None:
 
 
 def copy_tables(source: nn.Module, target: nn.Module) -> None:
-    """Copy the buffers that no average can be of: all but the statistics of norms.
+    """Copy the buffers that cannot be averaged: all but the statistics of norms.
 
-    The average of a count is none, and that of a table that never changes drifts by rounding.
+    An averaged count is not a count, and an averaged table, though it never changes, drifts by rounding.
     """
     for (name, value), (_, copied) in zip(source.named_buffers(), target.named_buffers(), strict=True):
         if name.rpartition(".")[2] not in STATISTICS:

@@ -42,7 +42,7 @@ def draw_curve(output: Path) -> Path:
         if name in ("loss", "glyph_loss"):
             losses.plot(steps, smooth(values), label=name)
         elif name.startswith(ACCURACY_PREFIX) or (name == "accuracy" and several):
-            marker = "." if len(steps) == 1 else None  # which is no line
+            marker = "." if len(steps) == 1 else None  # one point is no line
             accuracies.plot(
                 steps, values, marker=marker, label="all" if name == "accuracy" else name.removeprefix(ACCURACY_PREFIX)
             )
@@ -58,10 +58,10 @@ def draw_curve(output: Path) -> Path:
 
 
 def draw_if_possible(output: Path) -> None:
-    """Draw the curve, or tell why not: no picture is worth a run."""
+    """Draw the curve, or report why that failed: a picture must not end a run."""
     try:
         draw_curve(output)
-    except Exception as error:  # a full disk, a log of something else, or whatever a drawing library may raise
+    except Exception as error:  # a full disk, a log of another program, or anything that the drawing library raises
         tqdm.write(f"the learning curve in {output} could not be drawn: {error}", sys.stderr)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from model.augmentation.rand_augment import RandAugment
-from model.data.crops import Batch, Crops
+from model.data.crops import Batch, CropArrays
 from model.data.labels import LabelRules
 from model.data.sources import MemorySource, Source, StoredSource, join, leaves
 from model.data.stream import BatchStream, shares_of
@@ -22,13 +22,13 @@ from model.recognisers.interface import Config
 from model.synth.dataset import Recipe
 from model.synth.lettering.fonts import FONT_FOLDERS
 from model.synth.words.phrases import EXTRA_CHARACTERS
-from model.training.opening import Place, SourceOpener, SourceSpec
+from model.training.opening import CropLocation, SourceOpener, SourceSpec
 from model.training.options import TrainOptions
 from model.training.stopping import LoadingProcesses
 
 VALIDATION_BATCH: Final = 100
 VALIDATION_ORDER: Final[tuple[str, ...]] = ("synthetic", "real", "validation")
-"""That runs have always had."""
+"""The order of validation sets; earlier runs have it too."""
 MOST_WORKERS: Final = 4
 RENDER: Final = "render"
 
@@ -58,10 +58,10 @@ class ValidationBatches(Dataset[Batch]):
 
 
 def validation_loader(
-    crops: Crops | Source, workers: int = 0, processes: Callable[[int], None] | None = None
+    crops: CropArrays | Source, workers: int = 0, processes: Callable[[int], None] | None = None
 ) -> DataLoader[Batch]:
     """All of `crops` once, in order, by `workers` processes that call `processes` when they start."""
-    source = MemorySource("validation", crops) if isinstance(crops, Crops) else crops
+    source = MemorySource("validation", crops) if isinstance(crops, CropArrays) else crops
     return DataLoader(ValidationBatches(source), batch_size=None, num_workers=workers, worker_init_fn=processes)
 
 
@@ -83,7 +83,7 @@ class TrainingData(lightning.LightningDataModule):
 
     @property
     def workers(self) -> int:
-        """Loading processes: as asked, or none where all is at hand."""
+        """Number of loading processes: as asked, or none if all crops are in memory."""
         if self.options.workers is not None:
             return self.options.workers
         at_hand = not self.options.rand_augments and all(in_memory(part.source) for part in self.training)
@@ -113,7 +113,7 @@ class TrainingData(lightning.LightningDataModule):
         ]
 
     def broken(self) -> dict[str, int]:
-        """How many images could not be decoded, by source, of those that are decoded when needed."""
+        """By source, how many images could not be decoded, of sources that decode them when needed."""
         found: dict[str, int] = {}
         for source in [part.source for part in self.training] + list(self.validation.values()):
             for part in leaves(source):
@@ -131,7 +131,7 @@ def build_data(options: TrainOptions, config: Config, first_step: int) -> Traini
     """The data of a run whose network has `config`; its stream begins with the batch of `first_step`.
 
     Raises:
-        DataError: There is nothing to train on, or something is not what it should be.
+        DataError: There is nothing to train on, or a source cannot be used.
     """
     rules = LabelRules(
         config.charset_train,
@@ -170,21 +170,21 @@ def renderer_recipe(options: TrainOptions, charset: str) -> Recipe:
     )
 
 
-def validation_places(options: TrainOptions, rules: LabelRules) -> list[tuple[str, Place]]:
-    """What is validated on besides crops that are held out, by the name of the set."""
+def validation_places(options: TrainOptions, rules: LabelRules) -> list[tuple[str, CropLocation]]:
+    """The validation sets by name, besides crops that are held out of training."""
     folders = list(options.validation)
     if not folders and options.data_root is not None and (options.data_root / "val").is_dir():
         folders = [options.data_root / "val"]
     rendered = options.synthetic_validation
-    synthetic = [] if rendered is None else [("synthetic", Place(rendered, rules, "shards"))]
-    return [*synthetic, *(("validation", Place(folder, rules)) for folder in folders)]
+    synthetic = [] if rendered is None else [("synthetic", CropLocation(rendered, rules, "shards"))]
+    return [*synthetic, *(("validation", CropLocation(folder, rules)) for folder in folders)]
 
 
 def source_specs(options: TrainOptions, rules: LabelRules, *, validates: bool) -> list[SourceSpec]:
-    """What the options name to train on; without validation crops of its own a run holds some out.
+    """The sources that the options name; if no validation crops are given, some are held out of them.
 
     Raises:
-        DataError: The options do not go together.
+        DataError: The options contradict each other.
     """
     if options.source or options.train_dir:
         return _mixed(options, rules, validates=validates)
@@ -192,7 +192,7 @@ def source_specs(options: TrainOptions, rules: LabelRules, *, validates: bool) -
 
 
 def _mixed(options: TrainOptions, rules: LabelRules, *, validates: bool) -> list[SourceSpec]:
-    """What `--source` and `--train-dir` name."""
+    """The sources that `--source` and `--train-dir` name."""
     if options.synthetic or options.real or options.real_caseless or options.render:
         raise DataError("give --source and --train-dir, or --synthetic, --real and --render: not both")
     named = [split_weight(word) for word in options.source]
@@ -202,19 +202,19 @@ def _mixed(options: TrainOptions, rules: LabelRules, *, validates: bool) -> list
         named.append((str(options.data_root / "train" / options.train_dir), 1.0))
     augment = _augment_real(options)
     return [
-        SourceSpec(name, () if name == RENDER else (Place(Path(name), rules),), weight, augment, hold_out=not validates)
+        SourceSpec(name, () if name == RENDER else (CropLocation(Path(name), rules),), weight, augment, hold_out=not validates)
         for name, weight in named
     ]
 
 
 def _by_kind(options: TrainOptions, rules: LabelRules) -> list[SourceSpec]:
-    """What `--synthetic`, `--render`, `--real` and `--real-caseless` name."""
-    rendered = tuple(Place(folder, rules, "shards") for folder in options.synthetic)
+    """The sources that `--synthetic`, `--render`, `--real` and `--real-caseless` name."""
+    rendered = tuple(CropLocation(folder, rules, "shards") for folder in options.synthetic)
     drawn = [("synthetic", rendered)] if rendered else []
     drawn += [(RENDER, ())] if options.render else []
     caseless = replace(rules, letters=False)
-    real = tuple(Place(folder, rules, "archives") for folder in options.real)
-    real += tuple(Place(folder, caseless, "archives") for folder in options.real_caseless)
+    real = tuple(CropLocation(folder, rules, "archives") for folder in options.real)
+    real += tuple(CropLocation(folder, caseless, "archives") for folder in options.real_caseless)
     share = 0.0 if not real else options.real_share if drawn else 1.0
     specs = [SourceSpec(name, places, (1 - share) / len(drawn) if share < 1 else None) for name, places in drawn]
     if real:

@@ -1,8 +1,8 @@
-"""Beginning with weights of another charset or label length: what is kept, and what begins anew.
+"""Training that begins with weights of another charset or label length: what is kept, and what begins with random weights.
 
-Everything that does not depend on either is kept. Characters that both charsets have keep the rows of their embedding and of
-the head, whatever their number is; so do the end, begin and pad tokens. The positions both have are kept. What is new begins
-with random weights. Any other difference is another network, which cannot be continued.
+Everything that does not depend on charset or label length is kept. Characters that both charsets have keep the rows of their
+embedding and of the head, whatever their ids are; so do the end, begin and pad tokens. Positions that both have are kept. New
+characters and positions begin with random weights. With any other difference the weights cannot be used.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Kept:
     new: str
     """Characters that begin with random rows."""
     dropped: str
-    """Characters that the weights knew and the network has not."""
+    """Characters that the weights knew and the network lacks."""
     positions: int
-    """0 where nothing depends on them."""
+    """Positions that were kept; 0 if no weights depend on positions."""
     new_positions: int
 
     def __str__(self) -> str:
@@ -59,10 +59,10 @@ def _short(characters: str) -> str:
 
 
 def begin_with(network: Network, state: dict[str, Tensor], told: Config | None, source: str) -> Kept:
-    """Give `network` the weights of `state`, as far as the module's rule goes.
+    """Give `network` the weights of `state`, by the module's rule.
 
     Args:
-        network: To be changed; what begins anew keeps the values that it has.
+        network: Changed in place; whatever is new keeps its present values.
         state: The weights.
         told: The architecture that the file tells, if it does.
         source: Its name, for messages.

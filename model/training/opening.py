@@ -26,19 +26,19 @@ from model.synth.source import RenderedSource
 from model.synth.words.corpus import DictionaryNotFoundError, NoWordsError
 
 HELD_OUT_EVERY: Final = 10
-"""Of real crops every tenth is for validation."""
+"""Every tenth real crop is for validation."""
 MEMORY_SHARE: Final = 0.25
-"""Of the machine's memory that decoded crops may fill."""
+"""Share of the machine's memory that decoded crops may fill."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where crops are."""
+class CropLocation:
+    """A path with crops, and how they are used."""
 
     path: Path
     rules: LabelRules
     kind: Literal["any", "shards", "archives"] = "any"
-    """`any`: whatever is there and below; `shards` of that very folder; `archives` there and below."""
+    """What is read: `any` crops at the path and below; the `shards` of this folder only; the `archives` there and below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +46,24 @@ class SourceSpec:
     """One source of training crops before it is opened."""
 
     name: str
-    places: tuple[Place, ...]
-    """Drawn from as one, each crop as often as any other. None at all: the renderer."""
+    places: tuple[CropLocation, ...]
+    """Locations that are drawn from as one, each crop equally often. Empty: the renderer."""
     weight: float | None
-    """Its share of each batch; None: it is opened for the crops that are held out of it alone."""
+    """Its weight, in proportion to which it has a share of each batch; None: only crops held out of it are used."""
     augment: Augment | None = None
-    """Alters its crops that are not rendered, whatever is done to all crops."""
+    """Alters its crops that are not rendered, in addition to what is done to all crops."""
     hold_out: bool = False
     """Keep every tenth of its crops that are not rendered for validation."""
 
 
 class SourceOpener:
-    """Opens sources, and tells on standard error what is in them."""
+    """Opens sources, and reports on standard error what is in them."""
 
     def __init__(self, img_size: tuple[int, int], rules: LabelRules, recipe: Recipe, *, lazy: bool | None) -> None:
         """Prepare to open.
 
         Args:
-            img_size: Height and width in pixels that crops are brought to.
+            img_size: Height and width in pixels to which crops are resized.
             rules: Which rendered labels are used.
             recipe: Of the renderer.
             lazy: Decode stored crops when they are needed, not now; None: where they would fill the memory.
@@ -86,7 +86,7 @@ class SourceOpener:
             parts = [*rendered, AugmentedSource(spec.name, real, spec.augment)]
         return join(spec.name, parts), held
 
-    def open(self, place: Place) -> list[Source]:
+    def open(self, place: CropLocation) -> list[Source]:
         """All crops of a place, a source for each archive, file of labels and folder of shards.
 
         Raises:
@@ -172,11 +172,11 @@ def hold_out(parts: Sequence[Source]) -> tuple[list[Source], list[Source]]:
 
 
 def tell(line: str) -> None:
-    """To whoever watches, not to whoever takes the output."""
+    """Print a line to standard error."""
     print(line, file=sys.stderr)
 
 
 def tell_alterations(name: str, alterations: Alterations) -> None:
-    """Tell what the labels of a source lose to the charset, if anything, and how to keep it."""
+    """Report what the labels of a source lose to the charset, if anything, and how to keep it."""
     if told := str(alterations):
         tell(f"{name}: {told}; to keep them: {add_option(alterations.characters())}")

@@ -17,7 +17,7 @@ from model.training.schedule import Schedule
 
 RECIPES: Final = Path(__file__).parent.parent / "recipes"
 FORMER_RECIPES: Final = {"reference": "parseq"}
-"""Names that recipes had, and still go by."""
+"""Former names of recipes, which are still accepted."""
 
 
 def recipe_names() -> list[str]:
@@ -102,7 +102,7 @@ class TrainOptions:
             opposite=True,
         ),
     ] = False
-    # It adds all three, which other commands have too.
+    # `add_label_options` adds all three, for other commands too.
     normalise_unicode: Annotated[bool, add_label_options] = True
     keep_whitespace: bool | None = None
     keep_empty: bool = False
@@ -156,10 +156,10 @@ class TrainOptions:
     validate_every: Annotated[int, Option("steps between validations (%(default)s)")] = 500
     checkpoint_every: Annotated[int, Option("steps between checkpoints (%(default)s)")] = 100
     of_recogniser: dict[str, Any] = field(default_factory=dict)
-    """Those options that are given of the recognisers' own, by name (`Recogniser.training_options`)."""
+    """The given options that belong to recognisers, by name (`Recogniser.training_options`)."""
 
     def __post_init__(self) -> None:
-        """Check what would otherwise fail deep inside.
+        """Check values that would otherwise cause obscure errors later.
 
         Raises:
             ConfigError: A number is out of range.
@@ -169,7 +169,7 @@ class TrainOptions:
 
     @property
     def rand_augments(self) -> bool:
-        """Whether any crop is augmented as the reference does it, which takes the crop itself and time."""
+        """Whether any crop is augmented one by one, as in the reference."""
         return "reference" in (self.augment, self.augment_real)
 
 

@@ -18,10 +18,10 @@ from model.errors import ConfigError
 from model.recognisers.registry import recognisers
 from model.training.options import FORMER_RECIPES, RECIPES, TrainOptions, recipe_names
 
-# Two ways of saying one thing: in one place only one of them, and the last place wins.
+# Options that exclude each other: each place (file or command line) may give one of them, and the last place wins.
 EXCLUSIVE: Final = (("steps", "epochs"), ("model", "config"))
 TRAINER: Final = "trainer"
-# What only the job can know; `parseq-train` has options of its own for them.
+# Options of the Trainer that the job sets itself, with its own option for each.
 TRAINER_TAKEN: Final = {
     "max_steps": "--steps",
     "max_epochs": "--epochs",
@@ -32,10 +32,10 @@ Options = TypeVar("Options", bound=TrainOptions)
 
 
 def build_parser(options: type[TrainOptions], prog: str, description: str | None) -> tuple[argparse.ArgumentParser, list[str]]:
-    """The command line that gives `options`, and the names of the recognisers' own among what it parses to."""
+    """The parser for `options`, and the names of those parsed values that belong to recognisers."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        # The whole list of options above each error would bury it.
+        # The whole list of options above an error would bury it.
         usage=f"{prog} --output FOLDER [options] (--help lists them)",
         description=description,
         epilog="Any option of Lightning's Trainer besides: --trainer.precision bf16-mixed, --trainer.devices 2, "
@@ -64,7 +64,7 @@ def parse(
         files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         files.add_argument("--run", action="append", default=[])
         chosen, rest = files.parse_known_args(argv)
-        # What comes last wins: the files' options go first.
+        # The last one wins, so the files' options come first.
         levels = [*(read_run(name) for name in chosen.run), rest]
         overruled = overruled_options(levels)
         args, remaining = parser.parse_known_args([word for level in levels for word in level])
@@ -79,7 +79,7 @@ def parse(
 
 
 def overruled_options(levels: Sequence[Sequence[str]]) -> set[str]:
-    """Of options that exclude each other, those that a later file, or the command line, has chosen another instead of.
+    """Options of an excluding pair that are overruled, since a later file or the command line gives the other one.
 
     Args:
         levels: The words of each file and of the command line, in order.
@@ -144,7 +144,7 @@ def _words(key: str, value: Any) -> list[str]:
 
 @functools.cache
 def _trainer_parser() -> jsonargparse.ArgumentParser:
-    """Made once: to read the signature of the Trainer takes longer than to start one."""
+    """Made once, since reading the signature of the Trainer takes long."""
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(lightning.Trainer, TRAINER, instantiate=False)
     return parser
@@ -154,7 +154,7 @@ def trainer_options(words: list[str]) -> dict[str, Any]:
     """Options `--trainer.NAME VALUE`, checked against the Trainer's own signature, plug-ins built.
 
     Raises:
-        ConfigError: One is unknown, has a wrong value, or is another option's business.
+        ConfigError: One is unknown, has a wrong value, or is set by an option of the job.
     """
     if not words:
         return {}

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: a bar of its steps, a line after each validation, and its curve."""
+"""What a run shows while it goes on: a progress bar, a line after each validation, and its curve."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class StepBar(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """As for one batch a step."""
+        """Advance the bar by steps, not batches."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, trainer.global_step - 1)
 
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class StepBar(TQDMProgressBar):
 
 
 class ToldValidation(Callback):
-    """Tells the scores of each validation in a line, and draws the learning curve so far."""
+    """Prints the scores of each validation in a line, and draws the learning curve so far."""
 
     def __init__(self, output: Path) -> None:
         self.output = output

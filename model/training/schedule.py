@@ -8,9 +8,9 @@ from typing import Final, Literal
 Schedule = Literal["constant", "onecycle"]
 
 REFERENCE_BATCH: Final = 256
-"""The reference's learning rates are for so many crops a step."""
+"""The reference's learning rates are for this many crops a step."""
 FIRST_FACTOR, LAST_FACTOR = 1 / 25, 1 / 25e4
-"""Of OneCycle: where it begins and where it ends, as PyTorch's does by default."""
+"""Factors with which OneCycle begins and ends, which are PyTorch's defaults."""
 
 
 def rate_factor(
@@ -38,9 +38,9 @@ def scaled_rate(rate: float, batch_size: int, devices: int, accumulated: int) ->
     """The reference's rule: in proportion to a device's batch and to accumulated batches, with the root of the devices.
 
     Args:
-        rate: For `REFERENCE_BATCH` crops a step.
+        rate: The rate for `REFERENCE_BATCH` crops a step.
         batch_size: Crops of a batch on one device.
-        devices: That share a step.
-        accumulated: Batches of each in a step.
+        devices: Number of devices that share a step.
+        accumulated: Batches of each device in a step.
     """
     return rate * batch_size * accumulated * math.sqrt(devices) / REFERENCE_BATCH

@@ -1,7 +1,7 @@
-"""Stopping a run by a signal: the step in hand is finished and saved, so that nothing is lost.
+"""Stopping a run by a signal: the current step is finished and saved, so that nothing is lost.
 
-The processes that load data get the same signals where a whole process group is told to end (by Ctrl-C, or by a service
-manager). They go on until the run lets them go: it may still wait for a batch, and PyTorch takes a loader's death for an error.
+If a whole process group is told to end (by Ctrl-C, or by a service manager), the processes that load data get the same signals.
+They ignore them until the run lets them go: it may still wait for a batch, and PyTorch takes a loader's end for an error.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from model.distributed import largest
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STDERR: Final = 2
 IMPATIENT_AFTER_S: Final = 1.0
-"""A second Ctrl-C ends the run at once, but not one that the same key press has sent twice."""
+"""A second signal ends the run at once if it comes this much later; sooner, it may be the same key press sent twice."""
 
 
 class Stopped(BaseException):
-    """The run was told to stop; no handler of errors on the way means it."""
+    """The run was told to stop. Not an `Exception`, so that no handler of errors catches it."""
 
     def __init__(self, signum: int) -> None:
         """Stopped by signal `signum`."""
@@ -45,7 +45,7 @@ class StopRequest:
         self.signum = 0
         """The signal; 0: none."""
         self.patient = False
-        """Whether what runs looks here by itself."""
+        """Whether the running code checks for requests itself, so that a signal need not interrupt it."""
         self._asked_at_s = 0.0
 
     @contextmanager
@@ -77,7 +77,7 @@ class StopRequest:
         if not self.signum:
             self.signum, self._asked_at_s = signum, now_s
             if getattr(rank_zero_only, "rank", 0) == 0:
-                # Not by `print`, which may be in the middle of a line of its own.
+                # Not by `print`, which the signal may have interrupted in the middle of a line.
                 os.write(STDERR, b"\nstopping after this step (Ctrl-C, once more, ends at once)\n")
         elif signum == signal.SIGINT and now_s - self._asked_at_s > IMPATIENT_AFTER_S:
             raise Stopped(signum)
@@ -95,14 +95,14 @@ class StopWhenAsked(Checkpoint):
         self._step = 0
 
     def on_train_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """From here on there is something to save."""
+        """From now on a signal only asks to stop, since there is something to save."""
         self._step = trainer.global_step
         self.request.patient = True
         # Lightning has installed handlers of its own by now, which end the run without saving.
         self.request.listen()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Look for a request after each step; between the parts of one that accumulates there is nothing whole to save."""
+        """Look for a request after each step; within a step that accumulates batches nothing complete can be saved."""
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
@@ -112,23 +112,23 @@ class StopWhenAsked(Checkpoint):
             raise Stopped(signum)
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """A validation may take longer than whoever asks will wait."""
+        """Look for a request between the batches of a validation, which may take long."""
         if self.request.patient and (signum := self._asked(trainer)):
             raise Stopped(signum)
 
     def _asked(self, trainer: lightning.Trainer) -> int:
-        """The signal that any of the processes got; all of them stop at the same step."""
+        """The signal that any process got; 0: none. All processes stop at the same step."""
         return largest(self.request.signum, trainer.strategy.root_device)
 
 
 class LoadingProcesses:
-    """What processes that load data do with signals; called in each of them when it starts."""
+    """How processes that load data treat signals; called in each of them when it starts."""
 
     def __init__(self) -> None:
         self._may_end = multiprocessing.RawValue(ctypes.c_bool, False)
 
     def __call__(self, _worker_id: int) -> None:
-        """Ignore the signals that are meant for the run. If that is gone, PyTorch ends its loaders itself."""
+        """Ignore the signals that are meant for the run. If the run is gone, PyTorch ends its loaders itself."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._end)
@@ -138,5 +138,5 @@ class LoadingProcesses:
             os._exit(0)
 
     def let_go(self) -> None:
-        """The run needs them no more: from now on SIGTERM, by which PyTorch ends those that are late, ends them."""
+        """The run needs the loaders no more: from now on SIGTERM, with which PyTorch ends late ones, works."""
         self._may_end.value = True

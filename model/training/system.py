@@ -20,7 +20,7 @@ from model.recognisers.registry import DEFAULT_MODEL, named_config, recognisers
 from model.training.schedule import Schedule, rate_factor
 
 ACCURACY_PREFIX: Final = "accuracy_"
-"""The accuracy on each validation set is logged as this and the name of the set, that on all together as `accuracy`."""
+"""The accuracy on a validation set is logged under this and the name of the set, that on all sets as `accuracy`."""
 
 
 class RecognitionSystem(lightning.LightningModule):
@@ -42,7 +42,7 @@ class RecognitionSystem(lightning.LightningModule):
         beta2: float = 0.98,
         **options: Any,
     ) -> None:
-        """Build the network and what trains beside it.
+        """Build the network and its `Training`.
 
         Args:
             config: Of the network, as its `to_dict` gives it (plain values, so that checkpoints hold no code).
@@ -71,7 +71,7 @@ class RecognitionSystem(lightning.LightningModule):
             self.objective.compile()
         self.lr, self.weight_decay, self.beta2 = lr, weight_decay, beta2
         self.scale_rate: Callable[[float], float] = float
-        """Of the rate of every group of parameters."""
+        """Scales the learning rate of every group of parameters."""
         self.warmup_steps, self.decay_fraction = warmup_steps, decay_fraction
         self.schedule, self.warmup_fraction = schedule, warmup_fraction
         self.seed, self.batch_augment = seed, batch_augment
@@ -85,14 +85,14 @@ class RecognitionSystem(lightning.LightningModule):
             join_batch_norms(list(self.model.modules()))
 
     def on_train_start(self) -> None:
-        """Set the learning rates anew: a checkpoint remembers those of the peak and the length that the run had then."""
+        """Set the learning rates again: a checkpoint has those of the peak and the length that the run had then."""
         for group, peak in zip(self.trainer.optimizers[0].param_groups, self._peak_rates, strict=True):
             group["lr"] = peak * self.learning_rate_factor(self.global_step)
         for config in self.trainer.lr_scheduler_configs:
             config.scheduler.base_lrs = list(self._peak_rates)
 
     def step(self, batch_idx: int) -> Step:
-        """Where the run is, counted from its beginning, also after a resume."""
+        """Where the run is, counted from its beginning even after a resume."""
         trainer = self.trainer
         parts = trainer.accumulate_grad_batches
         batch = self.global_step * parts + batch_idx % parts
@@ -118,8 +118,8 @@ class RecognitionSystem(lightning.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stop before gradients that are no numbers reach the weights."""
-        # With float16 such steps are a matter of course: the scaler skips them.
+        """Stop before gradients that are nan or infinite reach the weights."""
+        # With float16 such steps are normal: the scaler skips them.
         if str(self.trainer.precision).startswith("16"):
             return
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])

@@ -36,7 +36,7 @@ from model.training.trainer import BEST, LAST, build_trainer
 
 EXIT_DIVERGED: Final = 3
 EXIT_BY_SIGNAL: Final = 128
-"""And the signal's number, as shells count: 130 for Ctrl-C, 143 for SIGTERM."""
+"""Plus the signal's number, as in shells: 130 for Ctrl-C, 143 for SIGTERM."""
 
 
 def parse_args(argv: list[str] | None = None) -> tuple[TrainOptions, dict[str, Any]]:
@@ -58,7 +58,7 @@ def network_config(args: TrainOptions, checkpoint: dict[str, Any] | None) -> Con
     """The architecture that the options ask for.
 
     Raises:
-        ConfigError, WeightsError: They do not describe one, or not that of the run that is resumed.
+        ConfigError, WeightsError: They describe none, or another one than that of the run to be resumed.
     """
     resumed = config_inside(checkpoint["hyper_parameters"]) if checkpoint else None
     told = None
@@ -91,15 +91,15 @@ def network_config(args: TrainOptions, checkpoint: dict[str, Any] | None) -> Con
 
 
 def with_beta2_of(checkpoint: dict[str, Any], args: TrainOptions) -> TrainOptions:
-    """The options with the second beta that the run began with: what the optimiser remembers is an average by it."""
-    beta2 = checkpoint["hyper_parameters"].get("beta2", TrainOptions.beta2)  # earlier versions had but this one
+    """The options with the second beta with which the run began, since the optimiser's averages were made with it."""
+    beta2 = checkpoint["hyper_parameters"].get("beta2", TrainOptions.beta2)  # earlier versions had only this value
     if beta2 != args.beta2:
         rank_zero_only(tell)(f"{args.output} goes on with --beta2 {beta2}, as it began")
     return replace(args, beta2=beta2)
 
 
 def how_the_reference_trains(args: TrainOptions, config: Config) -> str | None:
-    """A word on the recipe for a network of the reference implementation that is to be trained from nothing without one."""
+    """A hint at the recipe, for a network of the reference implementation that is trained from scratch without one."""
     recogniser, name = recogniser_of(config), name_of(config)
     if args.run or args.weights or not (name in recogniser.published or recogniser is not default_recogniser()):
         return None
@@ -140,7 +140,7 @@ def train(args: TrainOptions, trainer_options: dict[str, Any], callbacks: Sequen
 
     Raises:
         ConfigError, DataError, WeightsError, DownloadError: The arguments do not make a job.
-        DivergedError: Training has left the numbers.
+        DivergedError: The loss or gradients are nan or infinite.
         Stopped: A signal has ended it; what it had done is saved.
     """
     request = StopRequest()
@@ -190,7 +190,7 @@ def _train(args: TrainOptions, trainer_options: dict[str, Any], callbacks: Seque
 
 
 def how_to_go_on(output: Path) -> str:
-    """What is left of a run that was stopped."""
+    """What a stopped run has left, and how to resume it."""
     try:
         checkpoint = last_checkpoint(output)
     except WeightsError as error:
@@ -201,7 +201,7 @@ def how_to_go_on(output: Path) -> str:
 
 
 def weights_name(args: TrainOptions, config: Config) -> str:
-    """What the weights file of a run is called: as its architecture."""
+    """The name of a run's weights file, after its architecture."""
     if args.config:
         return args.config.stem
     if args.model:
@@ -210,7 +210,7 @@ def weights_name(args: TrainOptions, config: Config) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; the exit code: 2 for a wrong call, 3 when training has left the numbers, over 128 when it was stopped."""
+    """Run the command; returns the exit code: 2 for a wrong call, 3 if training has diverged, over 128 if it was stopped."""
     args, trainer_options = parse_args(argv)
     try:
         weights = train(args, trainer_options)
@@ -225,7 +225,7 @@ def main(argv: list[str] | None = None) -> int:
         rank_zero_only(tell)(f"parseq-train: stopped; {how_to_go_on(args.output)}")
         return EXIT_BY_SIGNAL + signum
     except SystemExit as stopped:
-        # What Lightning makes of an interrupt that did not come by the signal.
+        # how Lightning reports an interrupt that was not a signal
         if not isinstance(stopped.__context__, KeyboardInterrupt):
             raise
         rank_zero_only(tell)(f"parseq-train: stopped; {how_to_go_on(args.output)}")

@@ -21,7 +21,7 @@ from model.training.options import TrainOptions
 from model.training.progress import StepBar, ToldValidation
 
 BEST_BY: Final = "accuracy"
-"""Over all validation crops."""
+"""The best checkpoint has the highest value of this, over all validation crops."""
 LAST, BEST = "last.ckpt", "best.ckpt"
 """Checkpoints in the folder of a run."""
 
@@ -32,9 +32,9 @@ def build_trainer(
     """A Lightning trainer: the settings of the job, then the Trainer's own `options` that the user gives."""
     # Whether the folder may hold a run already has been checked by then.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    # Those who have more cores can say --workers; on small machines a loading process would take one from the training.
+    # With more cores, give --workers; on small machines a loading process would take a core from training.
     warnings.filterwarnings("ignore", message="The '.*_dataloader' does not have many workers")
-    # Lightning's own affair, and many lines of it.
+    # Many lines about Lightning's internals.
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.* is deprecated")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     settings: dict[str, Any] = {
@@ -67,7 +67,7 @@ def build_trainer(
     if job.epochs is not None:
         trainer.fit_loop.epoch_loop.max_steps = steps_of(job.epochs, len(data), job.batch_size, trainer)
     if data.validation:
-        # Here, because the trainer knows the accumulation, wherever it was given; Lightning counts batches.
+        # Set here, because only the trainer knows the accumulation; Lightning counts batches.
         trainer.val_check_interval = job.validate_every * trainer.accumulate_grad_batches
     averager = next((c for c in settings["callbacks"] if isinstance(c, AveragedWeights)), None)
     if averager is not None:
@@ -76,7 +76,7 @@ def build_trainer(
 
 
 def steps_of(epochs: float, crops: int, batch_size: int, trainer: lightning.Trainer) -> int:
-    """The steps of so many passes over the crops.
+    """The number of steps for `epochs` passes over the crops.
 
     Raises:
         DataError: No source has an end.
@@ -93,7 +93,7 @@ def loggers(output: Path) -> list[Any]:
 
 
 class CSVLog(CSVLogger):
-    """Numbers as CSV, with the number of steps done, as it is told and as checkpoints have it; Lightning counts from 0."""
+    """Writes numbers as CSV by the number of steps done, as everywhere here; Lightning counts from 0."""
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Add a row."""
@@ -109,9 +109,9 @@ class TensorBoardLog(TensorBoardLogger):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """`last.ckpt`: every so many steps, before each validation, and after the last step, which is validated first.
+    """Saves `last.ckpt` every so many steps, before each validation, and after the last step, which is validated first.
 
-    A run that is stopped in that validation has not saved its last step, but the one before: resumed, it validates after all.
+    A run that is stopped in that last validation has only its last step but one saved, so it validates when it is resumed.
     """
 
     def __init__(self, folder: Path, every: int, validate_every: int) -> None:

@@ -47,7 +47,7 @@ class TuneOptions(TrainOptions):
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """What one learning rate came to."""
+    """The result of one learning rate."""
 
     trial: str
     lr: float
@@ -92,7 +92,7 @@ def search_with_ray(args: TuneOptions, words: list[str]) -> list[TrialResult]:
     """
     if (args.output / SEARCH_FOLDER).exists() and not args.resume:
         raise DataError(f"{args.output} already holds a search: add --resume to go on, or choose another --output")
-    # Trials read the paths of the command line, which may be relative; and nothing is told to anybody.
+    # Trials need the working directory, since paths may be relative; and Ray shall report no usage.
     os.environ.update(RAY_CHDIR_TO_TRIAL_DIR="0", RAY_USAGE_STATS_ENABLED="0")
     try:
         import ray
@@ -144,7 +144,7 @@ def _tuner(args: TuneOptions, words: list[str], output: Path, tune: Any) -> Any:
             mode="max",
             num_samples=args.trials,
             search_alg=BasicVariantGenerator(points_to_evaluate=start, random_state=args.seed),
-            # Those that are behind after a quarter, and again later, are stopped.
+            # Trials that are behind after a quarter, and again later, are stopped.
             scheduler=ASHAScheduler(
                 time_attr="steps", max_t=args.steps, grace_period=max(1, args.steps // 4), reduction_factor=2
             ),
@@ -168,7 +168,7 @@ def write_results(results: list[TrialResult], metric: str, path: Path) -> list[T
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; the exit code."""
+    """Run the command; returns the exit code."""
     words = sys.argv[1:] if argv is None else argv
     args, _ = parse(TuneOptions, words, "parseq-tune", __doc__)
     try:

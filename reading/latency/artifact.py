@@ -15,7 +15,7 @@ from reading.readers.artifact import ArtifactReader
 
 
 class ArtifactSubject:
-    """The label is drawn on the crop; how long a run takes is the graph's affair (early exit or not)."""
+    """An artifact. A label is drawn on the crop, so with an early exit the run takes as long as the text needs."""
 
     def __init__(self, path: Path, threads: int) -> None:
         """Open the artifact.

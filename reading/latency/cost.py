@@ -1,4 +1,4 @@
-"""What a network costs by its size alone: parameters, and of a reading floating-point operations and activations."""
+"""What a network costs by its size alone: parameters, and the floating-point operations and activations of a run."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NOWHERE: Final = "meta"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of reading one crop."""
+    """The cost of reading one crop in one of the network's ways."""
 
     what: str
     gflops: float
     """Billions of floating-point operations in products of matrices, convolutions and attention; two for a multiply-add."""
     mactivations: float
-    """Millions of numbers that those operations give: what memory has to take, which often tells more of the time."""
+    """Millions of numbers that those operations write to memory, which often says more about the time they take."""
 
     @property
     def gmacs(self) -> float:
@@ -36,18 +36,18 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
-    """What a network costs by its size alone."""
+class NetworkSize:
+    """The size of a network, and the costs of reading with it."""
 
     name: str
-    """As its latencies are called."""
+    """Its name in the report; latencies have the same."""
     parameters: int
     max_label_length: int
     costs: Sequence[Cost]
 
 
 class _Activations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the numbers that the operations give whose floating-point operations PyTorch's counter knows."""
+    """Counts the output numbers of all operations that PyTorch's FLOP counter counts."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -62,21 +62,21 @@ class _Activations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def parameters(network: Network) -> int:
-    """Numbers that training sets."""
+    """Number of trainable parameters."""
     return sum(values.numel() for values in network.parameters())
 
 
-def size_of(network: Network, name: str, *, all_ways: bool) -> Size:
-    """Parameters and costs of a network, either of all its ways of reading or of that alone which its config has."""
-    return Size(name, parameters(network), network.config.max_label_length, costs(network, all_ways=all_ways))
+def size_of(network: Network, name: str, *, all_ways: bool) -> NetworkSize:
+    """Parameters and costs of a network, in all its ways of reading or only in that of its config."""
+    return NetworkSize(name, parameters(network), network.config.max_label_length, costs(network, all_ways=all_ways))
 
 
 def costs(network: Network, *, all_ways: bool = True) -> list[Cost]:
-    """Those of reading the longest text, in each of the network's ways or as its config has it.
+    """The costs of reading the longest text, in each of the network's ways or only in that of its config.
 
-    The network is PyTorch's, which may compute again at every step what an exported graph computes once.
+    They are those of the PyTorch network, which may compute at every step what an exported graph computes once.
     """
-    # Shapes tell all that is counted. PyTorch's counter stumbles over parameters that want gradients.
+    # Shapes are enough for counting. PyTorch's counter fails on parameters that need gradients.
     network = copy.deepcopy(network).requires_grad_(False).to(NOWHERE)
     image = torch.zeros(1, 3, *network.config.img_size, device=NOWHERE)
     ways = network.ways() if all_ways else {"reading": lambda images: network(images, network.config.max_label_length)}
@@ -84,7 +84,7 @@ def costs(network: Network, *, all_ways: bool = True) -> list[Cost]:
 
 
 def _cost(what: str, way: Callable[[Tensor], Tensor], image: Tensor) -> Cost:
-    # Fused kernels of attention are not counted everywhere; its plain form is products of matrices.
+    # Fused attention kernels are not always counted; plain attention is matrix products, which are.
     with (
         torch.no_grad(),
         sdpa_kernel(SDPBackend.MATH),

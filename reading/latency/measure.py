@@ -15,7 +15,7 @@ Against = Literal["batch", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """One measurement."""
+    """The latency of one subject at one batch size or label length."""
 
     subject: str
     against: Against
@@ -27,7 +27,7 @@ class Latency:
 
 
 class Subject(Protocol):
-    """What can be measured."""
+    """Something whose latency can be measured."""
 
     name: str
     about: dict[str, object]
@@ -55,10 +55,10 @@ def measure(
     Args:
         subjects: What to measure.
         batches: Batch sizes.
-        lengths: Label lengths; those beyond what a subject can say are left out.
-        repeats: Runs of each; one before them warms up.
-        clock: Seconds.
-        progress: Called with the runs done and in all.
+        lengths: Label lengths in characters; a subject skips those that it cannot read.
+        repeats: Runs of each, after one that warms up.
+        clock: Monotonic clock in seconds.
+        progress: Called with the number of runs done and of all runs.
     """
     runs: dict[tuple[str, Against, int], Run] = {}
     for subject in subjects:

@@ -13,10 +13,10 @@ from reading.latency.measure import Run
 
 
 class NetworkSubject:
-    """A label of L characters is L + 1 steps, whatever is read in the crop."""
+    """A network. Reading a label of L characters takes L + 1 steps, whatever the crop shows."""
 
     def __init__(self, network: Network, name: str) -> None:
-        """Measure `network` where it is."""
+        """Measure `network` on the device where it is."""
         self.network = network
         self.device = next(network.parameters()).device
         config = network.config

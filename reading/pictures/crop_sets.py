@@ -19,18 +19,18 @@ from model.data.shards import SHARDS, read_array
 from model.data.walk import files_below
 from model.errors import DataError
 
-Stored = bytes | Path | NDArray[np.uint8]
+StoredPicture = bytes | Path | NDArray[np.uint8]
 """A crop as it is kept: an image file's bytes, its path, or pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class CropSet:
-    """A data set that can be gone through."""
+    """A data set to iterate over."""
 
     name: str
     count: int
-    """Crops, for a progress bar; of a file of labels an estimate."""
-    iterate: Callable[[], Iterator[tuple[Stored, str | None]]]
+    """Number of crops, for a progress bar; for a file of labels an estimate."""
+    iterate: Callable[[], Iterator[tuple[StoredPicture, str | None]]]
     """Crops and their labels, in order; a label that is missing or cannot be read is None."""
     kind: str = ""
     """`LMDB`, `shards` or the name of the file of labels."""
@@ -61,7 +61,7 @@ def crop_sets(source: Path) -> list[CropSet]:
 
 
 def _told_apart(sets: list[CropSet]) -> list[CropSet]:
-    """One folder may hold several data sets."""
+    """Make the names of data sets in one folder distinct."""
     names = Counter(crops.name for crops in sets)
     return [replace(crops, name=f"{crops.name} ({crops.kind})") if names[crops.name] > 1 else crops for crops in sets]
 
@@ -82,7 +82,7 @@ def _labelled(path: Path, name: str) -> CropSet:
 def _shards(folder: Path, name: str) -> CropSet:
     paths = sorted(folder.glob(SHARDS))
 
-    def iterate() -> Iterator[tuple[Stored, str]]:
+    def iterate() -> Iterator[tuple[StoredPicture, str]]:
         for path in paths:
             images = read_array(path, "images")
             yield from zip(images, map(str, read_array(path, "labels")), strict=True)
@@ -90,8 +90,8 @@ def _shards(folder: Path, name: str) -> CropSet:
     return CropSet(name, sum(len(read_array(path, "labels")) for path in paths), iterate, "shards")
 
 
-def picture_of(stored: Stored) -> tuple[Image.Image, bytes | None]:
-    """The picture as it is stored, and the bytes of its file where it has one.
+def picture_of(stored: StoredPicture) -> tuple[Image.Image, bytes | None]:
+    """The picture as it is stored, and the bytes of its file if it has one.
 
     Raises:
         BrokenImageError: It cannot be read.

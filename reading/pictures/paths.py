@@ -11,7 +11,7 @@ from typing import Final
 from model.data.walk import files_below
 
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-"""Of what is looked for in folders; a file that is named may have any."""
+"""Suffixes of images that are looked for in folders; files given by name may have any suffix."""
 STANDARD_INPUT: Final = "-"
 
 
@@ -35,7 +35,7 @@ def expand(name: str) -> list[Path]:
             raise NothingFoundError("no image in this folder or below it")
         return found
     if glob.has_magic(name) and not path.exists():
-        # Path.glob knows no absolute patterns.
+        # Path.glob takes no absolute patterns.
         matches = map(Path, glob.glob(name, recursive=True))  # noqa: PTH207
         found = sorted(match for match in matches if match.is_file())
         if not found:

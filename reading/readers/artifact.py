@@ -22,7 +22,7 @@ class ArtifactReader:
 
         Args:
             path: The file.
-            threads: Of a run; 0: ONNX Runtime's choice.
+            threads: Threads of a run; 0: ONNX Runtime's choice.
 
         Raises:
             ReaderError: There is no such file, or it is not an artifact that this version knows.
@@ -44,4 +44,4 @@ class ArtifactReader:
         return [text_of(*row, self.metadata.vocabulary) for row in zip(ids.tolist(), confidences.tolist(), strict=True)]
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is nothing to release."""

@@ -25,7 +25,7 @@ from reading.readers.options import ReaderOptions
 
 
 class NetworkReader:
-    """Reads with a network in evaluation mode, where the network is."""
+    """Reads with a network in evaluation mode, on the network's device."""
 
     def __init__(self, network: Network, description: str) -> None:
         self.description = description
@@ -40,7 +40,7 @@ class NetworkReader:
         return next(read_batches(self._network, pixels, len(pixels)))
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is nothing to release."""
 
 
 def read_batches(network: Network, images: NDArray[np.uint8], batch_size: int = 64) -> Iterator[list[Reading]]:
@@ -70,17 +70,17 @@ def open_checkpoint(options: ReaderOptions) -> NetworkReader:
 
 
 def load_network(options: ReaderOptions, *, fetch: bool = True) -> tuple[Network, Path | None]:
-    """The network that the options name, in evaluation mode, on their device, with as many threads as they say.
+    """The network that the options name, in evaluation mode and on the device they name. Also sets the number of threads.
 
     Args:
-        options: Those of checkpoints count.
-        fetch: Whether weights that are published and not bundled are fetched; else such a network has fresh ones.
+        options: Only those for checkpoints count.
+        fetch: Whether weights that are published but not bundled are downloaded; else such a network has random weights.
 
     Returns:
-        The network, and the file of its weights; None where they are fresh.
+        The network, and the file of its weights; None if they are random.
 
     Raises:
-        ReaderError: There is no such network, its weights cannot be had or do not fit, or there is no such device.
+        ReaderError: There is no such network or device, or its weights cannot be obtained or do not fit.
     """
     name, weights = options.model, options.weights
     try:
@@ -91,7 +91,7 @@ def load_network(options: ReaderOptions, *, fetch: bool = True) -> tuple[Network
             network = load(name or DEFAULT_MODEL, weights=weights)
     except (ConfigError, DownloadError, WeightsError) as error:
         raise ReaderError(str(error)) from error
-    except OSError as error:  # of the folder that published weights are kept in
+    except OSError as error:  # the cache folder for published weights
         raise ReaderError(f"cannot write {error.filename}: {error.strerror}") from error
     changes: dict[str, Any] = {}
     if options.decode:
@@ -107,5 +107,5 @@ def load_network(options: ReaderOptions, *, fetch: bool = True) -> tuple[Network
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return network.to(device), weights
-    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there, or none at all
+    except (RuntimeError, AssertionError) as error:  # torch's errors for a device that is missing or does not exist
         raise ReaderError(f"cannot compute on {device}: {str(error).splitlines()[0]}") from None

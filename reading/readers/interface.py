@@ -12,7 +12,7 @@ from artifact.text import Reading
 
 
 class ReaderError(ValueError):
-    """What shall read cannot be used, or has stopped answering; the message names the cause."""
+    """A reader cannot be used, or has stopped answering; the message names the cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Reader(Protocol):
     max_label_length: int
     """The longest text that it can give, in characters."""
     refused: int
-    """Crops so far that it would not take; they count as read empty."""
+    """Number of crops so far that it would not take; they count as read with an empty text."""
 
     def read(self, pictures: Sequence[Picture]) -> list[Reading]:
         """A reading for each picture.

@@ -1,4 +1,4 @@
-"""From options to what reads. Each kind is imported when it is asked for, so that an artifact needs no torch."""
+"""From options to a reader. Each kind is imported only when it is asked for, so that an artifact needs no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from reading.readers.options import ReaderOptions
 
 
 def open_reader(options: ReaderOptions) -> Reader:
-    """What the options name.
+    """Open the reader that the options name.
 
     Raises:
         ReaderError: They name several, or one that cannot be used.

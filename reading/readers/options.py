@@ -1,4 +1,4 @@
-"""Command-line options that say what reads: a checkpoint, an artifact or a running service."""
+"""Command-line options that choose the reader: a checkpoint, an artifact or a running service."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Final
 
 OF_CHECKPOINTS: Final = ("model", "config", "weights", "decode", "refine_iters", "device")
-"""What an artifact and a service have settled."""
+"""Options for checkpoints only: in an artifact or a service these things are settled."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReaderOptions:
-    """What reads: an artifact or a service where one is named, else a checkpoint."""
+    """Which reader: an artifact or a service if one is named, else a checkpoint."""
 
     model: str | None = None
     """Architecture by name."""
@@ -21,18 +21,18 @@ class ReaderOptions:
     """Architecture from a JSON file instead."""
     weights: Path | None = None
     decode: str | None = None
-    """`ar` or `nar`; without it as the config says, like `refine_iters`."""
+    """`ar` or `nar`; `None`: as the config says, as for `refine_iters`."""
     refine_iters: int | None = None
     device: str | None = None
-    """Where PyTorch computes, by its own names; without it on a GPU where there is one."""
+    """PyTorch's name of the device; `None`: a GPU if there is one, else the CPU."""
     threads: int = 0
-    """Of a run on the CPU; 0: the library's choice."""
+    """Threads of a run on the CPU; 0: the library's choice."""
     artifact: Path | None = None
     url: str | None = None
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> ReaderOptions:
-        """Those among the arguments of a command."""
+        """The options among the arguments of a command."""
         given = vars(args)
         return cls(**{field.name: given[field.name] for field in fields(cls) if field.name in given})
 
@@ -47,9 +47,9 @@ def add_reader_options(parser: argparse.ArgumentParser, *, url: bool = False, se
     """Add the options of `ReaderOptions`.
 
     Args:
-        parser: Where to.
-        url: With `--url`: a service can be read with.
-        several: `--model` can be given several times; the names come as a list.
+        parser: Gets the options.
+        url: Whether there is `--url`, for reading with a service.
+        several: Whether `--model` can be given several times; the names come as a list then.
     """
     parser.add_argument(
         "--model",
@@ -74,7 +74,7 @@ def positive(text: str) -> int:
     """A whole number from 1, for `type` of an option.
 
     Raises:
-        argparse.ArgumentTypeError: It is none.
+        argparse.ArgumentTypeError: The text is not one.
     """
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")

@@ -18,13 +18,13 @@ CROPS_PER_REQUEST: Final = 32
 CONNECTIONS: Final = 2
 TIMEOUT_S: Final = 120
 PATIENCE_S: Final = 120
-"""How long a busy service is asked again."""
+"""How many seconds a busy service is asked again and again."""
 BUSY: Final = frozenset({429, 503})
 SERVER_ERROR: Final = 500
 
 
 class ServiceReader:
-    """Reads by posting crops as they are stored, and as PNG files what is not stored as it shall be seen."""
+    """Reads by posting crops: the stored file where decoding it gives the right picture, else a PNG file of the picture."""
 
     def __init__(
         self, url: str, *, transport: httpx.BaseTransport | None = None, sleep: Callable[[float], object] = time.sleep
@@ -32,9 +32,9 @@ class ServiceReader:
         """Ask the service what it serves.
 
         Args:
-            url: Where it is.
-            transport: Instead of the network.
-            sleep: Waits for so many seconds while the service is busy.
+            url: Address of the service.
+            transport: Used instead of the network, by tests.
+            sleep: Waits for a number of seconds while the service is busy.
 
         Raises:
             ReaderError: There is no such service, or it does not answer as one.
@@ -74,7 +74,7 @@ class ServiceReader:
             raise ReaderError(f"{self._client.base_url} is not a parseq-service of this version") from None
 
     def _charset(self, model: dict[str, Any]) -> str:
-        """A long one is at a place of its own."""
+        """The charset of a model; the service gives a long one at an address of its own."""
         try:
             if "charset" in model:
                 return str(model["charset"])
@@ -111,7 +111,7 @@ class ServiceReader:
         error = result.get("error")
         if error is None:
             return Reading(result["text"], result["confidence"])
-        # What fails for the service's own reasons says nothing about the model: no score is better than a wrong one.
+        # A failure of the service says nothing about the model: no score is better than a wrong one.
         if error["status"] >= SERVER_ERROR:
             raise ReaderError(f"the service failed on a crop: {error['title']}. {error['detail']}")
         self.refused += 1

@@ -26,7 +26,7 @@ class Bin:
     accuracy: float
     """Share read right, 0 to 1."""
     confidence: float
-    """Mean, 0 to 1."""
+    """Mean confidence, 0 to 1."""
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Reliability:
         self.confidence[index] += confidence
 
     def merge(self, other: Reliability) -> None:
-        """Count the crops of another too."""
+        """Count the crops of another `Reliability` too."""
         self.crops = [a + b for a, b in zip(self.crops, other.crops, strict=True)]
         self.right = [a + b for a, b in zip(self.right, other.right, strict=True)]
         self.confidence = [a + b for a, b in zip(self.confidence, other.confidence, strict=True)]

@@ -17,7 +17,7 @@ INK, RED, PAPER = (20, 20, 20), (190, 0, 0), (255, 255, 255)
 
 
 class WorstMistakes:
-    """The wrong readings of the highest confidence, so many that memory does not matter."""
+    """Keeps the wrong readings of the highest confidence, only a few of them."""
 
     def __init__(self, limit: int) -> None:
         """Keep `limit` of them."""
@@ -42,7 +42,7 @@ class WorstMistakes:
         return [(entry[0], *entry[3:]) for entry in sorted(self._heap, reverse=True)]
 
     def draw(self, path: Path) -> None:
-        """Draw them to a PNG file, the most confident first."""
+        """Draw the mistakes to a PNG file, the most confident first."""
         worst = sorted(self._heap, reverse=True)
         lines = max(1, -(-len(worst) // COLUMNS))
         sheet = Image.new("RGB", (COLUMNS * CELL_PX[0], lines * CELL_PX[1]), PAPER)
@@ -60,7 +60,7 @@ class WorstMistakes:
 
 
 def _fitted(picture: Image.Image) -> Image.Image:
-    """Enlarged or shrunk to the cell, with its aspect."""
+    """The picture scaled to the cell, with its aspect ratio kept."""
     scale = min(CROP_PX[0] / picture.width, CROP_PX[1] / picture.height)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     return picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
@@ -72,7 +72,7 @@ def _cut(text: str) -> str:
 
 
 def _font() -> ImageFont.FreeTypeFont:
-    """Matplotlib's own font: it has more alphabets than Pillow's."""
+    """Matplotlib's font, which has more alphabets than Pillow's."""
     import matplotlib
 
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf"), FONT_PX)

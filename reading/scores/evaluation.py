@@ -13,7 +13,7 @@ from model.data.alterations import Alterations
 from model.data.labels import is_empty
 from model.data.pictures import BrokenImageError, as_stored, is_plain, rotated
 from model.data.spelling import Spelling, speller
-from reading.pictures.crop_sets import CropSet, Stored, picture_of
+from reading.pictures.crop_sets import CropSet, StoredPicture, picture_of
 from reading.readers.interface import Picture, Reader
 from reading.scores.calibration import Reliability
 from reading.scores.error_sheet import WorstMistakes
@@ -27,15 +27,15 @@ NO_CHARACTER: Final = "without a character of the test charset"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Which crops count, and how they are shown."""
+    """Which crops count, and how they are shown to the reader."""
 
     rotation: float = 0.0
-    """Degrees counter-clockwise."""
+    """By how many degrees crops are turned counter-clockwise."""
     normalise_unicode: bool = True
     keep_whitespace: bool | None = None
     """Both as for `model.data.spelling.Speller`."""
     keep_long_labels: bool = False
-    """Count crops as errors whose label is longer than the model can say; the reference leaves them out."""
+    """Count crops whose label is longer than the model can read as errors; the reference leaves them out."""
     keep_empty: bool = False
     """Count crops whose label is empty: read right if nothing is read. The reference leaves them out."""
 
@@ -54,14 +54,14 @@ class Scoring:
     lengths: dict[str, Tally] = field(default_factory=dict)
     left_out: dict[str, Counter[str]] = field(default_factory=dict)
     alterations: dict[str, Alterations] = field(default_factory=dict)
-    """What the labels of each data set lose to the charset, those included of which nothing is left."""
+    """What the labels of each data set lose to the charset, including labels of which nothing is left."""
 
     def __post_init__(self) -> None:
         """Prepare the mapping onto the charset."""
         self.speller = speller(self.charset, self.rules.normalise_unicode, self.rules.keep_whitespace)
 
     def begin(self, dataset: str) -> None:
-        """The crops from here on are of this data set."""
+        """Begin a data set: the crops that follow belong to it."""
         self.sets[dataset], self.left_out[dataset], self.alterations[dataset] = Tally(), Counter(), Alterations()
 
     def label(self, dataset: str, stored: str | None) -> Spelling | None:
@@ -70,7 +70,7 @@ class Scoring:
             self.left_out[dataset][UNREADABLE_LABEL] += 1
             return None
         label = self.speller.spell(stored)
-        # As in the reference the length is that before mapping: what cannot be read whole is no fair crop.
+        # As in the reference, the length before mapping counts: a text that cannot be read whole would not be a fair test.
         if len(label.whole) > self.max_label_length and not self.rules.keep_long_labels:
             self.left_out[dataset][TOO_LONG] += 1
             return None
@@ -97,7 +97,7 @@ class Scoring:
         return combine(self.scores())
 
     def reliability(self) -> Reliability:
-        """Of all data sets."""
+        """The reliability over all data sets."""
         every = Reliability()
         for tally in self.sets.values():
             every.merge(tally.reliability)
@@ -105,7 +105,7 @@ class Scoring:
 
 
 Labels = list[Spelling | None]
-"""Of one crop under every test charset; None where it does not count."""
+"""The label of one crop under every test charset; None where the crop does not count."""
 
 
 def score_sets(reader: Reader, sets: Iterable[CropSet], scorings: Sequence[Scoring], rules: Rules, batch_size: int) -> None:
@@ -139,7 +139,7 @@ def _usable(crops: CropSet, scorings: Sequence[Scoring], rules: Rules, bar: tqdm
         yield picture, labels
 
 
-def _picture(stored: Stored, rotation: float) -> Picture:
+def _picture(stored: StoredPicture, rotation: float) -> Picture:
     image, file = picture_of(stored)
     plain = file is not None and not rotation and is_plain(image)
     return Picture(rotated(as_stored(image), rotation), file if plain else None)

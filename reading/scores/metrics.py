@@ -19,7 +19,7 @@ KINDS: Final = ("empty", "words", "numbers", "mixed", "punctuation")
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The score of one data set. All but `crops` and `ece` in per cent, `label_length` in characters."""
+    """The score of one data set, in per cent but for `crops`, `ece` and `label_length` (characters)."""
 
     dataset: str
     crops: int

@@ -1,7 +1,7 @@
-"""Which models shall be served: what `PARSEQ_ARTIFACT` names, as the file system has it at the time.
+"""Which models to serve: the files that `PARSEQ_ARTIFACT` names at the time of asking.
 
-It names one file, a folder of files, or several of either with commas between them. A file may be given a name in front of it,
-`plates=/models/a.onnx`; else several files are called as they are without `.onnx`, and a single one as its artifact says.
+It names a file, a folder of files, or several of either with commas between them. A name for the model may stand before a file,
+`plates=/models/a.onnx`; else a single file is called as its artifact says, and several by their file names without `.onnx`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from service.sessions.topology import Topology
 
 SUFFIX: Final = ".onnx"
 _NAME: Final = re.compile(r"[^\s/,=?#%]{1,128}")
-"""What stands in an address as it is."""
+"""Names that can stand in a URL as they are."""
 
-Load = Callable[[Settings, Topology | None, int], LoadedArtifact]
+OpenArtifact = Callable[[Settings, Topology | None, int], LoadedArtifact]
 
 
-def model_sources(settings: Settings, load: Load = load_artifact) -> list[ModelSource]:
+def model_sources(settings: Settings, load: OpenArtifact = load_artifact) -> list[ModelSource]:
     """The models of the settings, the default one first.
 
     Args:
         settings: Of the service.
-        load: Opens the one file that the settings then name.
+        load: Opens a file; it gets settings that name this file alone.
 
     Raises:
         StartupError: A folder has none, one is named twice, two have the same name, or the default one is not among them.
@@ -55,8 +55,8 @@ def model_sources(settings: Settings, load: Load = load_artifact) -> list[ModelS
 
 
 def _named_files(setting: Path) -> Iterator[tuple[str | None, Path]]:
-    """Names, where they are given, and files. What is missing is for whoever opens it to say."""
-    if _is(setting.is_file):  # commas and all
+    """Given names (`None`: none) and files. A missing file is reported when it is opened."""
+    if _is(setting.is_file):  # a file whose name may have commas
         yield None, setting
         return
     for item in str(setting).split(","):
@@ -77,7 +77,7 @@ def _named_files(setting: Path) -> Iterator[tuple[str | None, Path]]:
 
 
 def _is(asked: Callable[[], bool]) -> bool:
-    """What cannot be looked at is for whoever opens it to say."""
+    """The answer of a check such as `Path.is_file`; a path that cannot be checked is reported when it is opened."""
     try:
         return asked()
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""The models that are served, by name: each with its own engine, all with one decode pool and the same cores.
+"""The models that are served, by name: each with its own engine, all sharing one decode pool and the same cores.
 
-Any of them may be the busy one, so the lanes of each are for all cores. The lanes of an idle model sleep and cost nothing;
-models that are busy at once share the cores as the system divides them, and each learns how long its runs take then.
+Any model may be the only busy one, so each has lanes for all cores. The lanes of an idle model sleep and cost nothing;
+the system divides the cores among models that are busy at once, and each learns how long its runs take then.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ class ModelSource:
     """Where a model that shall be served comes from, and what it is called."""
 
     open: Callable[[Topology | None, int], LoadedArtifact]
-    """Opens the file as it is then, for so many cores; to be run like the topology unless more is known, which is measured
-    without one."""
+    """Opens the file as it is at that time. Arguments: the topology to use if none is known for this file (`None`: measure
+    one), and the cores that its lanes may use."""
     name: str | None = None
-    """`None`: the one in the artifact."""
+    """What the model is called; `None`: as its artifact says."""
     aliases: tuple[str, ...] = ()
-    """Names beside it."""
+    """Other names that it answers to."""
     key: Hashable = field(default_factory=object)
-    """What a reload knows it by: what is served with the same key is replaced."""
+    """How a reload recognises the model: it replaces the one that is served with the same key."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """A model to begin with."""
+    """A model to serve from the start: its artifact, opened already, and where a reload finds it."""
 
     artifact: LoadedArtifact
     source: ModelSource
@@ -66,11 +66,11 @@ class Models:
         """For requests that name none."""
 
     def __iter__(self) -> Iterator[ServedModel]:
-        """In the order in which they were given."""
+        """The models in the order in which they were given."""
         return iter(self._models)
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of models."""
         return len(self._models)
 
     def get(self, name: str) -> ServedModel | None:
@@ -78,7 +78,7 @@ class Models:
         return self._by_name.get(name)
 
     def spoken_names(self) -> str:
-        """The names of all, for humans."""
+        """The names of all models, for messages."""
         return ", ".join(model.name for model in self._models)
 
 

@@ -1,6 +1,6 @@
-"""The way of a request's crops: admission, decode pool, engine, reading.
+"""The way of a request's crops: admission, decode pool, engine, text.
 
-Everything slow happens off the event loop. Decoding a small crop is not slow: handing it to a thread would cost about as much.
+Everything slow happens off the event loop. A small crop is decoded on it: handing it to a thread would cost about as much.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from service.process.logs import CONTEXT_KEY
 from service.process.request import RequestContext, current_request
 
 LIGHT_PIXELS: Final = 2**18
-"""Width times height of what is decoded as a word crop is, at most; a larger picture that comes alone waits behind those."""
+"""Width times height of a light image, at most; a larger picture that comes alone is decoded after the light ones."""
 LIGHT_BYTES: Final = 2**18
 
 logger = logging.getLogger(__name__)
@@ -52,14 +52,14 @@ class EncodedImage:
     """One image as it arrived."""
 
     id: str | None
-    """`None`: the client named none; in a list its position there."""
+    """What the client calls it; `None`: nothing, and in a list its position is its id."""
     content: bytes | str | RawPicture
     """The file itself, or base64 text, or pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class CropResult:
-    """What became of one crop, and how long each stage took."""
+    """The text or the problem of one crop, and how long each stage took."""
 
     reading: Reading | Problem
     decode_s: float
@@ -68,7 +68,7 @@ class CropResult:
 
 
 class _Waiter:
-    """What a request waits for, on the event loop: its items, its deadline or its client's leaving, whichever is first."""
+    """Ends the wait of a request: when its items are settled, its deadline passes or its client leaves, whichever is first."""
 
     def __init__(self, n_items: int) -> None:
         self._left = n_items
@@ -81,7 +81,7 @@ class _Waiter:
             self.end(Outcome.DONE)
 
     def end(self, outcome: Outcome) -> None:
-        # The request may have ended before, in another way: a finished future must not be touched.
+        # The wait may have ended in another way before: a finished future must not be set again.
         if not self.ended.done():
             self.ended.set_result(outcome)
 
@@ -91,17 +91,17 @@ class _Waiter:
 
 
 class Recognizer:
-    """Turns image files into readings.
+    """Reads image files: from bytes to texts.
 
     Args:
         engine: Running, or refusing items.
         metadata: Of the artifact: image size and charset.
-        decode_pool: Where images are decoded; its queue is bounded by admission.
-        image_limits: What an image may be.
+        decode_pool: Where images are decoded; admission bounds its queue.
+        image_limits: Limits of each image.
         metrics: Told how long decoding takes, and how sure the texts are.
         model: Its name, for metrics and traces.
-        max_wait_s: A large picture that comes alone is turned away when others like it keep it waiting for longer.
-        clock: Monotonic, seconds; the engine's.
+        max_wait_s: A large picture that comes alone is turned away if others like it would keep it waiting for longer.
+        clock: The engine's monotonic clock, in seconds.
     """
 
     def __init__(
@@ -141,10 +141,10 @@ class Recognizer:
 
         Args:
             images: The images.
-            timeout_s: Crops not read by then get a `Problem` (504).
+            timeout_s: Seconds from now; crops not read by then get a `Problem` (504).
             disconnected: Returns when the client has left.
-            client: Whose request it is: clients share what there is.
-            bulk: Whether single crops go first. `None`: if it has several.
+            client: Whose request it is; clients take turns.
+            bulk: Whether single crops of other requests go first. `None`: they do if this request has several crops.
 
         Raises:
             QueueFullError: The request as a whole is turned away: at once, or later if its only picture turns out to be large.
@@ -172,7 +172,7 @@ class Recognizer:
             if trace is not None:
                 keep_stages(trace, items, admitted_s, self._clock(), self._model)
         if isinstance(late := items[0].error, QueueFullError):
-            raise QueueFullError(late.refusal, late.wait_s, late.retry_after_s)  # another one: tracebacks hold the items
+            raise QueueFullError(late.refusal, late.wait_s, late.retry_after_s)  # a new one: tracebacks hold the items
         return [self._result(item) for item in items]
 
     async def _wait(
@@ -200,7 +200,7 @@ class Recognizer:
                 self._engine.abandon(items, outcome)
 
     def _decode_at_once(self, item: Item, image: EncodedImage, admitted_s: float) -> bool:
-        """On the event loop: decode a crop that takes less time than handing it to a thread; `False` for any other."""
+        """On the event loop: decode a crop that takes less time than handing it over to a thread would; else `False`."""
         content = image.content
         if isinstance(content, str) or (isinstance(content, bytes) and not may_be_quick(content)):
             return False
@@ -209,7 +209,7 @@ class Recognizer:
     def _decode_in_turn(self, items: Sequence[Item], images: Sequence[EncodedImage], admitted_s: float) -> DecodeRequest:
         """Hand the images of a request to the decode threads."""
         first, context = items[0], current_request.get()
-        # Several images are decoded as bulk also when their crops are not: only a single one may turn out to be large.
+        # Several images are decoded as bulk even if their crops are not bulk: only a single one may turn out to be large.
         bulk = first.bulk or len(items) > 1
         account = PixelAccount(self._limits) if bulk else None
         jobs: deque[Job] = deque(
@@ -230,7 +230,7 @@ class Recognizer:
         account: PixelAccount | None,
         light: bool,
     ) -> bool:
-        """On a decode thread; `False`, and nothing done, for an image that is not `light` though it must be."""
+        """On a decode thread: decode an image. If it must be `light` and is not: `False`, and nothing done."""
         if not light:
             return self._decode(item, image, admitted_s, context, self._limits, account)
         if len(image.content) <= LIGHT_BYTES and self._decode(item, image, admitted_s, context, self._light_limits):
@@ -254,7 +254,7 @@ class Recognizer:
     ) -> bool:
         """From bytes to a queued crop, or a failed item; `False`, and nothing done, when the image must go to a thread."""
         if item.outcome is not None:
-            return True  # nobody waits for it any more
+            return True  # ended meanwhile: nobody waits for it
         started_s = self._clock()
         try:
             if isinstance(image.content, RawPicture):
@@ -263,7 +263,7 @@ class Recognizer:
                 picture = decode_image(self._bytes_of(image.content), limits, account)
             crop = fit_for(self._metadata, picture)
         except Problem as problem:
-            # So its header says: no pixel has been decoded. What is too complex for few pixels may not be for many.
+            # Known from its header, before any decoding. What is too complex for these limits may be fine for the full ones.
             if problem.kind in (IMAGE_TOO_LARGE, IMAGE_TOO_COMPLEX) and limits.max_pixels < self._limits.max_pixels:
                 return False
             self._engine.fail(item, problem.bare())

@@ -1,4 +1,4 @@
-"""What lives as long as the app: the served models, decode pool, metrics, and whether the pod is ready."""
+"""What lives as long as the app: the served models, the decode pool, the metrics, and whether the server is ready."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from service.tracing.tracing import Tracing
 logger = logging.getLogger(__name__)
 
 MIN_ENGINE_STOP_S: Final = 1.0
-"""What the engine gets to stop in even when the drain has used up its time."""
+"""How long engines may take to stop even when the drain has used up its time."""
 
 
 @dataclass(slots=True)
 class _Place:
-    """One model among those that are served, whatever was reloaded."""
+    """The place of one model among those served; a reload puts a new model into it."""
 
     source: ModelSource
     model: ServedModel
@@ -44,7 +44,7 @@ class _Place:
 
 
 class Runtime:
-    """The lifecycle of all that serves: warm-up, drain, stop, reload, and whether the pod is ready. No request passes here.
+    """The lifecycle of the server: warm-up, drain, stop, reload, readiness. No request passes through it.
 
     Args:
         settings: Of the service.
@@ -52,7 +52,7 @@ class Runtime:
         on_failure: Called when a warm-up fails, with one line; the server cannot become ready after it.
         on_unhealthy: Called once, when only a new process will help, with one line; the server is not alive after it.
         load: Opens the artifact of the settings for a reload, when `served` is a single model without a source.
-        find: Finds what shall be served, for a reload. Default: what is served at the beginning.
+        find: Finds the models to serve, for a reload. Default: those that are served at the beginning.
         budget: Cores this process may use. Default: as many as the system lets it.
         tracing: Ends with it; `None`: no request is traced.
 
@@ -118,7 +118,7 @@ class Runtime:
         self._warm_up = self._begin(self._become_ready())
 
     async def stop(self) -> None:
-        """Not ready any more; run what was admitted, end the threads."""
+        """Turn readiness off, run what was admitted, and end the threads."""
         drain_started_s = self.drain()
         logger.info("stopping; %d crops wait", sum(model.engine.depth for model in self.models))
         await self.warmed_up()
@@ -138,7 +138,7 @@ class Runtime:
         logger.info("stopped")
 
     async def warmed_up(self) -> None:
-        """Wait until the warm-up is over, well or badly."""
+        """Wait until the warm-up is over, successful or not."""
         if self._warm_up is not None:
             await asyncio.wait((self._warm_up,))
 
@@ -149,18 +149,18 @@ class Runtime:
         return self._drain_started_s
 
     def ask_to_reload(self) -> None:
-        """Reload soon. From a signal handler, which runs amid whatever request is being served: what it begins is not of it."""
+        """Reload soon. For signal handlers: they run amid some request, so the reload gets a context of its own."""
         if self._loop is None:
             self._reload_again = True
             return
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the server has stopped
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: the server has stopped
             self._loop.call_soon_threadsafe(self.reload, context=Context())
 
     def reload(self) -> None:
-        """Begin to serve the artifact files as they are now; each model goes on until the new one is warm, or if that fails.
+        """Begin to serve the artifact files as they are now. Each model serves until its successor is warm, or on if it fails.
 
-        On the event loop. During the warm-up, or while it reloads, it does so once more afterwards: the file may have changed
-        since it was read. A server that is stopping does nothing.
+        To be called on the event loop. If a warm-up or reload is under way, another reload follows it, since the files may have
+        changed after they were read. A server that is stopping does nothing.
         """
         if not self._warm and self._drain_started_s is None:
             self._reload_again = True
@@ -220,17 +220,17 @@ class Runtime:
             except Exception as error:
                 self._reload_failed(error, "the models stay as they are")
                 continue
-            # One after the other: no more than one is in memory twice.
+            # One after the other, so that no more than one model is in memory twice.
             renewed = [await self._renew(source) for source in sources]
-            if all(renewed):  # else who is to go may be all there is to take the place of what failed
+            if all(renewed):  # else a model that is to go may be needed in place of one that failed
                 await self._keep([source.key for source in sources])
 
     async def _renew(self, source: ModelSource) -> bool:
-        """Serve a model as its file is now, in the place of its old self if there is one; whether that was done."""
+        """Serve a model as its file is now, in place of the version served so far, if any; returns whether that was done."""
         place = next((place for place in self._places if place.source.key == source.key), None)
         try:
             new = await asyncio.to_thread(self._warm_model, source, place.model if place else self.models.default)
-            # On the event loop, where requests are admitted: none comes before the engine runs.
+            # Requests are admitted on this event loop, so none comes before the engine runs.
             self.models.serve([*(new if each is place else each.model for each in self._places), *([] if place else [new])])
         except Exception as error:
             which = f"the model of {source.key}: " if source.name else ""
@@ -251,7 +251,7 @@ class Runtime:
         return True
 
     async def _keep(self, keys: Sequence[Hashable]) -> None:
-        """Serve the models of these keys, in their order, and no others any more."""
+        """Serve only the models of these keys from now on, in this order."""
         by_key = {place.source.key: place for place in self._places}
         gone = [place for place in self._places if place.source.key not in keys]
         self._places = [by_key[key] for key in keys]
@@ -264,7 +264,7 @@ class Runtime:
             await self._retire(place.model)
 
     async def _retire(self, old: ServedModel) -> None:
-        """End a model that no request finds any more, when those that did have been answered."""
+        """End a model that new requests do not find any more, once its earlier requests have been answered."""
         answer_s = self.settings.batch_timeout_ms / 1000
         await old.until_unused(self.settings.receive_timeout_s + answer_s)
         if not await asyncio.to_thread(old.engine.stop, answer_s):

@@ -13,7 +13,7 @@ from service.core.recognizer import Recognizer
 from service.engine.admission import Budgets
 from service.engine.cost import CostModel
 from service.engine.engine import Engine
-from service.engine.scheduler import Limits
+from service.engine.scheduler import EngineLimits
 from service.engine.types import Item, Session
 from service.images.limits import ImageLimits
 from service.images.pool import DecodePool
@@ -27,11 +27,11 @@ DESCRIPTION: Final = (
     "{lanes} lanes x {intra_op_threads} threads{alone}, batches of up to {max_batch_size} ({origin})"
 )
 LANE_NICENESS: Final = 5
-"""Lanes that compute on as many cores as there are give way to the event loop, or all answers wait for a core."""
+"""When lanes compute on all cores they give way to the event loop; else all answers would wait for a core."""
 
 
 class ServedModel:
-    """An artifact and the engine that runs it. A reload makes a new one; the old one runs what it had admitted.
+    """An artifact and the engine that runs it. A reload makes a new one; the old one still runs the crops it has admitted.
 
     Args:
         settings: Of the service.
@@ -39,8 +39,8 @@ class ServedModel:
         decode_pool: Where images are decoded.
         metrics: Told what happens.
         deliver: Takes items as they settle, from any thread.
-        name: `None`: the one in the artifact.
-        aliases: Names beside it.
+        name: What the model is called; `None`: as its artifact says.
+        aliases: Other names that it answers to.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class ServedModel:
         self.version = artifact.version
         self.aliases = aliases
         self.n_requests = 0
-        """That have passed the gates for it and are not answered yet."""
+        """Requests for this model that have passed the gates and are not answered yet."""
         self.unused: asyncio.Event | None = None
-        """Set when `n_requests` becomes 0, if anybody waits for that."""
+        """Set when `n_requests` becomes 0; `None` as long as nobody waits for that."""
         topology = artifact.topology
         self.observer = metrics.observer(self.name, topology.buckets)
         tuned = bool(topology.durations_s) and not settings.max_batch_size
         self.cost = CostModel(topology.max_batch_size, capped_at_knee=tuned)
-        limits = Limits(
+        limits = EngineLimits(
             lanes=topology.lanes,
             max_queue_items=settings.max_queue_items,
             max_queue_delay_s=settings.max_queue_delay_ms / 1000,
@@ -125,14 +125,14 @@ class ServedModel:
         """
         if self._known_answer is None:
             raise RuntimeError("the model has not been warmed up")
-        # Through the lanes' session: it hands out the slot that has been free for longest, so that all have their turn.
+        # The lanes' session takes the slot that has been free for longest, so each slot has its turn.
         for _ in self._slots():
             self._known_answer.check(self.artifact.session)
         if self.artifact.alone is not None:
             self._known_answer.check(self.artifact.alone)
 
     def labels(self) -> dict[str, str]:
-        """What it is and how it is run, as the labels of `parseq_model_info`."""
+        """What the model is and how it is run, as the labels of the metric `parseq_model_info`."""
         metadata, topology = self.artifact.metadata, self.artifact.topology
         return {
             "name": self.name,
@@ -148,7 +148,7 @@ class ServedModel:
         }
 
     def describe(self) -> str:
-        """The same in one line."""
+        """What the model is and how it is run, in one line for the log."""
         topology = self.artifact.topology
         alone = f" ({topology.alone_threads} for a crop that is alone)" if topology.alone_threads else ""
         return DESCRIPTION.format_map({**self.labels(), "alone": alone, "origin": topology.origin})
@@ -158,7 +158,7 @@ class ServedModel:
         return session.slots if isinstance(session, SpreadSession) else (session,)
 
     def _run_times(self, warm_up_s: dict[int, float]) -> Mapping[int, float]:
-        """Seconds of a run by batch size: those of the sweep, which saw the lanes at work, or of the warm-up."""
+        """Seconds of a run by batch size: from the sweep, which measured with all lanes at work, or else from the warm-up."""
         topology = self.artifact.topology
         known = topology.durations_s or warm_up_s
         if topology.buckets:
@@ -166,5 +166,5 @@ class ServedModel:
         return topology.padded(known)
 
     def _lane_niceness(self) -> int:
-        # A run of several threads waits for the slowest of them, and the session's own threads are not lanes.
+        # The threads that a session adds to a lane keep their priority, and a run waits for its slowest thread.
         return LANE_NICENESS if self.artifact.provider == "cpu" and self.artifact.topology.intra_op_threads == 1 else 0

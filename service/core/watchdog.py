@@ -1,4 +1,4 @@
-"""Notices a model that hangs, fails or answers wrongly while everything around it looks well."""
+"""Notices a model that hangs, fails or answers wrongly while everything around it works."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from service.core.served_model import ServedModel
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 1.0
-"""At most: how often lanes are looked at."""
+"""Seconds between two looks at the lanes, at most."""
 LOOKS_PER_PATIENCE: Final = 10
-"""At least, in the time that a run may take: of a pause of the whole process, up to one interval is counted as the run's."""
+"""Looks in the time that a run may take, at least. Of a pause of the process, up to one interval counts as running."""
 MAX_BAD_CHECKS: Final = 2
-"""In a row; a single one may be a hiccup of the device."""
+"""Failed self-checks in a row that make the server unhealthy; a single one may be a hiccup of the device."""
 
 
 class Watchdog:
-    """Looks at the lanes of one model, and has its known crop read again and again.
+    """Looks at the lanes of one model, and has its known crop read at intervals.
 
     Only time in which this process runs counts. It may be stopped as a whole (SIGSTOP, a suspended or migrated machine) while
-    the clock goes on: then the next look comes far too late, and by how much is taken off from whatever was under way.
+    the clock goes on: then the next look comes far too late, and that delay is deducted from whatever was under way.
 
     Args:
-        model: The one that has this place among those that are served, whatever was reloaded.
-        interval_s: Between two readings of the known crop; 0: never.
-        stuck_after_s: How long a run may take.
-        metrics: Told of each check.
-        on_unhealthy: Told once, with one line, when nothing but a restart will help.
-        clock: Monotonic, seconds; the engine's.
+        model: Gives the model to watch, which a reload may replace.
+        interval_s: Seconds between two readings of the known crop; 0: it is never read.
+        stuck_after_s: How many seconds a run may take.
+        metrics: Told the outcome of each check.
+        on_unhealthy: Called once, with one line, when only a restart will help.
+        clock: The engine's monotonic clock, in seconds.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class Watchdog:
         self._check_started_s: float | None = None
         self._looked_s: float | None = None
         self._pauses: list[tuple[float, float]] = []
-        """Looks that came late, and by how much: (when, seconds), as long as anything is under way since before."""
+        """Looks that came late: (when, by how many seconds), kept as long as something from before is under way."""
 
     async def watch(self) -> None:
-        """Look until something is wrong for good, and say so. On the event loop, which must not wait for a model."""
+        """Look until something is wrong for good, and report that. Runs on the event loop and never waits for the model."""
         next_check_s = self._clock() + self._interval_s
         pause_s = min(LOOK_EVERY_S, self._interval_s or LOOK_EVERY_S, self._stuck_after_s / LOOKS_PER_PATIENCE)
         while (reason := self.look(pause_s)) is None:
@@ -74,14 +74,14 @@ class Watchdog:
         """What is wrong for good, in one line.
 
         Args:
-            pause_s: How long after the last look this one should have come.
+            pause_s: Seconds after the last look at which this one was due.
         """
         engine = self._model().engine
         run_s = engine.longest_run_s
-        # After it: a process that is paused between the two has its pause noted, and not in the run.
+        # Read after the run: if the process is paused in between, the pause is noted, but is not in the run's time.
         now_s = self._clock()
         check_s = 0.0 if self._check_started_s is None else now_s - self._check_started_s
-        # As late as the pause is long: less is a busy machine, on which runs go on.
+        # Late by more than an interval: less may be a busy machine, on which runs go on.
         if self._looked_s is not None and (late_s := now_s - self._looked_s - pause_s) > pause_s:
             self._pauses.append((now_s, late_s))
         self._looked_s = now_s
@@ -98,7 +98,7 @@ class Watchdog:
         return None
 
     def _awake_s(self, duration_s: float, now_s: float) -> float:
-        """How much of what has lasted so long until now the process was running."""
+        """How many of the last `duration_s` seconds the process was running."""
         return duration_s - sum(late_s for when_s, late_s in self._pauses if when_s > now_s - duration_s)
 
     def _begin_check(self, loop: asyncio.AbstractEventLoop) -> None:

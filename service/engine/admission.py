@@ -23,18 +23,18 @@ class Load:
     """What the engine has to do, in items; those being decoded count."""
 
     singles: int
-    """Admitted and not yet running."""
+    """Single crops that are admitted and not yet running."""
     bulk: int
-    """The same, of requests with several crops."""
+    """The same of requests with several crops."""
     running: int
     busy_lanes: int
     decode_s: float = 0.0
-    """Seconds until the decode threads come to the newcomer."""
+    """Seconds until the decode threads come to the new request."""
     between: int = 0
-    """Bulk of other clients that runs after the first and before the last of the newcomer's items."""
+    """Bulk items of other clients that run between the first and the last item of the new request."""
 
     def ahead_of(self, bulk: bool) -> int:
-        """Items that will run before a newcomer."""
+        """Items that will run before a new request's."""
         if bulk:
             return self.singles + self.bulk
         return self.singles + min(self.bulk, self.singles // (BULK_EVERY - 1))
@@ -42,7 +42,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Of a request: seconds from now until its first crop starts to run, until that crop is read, and until all are."""
+    """Seconds from now until the first crop of a request starts to run, until that crop is read, and until all are read."""
 
     start_s: float
     first_s: float
@@ -57,7 +57,7 @@ class Budgets:
     bulk_s: float
 
     def of(self, bulk: bool) -> float:
-        """The budget of one class."""
+        """The budget of one class, in seconds."""
         return self.bulk_s if bulk else self.single_s
 
 
@@ -65,10 +65,10 @@ def predict(load: Load, n_items: int, bulk: bool, cost: CostModel, lanes: int) -
     """What a request would wait.
 
     Args:
-        load: What is ahead of it.
+        load: What is ahead of the request.
         n_items: Its crops.
         bulk: Whether other requests' single crops overtake it.
-        cost: Of a run.
+        cost: Cost of a run.
         lanes: Runs in flight at once.
 
     Returns:
@@ -85,12 +85,12 @@ def predict(load: Load, n_items: int, bulk: bool, cost: CostModel, lanes: int) -
 
 
 def late_by_s(prediction: Prediction, budget_s: float, deadline_s: float) -> float:
-    """How much too late a request would be answered; 0: let it in.
+    """By how many seconds a request would be answered too late; 0: it may be let in.
 
     Args:
         prediction: Of the request.
-        budget_s: For its first crop to be read.
-        deadline_s: For all of them to be read.
+        budget_s: Seconds within which its first crop must be read.
+        deadline_s: Seconds from now within which all its crops must be read.
     """
     if prediction.start_s == 0.0:
         return 0.0  # a lane is free: refusing would keep it idle

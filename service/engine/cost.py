@@ -9,9 +9,9 @@ from typing import Final
 KNEE_SLACK: Final = 0.05
 """A batch is large enough once a crop costs at most this much more than at the best size; beyond it only latency grows."""
 PACE_WEIGHT: Final = 0.05
-"""Share of a run's deviation that moves all sizes: the machine is faster or slower than at warm-up."""
+"""How much of a run's deviation is applied to all sizes: the machine is faster or slower than at warm-up."""
 SHAPE_WEIGHT: Final = 0.05
-"""Share of it that moves the sizes beside the one that ran: the curve has another shape."""
+"""How much of it is applied to the sizes next to the one that ran: the curve has another shape."""
 MAX_DEVIATION: Final = 2.0
 """A run counts as this many times slower or faster than expected, at most: one hiccup must not refuse requests."""
 MIN_DURATION_S: Final = 1e-7
@@ -20,7 +20,7 @@ MIN_DURATION_S: Final = 1e-7
 class CostModel:
     """T(n), interpolated between measured sizes. Not thread-safe: the engine holds a lock around it.
 
-    Until it is seeded it takes every run for free, and the largest batch for the best.
+    Until it is seeded, every run counts as free and the largest batch as the best.
 
     Args:
         max_batch_size: The largest n ever asked for.
@@ -30,7 +30,7 @@ class CostModel:
     def __init__(self, max_batch_size: int, *, capped_at_knee: bool = True) -> None:
         self.max_batch_size = max_batch_size
         self.cap = max_batch_size
-        """The largest batch worth running: the knee of T(n)/n as measured at warm-up."""
+        """The largest batch worth running: the knee of T(n)/n as measured at warm-up, or `max_batch_size`."""
         self._capped_at_knee = capped_at_knee
         self._pace = 1.0
         self._sizes: list[int] = []
@@ -97,17 +97,17 @@ class CostModel:
             self._lower_to(right)
 
     def _weight(self, n_items: int, right: int) -> float:
-        """How far `n_items` is on the way from the measured size before `right` to the one at it."""
+        """Where `n_items` is between the measured size before index `right` (0) and the one at `right` (1)."""
         left_size = self._sizes[right - 1]
         return (n_items - left_size) / (self._sizes[right] - left_size)
 
     def _raise_from(self, index: int) -> None:
-        """A larger batch never takes less time: lift what is beyond `index`."""
+        """A larger batch never takes less time: raise the durations beyond `index` accordingly."""
         for right in range(index + 1, len(self._sizes)):
             self._durations_s[right] = max(self._durations_s[right], self._durations_s[right - 1])
 
     def _lower_to(self, index: int) -> None:
-        """A smaller batch never takes more time: lower what is before `index`."""
+        """A smaller batch never takes more time: lower the durations before `index` accordingly."""
         for left in range(index - 1, -1, -1):
             self._durations_s[left] = min(self._durations_s[left], self._durations_s[left + 1])
 

@@ -1,4 +1,4 @@
-"""Requests whose images are to be decoded, and what is known of the time that images of their class take. Pure."""
+"""Requests whose images are to be decoded, and how long images of their class take. Pure: no threads, no clock."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ LEARNING_WEIGHT: Final = 0.1
 """Share of an image's deviation that moves what is expected of those of its class."""
 MIN_DECODE_S: Final = 1e-4
 MAX_STRETCH: Final = 16.0
-"""Threads are taken to have at least this part of a core."""
+"""How many times longer than its processor time an image is assumed to take, at most."""
 
 Job = Callable[[bool], bool]
-"""Decodes one image, told whether only a light one may be; `False`, and nothing done, when it is not light."""
+"""Decodes one image. Its argument says whether only a light image may be decoded; then it leaves any other image alone and
+returns `False`."""
 
 
 class Priority(IntEnum):
     """Classes of what is decoded, the most urgent first. The value is the index of a class."""
 
     LIGHT = 0
-    """A single crop, as far as is known a small image."""
+    """A single crop whose image is small, as far as is known."""
     HEAVY = 1
     """A single crop whose image is large."""
     BULK = 2
@@ -33,16 +34,16 @@ class Priority(IntEnum):
 
 @dataclass(slots=True, eq=False)
 class DecodeRequest:
-    """The images of one request, and its account."""
+    """The images of one request, and the processor time that it has used."""
 
     client: Hashable
     bulk: bool
     deadline_s: float
-    """On the clock of the queue's callers."""
+    """On the monotonic clock of the queue's callers."""
     jobs: deque[Job]
-    """Those that have not begun."""
+    """Decodings that have not begun."""
     budget_s: float = float("inf")
-    """A heavy single image that would wait longer is turned away."""
+    """Seconds: a heavy single image that would wait longer is turned away."""
     on_refused: Callable[[float], None] = lambda _wait_s: None
     """Called with the predicted wait, in seconds, from a decode thread, instead of its job."""
     priority: Priority = Priority.LIGHT
@@ -51,16 +52,16 @@ class DecodeRequest:
     n_done: int = 0
     n_running: int = 0
     counted_s: float = 0.0
-    """What it is counted with in the work of its class."""
+    """Processor time with which it counts in `DecodeBacklog.work_s`."""
 
     @property
     def urgency(self) -> float:
-        """Its deadline, sent back for what it has used."""
+        """Its deadline, put off by `SENT_BACK` times what it has used."""
         return self.deadline_s + SENT_BACK * self.used_s
 
 
 class _Ticket:
-    """A request's place in a line; each image gets another one."""
+    """A request's place in the queue of its class; each image gets a new one."""
 
     __slots__ = ("request", "waits")
 
@@ -75,18 +76,18 @@ class DecodeBacklog:
     def __init__(self) -> None:
         self.turns: FairQueue[_Ticket] = FairQueue(lambda ticket: ticket.waits)
         self.tickets: dict[DecodeRequest, _Ticket] = {}
-        """Of requests with images that have not begun."""
+        """The tickets of requests with images that have not begun."""
         self.unfinished: set[DecodeRequest] = set()
         self.n_waiting = 0
         self.n_learnt = 0
         self.typical_s = 0.0
-        """Processor time of an image."""
+        """Mean processor time of an image."""
         self.stretch = 1.0
-        """How many times longer it takes by the clock."""
+        """How many times longer an image takes by the clock."""
         self.work_s = 0.0
-        """Expected processor time of all that is unfinished."""
+        """Expected processor time of all unfinished requests."""
         self.credit_s = 0.0
-        """Time of its share that it has not had; less than 0 when it has had more."""
+        """Processor time of its share that the class has not had yet; negative when it has had more."""
 
     def push(self, request: DecodeRequest) -> None:
         """Put the request in line for its next image."""
@@ -104,14 +105,14 @@ class DecodeBacklog:
         else:
             self.unfinished.discard(request)
             if not self.unfinished:
-                self.work_s = 0.0  # but for rounding it was
+                self.work_s = 0.0  # as it is but for rounding
 
     def expected_s(self, request: DecodeRequest) -> float:
         """Processor time of one more image of the request."""
         return (self.typical_s + request.used_s) / (1 + request.n_done)
 
     def learn(self, cpu_s: float, wall_s: float) -> None:
-        """An image took that long."""
+        """Learn from an image that is decoded."""
         self.n_learnt += 1
         weight = max(LEARNING_WEIGHT, 1 / self.n_learnt)
         self.typical_s += weight * (cpu_s - self.typical_s)
@@ -126,5 +127,5 @@ class DecodeBacklog:
                 others_s[request.client] = others_s.get(request.client, 0.0) + request.counted_s
             elif request.urgency <= urgency:
                 own_s += request.counted_s
-        # A turn is one image: even who has nothing waits for one of each other client.
+        # A turn is one image: even a client with nothing in the queue waits for one image of each other client.
         return own_s + sum(min(work_s, own_s + self.typical_s) for work_s in others_s.values())

@@ -2,11 +2,11 @@
 
 The rule is that of inference, with processor time in place of places. There are three classes: single crops, single crops
 whose images turned out to be heavy, and the crops of requests with several ("bulk"). The more urgent class goes first, but each
-of the others keeps a share of the time, one part in `BULK_EVERY`, and no more while others wait. Within a class clients take
-turns by the time that their images took. Of one client the earliest deadline goes first, and each second that a request has
-used sends it back by `SENT_BACK` seconds: a list of slow images is overtaken by those that came after it.
+other class keeps a share of the time, one part in `BULK_EVERY`, and no more while others wait. Within a class, clients take
+turns by the time that their images took. Of one client's requests the earliest deadline goes first, and each second that a
+request has used puts it off by `SENT_BACK` seconds: requests that come later overtake a list of slow images.
 
-An image that is being decoded cannot be stopped. So one thread, the express one, takes only what is known to be quick.
+An image that is being decoded cannot be stopped. So one thread, the express thread, takes only images known to be quick.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from service.engine.queue import BULK_EVERY
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """An image that a thread decodes."""
+    """An image that a thread is decoding."""
 
     request: DecodeRequest
     job: Job
     priority: Priority
     express: bool
     from_share: bool
-    """Whether it is decoded although something more urgent waits."""
+    """Whether it is decoded for the share of its class, although something more urgent waits."""
 
 
 class DecodeQueue:
     """Requests with images to decode. Not thread-safe: the pool holds a lock around it.
 
     Args:
-        threads: That decode whatever there is; the express one is not among them.
+        threads: Number of threads that decode any image; the express thread is not among them.
     """
 
     def __init__(self, threads: int) -> None:
@@ -71,10 +71,10 @@ class DecodeQueue:
         return of_bulk.n_waiting if bulk else light.n_waiting + heavy.n_waiting
 
     def take(self, express: bool) -> Running | None:
-        """The image that a free thread decodes next; `None`: nothing for it.
+        """The image that a free thread decodes next; `None`: there is nothing for it.
 
         Args:
-            express: Whether it is the thread that takes only what is light.
+            express: Whether it is the express thread, which takes only light images.
         """
         priority, from_share = self._choose(express)
         if priority is None:
@@ -106,7 +106,7 @@ class DecodeQueue:
             was_light: What its job returned.
 
         Returns:
-            The predicted wait of an image that is turned away, in seconds; `None`: no such thing.
+            If the image is to be turned away, its predicted wait in seconds; else `None`.
         """
         request, backlog = running.request, self._backlogs[running.priority]
         request.n_running -= 1
@@ -121,14 +121,14 @@ class DecodeQueue:
         return None if was_light else self._demote(request, running.job)
 
     def backlog_s(self, bulk: bool) -> float:
-        """Seconds until all is decoded that may go before a newcomer of one class."""
+        """Seconds until all images are decoded that may go before a new request of one class."""
         light, heavy, of_bulk = self._backlogs
         if bulk:
             return (heavy.work_s * heavy.stretch + of_bulk.work_s * of_bulk.stretch) / self._threads
         return light.work_s * light.stretch / (self._threads + 1)
 
     def wait_s(self, bulk: bool, client: Hashable, deadline_s: float) -> float:
-        """Seconds until a newcomer would have its turn."""
+        """Seconds until a new request of this client would have its turn."""
         light, heavy, of_bulk = self._backlogs
         if bulk:
             ahead_s = of_bulk.ahead_s(client, deadline_s) * of_bulk.stretch
@@ -142,11 +142,11 @@ class DecodeQueue:
         backlog.count(request)
 
     def _choose(self, express: bool) -> tuple[Priority | None, bool]:
-        """The class whose turn it is, and whether only because of its share."""
+        """The class whose turn it is, and whether that is only because of its share."""
         light, heavy, of_bulk = self._backlogs
         if express:
             return (Priority.LIGHT if light.n_waiting else None), False
-        # What waits alone is left to the express thread if that is free: it has been woken, and is not slowed down.
+        # A single light image is left to the express thread if that is free: it has been woken, and no niceness slows it down.
         spare = light.n_waiting > (0 if self._express_works else 1)
         for priority, backlog, urgent in ((Priority.BULK, of_bulk, spare or heavy.n_waiting), (Priority.HEAVY, heavy, spare)):
             if backlog.n_waiting and urgent and backlog.credit_s >= backlog.typical_s:
@@ -157,7 +157,7 @@ class DecodeQueue:
         return None, False
 
     def _share(self, running: Running, cpu_s: float) -> None:
-        """Classes that wait save up a part of what the more urgent ones use, and spend it when their share is due."""
+        """Credit waiting classes with a part of the time that more urgent ones use; they spend it when their share is due."""
         if running.from_share:
             self._backlogs[running.priority].credit_s -= cpu_s
         for priority in (Priority.HEAVY, Priority.BULK):

@@ -1,6 +1,6 @@
 """Lanes: threads that take batches from the queue and run them.
 
-A free lane dispatches at once what waits; while all lanes are busy, items accumulate. A batch is formed only when a lane
+A free lane runs at once what waits; while all lanes are busy, items accumulate. A batch is formed only when a lane
 is free to run it (late binding), so the same code serves one big device and several cores.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 from service.engine.cost import CostModel
 from service.engine.runs import run_checked
-from service.engine.scheduler import Limits, Scheduler
+from service.engine.scheduler import EngineLimits, Scheduler
 from service.engine.types import (
     Crop,
     Decoding,
@@ -35,13 +35,13 @@ class Engine:
 
     Args:
         session: Run from all lanes at once.
-        cost: What its runs take, corrected by every run.
+        cost: How long its runs take; every run corrects it.
         limits: Lanes, the bounds of the queue, and the budgets of admission.
         deliver: Takes items as they settle, from any thread; it must not block.
         observer: Told what happens, for metrics.
-        decoding: Tells how long newcomers wait to be decoded; `None`: not at all.
-        alone: Runs an item that is the only one in the engine; `None`: as any other.
-        clock: Monotonic, seconds.
+        decoding: Tells how long new requests wait to be decoded; `None`: not at all.
+        alone: Session for an item that is the only one in the engine; `None`: `session` runs it too.
+        clock: Monotonic clock in seconds.
         lane_niceness: By how much lanes give way to other threads when all want a core, as `nice` counts it.
     """
 
@@ -49,7 +49,7 @@ class Engine:
         self,
         session: Session,
         cost: CostModel,
-        limits: Limits,
+        limits: EngineLimits,
         *,
         deliver: Callable[[Sequence[Item]], None],
         observer: Observer,
@@ -153,13 +153,13 @@ class Engine:
         self._observer.admitted(len(items))
 
     def refusal_of(self, n_items: int, bulk: bool, timeout_s: float, client: Hashable = None) -> QueueFullError | None:
-        """Why `admit` would turn away such a request now; `None`: ask `admit`, who decides. Nothing is counted.
+        """Why `admit` would turn away such a request now; `None` where only `admit` can tell. Nothing is counted.
 
         Args:
             n_items: Its crops.
             bulk: Whether it has several.
-            timeout_s: From now to its deadline.
-            client: Whose it is.
+            timeout_s: Seconds from now to its deadline.
+            client: Whose request it is.
         """
         with self._condition:
             if not self._accepting:
@@ -168,7 +168,7 @@ class Engine:
             return self._scheduler.refusal_of(n_items, bulk, now_s + timeout_s, now_s, client)
 
     def demote(self, item: Item) -> None:
-        """Tell that the image of an admitted single crop will take long to decode, so that others are not predicted to wait."""
+        """Tell that the image of an admitted single crop will take long to decode, so that others need not wait for it."""
         with self._condition:
             self._scheduler.demote(item)
 
@@ -187,7 +187,7 @@ class Engine:
         self._finish([item], Outcome.FAILED, error)
 
     def abandon(self, items: Sequence[Item], outcome: Outcome) -> None:
-        """End those of `items` that nobody waits for any more; their slots are free at once, and they are not delivered."""
+        """End those of `items` that have not ended, since nobody waits for them; their slots are free, none is delivered."""
         ended = len(self._settle(items, outcome))
         if ended:
             self._observer.settled(outcome, ended)
@@ -202,7 +202,7 @@ class Engine:
                 batch, session = work
                 self._run(batch, session)
         except BaseException:
-            # Only a bug gets here. The thread is lost: turn liveness off before anyone is answered, and leave nobody waiting.
+            # Only a bug gets here. The lane is lost: turn liveness off before anyone is answered, and let nobody wait for it.
             with self._condition:
                 self._dead_lanes += 1
                 all_dead = self._dead_lanes == len(self._threads)
@@ -280,8 +280,8 @@ class Engine:
         for row, item in enumerate(batch):
             item.token_ids, item.confidences, item.inference_s = token_ids[row], confidences[row], duration_s
         with self._condition:
-            # Before anyone is answered: whoever asks again at once must find the lane free.
-            # A run that had all cores says nothing of how long runs take beside each other.
+            # Before anyone is answered, so that a client that asks again at once finds the lane free. A run that had all cores
+            # tells nothing about runs beside each other.
             self._scheduler.ran(len(batch), duration_s if session is self._session else None)
             settled = [item for item in batch if self._scheduler.settle(item, Outcome.DONE)]
         self._hand_out(settled, Outcome.DONE)
@@ -304,7 +304,7 @@ class Engine:
         self._hand_out(self._settle(items, outcome, error), outcome)
 
     def _shut(self, error: Exception) -> None:
-        """Take nothing from now on, and fail what still waits."""
+        """Accept nothing from now on, and fail all items that wait."""
         with self._condition:
             self._accepting = self._running = False
             waiting = self._scheduler.clear()

@@ -1,8 +1,8 @@
-"""Things of several clients that wait: clients take turns, each with its most urgent thing first. Pure: no threads, no clock.
+"""Waiting things of several clients: clients take turns, each with its most urgent thing first. Pure: no threads, no clock.
 
-This is start-time fair queueing. Each client has a turn, a point on a virtual clock, and the earliest turn is next. What a
-client is given moves its turn on by what that costs; the clock goes with the turns that are taken. Who comes anew starts at the
-clock, or where it was if that is later, so nobody saves up turns while away and nobody escapes its debts by leaving the line.
+This is start-time fair queueing. Each client has a turn, a point on a virtual clock, and the earliest turn is next. Whatever a
+client is given moves its turn on by its cost; the clock follows the turns that are taken. A client that joins starts at the
+clock, or at its former turn if that is later: nobody saves up turns while away, and nobody loses debts by leaving.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Final, Generic, TypeVar
 Thing = TypeVar("Thing")
 
 MIN_DEAD: Final = 16
-"""Things that wait no more are swept from a heap when they are this many and more than the others."""
+"""Entries of things that wait no more are removed from a heap when they are more than this and more than the live ones."""
 MAX_DEBTORS: Final = 1024
-"""Turns of clients with nothing in line that are remembered, the latest ones."""
+"""How many turns of clients with nothing in the queue are remembered; the oldest are forgotten first."""
 
 
 class _Owner(Generic[Thing]):
-    """What one client has in line."""
+    """What one client has in the queue."""
 
     __slots__ = ("heap", "listed", "n_waiting", "turn")
 
@@ -29,14 +29,14 @@ class _Owner(Generic[Thing]):
         self.heap: list[tuple[float, int, Thing]] = []
         self.n_waiting = 0
         self.listed: tuple[float, float, int, int, _Owner[Thing]] | None = None
-        """Its entry in the order of clients; any other one there is out of date."""
+        """Its valid entry in the order of clients; any other entry of it there is out of date."""
 
 
 class FairQueue(Generic[Thing]):
     """Things by client and urgency. Not thread-safe.
 
     Args:
-        waits: Whether a thing still waits. Whoever makes one stop says so by `take` or `left`.
+        waits: Tells whether a thing still waits. When one stops waiting, `take` or `left` must be called.
     """
 
     def __init__(self, waits: Callable[[Thing], bool]) -> None:
@@ -53,7 +53,7 @@ class FairQueue(Generic[Thing]):
         return bool(self._owners)
 
     def push(self, client: Hashable, urgency: float, thing: Thing) -> None:
-        """Add a thing; of one client's, the one with the least `urgency` is first, and of equal ones the one pushed first."""
+        """Add a thing. Of one client's things the least `urgency` is first; of equal ones, the one pushed first."""
         owner = self._owners.get(client)
         if owner is None:
             owner = self._owners[client] = _Owner(max(self._clock, self._debts.pop(client, 0.0)))
@@ -65,7 +65,7 @@ class FairQueue(Generic[Thing]):
             self._list(owner)
 
     def first(self) -> Thing | None:
-        """The most urgent thing of the client whose turn is next; of equal turns the most urgent thing, then the oldest."""
+        """The most urgent thing of the client whose turn is next; among equal turns the most urgent thing, then the oldest."""
         while self._order:
             listed = self._order[0]
             owner = listed[-1]
@@ -82,7 +82,7 @@ class FairQueue(Generic[Thing]):
         return None
 
     def take(self, client: Hashable, cost: float = 0.0) -> None:
-        """What was `first` waits no more, since its client's turn has come; its cost may be charged here or later."""
+        """The `first` thing waits no more, since its client's turn has come; its cost is charged here, or later by `charge`."""
         owner = self._owners[client]
         self._clock = max(self._clock, owner.turn)
         owner.turn += cost
@@ -94,7 +94,7 @@ class FairQueue(Generic[Thing]):
         owner.n_waiting -= 1
         if not owner.n_waiting:
             del self._owners[client]
-            owner.heap, owner.listed = [], None  # else each holds the other, and what waited, until the garbage collector comes
+            owner.heap, owner.listed = [], None  # else they hold each other, and the things, until the garbage collector runs
             self._remember(client, owner.turn)
             if not self._owners:
                 self._order.clear()
@@ -103,16 +103,16 @@ class FairQueue(Generic[Thing]):
             heapq.heapify(owner.heap)
 
     def charge(self, client: Hashable, cost: float) -> None:
-        """What the client was given has cost that much, at least 0; its turn moves on."""
+        """Move the client's turn on by the cost, at least 0, of what it was given."""
         owner = self._owners.get(client)
         if owner is None:
             self._remember(client, max(self._clock, self._debts.pop(client, 0.0)) + cost)
         else:
-            owner.turn += cost  # where it is listed is out of date then, and found to be so when it comes up
+            owner.turn += cost  # its entry is out of date then, which `first` notices
 
     def _list(self, owner: _Owner[Thing]) -> None:
         urgency, number, _ = owner.heap[0]
-        # Counted, so that two entries never compare their owners.
+        # Numbered, so that comparing two entries never compares their owners.
         self._n_listed += 1
         owner.listed = (owner.turn, urgency, number, self._n_listed, owner)
         heapq.heappush(self._order, owner.listed)

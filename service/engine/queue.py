@@ -4,9 +4,9 @@ A slot is reserved at admission, before any pixel is decoded, and turns into a w
 Reserved and waiting items count alike against the capacity, so crops still being decoded cannot overfill the queue.
 An item that ends before it is taken (its client left) gives its slot back at once.
 
-Several clients take turns within a class, each with its earliest deadline first, and one client's bulk is not before another
-one's single crops for its deadline. When places run short, each client has a fair share: what nobody wants, others may use, and
-who holds less than its share is let in although others hold all places.
+Several clients take turns within a class, each with its earliest deadline first; an early deadline does not bring one client's
+bulk before another client's single crops. When places run short, each client has a fair share: places that nobody wants may be
+used by others, and a client that holds less than its share is let in although others hold all places.
 
 Deadlines alone would let a flood of single crops keep the crops of larger requests ("bulk") waiting until theirs are near.
 So bulk has a minimum share: while any of it waits, it gets at least one in `BULK_EVERY` places in batches.
@@ -23,7 +23,7 @@ from service.engine.types import Item, Stage
 
 BULK_EVERY: Final = 10
 EXTRA_PLACES: Final = 0.5
-"""So many more places than the capacity, as a part of it, for clients that hold less than their share when all are taken."""
+"""Places beyond the capacity, as a part of it, for clients that hold less than their share when all places are taken."""
 
 
 def _waits(item: Item) -> bool:
@@ -44,7 +44,7 @@ class _ClassQueue:
         self.n_waiting += 1
 
     def most_urgent(self) -> tuple[float, int, Item] | None:
-        """The entry with the earliest deadline still waiting, whose ever it is."""
+        """The entry with the earliest deadline that still waits, of whichever client."""
         while self.heap and self.heap[0][2].stage is not Stage.WAITING:
             heapq.heappop(self.heap)
         return self.heap[0] if self.heap else None
@@ -65,7 +65,7 @@ class DeadlineQueue:
     """Items being decoded (reserved slots) and items that wait. Not thread-safe: the engine holds a lock around it.
 
     Args:
-        capacity: Items reserved or waiting, at most; with `EXTRA_PLACES` for clients that hold less than their share.
+        capacity: Items reserved or waiting, at most; `EXTRA_PLACES` more for clients that hold less than their share.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -73,7 +73,7 @@ class DeadlineQueue:
         self._reserved = {False: 0, True: 0}
         self._classes = {False: _ClassQueue(), True: _ClassQueue()}
         self._held: dict[Hashable, dict[bool, int]] = {}
-        """By client, for those who hold any: slots of its single crops and of its bulk."""
+        """By client: slots of its single crops (`False`) and of its bulk (`True`); clients without slots are left out."""
         self._by_arrival: dict[int, Item] = {}
         self._arrivals = 0
         self._places_without_bulk = 0
@@ -97,7 +97,7 @@ class DeadlineQueue:
 
     @property
     def free(self) -> int:
-        """Slots held by nobody; less than 0 while clients are let in for their share."""
+        """Slots that nobody holds; negative while `EXTRA_PLACES` are in use."""
         return self.capacity - self.n_taken
 
     @property
@@ -114,7 +114,7 @@ class DeadlineQueue:
         return len(self._held) > (client in self._held)
 
     def ahead_of(self, client: Hashable, bulk: bool, n_items: int) -> int:
-        """Items of one class that run before the last of `n_items` more of this client, which takes turns with the others."""
+        """Items of one class that run before the last of `n_items` more of this client, if clients take turns."""
         own = self._held[client][bulk] if client in self._held else 0
         return own + sum(min(held[bulk], own + n_items) for other, held in self._held.items() if held[bulk] and other != client)
 
@@ -129,9 +129,9 @@ class DeadlineQueue:
         return held == 0 or held + n_items <= self.share_of(client, n_items)
 
     def share_of(self, client: Hashable, n_items: int) -> int:
-        """Places a client may hold, when everybody wants what it holds and this one `n_items` more.
+        """Places this client may hold, if every other one wants what it holds and this one wants `n_items` more than it holds.
 
-        Who wants less than an equal part has what it wants, and the others share what that leaves (max-min fairness).
+        Clients that want less than an equal part get what they want; the rest is shared among the others (max-min fairness).
         """
         wanted = [sum(held.values()) for other, held in self._held.items() if other != client]
         wanted = sorted([*wanted, self.held_by(client) + n_items])
@@ -198,7 +198,7 @@ class DeadlineQueue:
         item.stage = Stage.ENDED
 
     def expire(self, now_s: float) -> list[Item]:
-        """End the waiting items whose deadline has passed, and give them out."""
+        """End the waiting items whose deadline has passed, and return them."""
         expired = []
         for line in self._classes.values():
             while line.heap and (first := line.most_urgent()) and first[0] <= now_s:
@@ -207,10 +207,10 @@ class DeadlineQueue:
         return expired
 
     def first(self, bulk_may_lead: bool) -> Item | None:
-        """The item to take next: bulk when its share is due, else by deadline of those whose turn it is in their class.
+        """The item to take next: bulk when its share is due; else, of the two classes' next items, by deadline.
 
         Args:
-            bulk_may_lead: Whether the share counts here.
+            bulk_may_lead: Whether the share of bulk counts here.
         """
         singles, others = self._classes[False], self._classes[True]
         single = singles.turns.first() if singles.n_waiting else None
@@ -220,11 +220,11 @@ class DeadlineQueue:
         if bulk_may_lead and self.bulk_is_due:
             return bulk
         if single.client != bulk.client:
-            return single  # nobody gets before others by a short deadline
+            return single  # no client overtakes another one by a short deadline
         return min(single, bulk, key=_order)
 
     def bulk_precedes(self, deadline_s: float, client: Hashable | None = None) -> bool:
-        """Whether bulk waits whose deadline is earlier; with a client, whether that is its own."""
+        """Whether the most urgent bulk has an earlier deadline; with a client, also whether that bulk is its own."""
         entry = self._classes[True].most_urgent()
         return entry is not None and entry[0] < deadline_s and (client is None or entry[2].client == client)
 
@@ -248,7 +248,7 @@ class DeadlineQueue:
         return 0.0
 
     def clear(self) -> list[Item]:
-        """End everything that waits, and give it out; reserved slots stay reserved."""
+        """End all items that wait, and return them; reserved slots stay reserved."""
         items = list(self._by_arrival.values())
         for item in items:
             self.remove(item)

@@ -1,4 +1,4 @@
-"""One run of a session, its answer checked."""
+"""One run of a session, with a check of what it gives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONFIDENCE_SLACK: Final = 1e-3
 
 
 def run_checked(session: Session, crops: Sequence[Crop]) -> tuple[TokenIds, Confidences]:
-    """Run one batch and check that the answer is one: a row for each crop, probabilities within [0, 1].
+    """Run one batch and check the result: a row for each crop, probabilities within [0, 1].
 
     Raises:
         InferenceError: The session gave something else. What the session itself raises passes through.

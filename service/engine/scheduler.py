@@ -1,6 +1,6 @@
-"""Every decision of the engine: who is let in, what a free lane runs, what ends how. Pure: no threads, no clock of its own.
+"""Every decision of the engine: who is let in, what a free lane runs, how items end. Pure: no threads, no clock of its own.
 
-The engine calls it under its lock and tells it the time, so any course of events can be played through in a test.
+The engine calls it under its lock and tells it the time, so a test can play through any course of events.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from service.engine.queue import DeadlineQueue
 from service.engine.types import Crop, Decoding, Item, Outcome, QueueFullError, Refusal, Stage
 
 BULK_STRETCH: Final = 1.75
-"""While single crops come, bulk makes a run at most this many times longer than the single crops in it, or one alone, need."""
+"""While single crops come, bulk makes a run at most this many times longer than its single crops, or one crop, would need."""
 BULK_YIELDS_S: Final = 1.0
-"""How long after the last single crop was let in that lasts."""
+"""How long after the last admitted single crop that rule holds."""
 UNBOUNDED: Final = Budgets(single_s=math.inf, bulk_s=math.inf)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class EngineLimits:
     """What bounds the queue.
 
     Args:
@@ -42,14 +42,14 @@ class Limits:
 
 
 class NoDecoding:
-    """Decoding that takes no time worth counting."""
+    """Stands in for `Decoding` where decoding takes no time worth counting."""
 
     def backlog_s(self, bulk: bool) -> float:
-        """Nothing waits to be decoded."""
+        """0: nothing waits to be decoded."""
         return 0.0
 
     def wait_s(self, bulk: bool, client: Hashable, deadline_s: float) -> float:
-        """Nobody waits."""
+        """0: nobody waits for a turn."""
         return 0.0
 
 
@@ -62,7 +62,7 @@ class Scheduler:
         decoding: Asked how long newcomers wait to be decoded.
     """
 
-    def __init__(self, cost: CostModel, limits: Limits, decoding: Decoding | None = None) -> None:
+    def __init__(self, cost: CostModel, limits: EngineLimits, decoding: Decoding | None = None) -> None:
         self.cost = cost
         self._limits = limits
         self._queue = DeadlineQueue(limits.max_queue_items)
@@ -75,12 +75,12 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """Items that wait for a lane."""
+        """Number of items that wait for a lane."""
         return self._queue.n_waiting
 
     @property
     def decoding(self) -> int:
-        """Admitted items whose crop is not there yet."""
+        """Number of admitted items whose image is not decoded yet."""
         return self._queue.reserved
 
     @property
@@ -90,7 +90,7 @@ class Scheduler:
 
     @property
     def alone(self) -> bool:
-        """Whether an item runs and there is no other in the engine: it may have all cores."""
+        """Whether one item runs and no other is in the engine, so that it may have all cores."""
         return self._running == 1 and not self._queue.n_taken
 
     def oldest_age_s(self, now_s: float) -> float:
@@ -98,10 +98,10 @@ class Scheduler:
         return self._queue.oldest_age_s(now_s)
 
     def predict(self, n_items: int, bulk: bool, deadline_s: float = -math.inf) -> Prediction:
-        """What a request would wait at most if it came now; without a deadline no bulk is more urgent."""
+        """What a request would wait at most if it came now; without a deadline, no bulk counts as more urgent."""
         queue = self._queue
         singles, others = queue.held(False), queue.held(True)
-        if others and queue.bulk_precedes(deadline_s):  # old, or its client is in a hurry: how much of it is not worth counting
+        if others and queue.bulk_precedes(deadline_s):  # how much of the bulk is more urgent is not worth counting
             singles, others = singles + others, 0
         decode_s = self._decoding.backlog_s(bulk) if singles or others else 0.0
         load = Load(singles, others, self._running, self._busy_lanes, decode_s)
@@ -114,19 +114,19 @@ class Scheduler:
     ) -> QueueFullError | None:
         """Why `admit` would turn away such a request now; `None`: it would let it in."""
         if not self._queue.n_taken and self._busy_lanes < self._limits.lanes and n_items <= self._queue.capacity:
-            return None  # as all that follows would find: a lane is free for it
+            return None  # a lane is free: all that follows would come to the same
         prediction = self.predict(n_items, bulk, deadline_s)
         if not self._queue.has_room(client, n_items):
             return self._no_room(n_items, client, prediction.start_s)
         budget_s = self._limits.budgets.of(bulk)
         late_s = late_by_s(prediction, budget_s, deadline_s - now_s)
-        if late_s > 0:  # as if everything were ahead of it: now in earnest
+        if late_s > 0:  # that assumed everything to be ahead of it: now exactly
             prediction = self._predict_turn(n_items, bulk, deadline_s, client)
             late_s = late_by_s(prediction, budget_s, deadline_s - now_s)
         return QueueFullError(Refusal.PREDICTED_WAIT, prediction.start_s, late_s) if late_s > 0 else None
 
     def _predict_turn(self, n_items: int, bulk: bool, deadline_s: float, client: Hashable) -> Prediction:
-        """What a request of this client would wait, which takes turns with the others."""
+        """What a request of this client would wait, considering that clients take turns."""
         queue = self._queue
         of_bulk = queue.ahead_of(client, True, 1)
         if bulk:
@@ -166,7 +166,7 @@ class Scheduler:
             item.admitted_s = now_s
 
     def demote(self, item: Item) -> None:
-        """The image of a single crop will take long to decode: until then the crop is not ahead of others."""
+        """The image of a single crop will take long to decode: until then, the crop does not count as ahead of others."""
         self._queue.demote(item)
 
     def submit(self, item: Item, crop: Crop, now_s: float) -> bool:
@@ -192,7 +192,7 @@ class Scheduler:
     # -- What lanes do ------------------------------------------------------------------------------------------------
 
     def hold_s(self, now_s: float, max_delay_s: float | None = None) -> float | None:
-        """How long a free lane should hold out for company: 0 to take a batch now, `None` when nothing waits.
+        """How many seconds a free lane should wait for more items: 0 to take a batch now, `None` when nothing waits.
 
         The delay is measured by the age of the oldest item; a full batch never waits, nor does an item that would be late.
         """

@@ -1,4 +1,4 @@
-"""What travels through the engine, and the two seams it is tested at: the session below and the observer beside."""
+"""The items that travel through the engine, and the interfaces of the parts around it: session, decoding and observer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Refusal(StrEnum):
     QUEUE_FULL = "queue_full"
     PREDICTED_WAIT = "predicted_wait"
     CLIENT_SHARE = "client_share"
-    """The client has its share of the places already, and others want theirs."""
+    """The client holds its share of the places already, and other clients want theirs."""
 
 
 class Stage(Enum):
@@ -43,7 +43,7 @@ class Stage(Enum):
 
     NEW = 0
     DECODING = 1
-    """Admitted; its crop is not there yet."""
+    """Admitted; its image is not decoded yet."""
     WAITING = 2
     RUNNING = 3
     ENDED = 4
@@ -53,25 +53,25 @@ class Stage(Enum):
 class Item:
     """One crop on its way through the engine.
 
-    The engine alone writes `outcome`, once and under its lock; whoever finds it set leaves the item alone. `stage` and the
-    fields after `decode_s` are the engine's too.
+    Only the engine writes `outcome`, once and under its lock; once it is set, the item must not be changed. `stage` and the
+    fields after `decode_s` belong to the engine too.
     """
 
     deadline_s: float
     """On the engine's monotonic clock."""
     on_settled: Callable[[Item], None]
-    """Called once, by the engine's `deliver`, unless the item was abandoned by the one who waits for it."""
+    """Called once, by the engine's `deliver`, unless the item was abandoned."""
     bulk: bool = False
     """Whether it is one of several crops of a request."""
     client: Hashable = None
-    """Whose it is; clients take turns."""
+    """Which client it belongs to; clients take turns."""
     crop: Crop | None = None
     outcome: Outcome | None = None
     token_ids: TokenIds | None = None
     confidences: Confidences | None = None
     error: Exception | None = None
     decode_s: float = 0.0
-    """From admission to decoded pixels, waiting for a decode thread included."""
+    """Seconds from admission to decoded pixels, the wait for a decode thread included."""
     queue_s: float = 0.0
     inference_s: float = 0.0
     batch_size: int = 0
@@ -88,7 +88,11 @@ class Item:
 
     @property
     def pixels(self) -> Crop:
-        """The decoded crop of an item that was submitted."""
+        """The decoded crop.
+
+        Raises:
+            ValueError: The item was never submitted.
+        """
         if self.crop is None:
             raise ValueError("the item was never submitted")
         return self.crop
@@ -103,14 +107,14 @@ class Session(Protocol):
 
 
 class Decoding(Protocol):
-    """What admission asks of the threads that decode."""
+    """What admission asks the threads that decode."""
 
     def backlog_s(self, bulk: bool) -> float:
-        """Seconds until all is decoded that may go before a single crop, or before bulk; a glance, without a lock."""
+        """Seconds until all images are decoded that may go before a single crop, or before bulk; estimated without a lock."""
         ...
 
     def wait_s(self, bulk: bool, client: Hashable, deadline_s: float) -> float:
-        """Seconds until such a request of this client would have its turn, at most `backlog_s` by and large."""
+        """Seconds until such a request of this client would have its turn; usually no more than `backlog_s`."""
         ...
 
 
@@ -134,7 +138,7 @@ class Observer(Protocol):
         ...
 
     def batch_ran(self, n_items: int, duration_s: float, exemplar: Exemplar) -> None:
-        """One run of the session is over, well or badly."""
+        """One run of the session is over, successful or not."""
         ...
 
 

@@ -68,12 +68,12 @@ class App:
             ModelChoice(models),
             Doorman(settings),
         ]
-        """In the order in which a request passes them: who has no key learns nothing, not even that the server is busy."""
+        """In the order in which a request passes them: without a key a client learns nothing, not even how busy it is."""
         self._endpoint = Endpoint(models, settings, metrics, self.problems)
         self.api = _new_api(runtime)
         self.api.include_router(build_router(models, settings, metrics, runtime))
         self.api.include_router(open_inference_router(models, runtime))
-        for path in self._dialects.paths:  # POST never gets there; other methods do, and get their 405
+        for path in self._dialects.paths:  # FastAPI never sees a POST here, but answers other methods with 405
             self.api.router.routes.append(Route(path, self, methods=["POST"], include_in_schema=False))
         openapi.install(self.api, {INFER_PATH: infer_operation()}, COMPONENTS)
         add_docs(self.api)
@@ -103,7 +103,7 @@ class App:
         return None
 
     async def _recognize(self, dialect: Dialect, head: Head, body: Body, send: Send) -> None:
-        """Answer a request of a dialect, and count it."""
+        """Answer a request of a dialect, and count it by status and duration."""
         started_s = time.monotonic()
         self._metrics.requests_in_flight.inc()
         status = errors.INTERNAL.status
@@ -135,7 +135,7 @@ class App:
                 self._tracing.end(head.context, f"{head.method} {route}", started_s, attributes, server_span.failed(status))
 
     async def _pass_on(self, head: Head, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have FastAPI answer; to HEAD as to GET, the length included, but for the body."""
+        """Have FastAPI answer; HEAD is answered as GET, with the length, but without the body."""
         is_head, request_id = head.method == "HEAD", head.context.request_id.encode("ascii")
 
         async def send_marked(message: Message) -> None:
@@ -152,12 +152,12 @@ class App:
         return path.startswith("/v1/") or (path not in dialects.probes and dialects.around(path) is not None)
 
     def _word(self, path: str) -> Callable[[Problem], Answer]:
-        """How problems are told at this path."""
+        """The function that words problems at this path."""
         dialect = self._dialects.around(path)
         return problem_document if dialect is None else dialect.problem
 
     def _respond(self, problem: Problem, path: str) -> Response:
-        """The answer to a request that FastAPI has failed, also for the paths of a dialect."""
+        """The answer to a request that FastAPI has refused or failed on, worded as the path's dialect words it."""
         answer = self.problems.answer(problem, self._word(path))
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
         return Response(answer.body, answer.status, headers, answer.media_type)
@@ -181,7 +181,7 @@ def _new_api(runtime: Runtime) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
-        docs_url=None,  # a page of our own, which needs nothing from elsewhere
+        docs_url=None,  # replaced by `docs_page`, which loads nothing from elsewhere
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -202,7 +202,7 @@ def _handle_errors(app: FastAPI, respond: Callable[[Problem, str], Response]) ->
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, _error: Exception) -> Response:
-        # The traceback goes to the log, by way of the server; the client learns only that it was not their fault.
+        # The server logs the traceback; the client learns only that it was not the request's fault.
         return respond(Problem(errors.INTERNAL, "The server failed on this request."), request.scope["path"])
 
 

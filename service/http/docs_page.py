@@ -25,7 +25,7 @@ LIMITS: Final = (
     ("minItems", "entries, at least"),
     ("default", "default"),
 )
-"""Keywords of JSON Schema, and how they are told."""
+"""Keywords of JSON Schema, and how the page words them."""
 
 _STYLE: Final = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
@@ -39,7 +39,7 @@ td:first-child { white-space: nowrap; } .method { color: #07c; } .note { opacity
 
 
 def add_docs(api: FastAPI) -> None:
-    """Add the page, made when it is asked for first."""
+    """Add the page, made at the first request for it."""
 
     @cache
     def page() -> bytes:
@@ -122,7 +122,7 @@ def _component(name: str, schema: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    """What a value may be, in words."""
+    """The type of a schema, in words."""
     if "$ref" in schema:
         name = escape(schema["$ref"].rpartition("/")[2])
         return f"<a href='#{name}'>{name}</a>"
@@ -158,5 +158,5 @@ def _code(text: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """Text in which backticks mark code."""
+    """HTML of a text in which backticks mark code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)).replace("\n", " ")

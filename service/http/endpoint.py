@@ -1,4 +1,4 @@
-"""From the body of a request to its answer, in whatever dialect it is spoken."""
+"""From the body of a request to its answer, in any dialect."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 
 
 class Endpoint:
-    """Answers what has passed the gates, whatever happens.
+    """Answers requests that have passed the gates, whatever happens.
 
     Args:
-        models: That are served.
+        models: The served models.
         settings: Of the service.
         metrics: Told how long recognition takes.
-        problems: Told what went wrong.
+        problems: Words and counts what went wrong.
     """
 
     def __init__(self, models: Models, settings: Settings, metrics: Metrics, problems: Problems) -> None:
@@ -43,7 +43,7 @@ class Endpoint:
         self._problems = problems
 
     async def answer(self, dialect: Dialect, head: Head, body: Body) -> Answer:
-        """The answer: what was read, or the problem that came instead of it."""
+        """The answer to a request: what was read, or a problem."""
         try:
             return await self._recognize(dialect, head, body)
         except Problem as error:
@@ -51,7 +51,7 @@ class Endpoint:
         except ClientLeftError:
             return Answer(CLIENT_CLOSED_REQUEST, b"", "text/plain")
         except asyncio.CancelledError:
-            # The server's patience with requests in flight is over (PARSEQ_DRAIN_TIMEOUT_S, or a second signal).
+            # The server stops without waiting for requests in flight any longer (PARSEQ_DRAIN_TIMEOUT_S, or a second signal).
             problem = Problem(errors.NOT_READY, "The server stopped before the request was answered. Send it again.")
         except Exception:
             logger.exception("a request failed")
@@ -63,8 +63,8 @@ class Endpoint:
         started_s = time.monotonic()
         n_crops = len(crops.images)
         timeout_ms = min(crops.timeout_ms, self._single_ms if n_crops == 1 else self._batch_ms)
-        # The one that is served now: the one that was when the head came may have been replaced since. If it has gone, or this
-        # very version is asked for, it is still there: it goes when its last request has been answered.
+        # The model of this name that is served now: the one found by the head may have been replaced. If none has that name any
+        # more, or this very version is asked for, the one found is still there: it ends after its last request.
         asked = head.announced or NOTHING_ANNOUNCED
         model = self._models.default if asked.model is None else self._models.get(asked.model)
         if model is None or asked.version not in (None, model.version):

@@ -14,13 +14,13 @@ from service.http.bodies.media_types import media_type_of
 from service.process.request import RequestContext
 
 HEAD_KEY: Final = "parseq.head"
-"""Where the HTTP server leaves the head in the scope when it has read it already."""
+"""Where in the scope the HTTP server leaves a head that it has read."""
 TIMEOUT_HEADER: Final = "X-Request-Timeout-Ms"
 MIN_TIMEOUT_MS: Final = 100.0
-"""Less is hardly meant: seconds, taken for milliseconds. A deadline that nobody can keep would be answered with 504, as if
-the server had failed."""
+"""A smaller number is taken for a mistake, such as seconds in place of milliseconds: nobody could keep such a deadline, and the
+504 would look as if the server had failed."""
 MAX_LENGTH_DIGITS: Final = 18
-"""Of a `Content-Length`: Python refuses to read numbers of thousands of digits."""
+"""Digits of a `Content-Length`: Python refuses to read numbers of thousands of digits."""
 _TIMEOUT_KEY: Final = TIMEOUT_HEADER.lower().encode()
 _NO_CONTEXT: Final = RequestContext("")
 
@@ -30,28 +30,28 @@ class Count(Enum):
 
     ONE = 1
     SOME = 2
-    """One or several: it is refused, as a single crop is, when neither would be let in."""
+    """One or several: the request is refused, as a single crop, only when neither one nor several would be let in."""
     SEVERAL = 3
-    """The same, refused as several crops are."""
+    """The same, but refused as several crops."""
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What a dialect tells of a request before its body is read."""
+    """What a dialect knows of a request before its body is read."""
 
     count: Count | None = None
-    """`None`: not known, or something is wrong with the head, which parsing will say."""
+    """How many crops it has; `None`: not known, or the head has a fault, which `parse` will tell."""
     model: str | None = None
-    """The name of the one that is asked for; `None`: the default one."""
+    """The name of the model that is asked for; `None`: the default model."""
     version: str | None = None
-    """Which of that name; `None`: any."""
+    """The version of it that is asked for; `None`: any."""
 
 
 class Head:
-    """What gates and dialects ask of a request: what was sent, and at the end what is found out on the way.
+    """What gates and dialects ask about a request: first what was sent, then, from `announced` on, what gates have found out.
 
     Args:
-        scope: Of an ASGI request.
+        scope: The ASGI scope of the request.
     """
 
     __slots__ = (
@@ -63,36 +63,36 @@ class Head:
         self.method: str = scope["method"]
         self.http_version: str = scope.get("http_version", "1.1")
         self.path: str = scope["path"]
-        """Without the query, and with %-escapes resolved."""
+        """The path without the query, %-escapes resolved."""
         self.query: bytes = scope["query_string"]
         self.lines: list[tuple[bytes, bytes]] = scope["headers"]
         """All headers, names in lower case."""
         self.headers: dict[bytes, bytes] = dict(self.lines)
-        """The last of each name."""
+        """Headers by name, in lower case; of several with the same name the last."""
         self.media_type = media_type_of(self.headers.get(b"content-type", b""))
         announced = self.headers.get(b"content-length", b"")
         self.content_length = math.inf if len(announced) > MAX_LENGTH_DIGITS else int(announced) if announced.isdigit() else 0
         """What `Content-Length` says, in bytes; 0 when it says nothing."""
         given = self.headers.get(_TIMEOUT_KEY)
         self.timeout_ms = math.inf if given is None else _timeout_ms(given)
-        """What the client gives us for this request; infinite when it does not say, NaN when it says nothing sensible."""
+        """Milliseconds that the client allows; infinite when it does not say, NaN when its header is not a number."""
         peer = scope.get("client")
         self.peer: str | None = peer[0] if peer else None
-        """Address of the other end of the connection; a socket in the file system has none."""
+        """Address of the other end of the connection; `None` for a socket in the file system."""
 
         self.announced: Announcement | None = None
-        """`None`: it is nothing to recognise, by its path or its method."""
+        """What the dialect announces; `None`: this is no recognition request, by its path or its method."""
         self.context = _NO_CONTEXT
         self.client: Hashable = None
-        """Whose request it is, for sharing fairly: the digest of an API key, or an address."""
+        """Whose request it is, for fair shares: the digest of an API key, or an address."""
         self.model: ServedModel | None = None
-        """The one that is asked for; it may be replaced while the body arrives."""
+        """The model that is asked for; a reload may replace it while the body arrives."""
 
     def checked_timeout_ms(self) -> float:
-        """`timeout_ms`, which is a number.
+        """`timeout_ms`, checked.
 
         Raises:
-            Problem: It is none, or less than any client can mean.
+            Problem: It is NaN, or less than `MIN_TIMEOUT_MS`.
         """
         if math.isnan(self.timeout_ms):
             detail = f"The header {TIMEOUT_HEADER} must be a number of milliseconds, at least {MIN_TIMEOUT_MS:g}, such as 250."
@@ -102,7 +102,7 @@ class Head:
 
 def _timeout_ms(given: bytes) -> float:
     try:
-        timeout_ms = math.nan if b"_" in given else float(given)  # Python's 1_000 is nobody else's number
+        timeout_ms = math.nan if b"_" in given else float(given)  # `float` takes 1_000, which is no number elsewhere
     except ValueError:
         return math.nan
     return timeout_ms if MIN_TIMEOUT_MS <= timeout_ms < math.inf else math.nan

@@ -1,4 +1,4 @@
-"""The paths of the Open Inference Protocol beside inference: health, metadata, list of models; and how all are described."""
+"""The paths of the Open Inference Protocol besides inference: health, metadata, list of models; and their OpenAPI."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _add_models(router: APIRouter, models: Models, probe: Probe) -> None:
             _check_ready(probe)
             return _json({"name": request.path_params["name"], "ready": True})
 
-    @router.get("/v1/models/{name}", include_in_schema=False)  # which KServe asks of servers of its version 1
+    @router.get("/v1/models/{name}", include_in_schema=False)  # for KServe's protocol 1
     async def kserve_ready(request: Request) -> Response:
         _find(models, request)
         _check_ready(probe)
@@ -175,7 +175,7 @@ def _json(value: Any) -> Response:
 
 
 def _errors(kinds: Sequence[Kind]) -> dict[int | str, dict[str, Any]]:
-    """As `openapi.problems` has them, in the protocol's own form."""
+    """As `openapi.problems`, with the protocol's own error document."""
     found = openapi.problems(kinds)
     for answer in found.values():
         answer["content"] = {JSON_TYPE: {"schema": openapi.ref(InferenceError)}}
@@ -187,7 +187,7 @@ def _answers(told: str, model: Any, *kinds: Kind, key: bool = True) -> dict[int 
 
 
 def infer_operation() -> dict[str, Any]:
-    """Inference, which is not one of FastAPI's endpoints."""
+    """The OpenAPI of inference, which is not an endpoint of FastAPI."""
     answer = openapi.answer("The texts; those wanted binary follow the JSON.", InferResponse)
     answer["content"][BINARY_TYPE] = {"schema": openapi.BINARY}
     answer["headers"] = {

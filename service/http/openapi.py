@@ -1,4 +1,4 @@
-"""The OpenAPI of hand-parsed requests and hand-built answers: exact for every kind of body, every header and every error."""
+"""The OpenAPI of requests that are parsed by hand and answers that are built by hand: every body, header and error."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ SECURITY_SCHEMES: Final = {
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same."},
 }
 SECURITY: Final[list[dict[str, Any]]] = [{}, {"bearer": []}, {"apiKey": []}]
-"""Whether a key is wanted is a setting of the server."""
+"""With or without a key: whether one is needed is a setting of the server."""
 
 RECOGNIZE_KINDS: Final = tuple(
     kind for kind in errors.KINDS if kind not in (errors.METHOD_NOT_ALLOWED, errors.NOT_ALIVE, errors.OTHER_HTTP_ERROR)
@@ -145,7 +145,7 @@ def recognize_responses() -> dict[int | str, dict[str, Any]]:
 
 
 def recognize_operation() -> dict[str, Any]:
-    """The recognition endpoint, which is not one of FastAPI's."""
+    """The OpenAPI of the recognition endpoint, which is not an endpoint of FastAPI."""
     responses = {str(status): response for status, response in recognize_responses().items()}
     return {
         "summary": "Read word crops",
@@ -165,9 +165,9 @@ def install(
     """Make `app.openapi` add the recognition endpoint, the id of each answer, and the components no signature mentions.
 
     Args:
-        app: Whose description it is.
-        operations: Of dialects, by path: those of POST.
-        components: That they refer to.
+        app: The app to describe.
+        operations: The POST operations of dialects, by path.
+        components: Schemas that the operations refer to.
     """
     posted = {"/v1/recognize": recognize_operation(), **(operations or {})}
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in (*COMPONENTS, *components)]
@@ -175,7 +175,7 @@ def install(
     def build() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            # Relative to the address of this document: a gateway may serve all of it below a path of its own.
+            # Relative to the address of this document, since a gateway may serve everything below a path of its own.
             schema["servers"] = [{"url": "."}]
             schema["paths"] = {**{path: {"post": operation} for path, operation in posted.items()}, **schema["paths"]}
             _add_request_ids(schema["paths"])

@@ -1,4 +1,4 @@
-"""Answers of our own, and how a problem becomes one: the one place where problems told to clients are worded and counted."""
+"""Whole answers, and how a problem becomes one: the only place where problems are counted and turned into answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.process.request import RequestContext
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 REQUEST_ID_HEADER: Final = b"x-request-id"
 GUARDS: Final = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
-"""On every answer: nobody is to guess at its type, or to keep what was read on an image."""
+"""Headers of every answer: nobody shall guess its type, or keep what was read on an image."""
 MAX_ERRORS_TOLD: Final = 10
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -27,16 +27,21 @@ _encode_json: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 @dataclass(slots=True)
 class Answer:
-    """A whole answer."""
+    """A whole answer over HTTP."""
 
     status: int
     body: bytes
     media_type: str
     headers: Headers = ()
-    """Besides length, type and those of every answer; names in lower case."""
+    """Besides length, type and the headers of every answer; names in lower case."""
 
     async def send(self, context: RequestContext, send: Send) -> None:
-        """Send it by ASGI as the answer to the request of this context."""
+        """Send it by ASGI.
+
+        Args:
+            context: Of the request, whose id the answer carries.
+            send: The ASGI callable.
+        """
         headers = [
             *self.headers,
             (b"content-length", b"%d" % len(self.body)),
@@ -49,13 +54,13 @@ class Answer:
 
 
 def problem_document(problem: Problem) -> Answer:
-    """A problem as RFC 9457 has it; `detail` is the last member unless there are extras."""
+    """The answer to a problem as RFC 9457 has it."""
     headers = tuple([(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in problem.headers.items()])
     return Answer(problem.status, _encode_json(problem.document()).encode(), PROBLEM_MEDIA_TYPE, headers)
 
 
 class Problems:
-    """Tells problems to clients, and counts them.
+    """Turns problems into answers, and counts them.
 
     Args:
         metrics: Where they are counted.
@@ -65,24 +70,24 @@ class Problems:
         self._metrics = metrics
 
     def answer(self, problem: Problem, word: Callable[[Problem], Answer] = problem_document) -> Answer:
-        """The answer that tells a problem, which is counted.
+        """The answer that tells a problem; counts it.
 
         Args:
             problem: Of a whole request.
-            word: Writes the document, as the dialect has it.
+            word: Writes the problem document in the dialect's form.
         """
         self._metrics.problem_told(problem.kind.slug)
         return word(problem)
 
     def count_within(self, results: Iterable[CropResult]) -> None:
-        """Count those that an answer tells of single crops."""
+        """Count the problems of single crops that an answer tells."""
         for result in results:
             if isinstance(result.reading, Problem):
                 self._metrics.problem_told(result.reading.kind.slug)
 
 
 def invalid_request(errors: Sequence[Any]) -> Problem:
-    """A request that parses but is not valid; `errors` as pydantic lists them."""
+    """The problem of a request that can be parsed but is not valid; `errors` as pydantic lists them."""
     told = [
         {"location": ".".join(str(part) for part in error["loc"]), "message": error["msg"]}
         for error in errors[:MAX_ERRORS_TOLD]

@@ -136,7 +136,7 @@ def _add_probes(router: APIRouter, probe: Probe) -> None:
             raise Problem(errors.NOT_READY, "The server is warming up, draining or about to be restarted.")
         return _json({"status": "ready"})
 
-    router.add_api_route("/ping", readyz, include_in_schema=False)  # where SageMaker asks
+    router.add_api_route("/ping", readyz, include_in_schema=False)  # SageMaker's health check
 
 
 def _add_metrics(router: APIRouter, metrics: Metrics) -> None:

@@ -1,4 +1,4 @@
-"""Giving others their turn of the event loop amid work that would hold it up."""
+"""Breaks in work that would hold up the event loop, so that other requests get their turn."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable
 from typing import Final
 
 TURN_S: Final = 0.001
-"""A single crop is answered in little more, and waits for whatever is in front of it."""
+"""Seconds between breaks. Answering a single crop takes little more, and it waits for all work in front of it."""
 
 
 class Turns:
-    """Of one piece of work that is done step by step.
+    """The breaks of one piece of work that is done step by step.
 
     Args:
-        clock: Monotonic, seconds.
+        clock: Monotonic clock in seconds.
     """
 
     __slots__ = ("_clock", "_ends_s")
@@ -25,7 +25,7 @@ class Turns:
         self._ends_s = clock() + TURN_S
 
     async def step(self) -> None:
-        """Between two steps: let others go first when the turn is over."""
+        """To be awaited between two steps: lets others go first when the turn is over."""
         if self._clock() >= self._ends_s:
             await asyncio.sleep(0)
             self._ends_s = self._clock() + TURN_S

@@ -1,1 +1,1 @@
-"""From the bytes of an image file to a picture, with everything refused that could do harm."""
+"""From the bytes of an image file to a picture; files that could do harm are refused."""

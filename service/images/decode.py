@@ -42,7 +42,7 @@ FOREIGN_SIGNATURES: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"<svg", "SVG"),
     (0, b"<?xml", "SVG or another XML file"),
 )
-"""Offset, bytes and name of formats people send and this server does not read, to tell them which one it was."""
+"""Offset, bytes and name of formats that people send but this server does not read, to name them in the refusal."""
 
 ORIENTATION_TAG: Final = 0x0112
 RAW_EXIF: Final = "Raw profile type exif"
@@ -62,19 +62,19 @@ QUICK_PARTS: Final = 24
 """Segments of a JPEG file or chunks of a PNG file before its pixels, at most."""
 
 MAX_URL_PREFIX: Final = 64
-"""Characters in which `data:` is looked for, behind blanks."""
+"""How many characters of a base64 text are searched for a `data:` prefix, blanks in front of it apart."""
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
-# The limit on pixels is a setting, checked on the header below. Pillow's own, of the whole process, stands behind it: the frame
-# of a GIF file may be far larger than its header says, and while Pillow opens it, it already allots a picture of that size. It
-# warns above the limit, and raises above twice as much.
+# The limit on pixels is a setting, checked on the header below. Pillow's own limit, for the whole process, is a second net: the
+# frame of a GIF file may be far larger than its header says, and Pillow allots a picture of that size while it opens the file.
+# It warns above the limit, and raises above twice as much.
 Image.MAX_IMAGE_PIXELS = DEFAULT_MAX_IMAGE_PIXELS
-# What is missing of a truncated file shall not be made up.
+# The missing part of a truncated file must not be filled in.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
-# Texts in a PNG file are of no use here, and a small file may hold many that unpack to 64 MiB, Pillow's own limit.
+# Texts in a PNG file are not needed, and a small file may hold many that unpack to 64 MiB, Pillow's own limit.
 PngImagePlugin.MAX_TEXT_MEMORY = 2**22
-# Pillow's remarks about odd files would come with paths of this machine, and not as the log has its lines. Even its errors say
-# nothing that is not in the answer to whoever sent the file.
+# Pillow's warnings about odd files show paths of this machine and do not follow the log's format. Nothing is lost with them:
+# the answer tells whoever sent the file.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
 # Load the format plugins now, not in the first request.
@@ -83,7 +83,7 @@ Image.init()
 
 @dataclass(frozen=True, slots=True)
 class RawPicture:
-    """A picture that comes as its pixels."""
+    """A picture sent as raw pixels instead of a file."""
 
     height: int
     width: int
@@ -95,10 +95,10 @@ class RawPicture:
         return len(self.content)
 
     def picture(self, limits: ImageLimits) -> Image.Image:
-        """The same as others are once they are decoded.
+        """The same as `decode_image` gives for files.
 
         Raises:
-            Problem: It has no pixels, or more than it may have.
+            Problem: It has no pixels, or more than the limits allow.
         """
         limits.check_size(self.width, self.height)
         if not self.content:
@@ -115,7 +115,7 @@ def decode_base64(text: str) -> bytes:
     try:
         return binascii.a2b_base64(text, strict_mode=True)
     except ValueError:
-        pass  # not plain base64, perhaps one of the other forms
+        pass  # not plain base64, perhaps one of the other accepted forms
     if text[:MAX_URL_PREFIX].lstrip()[:5].lower() == "data:":
         text = text.partition(",")[2]
         if "%" in text:
@@ -129,7 +129,7 @@ def decode_base64(text: str) -> bytes:
 
 
 def may_be_quick(data: bytes) -> bool:
-    """Whether this file can only take long to decode by its number of pixels: a small JPEG or PNG file without tricks.
+    """Whether only the number of its pixels decides how long this file takes to decode: a small, plain JPEG or PNG file.
 
     With `QUICK_PIXELS` as its limit, `decode_image` then takes a fraction of a millisecond.
     """
@@ -146,10 +146,10 @@ def decode_image(data: bytes, limits: ImageLimits, account: PixelAccount | None 
     Args:
         data: The whole file.
         limits: What it may be.
-        account: Of the request that it came with, if there are others.
+        account: The pixels left to its request, if that has several images.
 
     Raises:
-        Problem: The format is not supported, the image or its file is more than it may be, or it cannot be decoded.
+        Problem: The format is not supported, the image or its file exceeds a limit, or it cannot be decoded.
     """
     if not data:
         raise Problem(UNREADABLE_IMAGE, "The image is empty: it has no bytes.")
@@ -192,7 +192,7 @@ def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; broken EXIF means none. (Pillow itself turns TIFF when it loads the pixels.)"""
     try:
         exif = _exif_of(image)
-        if len(exif) > MAX_EXIF_BYTES:  # all of which would be parsed for one number
+        if len(exif) > MAX_EXIF_BYTES:  # the whole of it would be parsed for one number
             return image
         check_exif(exif)
         transpose = TRANSPOSES.get(image.getexif().get(ORIENTATION_TAG, 1))

@@ -1,4 +1,4 @@
-"""What JPEG data ask of a decoder, alone or within a TIFF file: their segments, scans and way of coding.
+"""What JPEG data cost a decoder, in a file of their own or within a TIFF file: their segments, scans and coding.
 
 The markers are walked as the decoder walks them: over a segment by its length, through coded pixels to the next marker, and
 no further than the end of the image. The two bytes of a marker mean nothing in a profile, in EXIF, in a comment, nor in what
@@ -19,23 +19,23 @@ from service.images.tags import EXIF_HEAD, MAX_EXIF_BYTES, check_exif
 JPEG_SIGNATURE: Final = b"\xff\xd8\xff"
 PLAIN_EXIF_BYTES: Final = 1024
 MAX_JPEG_SCANS: Final = 50
-"""Encoders write about ten; each takes its time for the whole image again."""
+"""Encoders write about ten; each takes time for the whole image."""
 MAX_FULL_SCANS: Final = 20
-"""Of the largest picture that is allowed; the usual encoder writes 10 for a picture in colour and 18 for CMYK."""
+"""Scans of the largest picture allowed; the usual encoder writes 10 for a picture in colour and 18 for CMYK."""
 MAX_JPEG_SEGMENTS: Final = 1000
 MAX_STRIP_SEGMENTS: Final = 16
-"""On average, of the strips or tiles of a TIFF file. They have half as many: mostly, their tables are in a tag."""
+"""Segments of a strip or tile of a TIFF file, on average. They usually have half as many, since their tables are in a tag."""
 MAX_TIFF_SEGMENTS: Final = 2**16
 """Of all strips or tiles; an image of the most pixels that is allowed has at most 2,048 strips, and 256 tiles of usual size."""
 MAX_JPEG_RESOURCES: Final = 1000
-"""Of an image editor, each of which becomes a Python object; such a program writes some dozens."""
+"""Resources of an image editor, each of which becomes a Python object; such a program writes some dozens."""
 MAX_JPEG_FILL_BYTES: Final = 1024
 """Between the segments before the pixels; Pillow goes over them one by one."""
 
 SEARCH_BYTES: Final = 2**16
 _MARKER: Final = re.compile(rb"\xff([\x01-\xfe])")
 _MARKER_AFTER_PIXELS: Final = re.compile(rb"\xff([\xc0-\xcf\xd8-\xfe])")
-"""Among coded pixels, 0 after 255 is no marker, restart markers belong to them, and a decoder may pass over those below."""
+"""A marker that ends coded pixels: 0 after 255 is none, restart markers belong to them, and decoders may skip those below."""
 _SOS, _APP1, _APP13 = 0xDA, 0xE1, 0xED
 _START_OF_SCAN: Final = b"\xff\xda"
 _EXIF: Final = b"\xff\xe1"
@@ -52,7 +52,7 @@ class JpegChecks:
 
     Args:
         limits: What the image may be.
-        n_pictures: How many they are at most.
+        n_pictures: How many pictures there are, at most.
     """
 
     def __init__(self, limits: ImageLimits, n_pictures: int = 1) -> None:
@@ -97,7 +97,7 @@ class JpegChecks:
             raise too_complex(f"too many scans ({n_scans}) for so many pixels ({n_pixels})")
 
     def _segments(self, data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """Marker, offset and size of each, up to the end of the image or where a decoder would give up."""
+        """Marker, offset and size of each segment, up to the end of the image or to where a decoder would give up."""
         position, fill_bytes, in_pixels = start + 2, 0, False
         while position < end:
             near_end = min(end, position + MAX_JPEG_FILL_BYTES + 2)
@@ -112,7 +112,7 @@ class JpegChecks:
                 raise too_complex(f"more than {self._max_segments} segments")
             marker, position = found[1][0], found.end()
             if marker in _WITHOUT_LENGTH:
-                if in_pixels:  # the end, or what no decoder goes on after
+                if in_pixels:  # the end of the image, or something that stops every decoder
                     return
                 continue
             if position + 2 > end:
@@ -124,11 +124,11 @@ class JpegChecks:
 
 
 def _find_after_pixels(data: bytes, position: int, end: int) -> re.Match[bytes] | None:
-    """The next marker. In steps, between which other threads may run: a search through 16 MiB takes up to 0.3 s."""
+    """The next marker. Searched in steps, between which other threads may run: 16 MiB take up to 0.3 s."""
     while position < end:
         if found := _MARKER_AFTER_PIXELS.search(data, position, min(end, position + SEARCH_BYTES)):
             return found
-        position += SEARCH_BYTES - 1  # a marker may lie across
+        position += SEARCH_BYTES - 1  # a marker may lie across two steps
     return None
 
 

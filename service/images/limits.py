@@ -1,4 +1,4 @@
-"""What an image may be, and the refusals of one that is more; decided from its size in bytes and its header."""
+"""The limits of an image, and the refusals of one that exceeds them; decided from its size in bytes and its header."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from service.errors import (
 
 FORMAT_NAMES: Final = {"JPEG": "JPEG", "PNG": "PNG", "WEBP": "WebP", "BMP": "BMP", "GIF": "GIF", "TIFF": "TIFF"}
 FORMATS: Final = tuple(FORMAT_NAMES)
-"""Pillow's names of the formats that can be read; a list of what is allowed, never of what is not."""
+"""Pillow's names of the formats that can be read; all others are refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What one image may be."""
+    """The limits of one image."""
 
     max_pixels: int = DEFAULT_MAX_IMAGE_PIXELS
     max_request_pixels: int = DEFAULT_MAX_REQUEST_PIXELS
@@ -39,7 +39,7 @@ class ImageLimits:
 
     @classmethod
     def of(cls, settings: Settings) -> ImageLimits:
-        """Those of the settings."""
+        """The limits that the settings give."""
         return cls(
             settings.max_image_pixels,
             settings.max_request_pixels,
@@ -55,12 +55,12 @@ class ImageLimits:
             raise image_file_too_large(self.max_bytes)
 
     def check_base64(self, n_characters: int) -> None:
-        """Raise a `Problem` for a base64 text that only a file too large can have; line breaks may be some of it."""
+        """Raise a `Problem` for a base64 text whose file must be too large, even if part of the text is line breaks."""
         if n_characters > 2 * self.max_bytes + 1024:
             raise image_file_too_large(self.max_bytes)
 
     def check_format(self, format_: str) -> None:
-        """Raise a `Problem` for a format that could be read and shall not be."""
+        """Raise a `Problem` for a format that the settings do not allow."""
         if format_ not in self.formats:
             detail = f"{FORMAT_NAMES[format_]} is not accepted here (PARSEQ_IMAGE_FORMATS); {self.spoken_formats()}."
             raise Problem(UNSUPPORTED_IMAGE_FORMAT, detail)
@@ -76,7 +76,7 @@ class ImageLimits:
         raise Problem(IMAGE_TOO_LARGE, f"The image is {width} x {height} pixels; {limit}. Send a crop of the word.")
 
     def far_too_many_pixels(self) -> Problem:
-        """What Pillow refused to open, without a word on width and height."""
+        """The refusal of a file that Pillow did not open for its size, without telling width and height."""
         return Problem(IMAGE_TOO_LARGE, f"The image has far too many pixels; {self._spoken_pixels()}. Send a crop of the word.")
 
     def _spoken_pixels(self) -> str:
@@ -89,9 +89,9 @@ class ImageLimits:
 
 
 class PixelAccount:
-    """What the images of one request may still have together: a small request may hold minutes of decoding.
+    """The pixels that the images of one request may still have together: a small request may hold minutes of decoding.
 
-    Not exact when several threads use it at once: it may then let an image or two more through.
+    Not exact when several threads use it at once: an image or two too many may pass then.
     """
 
     __slots__ = ("_left", "_limit")
@@ -115,10 +115,10 @@ def image_file_too_large(limit_bytes: int) -> Problem:
 
 
 def too_complex(what: str) -> Problem:
-    """A file whose parts would take far more time or memory than its pixels do."""
+    """The refusal of a file whose parts would take far more time or memory than its pixels do."""
     return Problem(IMAGE_TOO_COMPLEX, f"The image file has {what}. Save it again with common settings.")
 
 
 def several_frames() -> Problem:
-    """An animation or a file of several pages, where that is refused."""
+    """The refusal of an animation or a file of several pages."""
     return Problem(SEVERAL_FRAMES, "The image has several frames, which is not accepted here (PARSEQ_SEVERAL_FRAMES).")

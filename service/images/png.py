@@ -13,12 +13,12 @@ MAX_PNG_CHUNKS: Final = 10_000
 PLAIN_CHUNKS: Final = frozenset(
     (b"IHDR", b"PLTE", b"IDAT", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"bKGD", b"pHYs", b"tIME", b"tEXt")
 )
-"""What is not among them may be unpacked to a thousand times its size, or be parsed at length."""
+"""Chunks that cost no more than their size; others may unpack to a thousand times their size, or take long to parse."""
 _END: Final = b"IEND"
 
 
 def _chunks(data: bytes, most: int) -> list[tuple[bytes, int]]:
-    """Kind of each chunk and where its content begins: as far as the last one, the end of the file or `most` chunks."""
+    """Kind of each chunk and where its content begins: up to the last chunk, the end of the file or `most` chunks."""
     found: list[tuple[bytes, int]] = []
     position, kind = len(PNG_SIGNATURE), b""
     while kind != _END and len(found) < most and position + 8 <= len(data):
@@ -29,7 +29,7 @@ def _chunks(data: bytes, most: int) -> list[tuple[bytes, int]]:
 
 
 def check_png(data: bytes, limits: ImageLimits) -> None:
-    """Raise a `Problem` for a PNG file with too many pixels, chunks or, if so wished, frames."""
+    """Raise a `Problem` for a PNG file with too many pixels, chunks or, where animations are refused, frames."""
     chunks = _chunks(data, MAX_PNG_CHUNKS)
     for kind, at in chunks:
         if kind == b"IHDR":
@@ -41,6 +41,6 @@ def check_png(data: bytes, limits: ImageLimits) -> None:
 
 
 def is_plain_png(data: bytes, most_chunks: int) -> bool:
-    """Whether a PNG file is whole and has few chunks, of which none takes longer than its size suggests."""
+    """Whether a PNG file is complete and has only few chunks, all of them `PLAIN_CHUNKS`."""
     chunks = _chunks(data, most_chunks)
     return bool(chunks) and chunks[-1][0] == _END and PLAIN_CHUNKS.issuperset([kind for kind, _ in chunks[:-1]])

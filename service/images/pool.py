@@ -22,10 +22,10 @@ DECODE_NICENESS: Final = 10
 
 
 def decode_threads_for(budget: int) -> int:
-    """Threads for a process that may use so many cores, where the settings leave that open.
+    """How many decode threads a process with `budget` cores has, where the settings leave that open.
 
-    Decoding a word takes a few per cent of the time of reading it, so these threads come on top of the lanes: a core set aside
-    for them would idle.
+    Decoding a word takes a few per cent of the time that reading it takes, so these threads come on top of the lanes: a core
+    reserved for them would idle.
     """
     return max(1, budget // 2)
 
@@ -33,13 +33,13 @@ def decode_threads_for(budget: int) -> int:
 class DecodePool:
     """Runs the jobs of requests on threads of its own; admission bounds how many can wait.
 
-    Not those of `concurrent.futures`: its executor takes jobs in the order in which they come, where clients here take turns by
-    the processor time that they used and one thread takes light images only; and a future costs as much as a good part of
-    decoding a crop, though nobody would look at it.
+    The executor of `concurrent.futures` will not do: it takes jobs in the order in which they come, but clients here take turns
+    by the processor time that they used, and one thread takes light images only. Its futures, which nobody would look at, also
+    cost a good part of what decoding a crop costs.
 
     Args:
-        threads: That decode whatever there is, at least 1. One more is kept for single crops.
-        niceness: By how much they give way when cores are short; the one for single crops does not.
+        threads: Threads that decode any image, at least 1. One more, the express thread, is kept for single crops.
+        niceness: By how much those threads give way when cores are short, as `nice` counts it; the express thread does not.
         clock: Monotonic, seconds.
         cpu_clock: Seconds of processor time of the calling thread.
     """
@@ -69,12 +69,12 @@ class DecodePool:
         ]
 
     def start(self) -> None:
-        """Start the threads."""
+        """Start the threads. Once."""
         for thread in self._threads:
             thread.start()
 
     def submit(self, request: DecodeRequest) -> None:
-        """Have the jobs of a request run; one must not raise, but if it does that is logged and costs no thread."""
+        """Queue the jobs of a request. A job must not raise; if one does, that is logged, and its thread goes on."""
         with self._lock:
             if not self._stopping:
                 self._queue.push(request)
@@ -90,16 +90,20 @@ class DecodePool:
         return self._queue.waiting(bulk)
 
     def backlog_s(self, bulk: bool) -> float:
-        """Seconds until all is decoded that may go before a newcomer."""
+        """Seconds until all images are decoded that may go before a new request's (see `Decoding`)."""
         return self._queue.backlog_s(bulk)
 
     def wait_s(self, bulk: bool, client: Hashable, deadline_s: float) -> float:
-        """Seconds until a newcomer would have its turn."""
+        """Seconds until a new request of this client would have its turn (see `Decoding`)."""
         with self._lock:
             return self._queue.wait_s(bulk, client, deadline_s)
 
     def stop(self, *, wait: bool) -> None:
-        """Drop the jobs that have not begun and end the threads; `wait` for the jobs at work."""
+        """Drop the jobs that have not begun and end the threads.
+
+        Args:
+            wait: Whether to wait for the jobs that are running.
+        """
         with self._lock:
             self._stopping = True
             self._queue.clear()
@@ -129,7 +133,7 @@ class DecodePool:
                     self._idle.append(wake)
             if running is not None:
                 self._run(running)
-                del running  # its image must not live until the next one comes
+                del running  # else its image would stay in memory until the next one comes
             elif not wake.get():
                 return
 

@@ -1,8 +1,8 @@
-"""The structure of an image file, looked at before a decoder sees it.
+"""The structure of an image file, checked before a decoder sees it.
 
 The number of pixels does not bound what a file costs: a decoder may go through millions of empty chunks, thousands of scans, or
-a tile far larger than the image. Here the parts of a file are counted, at a price that the limits below bound. Whether the file
-is sound is left to the decoder: where these walks lose their way, they end.
+a tile far larger than the image. Here the parts of a file are counted; the limits below also bound what the counting costs.
+Whether the file is sound is left to the decoder: a walk over a damaged file just ends.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def format_of(data: bytes) -> str | None:
 
 
 def check_structure(data: bytes, format_: str, limits: ImageLimits) -> None:
-    """Raise a `Problem` for a file with too many parts or, if so wished, frames."""
+    """Raise a `Problem` for a file with too many parts or, where animations are refused, frames."""
     try:
         _CHECKS[format_](data, limits)
     except (struct.error, IndexError):
-        return  # truncated: the decoder will say so
+        return  # truncated, which the decoder reports
 
 
 def _check_bmp(data: bytes, limits: ImageLimits) -> None:
@@ -76,7 +76,7 @@ def _check_gif(data: bytes, limits: ImageLimits) -> None:
                 return
             if images > 1:
                 raise several_frames()
-            position += 10 + _colour_table_bytes(data[position + 9]) + 1  # the last is the size of LZW codes
+            position += 10 + _colour_table_bytes(data[position + 9]) + 1  # the last byte is the size of LZW codes
         elif kind == 0x21:
             position += 2
         elif kind == 0x3B:
@@ -93,7 +93,7 @@ def _check_gif(data: bytes, limits: ImageLimits) -> None:
 
 
 def _check_gif_size(data: bytes, frame_at: int, limits: ImageLimits) -> None:
-    """The first frame may reach beyond what the header says; the picture is then as large as both."""
+    """The first frame may reach beyond the size in the header; the picture is then large enough for both."""
     width, height = struct.unpack_from("<HH", data, 6)
     left, top, frame_width, frame_height = struct.unpack_from("<HHHH", data, frame_at + 1)
     limits.check_size(max(width, left + frame_width), max(height, top + frame_height))

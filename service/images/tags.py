@@ -1,7 +1,7 @@
-"""The tags of a TIFF file and of EXIF, which is built alike: read as far as to know what parsing them would cost.
+"""The tags of a TIFF file and of EXIF, which has the same form: read only to know what parsing them would cost.
 
-A tag whose value is long says where it stands. Many tags may name the same bytes, of which a parser makes a copy for each:
-a file of 50 kB becomes gigabytes. So the values of all tags together may be little more than the file that holds them.
+A tag with a long value has an offset instead. Many tags may have the same offset, and a parser copies the bytes for each of
+them: a file of 50 kB becomes gigabytes. So the values of all tags together may be little larger than the file.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Final, NamedTuple
 from service.images.limits import too_complex
 
 MAX_TAGS: Final = 512
-"""Of one directory. Files of cameras and scanners have up to a hundred."""
+"""Tags of one directory. Files of cameras and scanners have up to a hundred."""
 MAX_EXIF_BYTES: Final = 2**17
 """Twice what one segment of a JPEG file can hold."""
 MAX_TAG_SURPLUS: Final = 2
-"""Bytes of all values, of those that there are: damaged tags may reach into the values of others."""
+"""Bytes of all values together, as a multiple of the file's: damaged tags may reach into the values of others."""
 EXIF_HEAD: Final = b"Exif\0\0"
 
 _VALUE_BYTES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-"""By type; parsers pass over other types."""
+"""Bytes of a value by type; parsers skip other types."""
 _TAG_BYTES: Final = 12
 _INLINE_BYTES: Final = 4
-"""Of a value that stands in its tag."""
+"""Largest value that is held in the tag itself."""
 
 
 class Tag(NamedTuple):
@@ -33,22 +33,22 @@ class Tag(NamedTuple):
     type_: int
     n_values: int
     value: int
-    """If there is but one."""
+    """The value, if there is only one."""
     at: int
-    """Where it stands, or an offset to them."""
+    """Where in the data the value, or the offset to the values, is."""
 
 
 def byte_order(data: bytes) -> str:
-    """As `struct` writes it."""
+    """The byte order as `struct` writes it, `<` or `>`."""
     return "<" if data.startswith(b"II") else ">"
 
 
 def read_tags(data: bytes, order: str, start: int) -> list[Tag]:
-    """The directory at `start`, or what there is of it.
+    """The tags of the directory at `start`, as many as the data holds.
 
     Raises:
         Problem: It has too many tags, or values that share their bytes.
-        struct.error: It begins behind the end.
+        struct.error: `start` is beyond the end.
     """
     n_tags = min(struct.unpack_from(order + "H", data, start)[0], (len(data) - start - 2) // _TAG_BYTES)
     if n_tags > MAX_TAGS:
@@ -66,7 +66,7 @@ def _read_tag(data: bytes, order: str, at: int) -> Tag:
 
 
 def _far_bytes(data: bytes, order: str, tag: Tag) -> int:
-    """Of the values of this tag that stand elsewhere in the file."""
+    """Bytes of this tag's values that are elsewhere in the file."""
     n_bytes = tag.n_values * _VALUE_BYTES.get(tag.type_, 0)
     if n_bytes <= _INLINE_BYTES:
         return 0
@@ -74,7 +74,7 @@ def _far_bytes(data: bytes, order: str, tag: Tag) -> int:
 
 
 def check_exif(exif: bytes) -> None:
-    """Raise a `Problem` for EXIF that is small and costs much; what is broken is left to the parser, which gives up on it.
+    """Raise a `Problem` for EXIF that costs far more than its size; broken EXIF is left to the parser, which gives it up.
 
     Args:
         exif: With or without the six bytes before it in a JPEG file.

@@ -1,4 +1,4 @@
-"""The structure of a TIFF file: its tags, and the strips or tiles that its picture is made of.
+"""The structure of a TIFF file: its tags, and the strips or tiles of its picture.
 
 Every strip or tile is decoded on its own, from wherever its offset says. What is checked here keeps the work in proportion to
 the pixels and to the bytes of the file.
@@ -21,39 +21,38 @@ from service.images.limits import ImageLimits, several_frames, too_complex
 from service.images.tags import Tag, byte_order, read_tags
 
 MAX_TIFF_VALUES: Final = 2**15
-"""Of one tag: each becomes a Python object, and each strip of an image a dozen."""
+"""Values of one tag: each becomes a Python object, and each strip of an image becomes a dozen."""
 TIFF_NUMBERS: Final = frozenset((3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 16, 17, 18))
 """Types whose values become objects; texts and bytes do not."""
 TIFF_COMPRESSIONS: Final = frozenset((1, 2, 3, 4, 5, 7, 8, 32773, 32946))
 """None, CCITT, LZW, JPEG, Deflate, PackBits. Others are rare, and some allot memory by what their data say."""
 TIFF_UNCOMPRESSED, TIFF_JPEG = 1, 7
 MAX_TILE_SURPLUS: Final = 2
-"""Pixels of all tiles, of those that an image may have: tiles at the right and at the bottom reach beyond the image."""
+"""Pixels of all tiles, as a multiple of the image's limit: tiles at the right and at the bottom reach beyond the image."""
 IMAGE_WIDTH, IMAGE_HEIGHT, COMPRESSION, STRIP_HEIGHT, TILE_WIDTH, TILE_HEIGHT = 256, 257, 259, 278, 322, 323
 OFFSETS, SIZES = (273, 324), (279, 325)
-"""Of strips and of tiles; libtiff does not mind which of the two a file has."""
+"""Tags of strips and of tiles; libtiff takes either for the other."""
 INNER_DIRECTORIES: Final = frozenset((34665, 34853, 40965))
-"""Tags that say where the tags of EXIF, of the place and of interoperability are; Pillow reads them all."""
+"""Tags with the offsets of the directories of EXIF, GPS and interoperability; Pillow reads them all."""
 LAYOUT: Final = frozenset((IMAGE_WIDTH, IMAGE_HEIGHT, COMPRESSION, STRIP_HEIGHT, TILE_WIDTH, TILE_HEIGHT, *OFFSETS, *SIZES))
-"""What says where the pixels are. Twice the same of them, and two readers would see two different pictures."""
+"""Tags that say where the pixels are. If one of them came twice, two readers could see two different pictures."""
 _UNSIGNED: Final = {3: "H", 4: "I", 16: "Q"}
 """The types that offsets and sizes of strips and tiles have."""
 
 
 def _silence_libtiff() -> bool:
-    """Keep libtiff from writing to standard error; whether that can be done.
+    """Keep libtiff from writing to standard error; returns whether that could be done.
 
     Pillow turns off its warnings, but not its errors: for a damaged file of 142 bytes it writes a megabyte, a line for each row
-    of pixels, past the log and in no form that a reader of the log knows. Nothing is lost with them: a file that cannot be
-    read is answered to whoever sent it.
+    of pixels, bypassing the log and its format. Nothing is lost: the answer tells whoever sent the file that it is damaged.
     """
     try:
-        # A symbol is also looked for in the libraries that Pillow's own is linked with, wherever they lie.
+        # A symbol is also looked for in the libraries that Pillow's own is linked with, wherever they are.
         set_error_handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
     except (OSError, AttributeError):
         return False
     set_error_handler.argtypes, set_error_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
-    set_error_handler(None)  # of the whole process, for ever; no thread decodes yet
+    set_error_handler(None)  # for the whole process and for good; no thread decodes yet
     return True
 
 
@@ -81,7 +80,7 @@ def check_tiff(data: bytes, limits: ImageLimits) -> None:
         if sum(size for _, size in pieces) > len(data):
             raise too_complex("strips or tiles that share their bytes")
         if is_jpeg:
-            # Each is a picture of its own, and may be higher than the image; a progressive one is held whole.
+            # Each piece is a JPEG picture of its own and may be higher than the image; a progressive one is held whole.
             checks = JpegChecks(limits, len(pieces))
             for start, size in pieces:
                 checks.check(data, start, start + size)
@@ -98,13 +97,13 @@ def _read_directory(data: bytes, order: str, start: int) -> list[Tag]:
 
 
 def _check_inner_directories(data: bytes, order: str, tags: list[Tag]) -> None:
-    """One of each kind, as Pillow reads them; a directory may point at itself."""
+    """Check one inner directory of each kind, as Pillow reads them; a directory may point at itself."""
     waiting, seen = list(tags), set[int]()
     while waiting:
         tag = waiting.pop()
         if tag.number in INNER_DIRECTORIES and tag.number not in seen:
             seen.add(tag.number)
-            with suppress(struct.error):  # it is not there
+            with suppress(struct.error):  # the file ends before it
                 waiting += _read_directory(data, order, tag.value)
 
 
@@ -114,7 +113,7 @@ def _value(layout: dict[int, Tag], number: int) -> int:
 
 def _check_compression(layout: dict[int, Tag]) -> None:
     compression = _value(layout, COMPRESSION) if COMPRESSION in layout else TIFF_UNCOMPRESSED
-    # All but pixels as they are is decoded by libtiff, and what it has to say must not reach standard error.
+    # Everything but uncompressed pixels is decoded by libtiff, which must not write to standard error.
     if compression not in TIFF_COMPRESSIONS or not (LIBTIFF_IS_SILENT or compression == TIFF_UNCOMPRESSED):
         raise Problem(UNSUPPORTED_IMAGE_FORMAT, "This compression of TIFF files is not supported. Save it as PNG.")
 
@@ -132,20 +131,20 @@ def _check_sizes(layout: dict[int, Tag], limits: ImageLimits) -> None:
 
 
 def _sizes(layout: dict[int, Tag], needed: bool) -> list[Tag | None]:
-    """The tags of sizes; if there is none but one is needed: `None`, for pieces that reach to the end of the file."""
+    """The tags with the sizes of the pieces; `[None]` if they lack but are `needed`: pieces then reach to the file's end."""
     return [layout[tag] for tag in SIZES if tag in layout] or [None] * needed
 
 
 def _pieces(data: bytes, order: str, offsets: Tag, sizes: Tag | None) -> list[tuple[int, int]]:
-    """Offset and size of the strips or tiles that begin within the file, as far as they are in it.
+    """Offset and size of the strips or tiles that begin within the file, cut off at its end.
 
-    Strips or tiles that are all made of the same bytes would each be decoded.
+    Pieces that share their bytes are listed each, since each would be decoded.
     """
     starts = _values(data, order, offsets)
     lengths = (0,) if sizes is None else _values(data, order, sizes)
-    if lengths == (0,):  # libtiff takes what there is up to the end
+    if lengths == (0,):  # libtiff takes all bytes up to the end
         lengths = (len(data),) * len(starts)
-    pairs = zip(chain(starts, repeat(0)), lengths, strict=False)  # for libtiff, offsets that are missing are 0
+    pairs = zip(chain(starts, repeat(0)), lengths, strict=False)  # libtiff takes missing offsets for 0
     return [(start, min(length, len(data) - start)) for start, length in pairs if start < len(data)]
 
 

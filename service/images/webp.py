@@ -3,7 +3,7 @@
 A lossless picture, or the lossless alpha of a lossy one, may be divided into blocks, each of which names one of up to 65,536
 groups of prefix codes. The decoder allots tables for every group, 6 to 20 kB each, however small the file. How many there are
 is known once the small pictures before the pixels have been read: the parameters of transforms, and the groups of the blocks.
-They are read here as RFC 9649 has them. What the decoder would call damaged is left to it, but nothing that it would accept.
+They are read here as RFC 9649 has them. Data that the decoder would call damaged are left to it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from service.images.limits import ImageLimits, several_frames, too_complex
 MAX_WEBP_CHUNKS: Final = 10_000
 """Those within frames are counted as well; a frame has up to three."""
 MAX_WEBP_STREAMS: Final = 2
-"""Lossless streams before it is clear which belongs to the picture; a sound file has one."""
+"""Lossless streams that may be the picture's; an intact file has one."""
 MAX_WEBP_GROUPS: Final = 2600
-"""Of prefix codes. The usual encoder makes no more; 24 were the most in ordinary files of 4 megapixels."""
+"""Groups of prefix codes. The usual encoder makes no more; ordinary files of 4 megapixels had up to 24."""
 MIN_BLOCK_PIXELS: Final = 128
-"""Of the largest picture that is allowed, on average. The usual encoder's blocks have 256 or more in pictures of that size."""
+"""Pixels of a block on average, in the largest picture allowed. The usual encoder's blocks have 256 or more at that size."""
 MIN_SUB_IMAGE_PIXELS: Final = 2**15
-"""That a picture of blocks may have whatever the limit of pixels is."""
+"""Pixels that a picture of blocks may have in any case, however low the limit of pixels is."""
 
 _ANIMATED: Final = 2
 _FRAME_HEADER_BYTES: Final = 16
@@ -37,15 +37,15 @@ _MAX_CODE_BITS: Final = 15
 _HASH_FACTOR: Final = 0x1E35A7BD
 _ORDER_OF_LENGTHS: Final = (17, 18, 0, 1, 2, 3, 4, 5, 16, *range(6, 16))
 _REPEATS: Final = {16: (2, 3), 17: (3, 3), 18: (7, 11)}
-"""Bits that say how often a code length comes again, and what is added to them."""
+"""By symbol: how many bits follow that say how often a code length is repeated, and what is added to them."""
 _NEAR: Final = sorted(
     ((x, y) for y in range(8) for x in range(-7, 9) if y or x > 0),
     key=lambda offset: (offset[0] ** 2 + offset[1] ** 2, abs(offset[0]), -offset[0]),
 )
-"""Pixels to the left and rows above, as the first 120 distances mean them: by how near they are."""
+"""Pixels to the left and rows above for each of the first 120 distance codes, sorted by nearness."""
 
 _Table = list[int]
-"""Of a prefix code: by the next bits, the first the lowest, the symbol times 16 plus the bits it takes. It has 2^n entries."""
+"""A prefix code as 2^n entries, indexed by the next n bits, the first bit lowest: the symbol times 16 plus its bits."""
 
 
 class _DamagedError(Exception):
@@ -53,7 +53,7 @@ class _DamagedError(Exception):
 
 
 def check_webp(data: bytes, limits: ImageLimits) -> None:
-    """Raise a `Problem` for a file with too many pixels, chunks, prefix codes or, if so wished, frames."""
+    """Raise a `Problem` for a file with too many pixels, chunks, prefix codes or, where animations are refused, frames."""
     kind = data[12:16]
     if kind == b"VP8X":
         width = 1 + int.from_bytes(data[24:27], "little")
@@ -112,9 +112,9 @@ def _lossless_streams(data: bytes) -> Iterator[tuple[int, int, int]]:
                 yield from ((alpha, width, height) for alpha in alphas)
             if not extended:
                 return
-            # Without its flag, an animation's frames are passed over, and the picture comes after them.
+            # Without the animation flag, the decoder skips its frames, and the picture comes after them.
             alphas, found = [], bool(animated)
-        # The decoder takes the chunks within a frame as if they came after its header, whatever size it says.
+        # The decoder takes the chunks within a frame as if they came after its header, whatever size the header gives.
         position = body + (_FRAME_HEADER_BYTES if kind == b"ANMF" else size + (size & 1))
     raise too_complex(f"more than {MAX_WEBP_CHUNKS} chunks")
 
@@ -124,7 +124,7 @@ def _number(data: bytes, at: int, n_bytes: int) -> int:
 
 
 class _Stream:
-    """The bits of a lossless stream. Behind the last are zeros; that they were read is noticed later."""
+    """The bits of a lossless stream. Beyond its end it gives zeros, which is noticed later."""
 
     def __init__(self, data: bytes, position: int, max_sub_image_pixels: int) -> None:
         self._data = data
@@ -132,7 +132,7 @@ class _Stream:
         self._max_pixels = max_sub_image_pixels
 
     def count_groups(self, width: int, height: int) -> int:
-        """Read as far as the number of groups of prefix codes."""
+        """The number of groups of prefix codes, for a picture of this size in pixels."""
         seen: set[int] = set()
         while self._bits(1):
             kind = self._bits(2)
@@ -147,7 +147,7 @@ class _Stream:
                 width = _parts(width, 0 if n_colours > 16 else 1 if n_colours > 4 else 2 if n_colours > 2 else 3)
         self._cache_bits()
         groups = 1
-        if self._bits(1):  # the red and green of each block are the number of its group
+        if self._bits(1):  # red and green of each block together are the number of its group
             groups += max((pixel >> 8 & 0xFFFF for pixel in self._blocks(width, height)), default=0)
         self._check_end()
         return groups
@@ -157,7 +157,7 @@ class _Stream:
         return self._sub_image(_parts(width, log_side), _parts(height, log_side))
 
     def _cache_bits(self) -> int:
-        """Of the colour cache; 0: there is none."""
+        """Bits of the colour cache's index; 0: there is no cache."""
         if not self._bits(1):
             return 0
         cache_bits = self._bits(4)
@@ -178,7 +178,7 @@ class _Stream:
         data, pixels = self._data, list[int]()
         while len(pixels) < n_pixels:
             at = self._at
-            window = int.from_bytes(data[at >> 3 : (at >> 3) + 9], "little") >> (at & 7)  # enough for four codes
+            window = int.from_bytes(data[at >> 3 : (at >> 3) + 9], "little") >> (at & 7)  # enough bits for four codes
             entry = greens[window & green_mask]
             used, symbol = entry & 15, entry >> 4
             if symbol < _N_LITERALS:
@@ -213,7 +213,7 @@ class _Stream:
             several, first_bits = self._bits(1), 8 if self._bits(1) else 1
             for n_bits in (first_bits, 8)[: 1 + several]:
                 symbol = self._bits(n_bits)
-                if symbol < n_symbols:  # the decoder passes over others
+                if symbol < n_symbols:  # the decoder ignores the rest
                     lengths[symbol] = 1
         else:
             self._read_lengths(lengths)
@@ -260,7 +260,7 @@ class _Stream:
         return entry >> 4
 
     def _bits(self, n_bits: int) -> int:
-        """Up to 24 bits."""
+        """The next `n_bits` bits, at most 24, as a number."""
         at = self._at
         self._at = at + n_bits
         return int.from_bytes(self._data[at >> 3 : (at >> 3) + 4], "little") >> (at & 7) & (1 << n_bits) - 1
@@ -282,7 +282,7 @@ def _pixels_back(number: int, width: int) -> int:
 
 
 def _table_of(lengths: list[int]) -> _Table:
-    """The code of these lengths, which must be complete; that of a single symbol takes no bits."""
+    """The prefix code of these lengths, which must be complete; a code of a single symbol takes no bits."""
     used = sorted((length, symbol) for symbol, length in enumerate(lengths) if length)
     if len(used) == 1:
         return [used[0][1] << 4]

@@ -1,6 +1,6 @@
-"""Signals that come before the server can take them: while Python imports, the artifact is loaded and lanes are measured.
+"""Signals that come before the server handles them: while modules are imported, the artifact is loaded and lanes are measured.
 
-Imports little, and that quickly: it is the first thing that runs.
+This module is the first that runs, so it imports little.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def hold() -> None:
     """From now until `release`, SIGTERM and SIGINT end the process with exit code 0 and one line, and SIGHUP is remembered.
 
     They act at once. Python's own handlers would wait for whatever library the main thread is in, and opening a model may
-    take long; so a thread reads the pipe. Nobody's request has been let in yet, and files are only ever moved into place
-    whole, so there is nothing else to end. On the main thread.
+    take long; so a thread reads the pipe. No request has been let in yet, and files are only ever moved into place whole, so
+    there is nothing else to end. To be called on the main thread.
     """
     global _wakeup
     if _wakeup is not None:
@@ -42,7 +42,7 @@ def hold() -> None:
 
 
 def release() -> bool:
-    """Leave signals to the handlers that have been set meanwhile. On the main thread.
+    """Leave signals to the handlers that have been set meanwhile. To be called on the main thread.
 
     Returns:
         Whether SIGHUP has come since `hold`.
@@ -65,7 +65,7 @@ def _act_on(numbers: int) -> None:
     while came := os.read(numbers, 1):
         if came[0] in ENDING:
             line = f"parseq-serve: stopped by {signal.Signals(came[0]).name} before it could serve\n"
-            with contextlib.suppress(OSError):  # there may be nobody to read it
+            with contextlib.suppress(OSError):  # standard error may be closed
                 os.write(STDERR, line.encode())
             os._exit(0)
     os.close(numbers)

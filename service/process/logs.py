@@ -11,7 +11,7 @@ from service.process.request import current_request
 
 FORMAT: Final = "%(asctime)s %(levelname)s %(name)s:%(about)s %(message)s"
 CONTEXT_KEY: Final = "request_context"
-"""A thread that works for a request logs with `extra={CONTEXT_KEY: context}`; tasks need not."""
+"""A thread that works for a request logs with `extra={CONTEXT_KEY: context}`; in the request's own task this is not needed."""
 
 
 class RequestFormatter(logging.Formatter):
@@ -25,7 +25,7 @@ class RequestFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """Formats each record as one line with a JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -58,5 +58,5 @@ def configure_logging(level: str, log_format: str = "text") -> None:
     own_level = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=max(own_level, logging.WARNING), handlers=[handler])
     logging.getLogger("service").setLevel(own_level)
-    # What it has to say about a client's data is said in the answer to that client.
+    # What is wrong with a client's form is told in the answer to that client.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)

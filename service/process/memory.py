@@ -10,9 +10,9 @@ from typing import Final
 from service.process.cgroup import cgroup_folders
 
 LIMIT_FILES: Final = ("memory.max", "memory/memory.limit_in_bytes")
-"""Of cgroup version 2, then 1."""
+"""Where cgroup version 2, then version 1, has the limit."""
 NO_LIMIT_BYTES: Final = 2**60
-"""Version 1 writes a number above this for none; no machine has as much."""
+"""Where there is no limit, version 1 has a number above this; no machine has as much memory."""
 
 
 def memory_limit_bytes(folders: Sequence[Path] | None = None) -> float:

@@ -7,22 +7,22 @@ import sys
 from typing import Final
 
 FILES_BESIDE_CONNECTIONS: Final = 128
-"""Libraries, devices, pipes, the listening socket: about 30 were seen. The others are for a reload, and for connections beyond
-the limit, which may ask the probes."""
+"""For libraries, devices, pipes and the listening socket, of which about 30 were seen open; the rest are for a reload, and for
+connections beyond the limit, which may ask the probes."""
 FILES_OF_THE_PROCESS: Final = 40
 FEWEST_BESIDE_CONNECTIONS: Final = 48
-"""Where a process may have few files."""
+"""The same where the process may open few files."""
 FEWEST_CONNECTIONS: Final = 4
 MAX_SURPLUS: Final = 64
 
 
 def allow_connections(max_connections: int) -> str | None:
-    """Raise this process's own limit on open files as far as so many connections need it.
+    """Raise this process's own limit on open files as far as `max_connections` need it.
 
     Returns:
-        What to warn of, when that is more than the process may have.
+        A warning for the log where the system does not allow as many; else None.
     """
-    if sys.platform == "win32":  # which has no such limit
+    if sys.platform == "win32":  # Windows has no such limit
         return None
     import resource
 
@@ -52,11 +52,11 @@ def max_open_files() -> float:
 
 
 def connections_within(max_files: float, max_connections: int) -> int:
-    """As many connections as a process may have that may open so many files: without one left, no probe would get in."""
+    """How many connections a process that may open `max_files` can have; some files are kept back, so that probes get in."""
     beside = min(FILES_BESIDE_CONNECTIONS, max(FEWEST_BESIDE_CONNECTIONS, max_files / 2))
     return int(min(max_connections, max(FEWEST_CONNECTIONS, max_files - beside)))
 
 
 def surplus_within(max_files: float, max_connections: int) -> int:
-    """As many connections beyond that limit as leave what the process itself needs."""
+    """How many connections beyond `max_connections` there may be, so that the process keeps the files it needs itself."""
     return int(max(FEWEST_CONNECTIONS, min(MAX_SURPLUS, max_files - FILES_OF_THE_PROCESS - max_connections)))

@@ -19,7 +19,7 @@ from service.sessions.self_check import KnownAnswer, stored_answer
 from service.sessions.topology import Topology
 
 VERSION_DIGITS: Final = 12
-"""Of a digest: enough to tell the artifacts of one server apart, and short enough for an address."""
+"""Digits of the digest in a version: enough to tell a server's artifacts apart, and short enough for an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +29,19 @@ class LoadedArtifact:
     metadata: ArtifactMetadata
     session: Session
     provider: str
-    """In use: `cpu`, `cuda`, `tensorrt` or `openvino`."""
+    """The execution provider in use: `cpu`, `cuda`, `tensorrt` or `openvino`."""
     topology: Topology
     """What the session was opened for."""
     alone: Session | None = None
-    """For a crop that is the only one in the engine; `None`: no other than the rest."""
+    """The session for a crop that is the only one in the engine; `None`: `session` reads it too."""
     known_answer: KnownAnswer | None = None
     """As the exporter wrote it; `None`: the artifact carries none."""
     sha256: str = ""
-    """Of the file, in hexadecimal; empty for what is no file."""
+    """SHA-256 of the file, in hexadecimal; empty for a model that does not come from a file."""
 
     @property
     def version(self) -> str:
-        """What tells it from others of its name: the first digits of its digest."""
+        """What tells it from other artifacts of the same name: the first digits of its digest."""
         return (self.sha256 or self.metadata.weights_sha256)[:VERSION_DIGITS]
 
 
@@ -50,7 +50,7 @@ def load_artifact(settings: Settings, like: Topology | None = None, budget: int 
 
     Args:
         settings: Of the service.
-        like: How to run it when that is not known: nothing is measured beside a model that serves. Default: measure.
+        like: How to run it where that is not known yet: while a model serves, nothing is measured. Default: measure.
         budget: Cores for its lanes. Default: all that this process may use.
 
     Raises:
@@ -83,7 +83,7 @@ def read_artifact(path: Path) -> tuple[ArtifactMetadata, KnownAnswer | None]:
 
 
 def _check_file(path: Path) -> None:
-    """A look at the file first: what ONNX Runtime says of one that it may not read is no help."""
+    """Look at the file first: ONNX Runtime's message for a file it may not read does not help."""
     cure = "set PARSEQ_ARTIFACT or --artifact to an .onnx file"
     try:
         if path.is_dir():
@@ -118,7 +118,7 @@ def _compare(what: str, wanted: dict[str, tuple[str, Shape]], found: dict[str, A
 
 
 def _fits(found: Sequence[Any], wanted: Shape) -> bool:
-    """Sizes the graph leaves open (a name or `None`) are settled by the warm-up run."""
+    """Whether the sizes agree; those that the graph leaves open (a name or `None`) are checked by the warm-up."""
     if len(found) != len(wanted):
         return False
     return all(

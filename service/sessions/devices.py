@@ -55,12 +55,12 @@ def count_cuda_devices(load: Callable[[str], Any] = ctypes.CDLL) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Bucket:
-    """Memory for batches of one size."""
+    """Host and device memory for batches of one size."""
 
     staging: NDArray[np.uint8]
-    """On the host."""
+    """The batch on the host, uint8 `[size, height, width, 3]`."""
     pixels: Any
-    """`OrtValue` on the device."""
+    """The batch on the device, an `OrtValue`."""
     binding: Any
     """`IOBinding` of input and outputs."""
 
@@ -90,14 +90,14 @@ class DeviceSession:
         """Read uint8 `[batch, height, width, 3]`: ids int64 and confidences float32 `[batch, max_label_length + 1]`."""
         n_crops = len(crops)
         bucket = self._bucket(bucket_of(n_crops, self._sizes))
-        bucket.staging[:n_crops] = crops  # what earlier batches left behind it is as good as blank: nobody reads the answer
+        bucket.staging[:n_crops] = crops  # rows left over from earlier batches may stay: nobody reads what they give
         bucket.pixels.update_inplace(bucket.staging)
         self._session.run_with_iobinding(bucket.binding)
         token_ids, confidences = bucket.binding.copy_outputs_to_cpu()
         return token_ids[:n_crops], confidences[:n_crops]
 
     def _bucket(self, size: int) -> _Bucket:
-        """The memory of one batch size, made when it is first needed: in the warm-up."""
+        """The memory for one batch size, made when it is first needed, which is in the warm-up."""
         if size not in self._buckets:
             staging = np.zeros((size, *self._crop_shape), np.uint8)
             pixels = onnxruntime.OrtValue.ortvalue_from_numpy(staging, self._device_type, self._device)

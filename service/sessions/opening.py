@@ -24,7 +24,7 @@ from service.sessions.topology import (
     Candidate,
     Sweep,
     Topology,
-    candidates,
+    lane_candidates,
     largest_batch_size,
     plan_topology,
     sizes_up_to,
@@ -35,7 +35,7 @@ from service.sessions.tuning import choose, pays_alone, sweep
 logger = logging.getLogger(__name__)
 
 USER_FOLDER: Final = "parseq-service"
-"""In the user's cache folder."""
+"""Name of the service's folder in the user's cache folder."""
 
 
 class EngineSessions(NamedTuple):
@@ -43,9 +43,9 @@ class EngineSessions(NamedTuple):
 
     session: Session
     alone: Session | None
-    """For a crop that is the only one in the engine; `None`: no other than the rest."""
+    """The session for a crop that is the only one in the engine; `None`: the lanes' session reads it too."""
     provider: str
-    """In use."""
+    """The execution provider in use."""
     topology: Topology
     """What the sessions are for."""
 
@@ -54,8 +54,8 @@ class SessionOpener:
     """Opens what the lanes of a candidate run. A GPU has one session for all lanes of all candidates.
 
     Args:
-        plan: Of the sessions; lanes, threads and device are filled in.
-        devices: Numbers of the GPUs to use; of no meaning on a CPU.
+        plan: Of the sessions; lanes, threads and device are filled in here.
+        devices: Numbers of the GPUs to use; ignored on a CPU.
     """
 
     def __init__(self, plan: SessionPlan, devices: tuple[int, ...]) -> None:
@@ -122,7 +122,7 @@ def _opener(settings: Settings, metadata: ArtifactMetadata, provider: str) -> Se
 def _open_tuned(settings: Settings, opener: SessionOpener, budget: int, like: Topology | None) -> EngineSessions:
     """Settle the topology (as set, like another, or by a sweep) and open its sessions."""
     provider, n_devices = opener.plan.provider, len(opener.devices)
-    options = candidates(settings, provider, budget, n_devices)
+    options = lane_candidates(settings, provider, budget, n_devices)
     if not settings.tune or (len(options) == 1 and settings.max_batch_size):
         topology = plan_topology(settings, provider, budget, n_devices=n_devices)
         return EngineSessions(opener.open(options[0]), None, provider, topology)
@@ -135,7 +135,10 @@ def _open_tuned(settings: Settings, opener: SessionOpener, budget: int, like: To
 
 
 def _measure(opener: SessionOpener, options: Sequence[Candidate]) -> tuple[Sweep, Session, Session | None]:
-    """Sweep all candidates; what the best one did, its session, and one for a crop that is alone, if that pays.
+    """Sweep all candidates.
+
+    Returns:
+        What the best candidate did, its session, and a session for a crop that is alone, if that pays.
 
     Raises:
         StartupError: The artifact does not run.
@@ -163,7 +166,7 @@ def _measure(opener: SessionOpener, options: Sequence[Candidate]) -> tuple[Sweep
 def _engine_folder(artifact: Path) -> Path | None:
     """A folder for TensorRT's engines that can be written, which takes minutes off every start but the first."""
     parents = [artifact.parent]
-    # A user without a home has no second place.
+    # A user without a home has no cache folder.
     with suppress(RuntimeError):
         parents.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / USER_FOLDER)
     for parent in parents:

@@ -20,7 +20,7 @@ ORT_NAMES: Final = {
     "openvino": "OpenVINOExecutionProvider",
 }
 GPU_PROVIDERS: Final = frozenset({"cuda", "tensorrt"})
-# What one provider cannot run goes to the next: a few shape computations have no kernel but on the CPU.
+# Nodes that one provider cannot run go to the next: a few shape computations have kernels on the CPU only.
 CHAINS: Final = {
     "cpu": ("cpu",),
     "cuda": ("cuda", "cpu"),
@@ -50,11 +50,11 @@ class SessionPlan:
     path: Path
     metadata: ArtifactMetadata
     provider: str
-    """A name of `ORT_NAMES`."""
+    """A key of `ORT_NAMES`."""
     lanes: int = 1
     """Runs in flight at once."""
     intra_op_threads: int = 1
-    """Of each run."""
+    """Threads of each run."""
     device: int = 0
     """Number of the GPU."""
     max_batch_size: int = 1
@@ -85,7 +85,7 @@ def check_provider(wanted: str, actual: Sequence[str]) -> None:
     """Compare what a session runs on with what was wanted: ONNX Runtime falls back to the CPU without an exception.
 
     Raises:
-        StartupError: The session does without the provider.
+        StartupError: The session does not run on the provider.
     """
     if ORT_NAMES[wanted] not in actual:
         raise StartupError(
@@ -95,7 +95,7 @@ def check_provider(wanted: str, actual: Sequence[str]) -> None:
 
 
 def provider_chain(plan: SessionPlan) -> list[tuple[str, ProviderOptions]]:
-    """What to ask ONNX Runtime for, most wanted first."""
+    """ONNX Runtime's names of the providers to ask for, with their options; the most wanted first."""
     return [(ORT_NAMES[name], _options(name, plan)) for name in CHAINS[plan.provider]]
 
 
@@ -107,7 +107,7 @@ def _options(name: str, plan: SessionPlan) -> ProviderOptions:
         case "tensorrt":
             return _tensorrt_options(plan)
         case "openvino":
-            # It has threads of its own; ONNX Runtime's are not used.
+            # OpenVINO has threads of its own and does not use those of ONNX Runtime.
             threads = plan.lanes * plan.intra_op_threads
             return {"device_type": "CPU", "num_of_threads": str(threads), "num_streams": str(plan.lanes)}
     return {}

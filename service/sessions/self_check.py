@@ -26,16 +26,16 @@ class WrongAnswerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class KnownAnswer:
-    """A crop, uint8 `[height, width, 3]`, and the ids of what a model reads on it, up to the end of the text."""
+    """A crop, uint8 `[height, width, 3]`, and the token ids that a model gives for it, up to the end of the text."""
 
     crop: NDArray[np.uint8]
     token_ids: tuple[int, ...]
 
     def check(self, session: Session) -> None:
-        """Read the crop.
+        """Read the crop with a session and compare.
 
         Raises:
-            WrongAnswerError: It reads as something else.
+            WrongAnswerError: The session reads something else.
             Exception: Whatever the session raises.
         """
         token_ids = read_crop(session, self.crop)
@@ -75,7 +75,7 @@ def stored_answer(metadata: ArtifactMetadata, metadata_props: Mapping[str, str])
 
 
 def learned_answer(metadata: ArtifactMetadata, session: Session) -> KnownAnswer:
-    """For an artifact that carries no known answer: whatever the model reads on a drawn word now.
+    """A known answer for an artifact that carries none: what the model reads on a drawn word now.
 
     Raises:
         Exception: Whatever the session raises.

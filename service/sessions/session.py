@@ -1,4 +1,4 @@
-"""The ONNX Runtime session: opened strictly, threads counted explicitly, and a warm-up."""
+"""The ONNX Runtime session: it never falls back to another provider unnoticed, its threads are counted, and it is warmed up."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from service.sessions.providers import GPU_PROVIDERS, SessionPlan, check_provide
 
 OUTPUT_NAMES: Final = (TOKEN_IDS_NAME, CONFIDENCES_NAME)
 WORD: Final = "Street"
-"""On the crops of warm-up and sweep: as long as words usually are."""
+"""The word on the crops of warm-up and sweep; as long as words usually are."""
 
 onnxruntime.set_default_logger_severity(SEVERITY_FATAL)
 
@@ -43,14 +43,14 @@ def open_session(plan: SessionPlan, create: Callable[..., Any] = onnxruntime.Inf
     """Load an artifact to run it.
 
     Args:
-        plan: What for.
+        plan: The artifact, and how it is to be run.
         create: Makes the session; tests put theirs here.
 
     Raises:
         StartupError: The provider cannot be used, or cannot load the file.
     """
     if plan.provider in GPU_PROVIDERS and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()  # finds the CUDA and cuDNN libraries of the extra `gpu`
+        onnxruntime.preload_dlls()  # loads the CUDA and cuDNN libraries that the extra `gpu` installs
     try:
         # Without `enable_fallback=0` a provider that fails, now or in a later run, is replaced by the CPU.
         session = create(str(plan.path), session_options(plan), providers=provider_chain(plan), enable_fallback=0)
@@ -72,7 +72,7 @@ def session_options(plan: SessionPlan) -> onnxruntime.SessionOptions:
     options.inter_op_num_threads = 1
     for key, value in _config_entries(plan).items():
         options.add_session_config_entry(f"session.{key}", value)
-    # Both plan memory for one batch size; batches here have any size, and the arena never gives memory back.
+    # The memory pattern suits one batch size, but batches have any size here; and the arena never gives memory back.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.log_severity_level = SEVERITY_FATAL
@@ -80,11 +80,11 @@ def session_options(plan: SessionPlan) -> onnxruntime.SessionOptions:
 
 
 def _config_entries(plan: SessionPlan) -> dict[str, str]:
-    # Threads that spin between two pieces of one run make it faster. Beside other lanes they take cores that have work to do.
+    # Threads that spin between two nodes make a run faster, but beside other lanes they take cores that have work to do.
     spins = plan.lanes == 1 and plan.intra_op_threads > 1
     entries = {"intra_op.allow_spinning": "1" if spins else "0"}
     if spins:
-        # Not for long, and not once the run is over: decoding and HTTP want the cores too.
+        # Spin briefly, and not once the run is over: decoding and HTTP need the cores too.
         entries |= {"intra_op.spin_duration_us": "200", "force_spinning_stop": "1"}
     return entries
 
@@ -92,8 +92,8 @@ def _config_entries(plan: SessionPlan) -> dict[str, str]:
 def word_crops(height: int, width: int, n_crops: int) -> list[NDArray[np.uint8]]:
     """Crops with a word on them, uint8 `[height, width, 3]` each.
 
-    A graph with an early exit ends a run once every text has ended, so what is on a crop decides how long its run takes; and
-    what a model makes of a blank one, nothing or anything, says little about the crops of clients.
+    A graph with an early exit ends a run once every text has ended, so how long a run takes depends on what its crops show; a
+    blank crop would tell little about those of clients.
     """
     return [_word_crop(height, width)] * n_crops
 
@@ -134,7 +134,7 @@ def warm_up(
     """
     durations_s: dict[int, float] = {}
     for session in sessions:
-        run_checked(session, word_crops(height, width, batch_sizes[0]))  # the first run of all is not like the others
+        run_checked(session, word_crops(height, width, batch_sizes[0]))  # the very first run takes longer than any later one
         for size in batch_sizes:
             started_s = clock()
             run_checked(session, word_crops(height, width, size))

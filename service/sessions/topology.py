@@ -13,9 +13,9 @@ from service.sessions.providers import GPU_PROVIDERS
 
 CPU_MAX_BATCH_SIZE: Final = 32
 GPU_MAX_BATCH_SIZE: Final = 64
-"""The largest batch that is tried, unless a setting says otherwise."""
+"""The largest batch that is tried on a GPU, unless a setting says otherwise."""
 DEFAULT_CPU_BATCH_SIZE: Final = 8
-"""Where nothing is measured."""
+"""The largest batch on a CPU where nothing is measured."""
 MAX_LANES_PER_DEVICE: Final = 2
 """A GPU runs one batch of a session at a time; a second one in flight is copied and decoded meanwhile."""
 Origin = Literal["set", "measured", "kept"]
@@ -28,7 +28,7 @@ class Candidate:
     lanes: int
     intra_op_threads: int
     alone_threads: int = 0
-    """Of a second session, for a run that has the engine to itself; 0: there is none."""
+    """Threads of a second session, for a run that has the engine to itself; 0: there is no such session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class Sweep:
     """Seconds of a run by batch size, with all lanes at work; at least one size."""
 
     def crops_per_s(self, size: int) -> float:
-        """Of all lanes together."""
+        """Crops a second of all lanes together, in batches of `size`."""
         return self.candidate.lanes * size / self.durations_s[size]
 
     @property
     def best_crops_per_s(self) -> float:
-        """At the best of its sizes."""
+        """Crops a second at the best of the measured batch sizes."""
         return max(self.crops_per_s(size) for size in self.durations_s)
 
     @property
@@ -57,7 +57,7 @@ class Sweep:
         return bucket_of(cost.cap, sizes)
 
     def describe(self) -> str:
-        """The rates, in one line."""
+        """The rates by batch size, in one line for the log."""
         rates = ", ".join(f"{self.crops_per_s(size):.0f} at {size}" for size in sorted(self.durations_s))
         return f"{self.candidate.lanes} lanes x {self.candidate.intra_op_threads} threads: crops/s {rates}; knee {self.knee}"
 
@@ -69,11 +69,11 @@ class Topology:
     lanes: int
     """Runs in flight at once."""
     intra_op_threads: int
-    """Of each run."""
+    """Threads of each run."""
     max_batch_size: int
     """Crops in a run, at most."""
     alone_threads: int = 0
-    """Of a run of a crop that is the only one in the engine, in a session of its own; 0: it runs as any other."""
+    """Threads of a session for a crop that is the only one in the engine; 0: it runs as any other."""
     buckets: tuple[int, ...] = ()
     """Sizes that batches are padded to, ascending; none on a CPU."""
     durations_s: Mapping[int, float] = field(default_factory=dict)
@@ -86,14 +86,14 @@ class Topology:
         return self.buckets or sizes_up_to(self.max_batch_size)
 
     def padded(self, durations_s: Mapping[int, float]) -> Mapping[int, float]:
-        """Seconds of a run by batch size, when those of the buckets are `durations_s`."""
+        """Seconds of a run by batch size, padding considered, from those of the buckets."""
         if not self.buckets:
             return durations_s
         return {n_crops: durations_s[bucket_of(n_crops, self.buckets)] for n_crops in range(1, self.max_batch_size + 1)}
 
 
 def sizes_up_to(largest: int) -> tuple[int, ...]:
-    """1, 2, 4, ... and `largest`."""
+    """Powers of 2 below `largest`, and `largest` itself, ascending."""
     sizes = [1]
     while sizes[-1] < largest:
         sizes.append(min(2 * sizes[-1], largest))
@@ -110,8 +110,8 @@ def largest_batch_size(settings: Settings, provider: str) -> int:
     return settings.max_batch_size or (GPU_MAX_BATCH_SIZE if provider in GPU_PROVIDERS else CPU_MAX_BATCH_SIZE)
 
 
-def candidates(settings: Settings, provider: str, budget: int, n_devices: int) -> list[Candidate]:
-    """What may be worth measuring, the most likely first; a single one when the settings leave no choice.
+def lane_candidates(settings: Settings, provider: str, budget: int, n_devices: int) -> list[Candidate]:
+    """Combinations of lanes and threads worth measuring, the most likely first; only one when the settings leave no choice.
 
     Args:
         settings: Lanes and threads other than 0 are kept.
@@ -131,7 +131,7 @@ def candidates(settings: Settings, provider: str, budget: int, n_devices: int) -
 
 
 def wide_candidate(options: Sequence[Candidate], provider: str) -> Candidate | None:
-    """Of several candidates, the one that gives all cores to one run; `None` on a GPU, or without a choice."""
+    """The one of several candidates that gives all cores to one run; `None` on a GPU, or if there is no choice."""
     if provider in GPU_PROVIDERS or len(options) == 1:
         return None
     return next(option for option in options if option.lanes == 1)
@@ -146,7 +146,7 @@ def plan_topology(
     found: Sweep | None = None,
     origin: Origin = "set",
 ) -> Topology:
-    """The topology of what was measured, or of what the settings say and is usual where they leave it open.
+    """The topology that was measured to be best; without a measurement that of the settings, or the usual one.
 
     On a CPU one single-threaded lane for each core gives more crops per second, and each of them sooner, than one run with
     many threads; a GPU wants one or two runs at a time.
@@ -159,7 +159,7 @@ def plan_topology(
         found: What was measured of the best candidate; default: the most likely one, not measured.
         origin: How it was found.
     """
-    best = found.candidate if found else candidates(settings, provider, budget, n_devices)[0]
+    best = found.candidate if found else lane_candidates(settings, provider, budget, n_devices)[0]
     on_gpu = provider in GPU_PROVIDERS
     usual = found.knee if found else GPU_MAX_BATCH_SIZE if on_gpu else DEFAULT_CPU_BATCH_SIZE
     cap = settings.max_batch_size or usual

@@ -16,9 +16,9 @@ from service.sessions.session import word_crops
 from service.sessions.topology import Candidate, Sweep
 
 SWEEP_S: Final = 1.0
-"""About what the sweep may take, first runs and loading apart."""
+"""About how long the sweep may take, without loading and first runs."""
 ROUND_S: Final = 0.015
-"""What is timed lasts about this long, and longer where a single run does."""
+"""A timed round lasts about this long, or as long as a single run where that is longer."""
 ROUNDS: Final = 2
 PAIRS: Final = 9
 MIN_RUN_S: Final = 1e-6
@@ -27,16 +27,17 @@ MAX_RUNS: Final = 64
 PAST_BEST: Final = 0.05
 """Larger batches are not tried once the rate of every candidate is this share below that at its best size."""
 CHOICE_MARGIN: Final = 0.10
-"""Another candidate than the most likely one must read more by this share. What a noisy sweep gets wrong stays until the next
-start, and several threads for a run look better in it than in service, where they wait for each other while HTTP has a core."""
+"""By how much another candidate must be faster than the most likely one to be chosen, as a share. A wrong choice from a noisy
+sweep stays until the next start; and several threads a run look better in a sweep than in service, where they wait for each
+other while HTTP has a core."""
 ALONE_SHARE: Final = 0.8
-"""A second session costs memory: a crop that is alone must be read in this share of the time."""
+"""A second session costs memory, so it must read a crop that is alone in this share of the usual time."""
 
 Clock = Callable[[], float]
 
 
 class _Contender:
-    """A session and as many threads to run it at once as a candidate has lanes."""
+    """A candidate's session, with a thread for each of its lanes."""
 
     def __init__(self, session: Session, candidate: Candidate, crop_shape: tuple[int, int], clock: Clock) -> None:
         self.session, self.candidate = session, candidate
@@ -51,7 +52,7 @@ class _Contender:
         self._pool.shutdown()
 
     def round_s(self, size: int, n_runs: int) -> float:
-        """Seconds of a run of `size` crops, when every lane does `n_runs` of them."""
+        """Mean seconds of a run of `size` crops, when every lane does `n_runs` of them."""
         crops = word_crops(*self._crop_shape, size)
 
         def run() -> None:
@@ -96,13 +97,13 @@ def sweep(
     with ExitStack() as stack:
         contenders = [stack.enter_context(_Contender(session, candidate, crop_shape, clock)) for candidate, session in sessions]
         for contender in contenders:
-            contender.round_s(sizes[0], 1)  # the first run of all is not like the others
+            contender.round_s(sizes[0], 1)  # the very first run takes longer than any later one
         started_s = clock()
         for size in sizes:
             _measure_in_turn(contenders, size)
             if all(_is_past_best(contender.found) for contender in contenders) or clock() >= started_s + limit_s / 2:
                 break
-        for size in list(contenders[0].found.durations_s):  # again, at another moment: processors have faster and slower ones
+        for size in list(contenders[0].found.durations_s):  # once more, at another moment
             if clock() >= started_s + limit_s:
                 break
             _measure_in_turn(contenders, size)
@@ -110,7 +111,7 @@ def sweep(
 
 
 def _measure_in_turn(contenders: Sequence[_Contender], size: int) -> None:
-    """Keep the quickest round of each: a hiccup only ever makes one slower."""
+    """Time each contender in turn and keep its quickest round: disturbances only ever make a round slower."""
     n_runs = [1] * len(contenders)
     for _ in range(1 + ROUNDS):
         for index, contender in enumerate(contenders):
@@ -134,18 +135,18 @@ def choose(sweeps: Sequence[Sweep]) -> Sweep:
 
 
 def pays_alone(wide: Session, usual: Session, crop_shape: tuple[int, int], clock: Clock = time.monotonic) -> bool:
-    """Whether a single crop with nothing beside it is read so much sooner by a session with all cores that it is worth having.
+    """Whether a session with all cores reads a single crop so much sooner that it is worth its memory.
 
     Args:
-        wide: With all cores.
-        usual: What the lanes run.
+        wide: The session with all cores.
+        usual: The session of the lanes.
         crop_shape: Height and width.
         clock: Monotonic, seconds.
     """
     one_lane = Candidate(1, 1)
     with _Contender(wide, one_lane, crop_shape, clock) as first, _Contender(usual, one_lane, crop_shape, clock) as second:
         n_runs = [_runs_per_round(contender.round_s(1, 1)) for contender in (first, second)]
-        # Of neighbours in time, since only they had the same machine. Whatever else is at work there hinders most the run that
-        # needs all cores, so the better quarter of the pairs tells.
+        # Runs that follow each other are compared, since they met the same load. Other work on the machine hinders most the run
+        # that needs all cores, so the better quarter of the pairs decides.
         shares = [first.round_s(1, n_runs[0]) / max(second.round_s(1, n_runs[1]), MIN_RUN_S) for _ in range(PAIRS)]
     return quantiles(shares, n=4)[0] <= ALONE_SHARE

@@ -15,13 +15,15 @@ import pytest
 from service.config import Settings
 from service.errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, METHOD_NOT_ALLOWED, REQUEST_TIMEOUT, UNREADABLE_IMAGE
 from service.http.connection import protocol
-from service.http.connection.protocol import READ_BYTES, HttpProtocol
+from service.http.connection.protocol import HttpProtocol
 from service.http.connection.whole_writes import WholeAnswers
 from tests.fakes import PATIENCE_S, FakeSession
 from tests.integration.connections import BODY, HASTY, PATIENT, PROBE, Server, head, serving
 from tests.integration.in_process import read_answer
 
 MAX_HEAD_BYTES: int = Settings.model_fields["max_head_bytes"].default
+READ_BYTES = 2**18
+"""What uvloop receives at once, at most."""
 MAX_HEADERS: int = Settings.model_fields["max_headers"].default
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from service.engine.cost import CostModel
 from service.engine.engine import Engine
-from service.engine.scheduler import Limits
+from service.engine.scheduler import EngineLimits
 from service.engine.types import Outcome
 from tests.fakes import PATIENCE_S, FakeSession, Mailbox, Tally, new_item
 from tests.toy_artifact import pixels_of
@@ -23,7 +23,7 @@ def test_every_admitted_item_is_settled_exactly_once(
     fates: list[str], lanes: int, max_batch_size: int, alone: FakeSession | None
 ) -> None:
     mailbox, tally = Mailbox(), Tally()
-    limits = Limits(lanes, max_queue_items=64)
+    limits = EngineLimits(lanes, max_queue_items=64)
     engine = Engine(FakeSession(), CostModel(max_batch_size), limits, deliver=mailbox.deliver, observer=tally, alone=alone)
     engine.start()
     items = [new_item(0.0 if fate == "expired" else 1e12) for fate in fates]

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from service.engine.admission import Budgets
 from service.engine.cost import CostModel
 from service.engine.queue import BULK_EVERY, MIN_DEAD
-from service.engine.scheduler import BULK_STRETCH, BULK_YIELDS_S, Limits, Scheduler
+from service.engine.scheduler import BULK_STRETCH, BULK_YIELDS_S, EngineLimits, Scheduler
 from service.engine.types import Item, Outcome, QueueFullError, Refusal, Stage
 from tests.fakes import new_item
 
@@ -52,7 +52,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if seeded:
             self.cost.seed({size: per_run_s + per_item_s * size for size in (1, 2, 4, 6)})
         self.lanes, self.max_delay_s = lanes, max_delay_s
-        self.scheduler = Scheduler(self.cost, Limits(lanes, CAPACITY, max_delay_s, Budgets(budget_s, 4 * budget_s)))
+        self.scheduler = Scheduler(self.cost, EngineLimits(lanes, CAPACITY, max_delay_s, Budgets(budget_s, 4 * budget_s)))
         self.now_s = 0.0
         self.admitted: list[Item] = []
         self.runs: list[list[Item]] = []

@@ -19,6 +19,7 @@ import pytest
 
 from service import errors
 from service.core.recognizer import EncodedImage
+from service.engine.decode_backlog import DecodeRequest
 from service.errors import KINDS, ClientLeftError, Kind, Problem
 from service.http.bodies.media_types import BINARY_TYPES
 from service.http.dialects import v1_bodies as bodies
@@ -31,6 +32,8 @@ from tests.yardstick import UNITS_FOR_HOSTILE_INPUT, unit_s
 
 PATH = "/v1/recognize"
 PNG = {"content-type": "image/png"}
+PATIENT = {"request_timeout_ms": 60_000.0, "batch_timeout_ms": 60_000.0, "self_check_interval_s": 0}
+"""Settings of a server on which a loaded machine changes nothing: no deadline passes, and only requests run the session."""
 
 
 def post(runtime: Any = None, path: str = PATH, **options: Any) -> httpx.Response:
@@ -336,13 +339,14 @@ def test_other_paths_and_methods_are_problems_too() -> None:
 
 def test_a_full_queue_refuses_with_retry_after_and_probes_still_answer() -> None:
     session = FakeSession()
-    runtime = toy_runtime(session, max_batch_size=1, max_queue_items=2, max_crops_per_request=2)
+    runtime = toy_runtime(session, max_batch_size=1, max_queue_items=2, max_crops_per_request=2, **PATIENT)
 
     async def scenario(client: httpx.AsyncClient) -> None:
+        runtime.models.default.cost.seed({1: 0.001})  # a slow warm-up would have requests refused for their predicted wait
+        session.entered = threading.Semaphore(0)
         session.gate.clear()
         running = asyncio.ensure_future(client.post(PATH, content=png_of("a"), headers=PNG))
-        await asyncio.to_thread(session.entered.acquire)  # the warm-up's run
-        await asyncio.to_thread(session.entered.acquire)
+        await asyncio.to_thread(session.wait_entered)
         waiting = asyncio.ensure_future(client.post(PATH, json=images(png_of("b"), png_of("c"))))
         await until(lambda: runtime.models.default.engine.depth == 2)
         refused = await client.post(PATH, content=png_of("d"), headers=PNG)
@@ -363,14 +367,15 @@ def test_a_full_queue_refuses_with_retry_after_and_probes_still_answer() -> None
 
 def test_a_request_that_would_wait_too_long_is_refused_before_it_is_decoded() -> None:
     session = FakeSession()
-    runtime = toy_runtime(session, max_batch_size=1, max_queue_wait_ms=500.0, max_batch_queue_wait_ms=500.0)
+    budgets = {"max_queue_wait_ms": 500.0, "max_batch_queue_wait_ms": 500.0}
+    runtime = toy_runtime(session, max_batch_size=1, **budgets, **PATIENT)
 
     async def scenario(client: httpx.AsyncClient) -> None:
         runtime.models.default.cost.seed({1: 2.0})
         session.entered = threading.Semaphore(0)
         session.gate.clear()
         running = asyncio.ensure_future(client.post(PATH, content=png_of("a"), headers=PNG))  # a lane is free: let in
-        await asyncio.to_thread(session.entered.acquire)
+        await asyncio.to_thread(session.wait_entered)
         for refused, setting in (
             (await client.post(PATH, content=b"not an image", headers=PNG), "PARSEQ_MAX_QUEUE_WAIT_MS"),
             (await client.post(PATH, json=images(b"not", b"images")), "PARSEQ_MAX_BATCH_QUEUE_WAIT_MS"),
@@ -391,11 +396,19 @@ def test_a_request_that_would_wait_too_long_is_refused_before_it_is_decoded() ->
     with_client(runtime, scenario)
 
 
-def test_the_deadline_is_answered_in_time_even_when_the_session_hangs() -> None:
+def test_the_deadline_is_answered_in_time_even_when_the_session_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     session = FakeSession()
-    runtime = toy_runtime(session, request_timeout_ms=30.0, batch_timeout_ms=30.0, drain_timeout_s=60)
+    runtime = toy_runtime(session, request_timeout_ms=30.0, batch_timeout_ms=200.0, drain_timeout_s=60)
+
+    def decode_at_once(request: DecodeRequest) -> None:
+        """Before the deadline, however late a decode thread would get to it."""
+        while request.jobs:
+            request.jobs.popleft()(False)
+
+    monkeypatch.setattr(runtime.models.default.recognizer._decode_pool, "submit", decode_at_once)
 
     async def scenario(client: httpx.AsyncClient) -> None:
+        runtime.models.default.cost.seed({1: 1e-6})  # a slow warm-up would have the list refused for its predicted wait
         session.gate.clear()
         expect_problem(await client.post(PATH, content=png_of("a"), headers=PNG), errors.DEADLINE_EXPIRED)
         results = (await client.post(PATH, json=images(png_of("b"), b"junk"))).json()["results"]

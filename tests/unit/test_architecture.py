@@ -1,4 +1,4 @@
-"""Who may import whom, and how large a package may be.
+"""Who may import whom, how large a package may be, and whether the page on the architecture is up to date.
 
 Read from the source: imports within functions and those for type checkers only count as well.
 """
@@ -6,7 +6,9 @@ Read from the source: imports within functions and those for type checkers only 
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("artifact", "export", "model", "reading", "service")
 MAX_FILES = 14
 """Of a package, `__init__.py` apart."""
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 BELOW: Mapping[str, frozenset[str]] = {
     name: frozenset(below.split())
@@ -182,3 +185,45 @@ def test_no_package_has_too_many_files() -> None:
     for path in MODULES.values():
         n_files[path.parent] += path.name != "__init__.py"
     assert {str(folder.relative_to(ROOT)): n for folder, n in n_files.items() if n > MAX_FILES} == {}
+
+
+def defined_names() -> Iterator[str]:
+    """The classes, functions and methods of the packages: plain names, and those of methods with their class."""
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                yield from (f"{node.name}.{each.name}" for each in node.body if isinstance(each, FUNCTION))
+                yield node.name
+            elif isinstance(node, FUNCTION):
+                yield node.name
+            elif isinstance(node, ast.Assign):
+                yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                yield node.target.id
+
+
+def unknown_names(page: str) -> set[str]:
+    """What a page has in backticks that is neither a file, folder, package, command nor name of this project."""
+    folders = [
+        ROOT,
+        *(ROOT / package for package in PACKAGES),
+        ROOT / "service" / "http",
+        ROOT / "service" / "http" / "dialects",
+    ]
+    commands = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    parts = {part for path in MODULES.values() for part in path.relative_to(ROOT).with_suffix("").parts}
+    known = {*defined_names(), *commands, *parts}
+    return {
+        name
+        for name in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page, flags=re.DOTALL))
+        if name.removesuffix("/") not in known and not any((folder / name).exists() for folder in folders)
+    } - {"/v1/recognize"}
+
+
+def test_the_names_on_the_architecture_page_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert unknown_names(page) == set()
+    assert unknown_names(page.replace("`text_of`", "`text_from`").replace("`http/app.py`", "`http/apps.py`")) == {
+        "text_from",
+        "http/apps.py",
+    }

@@ -13,7 +13,7 @@ import pytest
 from service.engine.cost import CostModel
 from service.engine.engine import Engine
 from service.engine.runs import run_checked
-from service.engine.scheduler import Limits
+from service.engine.scheduler import EngineLimits
 from service.engine.types import EngineDownError, InferenceError, Item, Outcome, QueueFullError
 from tests.fakes import PATIENCE_S, FakeClock, FakeSession, LaneKilled, Mailbox, Tally, new_item, read_toy
 from tests.toy_artifact import STEPS, pixels_of
@@ -28,7 +28,7 @@ class Bench:
         niceness = options.pop("lane_niceness", 0)
         clock, alone = options.pop("clock", time.monotonic), options.pop("alone", None)
         self.cost = cost
-        limits = Limits(**{"lanes": 1, "max_queue_items": 64, **options})
+        limits = EngineLimits(**{"lanes": 1, "max_queue_items": 64, **options})
         self.engine = Engine(
             self.session,
             cost,

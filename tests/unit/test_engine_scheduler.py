@@ -7,7 +7,7 @@ import pytest
 
 from service.engine.admission import PESSIMISM, Budgets
 from service.engine.cost import CostModel
-from service.engine.scheduler import BULK_YIELDS_S, Limits, Scheduler
+from service.engine.scheduler import BULK_YIELDS_S, EngineLimits, Scheduler
 from service.engine.types import Item, QueueFullError, Refusal
 from tests.fakes import new_item
 
@@ -19,7 +19,7 @@ def scheduler_of(*items: Item, per_run_s: float = 1.0, per_item_s: float = 1.0, 
     cost = CostModel(8)
     cost.seed({size: per_run_s + per_item_s * size for size in (1, 8)})
     cost.cap = cap
-    scheduler = Scheduler(cost, Limits(**{"lanes": 1, "max_queue_items": 99, **limits}))  # type: ignore[arg-type]
+    scheduler = Scheduler(cost, EngineLimits(**{"lanes": 1, "max_queue_items": 99, **limits}))  # type: ignore[arg-type]
     for item in items:
         deadline_s, item.deadline_s = item.deadline_s, 1e12  # let in whatever its deadline
         scheduler.admit([item], now_s=0.0)
@@ -134,7 +134,7 @@ class SlowDecoding:
 
 def test_slow_decoding_counts_as_waiting_for_those_who_wait_for_it() -> None:
     decoding = SlowDecoding(backlog_s=3.0, wait_of_modest_s=0.1)
-    limits = Limits(lanes=1, max_queue_items=99, budgets=Budgets(single_s=0.5, bulk_s=0.5))
+    limits = EngineLimits(lanes=1, max_queue_items=99, budgets=Budgets(single_s=0.5, bulk_s=0.5))
     scheduler = Scheduler(CostModel(8), limits, decoding)
     scheduler.admit([new_item(bulk=True, client="hog") for _ in range(8)], now_s=0.0)  # a lane is free
     with pytest.raises(QueueFullError) as refused:

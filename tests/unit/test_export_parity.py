@@ -12,7 +12,7 @@ import torch
 from onnx import numpy_helper
 
 from export.gate import parity
-from export.gate.crops import BATCH, Crop, parity_crops
+from export.gate.crops import BATCH, GateCrop, parity_crops
 from export.gate.parity import BATCH_SIZES, ParityReport, batches
 from export.graphs.parseq.graph import Decode
 from model.recognisers.parseq.network import PARSeq
@@ -21,7 +21,7 @@ from tests.export_models import parity_of, read_with_torch, serialised, small_mo
 SIZES = (1, 3, 32)
 
 
-def crops_for(model: PARSeq) -> list[Crop]:
+def crops_for(model: PARSeq) -> list[GateCrop]:
     config = model.config
     return parity_crops(config.img_size, config.charset_train, config.max_label_length)
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from model.augmentation.rand_augment import RandAugment
 from model.charsets import DIGITS_AND_LOWERCASE, PRINTABLE
 from model.data.archives import Archive, find_lmdb
-from model.data.crops import Batch, Crops, read_crops, read_lmdb, read_synthetic
+from model.data.crops import Batch, CropArrays, read_crops, read_lmdb, read_synthetic
 from model.data.label_files import LabelledFiles
 from model.data.labels import LabelRules
 from model.data.sources import AugmentedSource, JoinedSource, MemorySource, Source, StoredSource, stored_at
@@ -143,7 +143,7 @@ def test_rendered_shards_follow_the_charset(tmp_path: Path) -> None:
         read_synthetic(tmp_path, LabelRules("ж", 25))
 
 
-def mixture(tmp_path: Path, recipe: Recipe) -> list[tuple[Crops | Source, int]]:
+def mixture(tmp_path: Path, recipe: Recipe) -> list[tuple[CropArrays | Source, int]]:
     archive = tmp_path / "lmdb"
     if not archive.exists():
         write_lmdb(archive, samples(5))
@@ -173,7 +173,7 @@ def test_any_number_of_processes_gives_the_same_augmented_batches(tmp_path: Path
 
 def test_a_source_can_be_augmented_in_a_way_of_its_own(tmp_path: Path, recipe: Recipe) -> None:
     (memory, _), (stored, _), _ = mixture(tmp_path, recipe)
-    assert isinstance(memory, Crops)
+    assert isinstance(memory, CropArrays)
     assert isinstance(stored, StoredSource)
     plain = BatchStream([(memory, 3), (stored, 4)], seed=3).batch(0)
     altered = BatchStream([(memory, 3), (AugmentedSource("real", [stored], RandAugment()), 4)], seed=3).batch(0)

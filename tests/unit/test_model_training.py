@@ -13,7 +13,7 @@ import torch
 
 from model.augmentation.batches import jitter_colours, warp
 from model.checkpoints.loading import load
-from model.data.crops import Batch, Crops
+from model.data.crops import Batch, CropArrays
 from model.recognisers.parseq.network import PARSeq
 from model.recognisers.parseq.permutations import draw_permutations
 from model.recognisers.parseq.training import PARSeqTraining
@@ -101,7 +101,7 @@ def test_training_begins_with_given_weights(tmp_path: Path, shards: Path, capsys
 def test_validation_reads_every_crop_once_in_order() -> None:
     count = VALIDATION_BATCH + 7
     images = np.zeros((count, 32, 128, 3), np.uint8)
-    crops = Crops(images, [str(i) for i in range(count)], np.zeros((count, 25, 2), np.float16))
+    crops = CropArrays(images, [str(i) for i in range(count)], np.zeros((count, 25, 2), np.float16))
     batches = list(validation_loader(crops))
     assert [label for batch in batches for label in batch.labels] == crops.labels
     assert [len(batch.images) for batch in batches] == [VALIDATION_BATCH, 7]

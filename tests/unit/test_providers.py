@@ -16,7 +16,7 @@ from artifact.session import open_cpu_session
 from service.core.metrics import Metrics
 from service.engine.cost import CostModel
 from service.engine.engine import Engine
-from service.engine.scheduler import Limits
+from service.engine.scheduler import EngineLimits
 from service.engine.types import Outcome
 from service.errors import StartupError
 from service.sessions import devices, opening
@@ -346,7 +346,7 @@ def test_an_engine_of_several_devices_reads(gpus: GpuMachine) -> None:
     engine = Engine(
         artifact.session,
         CostModel(4),
-        Limits(lanes=artifact.topology.lanes, max_queue_items=64),
+        EngineLimits(lanes=artifact.topology.lanes, max_queue_items=64),
         deliver=mailbox.deliver,
         observer=metrics.observer("toy", artifact.topology.buckets),
     )

@@ -16,10 +16,10 @@ from PIL import Image
 
 from artifact.text import Reading
 from model.charsets import CHARSETS
-from model.data.labels import clean_label
+from model.data.spelling import speller
 from model.errors import DataError
 from reading import evaluate
-from reading.pictures.crop_sets import CropSet, Stored, crop_sets
+from reading.pictures.crop_sets import CropSet, StoredPicture, crop_sets
 from reading.readers.interface import Picture
 from reading.scores.error_sheet import WorstMistakes
 from reading.scores.evaluation import Rules, Scoring, score_sets
@@ -239,7 +239,7 @@ def test_sets_of_one_name_are_told_apart(tmp_path: Path) -> None:
 def test_no_more_than_a_batch_is_held() -> None:
     given = 0
 
-    def iterate() -> Iterator[tuple[Stored, str]]:
+    def iterate() -> Iterator[tuple[StoredPicture, str]]:
         nonlocal given
         for _ in range(50):
             given += 1
@@ -268,7 +268,7 @@ def test_no_more_than_a_batch_is_held() -> None:
     ],
 )
 def test_labels_are_cleaned_as_the_charset_needs(label: str, charset: str, normalise: bool, wanted: str) -> None:
-    assert clean_label(label, charset, normalise_unicode=normalise) == wanted
+    assert speller(charset, normalise).spell(label).whole == wanted
 
 
 def test_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

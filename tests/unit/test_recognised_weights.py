@@ -164,9 +164,6 @@ def test_a_wrong_choice_says_what_the_file_holds(tmp_path: Path, capsys: pytest.
         load("parseq-nano", weights=tmp_path / "toy.safetensors")
 
 
-AVERAGE = "the average"
-
-
 @pytest.mark.parametrize(
     "layout",
     [

@@ -7,9 +7,10 @@ from collections import Counter
 
 import pytest
 
+from service.core import watchdog
 from service.tracing.sampling import ALWAYS, NEVER, Sampler
 from service.tracing.tracing import Tracing
-from tests.fakes import FakeSession, toy_runtime
+from tests.fakes import PATIENCE_S, FakeSession, toy_runtime
 from tests.open_inference import INFER, files
 from tests.toy_artifact import png_of
 from tests.wire import connected, counting
@@ -38,7 +39,7 @@ def calls_of(request: bytes, expected: bytes, tracing: Tracing | None = None) ->
 
     async def run() -> list[Counter[str]]:
         with counting() as calls:
-            async with connected(toy_runtime(FakeSession(), tracing=tracing)) as connection:
+            async with connected(toy_runtime(FakeSession(), tracing=tracing, self_check_interval_s=0)) as connection:
                 counted = []
                 for _ in range(2 * N_REQUESTS):
                     calls.reset()
@@ -75,6 +76,9 @@ def test_a_binary_tensor_costs_little_more() -> None:
 
 
 @pytest.mark.parametrize("path", [b"/livez", b"/v1/models"])
-def test_other_requests_call_nothing_of_the_engine(path: bytes) -> None:
+def test_other_requests_call_nothing_of_the_engine(path: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The watchdog asks the engine too, between requests: on a loaded machine these take longer than its pause.
+    monkeypatch.setattr(watchdog, "LOOK_EVERY_S", PATIENCE_S)
+    monkeypatch.setattr(watchdog, "LOOKS_PER_PATIENCE", 1)
     for counts in calls_of(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path, b"200 OK"):
         assert not [name for name in counts if name.startswith("service/engine/") and "alive" not in name]

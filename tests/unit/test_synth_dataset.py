@@ -11,7 +11,7 @@ from model.data.shards import ShardError, load_shards
 from model.synth import __main__ as cli
 from model.synth.dataset import Recipe, ShardFormat, render_indexed, resized, write_shards
 from model.synth.lettering.fonts import embedded_face
-from model.synth.render import Crop, CropRenderer
+from model.synth.render import CropRenderer, RenderedCrop
 from model.synth.words.corpus import Corpus
 from model.synth.words.sign_words import SIGN_WORDS
 
@@ -26,7 +26,7 @@ def source(seed: int = 5):
 def failing_at(bad: int):
     good = source()
 
-    def crop(index: int) -> Crop:
+    def crop(index: int) -> RenderedCrop:
         if index == bad:
             raise RuntimeError("the power went out")
         return good(index)
@@ -119,7 +119,7 @@ def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path):
 
 
 def test_centers_are_fractions_of_the_crop():
-    crop = Crop(Image.new("RGB", (40, 20)), "ab", np.array([[10, 10], [30, 5]], np.float32))
+    crop = RenderedCrop(Image.new("RGB", (40, 20)), "ab", np.array([[10, 10], [30, 5]], np.float32))
     _, centers = resized(crop, (32, 128))
     assert centers[:2].tolist() == [[0.25, 0.5], [0.75, 0.25]]
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from model.synth.lettering.fonts import FontsNotFoundError, embedded_face
 from model.synth.lettering.lines import lay_out
-from model.synth.render import Crop, CropRenderer
+from model.synth.render import CropRenderer, RenderedCrop
 from model.synth.scene import geometry
 from model.synth.scene.geometry import Arc, Warp
 
@@ -22,13 +22,13 @@ def renderer() -> CropRenderer:
 
 
 @pytest.fixture(scope="module")
-def crops(renderer: CropRenderer) -> list[tuple[str, Crop]]:
+def crops(renderer: CropRenderer) -> list[tuple[str, RenderedCrop]]:
     """Twenty crops of each text, with all the effects that chance brings."""
     seeds = [(number, i) for number in range(len(TEXTS)) for i in range(20)]
     return [(TEXTS[seed[0]], renderer.render(TEXTS[seed[0]], np.random.default_rng(seed))) for seed in seeds]
 
 
-def test_every_crop_is_rgb_of_sensible_size_and_bears_its_text(crops: list[tuple[str, Crop]]):
+def test_every_crop_is_rgb_of_sensible_size_and_bears_its_text(crops: list[tuple[str, RenderedCrop]]):
     for text, crop in crops:
         assert crop.text == text
         assert crop.image.mode == "RGB"
@@ -36,7 +36,7 @@ def test_every_crop_is_rgb_of_sensible_size_and_bears_its_text(crops: list[tuple
         assert 4 <= crop.image.height <= 600
 
 
-def test_glyph_centers_lie_inside_the_crop(crops: list[tuple[str, Crop]]):
+def test_glyph_centers_lie_inside_the_crop(crops: list[tuple[str, RenderedCrop]]):
     for text, crop in crops:
         assert crop.glyph_centers.shape == (len(text), 2)
         assert crop.glyph_centers.dtype == np.float32
@@ -44,7 +44,7 @@ def test_glyph_centers_lie_inside_the_crop(crops: list[tuple[str, Crop]]):
         assert (crop.glyph_centers < crop.image.size).all()
 
 
-def test_glyph_centers_run_from_left_to_right(crops: list[tuple[str, Crop]]):
+def test_glyph_centers_run_from_left_to_right(crops: list[tuple[str, RenderedCrop]]):
     for text, crop in crops:
         if len(text) > 1 and len(text) < 12:
             assert all(left < right for left, right in pairwise(crop.glyph_centers[:, 0])), text

@@ -12,7 +12,7 @@ from model.synth import dataset
 from model.synth.dataset import WIDE_BLANK_SHARE, Recipe, render_indexed
 from model.synth.lettering.fonts import embedded_face
 from model.synth.lettering.lines import lay_out
-from model.synth.render import Crop, CropRenderer
+from model.synth.render import CropRenderer, RenderedCrop
 from model.synth.scene.blanks import draw_blank, slice_of
 from model.synth.words.corpus import WIDE_KINDS, Corpus, TextKind
 from model.synth.words.phrases import EXTRA_CHARACTERS, LONG
@@ -25,7 +25,7 @@ def texts(kinds: dict[TextKind, float], extra: str = EXTRA_CHARACTERS, count: in
     return [corpus.sample(rng) for _ in range(count)]
 
 
-def crops(recipe: Recipe, count: int) -> list[Crop]:
+def crops(recipe: Recipe, count: int) -> list[RenderedCrop]:
     corpus = Corpus(recipe.split, SIGN_WORDS, SIGN_WORDS, kinds=WIDE_KINDS, extra=recipe.extra_characters)
     renderer = CropRenderer([embedded_face()], clean_share=0.25, curved_share=0.28, wide=True)
     return [render_indexed(corpus, renderer, recipe, index) for index in range(count)]

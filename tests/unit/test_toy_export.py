@@ -15,7 +15,7 @@ from artifact.metadata import CONFIDENCES_NAME, INPUT_NAME, METADATA_KEY, TOKEN_
 from artifact.session import open_cpu_session
 from artifact.text import text_of
 from export.gate.agreement import check_agreement
-from export.gate.crops import Crop
+from export.gate.crops import GateCrop
 from export.gate.parity import ParityError
 from export.graphs.builder import GraphBuilder
 from export.graphs.interface import Answer, ExportError, Graph, NoOptions, every_pass
@@ -98,12 +98,6 @@ def test_columns_are_exported_and_read(tmp_path: Path) -> None:
         assert reading.confidence == pytest.approx(float(values.prod()), abs=1e-5)
 
 
-@pytest.mark.usefixtures("known")
-def test_columns_have_no_logits_for_each_step() -> None:
-    with pytest.raises(ExportError, match="no logits for each step"):
-        build_artifact(random_toy(CONFIG), ExportOptions("mine", "", with_logits=True))
-
-
 def test_a_near_tie_in_any_column_counts() -> None:
     toy, pixels = random_toy(CONFIG), drawn(16)
     (logits,) = every_pass(toy, pixels)
@@ -127,16 +121,10 @@ def test_another_network_than_the_graphs_is_refused() -> None:
 def test_it_is_written_in_every_precision(known: Graph[NoOptions], precision: Any) -> None:
     toy, options = random_toy(CONFIG), ExportOptions("mine", "", precision=precision)
     artifact = build_artifact(toy, options).SerializeToString()
-    crops = [Crop("noise", pixels) for pixels in drawn(64)]
+    crops = [GateCrop("noise", pixels) for pixels in drawn(64)]
     reference = known.reference(toy, np.stack([crop.pixels for crop in crops]))
     report = check_agreement(artifact, reference, crops, precision)
     assert report.agreement > 0.9
-
-
-@pytest.mark.usefixtures("known")
-def test_options_of_others_are_refused() -> None:
-    with pytest.raises(ExportError, match="--refine-iters is no option of 'toy'"):
-        build_artifact(random_toy(CONFIG), ExportOptions("mine", "", {"refine_iters": 1}))
 
 
 def test_a_recogniser_without_a_graph_is_told() -> None:

@@ -14,7 +14,7 @@ from service.core.runtime import Runtime
 from service.sessions import opening
 from service.sessions.artifact import LoadedArtifact, load_artifact
 from service.sessions.session import word_crops
-from service.sessions.topology import Candidate, Sweep, Topology, candidates, plan_topology, sizes_up_to, wide_candidate
+from service.sessions.topology import Candidate, Sweep, Topology, lane_candidates, plan_topology, sizes_up_to, wide_candidate
 from service.sessions.tuning import choose, pays_alone, sweep
 from tests.fakes import FakeClock, FakeSession, read_toy, request, toy_settings
 from tests.toy_artifact import HEIGHT, METADATA, WIDTH, pixels_of, png_of, write_artifact
@@ -191,7 +191,7 @@ def test_a_hiccup_does_not_decide_whether_a_second_session_pays() -> None:
 
 def test_only_a_cpu_whose_lanes_are_open_has_a_candidate_for_a_crop_that_is_alone() -> None:
     def wide(provider: str, budget: int, **settings: Any) -> Candidate | None:
-        return wide_candidate(candidates(toy_settings(**{"lanes": 0, **settings}), provider, budget, 1), provider)
+        return wide_candidate(lane_candidates(toy_settings(**{"lanes": 0, **settings}), provider, budget, 1), provider)
 
     assert (wide("cpu", 2), wide("openvino", 6)) == (Candidate(1, 2), Candidate(1, 6))
     assert wide("cpu", 1) is wide("cpu", 2, lanes=2) is wide("cpu", 2, intra_op_threads=1) is None
@@ -199,17 +199,17 @@ def test_only_a_cpu_whose_lanes_are_open_has_a_candidate_for_a_crop_that_is_alon
 
 
 def test_candidates_stay_within_the_budget() -> None:
-    assert candidates(toy_settings(lanes=0), "cpu", 1, 1) == [Candidate(1, 1)]
-    assert candidates(toy_settings(lanes=0), "cpu", 2, 1) == [Candidate(2, 1), Candidate(1, 2)]
-    assert candidates(toy_settings(lanes=0), "openvino", 8, 1) == [Candidate(8, 1), Candidate(4, 2), Candidate(1, 8)]
-    assert candidates(toy_settings(lanes=0), "cuda", 8, 3) == [Candidate(3, 1), Candidate(6, 1)]
+    assert lane_candidates(toy_settings(lanes=0), "cpu", 1, 1) == [Candidate(1, 1)]
+    assert lane_candidates(toy_settings(lanes=0), "cpu", 2, 1) == [Candidate(2, 1), Candidate(1, 2)]
+    assert lane_candidates(toy_settings(lanes=0), "openvino", 8, 1) == [Candidate(8, 1), Candidate(4, 2), Candidate(1, 8)]
+    assert lane_candidates(toy_settings(lanes=0), "cuda", 8, 3) == [Candidate(3, 1), Candidate(6, 1)]
 
 
 def test_set_lanes_and_threads_are_the_only_candidate() -> None:
-    assert candidates(toy_settings(lanes=2), "cpu", 8, 1) == [Candidate(2, 4)]
-    assert candidates(toy_settings(lanes=0, intra_op_threads=4), "cpu", 8, 1) == [Candidate(2, 4)]
-    assert candidates(toy_settings(lanes=3, intra_op_threads=5), "cpu", 1, 1) == [Candidate(3, 5)]
-    assert candidates(toy_settings(lanes=5), "tensorrt", 8, 2) == [Candidate(5, 1)]
+    assert lane_candidates(toy_settings(lanes=2), "cpu", 8, 1) == [Candidate(2, 4)]
+    assert lane_candidates(toy_settings(lanes=0, intra_op_threads=4), "cpu", 8, 1) == [Candidate(2, 4)]
+    assert lane_candidates(toy_settings(lanes=3, intra_op_threads=5), "cpu", 1, 1) == [Candidate(3, 5)]
+    assert lane_candidates(toy_settings(lanes=5), "tensorrt", 8, 2) == [Candidate(5, 1)]
 
 
 def test_what_is_usual_is_planned_where_nothing_is_measured() -> None:

@@ -27,13 +27,13 @@ from export.graphs.parseq.layer import LayerGraph
 from model.recognisers.parseq.network import PARSeq
 
 MASKED: Final = -30000.0
-"""Added to the scores of what must not be seen: exp of it is 0, and two of them still fit a half-precision float."""
+"""Added to the scores of hidden positions: exp of it is 0, and the sum of two of them still fits a half-precision float."""
 MAX_TABLE_BYTES: Final = 16 * 2**20
 """Keys and values of the first layer become a table up to this size; above it they are computed from the embedding."""
 
 
-class Place(ABC):
-    """A step of reading in turn: which row of a table of all steps is its own."""
+class StepPlace(ABC):
+    """A step of autoregressive reading: it knows its row in tables of all steps."""
 
     @abstractmethod
     def row(self, table: Tensor | Array, name: str) -> str:
@@ -41,13 +41,13 @@ class Place(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What reading one position gives."""
+class StepOutputs:
+    """The values that reading one position gives."""
 
     logits: str
     """float `(B, C)`."""
     token: str
-    """int64 `(B,)`, the best."""
+    """int64 `(B,)`, the best token."""
     caches: Sequence[str]
     """For each layer the keys and values of the tokens that were seen, float `(B, 2H, n, D)`."""
 
@@ -59,8 +59,8 @@ class DecoderGraph:
         """Project the memory for every layer.
 
         Args:
-            g: Where to.
-            model: The weights, in eval mode.
+            g: The builder.
+            model: The network, in eval mode.
             memory: Float `(B, N, E)`, the encoder's output.
             max_table_bytes: See `MAX_TABLE_BYTES`.
         """
@@ -79,7 +79,7 @@ class DecoderGraph:
             for depth, layer in enumerate(model.decoder.typed_layers())
         ]
         self._places = torch.cat([torch.zeros_like(self.pos_queries[:1]), self.pos_queries[: self.length]])
-        """What is added to the content of the token before each position; the begin token has none. `(S, E)`."""
+        """`(S, E)`: added to the content of the token before each position; zeros for the begin token."""
         self._table = ""
         self._use_table = 4 * self.length * self.classes * 2 * config.embed_dim <= max_table_bytes
 
@@ -88,23 +88,23 @@ class DecoderGraph:
         self.g.scope("at_once")
         return self._all_heads(self._begin(self.length + 1)[0])
 
-    def begin(self) -> Step:
+    def begin(self) -> StepOutputs:
         """Read position 0, having seen the begin token."""
         g = self.g
         query, caches = self._begin(1)
         logits = self.head(self._flat(query))
         token = self.choose(logits)
-        # To be joined to tokens a constant needs as many rows as there are crops: row 0 is looked up for each.
+        # A constant that is joined to tokens needs a row for each crop, so its row 0 is looked up for each.
         begin = g.constant(self._begin_key_value()[None, :, None], "decoder.0.begin")
         zeros = g.node("Sub", [token, token])
-        return Step(logits, token, [g.node("Gather", [begin, zeros], axis=0), *caches])
+        return StepOutputs(logits, token, [g.node("Gather", [begin, zeros], axis=0), *caches])
 
-    def step(self, place: Place, last: Step) -> Step:
-        """Read one position more, having seen the token before it.
+    def step(self, place: StepPlace, last: StepOutputs) -> StepOutputs:
+        """Read one more position, having seen the token before it.
 
         Args:
-            place: Of the position to read, 1 or later.
-            last: The step before.
+            place: The position to read, 1 or later.
+            last: The outputs of the step before.
         """
         seen = self._see(place, last.token, last.caches)
         first = self.layers[0]
@@ -113,7 +113,7 @@ class DecoderGraph:
         for layer, cache in zip(self.layers[1:], seen[1:], strict=True):
             query = layer.stream(query, layer.query(layer.norm_query(query), 1), cache, 1)
         logits = self.head(self._flat(query))
-        return Step(logits, self.choose(logits), seen)
+        return StepOutputs(logits, self.choose(logits), seen)
 
     def refine(self, tokens: str) -> str:
         """Read every position again, seeing the whole text but the character in question and what follows the end.
@@ -178,7 +178,7 @@ class DecoderGraph:
                 content = layer.stream(content, layer.query(normed, 1), caches[-1], 1)
         return query, caches
 
-    def _see(self, place: Place, token: str, caches: Sequence[str]) -> list[str]:
+    def _see(self, place: StepPlace, token: str, caches: Sequence[str]) -> list[str]:
         """Append the last token's keys and values to every layer's cache."""
         g, seen, content = self.g, [], ""
         if not self._use_table or len(self.layers) > 1:
@@ -214,7 +214,7 @@ class DecoderGraph:
         rows = self.layers[0].constant_key_value(content).flatten(0, 1)
         return torch.cat([rows, self._begin_key_value()[None]])[:, :, None]
 
-    def _token_key_value(self, place: Place, token: str) -> str:
+    def _token_key_value(self, place: StepPlace, token: str) -> str:
         """Of the last token in the first layer, from the table: float `(B, 2H, 1, D)`."""
         # The token before step s stands behind s - 1 others.
         offset = place.row(np.arange(-1, self.length) * self.classes, "offsets")
@@ -228,7 +228,7 @@ class DecoderGraph:
         found = g.transpose(self._look_up(rows), (0, 2, 1, 3, 4))
         return g.reshape(found, (0, 2 * layer.heads, self.length + 1, layer.width))
 
-    def _embed(self, place: Place, token: str) -> str:
+    def _embed(self, place: StepPlace, token: str) -> str:
         """Content of the last token, `(B, E)`, or `(B, 1, E)` where the builder wants it so."""
         g = self.g
         embedded = g.node("Gather", [g.constant(self.embedding[: self.classes], "embedding"), token], axis=0)

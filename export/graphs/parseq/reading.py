@@ -16,11 +16,11 @@ from onnx import TensorProto
 from torch import Tensor
 
 from export.graphs.builder import Array, Carried, GraphBuilder, Round
-from export.graphs.parseq.decoder import DecoderGraph, Place, Step
+from export.graphs.parseq.decoder import DecoderGraph, StepOutputs, StepPlace
 
 
 @dataclass(frozen=True, slots=True)
-class FixedPlace(Place):
+class FixedPlace(StepPlace):
     """A step of its own: its rows are constants."""
 
     g: GraphBuilder
@@ -32,7 +32,7 @@ class FixedPlace(Place):
 
 
 @dataclass(frozen=True, slots=True)
-class LoopPlace(Place):
+class LoopPlace(StepPlace):
     """A round of a loop: its rows are looked up."""
 
     g: GraphBuilder
@@ -83,7 +83,7 @@ def read_until_ended(decoder: DecoderGraph, steps: int, *, with_logits: bool) ->
 
     def write(number: str, values: list[str]) -> Round:
         token, smallest, *caches = values
-        step = decoder.step(LoopPlace(g, number), Step("", token, caches))
+        step = decoder.step(LoopPlace(g, number), StepOutputs("", token, caches))
         smallest = g.node("Min", [smallest, step.token])
         stacked = [step.token, step.logits] if with_logits else [step.token]
         return Round(_unfinished(g, smallest), [step.token, smallest, *step.caches], stacked)

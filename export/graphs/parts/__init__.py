@@ -32,15 +32,15 @@ def centred_pixels(g: GraphBuilder, images: str) -> tuple[str, float]:
 def write_layers(
     g: GraphBuilder, x: str, layers: Iterable[nn.Module], name: str, scale: float = 1.0, write_other: WriteLayer | None = None
 ) -> str:
-    """Convolutions, each with the batch norm behind it folded in, and what stands between them, one after another.
+    """Write layers one after another: convolutions, each with the batch norm after it folded in, and others.
 
     Args:
-        g: Where to.
-        x: Float `(B, C, H, W)`, on which the first convolution works `scale` times enlarged.
-        layers: In their order.
-        name: Of all of them: a layer's own is this and its number.
+        g: The builder.
+        x: Float `(B, C, H, W)`; the first convolution reads `scale` times `x`.
+        layers: The layers in order.
+        name: Prefix of the layers' names, which their numbers complete.
         scale: See `x`.
-        write_other: Writes layers of other kinds; what it gives must have gone through `GraphBuilder.activation`.
+        write_other: Writes layers of other kinds; its result must have gone through `GraphBuilder.activation`.
     """
     layers = list(layers)
     key = f"{name}.input"
@@ -58,7 +58,7 @@ def write_layers(
             leaky = g.node("LeakyRelu", [g.activation(x, f"{key}.input")], alpha=layer.negative_slope)
             x = g.activation(leaky, key)
         elif isinstance(layer, nn.MaxPool2d):
-            # The largest of rounded values is one of them: nothing more is rounded.
+            # The largest of rounded values is rounded already.
             key = before
             x = g.activation(max_pool(g, x, layer), key)
         elif isinstance(layer, nn.BatchNorm2d):
@@ -71,7 +71,7 @@ def write_layers(
 
 
 def max_pool(g: GraphBuilder, x: str, pool: nn.MaxPool2d) -> str:
-    """Max pooling, whose padding is less than everything."""
+    """Max pooling; its padding is less than any value."""
     kernel, strides, padding = (_pair(size) for size in (pool.kernel_size, pool.stride, pool.padding))
     return g.node("MaxPool", [x], kernel_shape=kernel, strides=strides, pads=padding * 2)
 

@@ -1,4 +1,4 @@
-"""Architectures of PARSeq, those that have a name among them."""
+"""Architectures of PARSeq, and those with a name."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class PARSeqConfig:
     """`patch`: one strided convolution (ViT, the released weights). `residual`: a small residual convolutional network."""
 
     def __post_init__(self) -> None:
-        """Check what would otherwise fail deep inside the network.
+        """Check values that would otherwise cause obscure errors in the network.
 
         Raises:
             ConfigError: Sizes do not divide, or a number is out of range.
@@ -97,7 +97,7 @@ class PARSeqConfig:
         return asdict(self)
 
     def least_size(self) -> tuple[int, int]:
-        """Tensors and numbers of the network's matrices alone."""
+        """Lower bounds: a tensor for each layer, and the numbers in the matrices alone."""
         width, classes = self.embed_dim, len(self.charset_train)
         layers = self.enc_depth * (4 + 2 * self.enc_mlp_ratio) + self.dec_depth * (8 + 2 * self.dec_mlp_ratio)
         numbers = width * (width * layers + math.prod(self.grid) + self.max_label_length + 2 * classes)
@@ -108,7 +108,7 @@ NAMED: Final[dict[str, PARSeqConfig]] = {
     "parseq": PARSeqConfig(),
     "parseq-tiny": PARSeqConfig(embed_dim=192, enc_num_heads=3, dec_num_heads=6),
     "parseq-patch16-224": PARSeqConfig(img_size=(224, 224), patch_size=(16, 16)),
-    # Without dropout: it never overfits in the hours that two CPU cores give it, and a training step is 1.3 times as fast.
+    # Without dropout: in hours on two CPU cores it does not overfit, and a training step is 1.3 times as fast.
     "parseq-nano": PARSeqConfig(
         stem="residual",
         patch_size=(8, 4),

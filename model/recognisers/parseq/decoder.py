@@ -61,7 +61,7 @@ class Decoder(nn.Module):
         query_blocked: Tensor | None = None,
         content_blocked: Tensor | None = None,
     ) -> Tensor:
-        """Answer the position queries.
+        """Decode the position queries.
 
         Args:
             query: Float `(B or 1, L, E)`, position queries.
@@ -87,5 +87,5 @@ class Decoder(nn.Module):
         return [layer.cross_attn.project(memory) for layer in self.typed_layers()]
 
     def typed_layers(self) -> list[DecoderLayer]:
-        """The layers, with the type that `ModuleList` forgets."""
+        """The layers with their type, which `ModuleList` does not keep."""
         return [layer for layer in self.layers if isinstance(layer, DecoderLayer)]

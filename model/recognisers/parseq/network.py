@@ -64,7 +64,7 @@ class PARSeq(Network):
         self._initialise()
 
     def _initialise(self) -> None:
-        """As the reference implementation does it, whose patches keep PyTorch's default; the residual stem does not."""
+        """Initialise as the reference implementation does. Patches keep PyTorch's default; the residual stem does not."""
         nn.init.trunc_normal_(self.pos_queries, std=0.02)
         nn.init.trunc_normal_(self.encoder.pos_embed, std=0.02)
         patches = self.encoder.patch_embed.proj if self.config.stem == "patch" else None
@@ -100,10 +100,10 @@ class PARSeq(Network):
 
         Args:
             images: Float `(B, 3, H, W)` in [-1, 1].
-            max_length: Read at most so many characters, and always as many steps. Without it autoregressive decoding stops as
-                soon as every text of the batch has ended.
-            decode_ar: Autoregressive, or all positions at once; the config's choice without it.
-            refine_iters: How often to read again with the text so far as context; the config's choice without it.
+            max_length: Read at most so many characters, always in as many steps. None: autoregressive decoding ends when every
+                text of the batch has ended.
+            decode_ar: Autoregressive, or all positions at once; None: as the config says.
+            refine_iters: How often to read again with the text so far as context; None: as the config says.
 
         Returns:
             Logits, float `(B, S, C)`; `S` is `max_length + 1`, or less when decoding stopped early and nothing is refined.
@@ -133,7 +133,7 @@ class PARSeq(Network):
         return {"encoder": self.encode, **whole}
 
     def reads_by(self) -> dict[str, object]:
-        """In turn or at once, and how often again."""
+        """The config's `decode_ar` and `refine_iters`."""
         return {"decode": "ar" if self.config.decode_ar else "nar", "refine_iters": self.config.refine_iters}
 
     def _passes(
@@ -162,7 +162,7 @@ class PARSeq(Network):
         ended = torch.zeros_like(ids, dtype=torch.bool)
         logits = []
         for step in range(steps):
-            # All the content so far precedes the query, so that the query needs no mask.
+            # All content so far precedes the query, so no mask is needed.
             later = _above_diagonal(step + 1, 1, ids.device)
             query = self.pos_queries[:, step : step + 1]
             out = self.decoder(query, self.embed_tokens(ids), memory, None, later)
@@ -218,11 +218,11 @@ class PARSeq(Network):
         return loss if count is None else loss / count
 
     def count_predicted(self, targets: Tensor, orders: Tensor) -> Tensor:
-        """How many tokens `permutation_loss` is the mean of."""
+        """The number of tokens over which `permutation_loss` is the mean."""
         return (self._wanted(targets[:, 1:], len(orders)) != self.tokenizer.pad_id).sum()
 
     def _wanted(self, outputs: Tensor, orders: int) -> Tensor:
-        """What is to be predicted under each order, int64 `(P, B, L + 1)`."""
+        """The tokens to be predicted under each order, int64 `(P, B, L + 1)`."""
         wanted = outputs.unsqueeze(0).repeat(orders, 1, 1)
         wanted[2:][wanted[2:] == self.tokenizer.eos_id] = self.tokenizer.pad_id
         return wanted
@@ -237,7 +237,7 @@ class PARSeq(Network):
         content = self.embed_tokens(inputs)
         query = self.pos_queries[:, :length].repeat(1, count, 1)
         if self.config.dec_depth == 1:
-            # The content's keys and values are the same under all orders: line the orders' queries up behind one another.
+            # The content's keys and values are the same under all orders, so the queries of all orders are joined.
             query = self.dropout(query.expand(batch, -1, -1))
             logits: Tensor = self.head(self.decoder(query, content, memory_kv, padding | query_blocked.flatten(0, 1)))
             return logits.view(batch, count, length, -1).transpose(0, 1)

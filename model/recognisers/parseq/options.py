@@ -1,4 +1,4 @@
-"""How a PARSeq may be trained, besides what is common to all recognisers."""
+"""Options for training a PARSeq, besides those of all recognisers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model.command_line import Option
 
 @dataclass(frozen=True, kw_only=True)
 class PARSeqOptions:
-    """Weights of the losses beside the permuted one (`model.recognisers.parseq.training`); at 0 there is none."""
+    """Weights of the additional losses (`model.recognisers.parseq.training`); 0 turns a loss off."""
 
     glyph_weight: Annotated[float, Option("weight of the glyph-centre loss (%(default)s)")] = 1.0
     ctc_weight: Annotated[float, Option("weight of a CTC loss over the encoder's columns (%(default)s: none)")] = 0.0

@@ -37,9 +37,9 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
 
 
 class KeyValueAttention(nn.Module):
-    """Multi-head attention with the parameters of `torch.nn.MultiheadAttention`, keys and values apart from queries.
+    """Multi-head attention with the parameters of `torch.nn.MultiheadAttention`.
 
-    Where many queries (steps, permutations) attend to one content it is projected once: `project` and `attend` are separate.
+    `project` and `attend` are separate, so that content to which many queries (steps, permutations) attend is projected once.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float) -> None:
@@ -62,7 +62,7 @@ class KeyValueAttention(nn.Module):
         """Attend from `query`, float `(B, L, E)`.
 
         Args:
-            query: What asks; a batch of 1 is broadcast over the keys' batch.
+            query: The queries; a batch of 1 is broadcast over the keys' batch.
             key_value: From `project`.
             blocked: Bool, broadcastable to `(B, heads, L, S)`, true where a query must not look.
 

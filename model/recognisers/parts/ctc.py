@@ -1,6 +1,6 @@
-"""Connectionist temporal classification: each column names a character or the blank; neighbours alike are one character.
+"""Connectionist temporal classification: each column is a character or the blank; equal neighbours are one character.
 
-Ids as everywhere: 0, which ends texts elsewhere, is the blank; 1..N are the charset's characters. There is no other.
+Id 0, which ends texts in other recognisers, is the blank; ids 1..N are the charset's characters. There are no others.
 
 Shapes: B texts, T columns, C classes.
 """
@@ -28,7 +28,7 @@ class CtcTokenizer(CharacterIds):
         return len(self.charset) + 1
 
     def encode(self, texts: Sequence[str], device: torch.device | None = None) -> Tensor:
-        """The ids of texts, blanks behind them up to the longest.
+        """The ids of texts, filled up with blanks to the longest.
 
         Returns:
             int64 `(B, longest text)`.
@@ -48,8 +48,8 @@ class CtcTokenizer(CharacterIds):
             probabilities: Float `(B, T, C)`, softmax over the last axis.
 
         Returns:
-            The texts, and for each the probability of every character and of what lies between them (see `collapse`): one value
-            more than the text has characters. Their product, a text's confidence, is that of all columns.
+            The texts, and for each the probability of every character, then that of all blanks (see `collapse`): one value more
+            than the text has characters. Their product, the text's confidence, is the product over all columns.
         """
         ids, confidences = collapse(probabilities)
         lengths = (ids != BLANK).sum(-1).tolist()
@@ -82,8 +82,8 @@ def ctc_loss(logits: Tensor, ids: Tensor) -> Tensor:
 
     Args:
         logits: Float `(B, T, C)`.
-        ids: int64 `(B, L)`, blanks behind each text. A text that has no room in the columns (it needs one for each character,
-            and one between equal neighbours) counts nothing.
+        ids: int64 `(B, L)`, each text filled up with blanks. A text that does not fit the columns (it needs one for each
+            character, and one between equal neighbours) counts as 0.
 
     Returns:
         The mean over the texts, a scalar.
@@ -95,14 +95,14 @@ def ctc_loss(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 class CtcTraining(Training):
-    """How a network learns whose logits are columns, and nothing else: by `ctc_loss`."""
+    """Training by `ctc_loss`, for networks whose logits are those of columns."""
 
     def __init__(self, network: Network) -> None:
-        """Nothing is trained beside the network."""
+        """Train `network`, without heads."""
         super().__init__(network)
         self.tokenizer = CtcTokenizer(network.config.charset_train)
 
     def loss(self, images: Tensor, labels: Sequence[str], centers: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean over the texts. All processes have as many, so the mean of their losses is that of the joined batch."""
+        """The mean over the texts. All processes have equally many, so the mean of their losses is that of the joined batch."""
         loss = ctc_loss(self.network(images), self.tokenizer.encode(labels, images.device))
         return loss, {"loss": loss}

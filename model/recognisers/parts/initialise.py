@@ -1,4 +1,4 @@
-"""How the networks of the reference implementation begin, where nothing else is said of a layer."""
+"""Initial weights of the reference implementation's networks, where a layer has no rule of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configurations from plain values, as JSON files and checkpoints hold them. Torch-free, as all configurations."""
+"""Configurations from plain values, as JSON files and checkpoints hold them. Imports no torch, like all configurations."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, Final, TypeVar
 from model.errors import ConfigError
 
 OF_THE_JOB: Final = frozenset({"batch_size", "lr", "warmup_pct", "weight_decay", "charset_test"})
-"""Hyper-parameters of the job, not of the network: present in configuration files, of no meaning here."""
+"""Hyper-parameters of the job, not of the network: configuration files hold them, but they are ignored here."""
 
 C = TypeVar("C")
 
 
 def from_mapping(kind: type[C], values: Mapping[str, Any]) -> C:
-    """Build a data class from values by the names of its fields; the job's own hyper-parameters among them are ignored.
+    """Build a data class from values by field name; hyper-parameters of the job among them are ignored.
 
     Every field must have a default, which tells its type: a pair of integers, or a plain value.
 
@@ -43,7 +43,7 @@ def _checked(name: str, value: Any, default: Any) -> Any:
 
 
 def check_charset(charset: str) -> None:
-    """See that a charset can number classes.
+    """Check that a charset can number classes.
 
     Raises:
         ConfigError: It is empty, or holds a character twice.
@@ -53,10 +53,10 @@ def check_charset(charset: str) -> None:
 
 
 def check_columns(max_label_length: int, columns: int, width: int) -> None:
-    """See that labels of a recogniser that names columns can be read.
+    """Check that the longest label fits into the columns of a recogniser that reads by columns.
 
     Raises:
-        ConfigError: The longest label is no length, or has more characters than an image of `width` pixels has columns.
+        ConfigError: Its length is below 1, or more than the columns of an image of `width` pixels.
     """
     if max_label_length < 1:
         raise ConfigError(f"max_label_length must be at least 1, not {max_label_length}")

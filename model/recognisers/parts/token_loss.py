@@ -13,10 +13,10 @@ def token_loss(logits: Tensor, ids: Tensor, pad_id: int, shard: Shard = ALONE) -
 
     Args:
         logits: Float `(B, S, C)`.
-        ids: int64 `(B, S)`, what the steps should give.
+        ids: int64 `(B, S)`, the right token of each step.
         pad_id: An id that does not count; it need not be a class.
-        shard: Which crops of the global batch these are. The mean of all processes' losses is that of the whole batch, in which
-            labels of different length count by their tokens.
+        shard: Which crops of the global batch these are. The mean of all processes' losses is that of the whole batch, to which
+            each label contributes by its number of tokens.
 
     Returns:
         A scalar.

@@ -1,4 +1,4 @@
-"""What vision transformers are made of: patches and blocks, in names and shapes as timm has them and the released weights."""
+"""Parts of vision transformers, patches and blocks, with the names and shapes of timm and of the released weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from model.recognisers.parts.attention import attention
 
 NORM_EPS: Final = 1e-6
-"""Of the layer norms in blocks and behind them (timm's ViT); PyTorch's default is 1e-5."""
+"""Epsilon of the layer norms in blocks and after them, as in timm's ViT; PyTorch's default is 1e-5."""
 
 
 class PatchEmbed(nn.Module):

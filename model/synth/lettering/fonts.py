@@ -21,13 +21,13 @@ from model.synth.words.split import Split, is_validation
 FONT_FOLDERS: Final = (Path("/usr/share/fonts"),)
 FONT_SUFFIXES: Final = frozenset({".ttf", ".otf", ".ttc"})
 WEB_FONT_SUFFIXES: Final = frozenset({".woff2"})
-"""Read from folders that are named only: among the installed ones they are the same faces once more."""
+"""Read only in folders given by name: among installed fonts they would be duplicates."""
 DEFAULT_CACHE: Final = Path(".cache")
 EMBEDDED: Final = "pillow:default"
 """The path of the face that Pillow itself carries: no file is needed to draw with it."""
 
 VALIDATION_PER_MILLE: Final = 40
-# Below these lie symbols, letters in boxes, foreign alphabets on Latin code points, and what nobody can read.
+# Faces below these thresholds are symbols, letters in boxes, foreign alphabets on Latin code points, or unreadable.
 # A face of capitals needs less: its wilder half was not judged.
 MIN_LEGIBILITY: Final = 0.5
 MIN_LEGIBILITY_OF_CAPITALS: Final = 0.4

@@ -18,7 +18,7 @@ from model.synth.words.phrases import MARKS, SIGNS
 Template = NDArray[np.float32]
 
 DRAWABLE: Final = PRINTABLE + SIGNS + MARKS
-"""What is looked for in a face."""
+"""The characters that are looked for in a face."""
 _UNASSIGNED: Final = ("\u0378", "\ufffe", "\U000e0fff")
 _TEMPLATE: Final = 20
 # Letters whose small form has another shape than the capital; c, o, s, v, w, x and z say nothing.

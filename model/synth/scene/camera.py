@@ -1,4 +1,4 @@
-"""How a camera and a publisher degrade a picture, within what its lettering bears."""
+"""How a camera and a publisher degrade a picture, as far as its lettering stays readable."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from model.synth.scene.colours import Pair
 Rng = np.random.Generator
 
 BEARS_BAD_LIGHT: Final = 0.4
-"""The tolerance below which nobody could read what is left."""
+"""Crops with less tolerance than this would become unreadable in bad light."""
 
 
 def tolerance_of(text: str, image: Image.Image, pair: Pair) -> float:
-    """How much degrading the crop bears, in (0, 1]: little when letters are narrow or faint."""
+    """How much a crop may be degraded, in (0, 1]: little when its letters are narrow or faint."""
     contrast = colours.contrast(*pair)
     width = image.width / len(text)
     return min(1.0, width / 20) * min(1.0, contrast / 100)

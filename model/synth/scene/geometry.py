@@ -1,4 +1,4 @@
-"""Where a point of the flat text goes in the crop, and back; and how an image is drawn through that map."""
+"""The map between points of the flat text and of the crop, in both directions, and how an image is drawn through it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Warp:
         mesh = []
         for j in range(len(ys) - 1):
             for i in range(len(xs) - 1):
-                # Pillow wants the corners from the upper left counter-clockwise.
+                # Pillow takes the corners counter-clockwise from the upper left.
                 corners = (flat[j, i], flat[j + 1, i], flat[j + 1, i + 1], flat[j, i + 1])
                 box = (int(xs[i]), int(ys[j]), int(xs[i + 1]), int(ys[j + 1]))
                 mesh.append((box, tuple(float(v) for corner in corners for v in corner)))

@@ -1,4 +1,4 @@
-"""What texts of every kind are drawn by."""
+"""Random choices that all kinds of texts use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WordSource = Callable[[Rng], str]
 
 
 def pick(rng: Rng, items: Sequence[T]) -> T:
-    """One of `items`, evenly; faster than `rng.choice` and true to the type."""
+    """One of `items`, evenly drawn; faster than `rng.choice`, and keeps the type."""
     return items[int(rng.integers(len(items)))]
 
 
@@ -21,8 +21,8 @@ def in_some_case(rng: Rng, word: str, upper: float, capitalised: float) -> str:
     """`word` in upper case, capitalised or in lower case.
 
     Args:
-        rng: Drawn from once.
-        word: Of any case.
+        rng: One number is drawn from it.
+        word: A word in any case.
         upper: The share of words in upper case.
         capitalised: The share of those that are in upper case or capitalised.
     """

@@ -16,9 +16,9 @@ from python_multipart.multipart import parse_options_header
 from service.errors import MALFORMED_REQUEST, Problem
 
 CHARSETS: Final = {b"utf-8": "utf-8", b"utf8": "utf-8", b"iso-8859-1": "latin-1", b"us-ascii": "ascii", b"": "utf-8"}
-"""Of an extended value. RFC 8187 has UTF-8 only, RFC 5987 also ISO-8859-1."""
+"""Charsets of an extended value: RFC 8187 has UTF-8 only, RFC 5987 also ISO-8859-1."""
 MAX_SEMICOLONS: Final = 64
-"""Going through thousands of parameters takes milliseconds, for each part of a form."""
+"""Limits the parameters: reading thousands of them takes milliseconds, for each part of a form."""
 
 _PARAMETER: Final = re.compile(rb';[ \t]*([^;="\s]+)[ \t]*=[ \t]*("(?:\\.|[^"\\])*"|[^;]*)', re.S)
 _EXTENDED_NAME: Final = re.compile(rb"filename\*(?:(\d{1,3})(\*?))?")
@@ -27,19 +27,19 @@ _EXTENDED_VALUE: Final = re.compile(rb"([^']*)'[^']*'(.*)", re.S)
 
 @dataclass(frozen=True, slots=True)
 class Disposition:
-    """What the header says."""
+    """The name and file name that the header gives."""
 
     name: str = ""
-    """Of the form's field."""
+    """Name of the form's field."""
     filename: str | None = None
-    """`None`: not said. Empty: a file input of a browser that was left empty, or a client that names no file."""
+    """`None`: not given. Empty: a browser's file input that was left empty, or a client that does not name its files."""
 
 
 def parse_disposition(value: bytes) -> Disposition:
     """Read the header; `filename*` wins over `filename`, unless it cannot be decoded.
 
     Raises:
-        Problem: It has far more parameters than it needs.
+        Problem: It has more than `MAX_SEMICOLONS` parameters.
     """
     if value.count(b";") > MAX_SEMICOLONS:
         raise Problem(MALFORMED_REQUEST, f"A part of the form has more than {MAX_SEMICOLONS} parameters in its header.")

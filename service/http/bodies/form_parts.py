@@ -1,6 +1,6 @@
-"""What a part of a form is: an image, or a field of the form's own, which is ignored.
+"""What a part of a form is: an image, or another field, which is ignored.
 
-Clients do not agree on how a file is sent, so this looks at all there is: the name of a file, the type, and the bytes. What
+Clients send files in different ways, so the name of the file, the content type and the bytes are all considered. A part that
 may have been meant as an image is read as one, or refused with the reason; only plain text is ever ignored.
 """
 
@@ -16,15 +16,15 @@ from service.http.bodies.media_types import announces_image, media_type_of
 from service.images.structure import format_of
 
 MAX_TEXT_BYTES: Final = 2**16
-"""Of a field that is ignored: all of it is looked through for images."""
+"""Bytes of a field that is ignored: all of it is searched for images."""
 MAX_TOLD_CHARACTERS: Final = 60
 
 _PLAIN_ENCODINGS: Final = (b"", b"7bit", b"8bit", b"binary")
 _CONTROLS: Final = bytes(byte for byte in range(32) if byte not in b"\t\n\f\r\x1b") + b"\x7f"
-"""No text has them, and nearly every image does. (Escape is part of Japanese encodings.)"""
+"""Control characters, which no text has and nearly every image does. (Escape is left out: Japanese encodings use it.)"""
 _HEAD_BYTES: Final = 4096
 _TEXTUAL_IMAGE: Final = re.compile(rb"%PDF-|(?:<[?!][^>]*>\s*){0,9}<svg\b", re.I)
-"""What is like an image and made of text; it is refused later, and told what it is."""
+"""Formats like images that consist of text (PDF, SVG): not ignored as text, but refused by name when they are decoded."""
 _BASE64_IMAGE: Final = (
     rb"(?:iVBORw0KGgo"  # PNG
     rb"|(?:\\?/|_)9j(?:\\?/|_)"  # JPEG, in both alphabets, and as JSON may escape it
@@ -42,27 +42,27 @@ class FilePart:
     """One image of a form."""
 
     name: str
-    """Of the form's field, or empty."""
+    """Name of the form's field; may be empty."""
     filename: str
-    """Or empty."""
+    """Name of the file; may be empty."""
     content: bytes | str
     """The file itself, or base64 text."""
 
 
 @dataclass(slots=True)
 class TextPart:
-    """A field that is no image."""
+    """A field that is not an image."""
 
     name: str
     empty: bool
 
 
 def read_part(headers: dict[bytes, bytes], content: bytes) -> FilePart | TextPart:
-    """Tell what a part is.
+    """Tell whether a part is an image or text.
 
     Args:
-        headers: Of the part, by name in lower case.
-        content: All of it.
+        headers: Headers of the part, by name in lower case.
+        content: The whole part.
 
     Raises:
         Problem: The part is encoded in a way that is not supported, or holds images in a way that is not.
@@ -71,7 +71,7 @@ def read_part(headers: dict[bytes, bytes], content: bytes) -> FilePart | TextPar
     media_type = media_type_of(headers.get(b"content-type", b""))
     base64 = _is_base64(headers.get(b"content-transfer-encoding", b""))
     if not content and not disposition.filename and (disposition.filename is not None or not announces_image(media_type)):
-        return TextPart(disposition.name, empty=True)  # a file input left empty has a filename, an empty one
+        return TextPart(disposition.name, empty=True)  # a file input that was left empty has an empty filename
     known = format_of(content) is not None
     if media_type.startswith("multipart/") and not known:
         raise Problem(UNSUPPORTED_MEDIA_TYPE, f"{_told(disposition)} is a {media_type} of its own: send each file as a part.")
@@ -88,7 +88,7 @@ def read_part(headers: dict[bytes, bytes], content: bytes) -> FilePart | TextPar
 
 
 def is_binary(content: bytes) -> bool:
-    """Whether this is no text, whatever its encoding."""
+    """Whether the bytes cannot be text of any encoding."""
     return len(content.translate(None, _CONTROLS)) < len(content)
 
 
@@ -98,7 +98,7 @@ def holds_base64_image(text: bytes) -> bool:
 
 
 def form_problem(name: str, detail: str) -> Problem:
-    """The form can be parsed, but one of its fields is not what it should be."""
+    """The problem of a form that can be parsed but has a field that is not as it should be."""
     location = f"form.{name[:MAX_TOLD_CHARACTERS]}"
     return Problem(INVALID_REQUEST, detail, extra={"errors": [{"location": location, "message": detail}]})
 

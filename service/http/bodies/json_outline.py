@@ -1,7 +1,7 @@
-"""How deep the JSON of a request is nested and how many values it has, told without parsing it.
+"""How deep the JSON of a request is nested and how many values it has, estimated without parsing it.
 
-Text is parsed at a gigabyte a second, but millions of tiny values would hold up the event loop for seconds; in a thread too,
-since the parser keeps the interpreter's lock. Without commas, brackets and quotes there cannot be many.
+Long texts are parsed at a gigabyte a second, but millions of tiny values would hold up the event loop for seconds, even from a
+thread, since the parser keeps the interpreter's lock. Counting commas, brackets and quotes bounds the number of values.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from service.errors import JSON_TOO_DEEP, TOO_MANY_CROPS, Problem
 from service.http.turns import Turns
 
 MAX_COMMAS: Final = 1000
-"""Beside those of the images, for members we do not know."""
+"""Commas besides those of the images, for members we do not know."""
 MAX_COMMAS_PER_IMAGE: Final = 300
-"""One before each image and one inside it, and those of an id or a `data:` prefix, which are text and may be all commas."""
+"""One before each image and one inside it, and those within an id or a `data:` prefix, which may be all commas."""
 MAX_MARKS_PER_COMMA: Final = 8
 """Brackets, quotes and backslashes."""
 PIECE_BYTES: Final = 2**17
-"""Looked through at once, in a fraction of a millisecond."""
+"""Bytes that are searched at once, in a fraction of a millisecond."""
 BRACKETS_AT_ONCE: Final = 2**12
 
 _NESTS: Final = (b"{", b"[", b" ", b"\t", b"\r", b"\n", BOM_UTF8)
@@ -31,7 +31,7 @@ _TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 async def check_outline(body: bytes, max_crops: int, max_depth: int) -> None:
     """Raise a `Problem` for JSON that is nested too deeply, or has far more values than its images need."""
     if not body.startswith(_NESTS):
-        return  # a single value, or no JSON
+        return  # a single value, or not JSON
     max_commas = MAX_COMMAS + MAX_COMMAS_PER_IMAGE * max_crops
     max_marks = MAX_MARKS_PER_COMMA * max_commas
     far_more = Problem(
@@ -43,7 +43,7 @@ async def check_outline(body: bytes, max_crops: int, max_depth: int) -> None:
         piece = body[start : start + PIECE_BYTES]
         commas += piece.count(b",")
         if commas > max_commas:
-            raise far_more  # where there are millions of them, the first piece is enough
+            raise far_more  # where there are millions, the first piece is enough
         if len(marks) <= max_marks:
             piece = piece.translate(None, _NO_MARKS)
             marks += piece
@@ -59,7 +59,7 @@ async def check_outline(body: bytes, max_crops: int, max_depth: int) -> None:
 
 
 async def _is_deeper(marks: bytes, max_depth: int, turns: Turns) -> bool:
-    """Whether brackets are nested deeper; those within texts do not count."""
+    """Whether brackets are nested deeper than that; those within texts do not count."""
     depth = 0
     brackets = _TEXT.sub(b"", marks).translate(None, b'"\\')
     for start in range(0, len(brackets), BRACKETS_AT_ONCE):

@@ -1,6 +1,6 @@
 """The images of a multipart/form-data body, parsed in memory: the body is bounded already, and disks may be read-only.
 
-Nothing that was sent may be lost without a word: neither a part (`form_parts.py`) nor what stands around or between the parts.
+Nothing that was sent may be dropped silently: neither a part (`form_parts.py`) nor data around or between the parts.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 MAX_BOUNDARY_BYTES: Final = 70
-"""As RFC 2046 has it."""
+"""The limit of RFC 2046."""
 MAX_FALSE_DELIMITERS: Final = 64
 MAX_STRAY_BOUNDARIES: Final = 4096
-"""The boundary amid the bytes of a part. A long one never is; a very short one may be, by chance."""
+"""How often the boundary may occur within parts: a very short one may do so by chance."""
 MAX_TEXT_AROUND_BYTES: Final = 1024
-"""Before the first delimiter and after the last one, where RFC 2046 permits remarks that nobody reads."""
+"""Text before the first delimiter and after the last one: RFC 2046 permits it, and nobody reads it."""
 PIECE_BYTES: Final = 2**14
-"""Parsed at once, in about a millisecond even if it is nothing but the heads of small parts."""
+"""Bytes parsed at once, in about a millisecond even if they are only the heads of small parts."""
 
 MAX_FOLDED_HEAD_BYTES: Final = 4096
 """Of a part whose headers go on in the next line, as libraries for e-mail write them."""
@@ -42,7 +42,7 @@ _FOLD: Final = re.compile(rb"(?<=[^\n])\r\n(?=[ \t])")
 
 @dataclass(slots=True)
 class _Collector:
-    """Callbacks of the parser: keeps the images, and looks at all other parts before it lets them go."""
+    """Callbacks of the parser: keeps the images, and checks all other parts before they are dropped."""
 
     max_files: int
     max_fields: int
@@ -89,7 +89,7 @@ class _Collector:
         self.ended = True
 
     def check_names(self) -> None:
-        """Refuse a text in a field that holds an image too: it was meant to be one, and is the name of its file, say."""
+        """Refuse a text in a field that also holds an image: it was meant to be an image, but is the name of its file, say."""
         names = {file.name for file in self.files if file.name}
         for text in self.texts:
             if text.name in names and not text.empty:
@@ -115,7 +115,7 @@ async def parse_files(content_type: str, body: bytes, max_files: int, max_fields
         content_type: The header's value, with the boundary.
         body: The whole body.
         max_files: Images in the form, at most.
-        max_fields: Parts that are no images, at most.
+        max_fields: Parts that are not images, at most.
 
     Raises:
         Problem: The body is not a complete form, it has too many images or other fields, or some of it would be lost.
@@ -152,24 +152,24 @@ def _boundary_of(content_type: str) -> bytes:
 
 
 def _check_around(data: bytes) -> None:
-    """Refuse what stands before or after the form unless it is a short text and no image."""
+    """Refuse data before or after the form unless it is a short text and not an image."""
     if len(data) > MAX_TEXT_AROUND_BYTES or is_binary(data) or holds_base64_image(data):
         raise Problem(MALFORMED_REQUEST, "There is data before the first boundary of the form, or after the last one.")
 
 
 @dataclass(slots=True)
 class _Delimiters:
-    """Looks for the boundary, apart from the parser.
+    """Finds the boundary, independently of the parser.
 
-    Refuses what looks like the end of a part again and again, since it costs the parser far more than other bytes, and what was
-    meant as a delimiter and is none for the parser, since the part behind it would be taken for the end of the one before.
+    Refuses parts with very many beginnings of a delimiter, which cost the parser far more than other bytes; and delimiters that
+    the parser would not recognise, since the part after one would be taken for the end of the part before it.
     """
 
     delimiter: bytes
     max_parts: int
     first: int = 0
     closed_at: int | None = None
-    """Where the closing delimiter ends, once it is found."""
+    """Offset at which the closing delimiter ends, once it is found."""
     true: int = 0
     false: int = 0
     stray: int = 0
@@ -177,7 +177,11 @@ class _Delimiters:
     """Where a line of a header ends that goes on in the next; the parser does not know such headers."""
 
     def first_in(self, body: bytes) -> int:
-        """Where the first delimiter begins."""
+        """Offset at which the first delimiter begins.
+
+        Raises:
+            Problem: There is none near the beginning of the body.
+        """
         if not body.startswith(self.delimiter):
             line = b"\r\n" + self.delimiter
             self.first = body.find(line, 0, MAX_TEXT_AROUND_BYTES + len(line)) + 2
@@ -186,10 +190,14 @@ class _Delimiters:
         return self.first
 
     def check(self, body: bytes, start: int, end: int) -> None:
-        """Look at those that begin in `body[start:end]`."""
+        """Check the delimiters that begin in `body[start:end]`.
+
+        Raises:
+            Problem: One is malformed, or there are far too many.
+        """
         end += len(self.delimiter) - 1
         position = body.find(self.delimiter, start, end)
-        while position >= 0 and self.true <= self.max_parts + 1:  # beyond it the parser refuses the form
+        while position >= 0 and self.true <= self.max_parts + 1:  # after it the parser refuses everything
             begins_line = position == self.first or body.startswith(b"\r\n", position - 2)
             position += len(self.delimiter)
             line_end = _LINE_END.match(body, position)

@@ -1,8 +1,8 @@
-"""How much memory all bodies together may take, and who is told when they would take more.
+"""How much memory all bodies together may take, and which client is refused when they would take more.
 
-A body counts as far as it has arrived, not as announced: to announce costs nothing. It counts until its answer is there. When
-the room is used up, the client with the most of it is told to come again, for its largest body that is still arriving; so one
-that arrives quickly and is small finds room whatever others hold.
+A body counts as far as it has arrived, not as announced, since announcing costs nothing. It counts until it is answered. When
+the room is used up, the client that holds most of it is told to try again, for its largest body that is still arriving; so a
+small body that arrives quickly finds room whatever other clients hold.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from service.process.memory import memory_limit_bytes
 SMALL_BODY_BYTES: Final = 2**16
 """Bodies of up to this size may also use the reserve."""
 RESERVE_SHARE: Final = 8
-"""The reserve is one part in so many of the room, on top of it."""
+"""The reserve is this fraction (one part in 8) of the room, in addition to it."""
 MEMORY_SHARE: Final = 3
-"""One part in so many of the memory is for bodies unless a setting says otherwise: pictures and the model need the rest."""
+"""Unless a setting says otherwise, one part in 3 of the memory is for bodies; pictures and the model need the rest."""
 USUAL_MEMORY_BYTES: Final = 2**32
-"""Where the system does not tell."""
+"""Assumed where the system does not tell."""
 COPIES: Final = 2
-"""Of forms and JSON, whose files are taken out of the body: both are there for a while."""
+"""How often forms and JSON are in memory: the files are copied out of the body, and both are there for a while."""
 
 
 class Holding:
-    """What is held of one body, in bytes of memory.
+    """The memory that one body takes.
 
     Args:
-        client: Whose it is.
-        refuse: Gives it up, and tells the client; the bytes are free soon afterwards.
+        client: Whose body it is.
+        refuse: Gives the body up and tells the client; its bytes are free soon afterwards.
         copies: How often the body is in memory at once, at most.
     """
 
@@ -43,7 +43,7 @@ class Holding:
         self.copies = copies
         self.n_bytes = 0
         self.arriving = True
-        """Only what arrives can be given up: the rest has been let in, and is answered."""
+        """Whether the body is still arriving; only then can it be given up."""
 
 
 def copies_of(media_type: str) -> int:
@@ -55,7 +55,7 @@ class BodyBudget:
     """The bodies of one server.
 
     Args:
-        max_bytes: They may take, besides the reserve for small ones.
+        max_bytes: Memory that they may take together, besides the reserve for small ones.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -66,7 +66,7 @@ class BodyBudget:
         self.held_bytes = 0
 
     def take(self, holding: Holding, n_bytes: int) -> bool:
-        """More of a body has arrived: whether it may be kept. If not, `holding` has been refused and holds nothing more."""
+        """More of a body has arrived; returns whether it may be kept. If not, `holding` has been refused and holds nothing."""
         n_bytes *= holding.copies
         small = holding.n_bytes + n_bytes <= SMALL_BODY_BYTES * holding.copies
         most = self.max_bytes + (self._reserve_bytes if small else 0)
@@ -82,7 +82,7 @@ class BodyBudget:
         return True
 
     def release(self, holding: Holding) -> None:
-        """Nothing of it is held any more."""
+        """The body has been answered or given up: its memory is free."""
         if holding in self._holdings:
             del self._holdings[holding]
             self.held_bytes -= holding.n_bytes
@@ -97,7 +97,7 @@ class BodyBudget:
 
 
 def bodies_bytes(settings: Settings) -> int:
-    """The room for bodies: the setting, or a third of the memory, but at least what the largest body takes."""
+    """The room for bodies in bytes: the setting, or else a third of the memory, but at least what the largest body takes."""
     return settings.max_bodies_bytes or max(COPIES * settings.max_body_bytes, int(_memory_bytes() / MEMORY_SHARE))
 
 
@@ -105,6 +105,6 @@ def _memory_bytes() -> float:
     """What this process may use: the container's memory, or the machine's."""
     try:
         machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has no such thing
+    except (AttributeError, ValueError, OSError):  # not available on Windows
         machine_bytes = USUAL_MEMORY_BYTES
     return min(memory_limit_bytes(), machine_bytes)

@@ -1,7 +1,7 @@
-"""Where the requests end in what a client sends, found before it is parsed.
+"""Where requests end in the bytes that a client sends, found before they are parsed.
 
-The parser takes all it is given, and has no way to stop behind one request. So it is given one at a time: up to the end of a
-head, then up to the end of its body. Whether the head is right the parser says; only sizes are read here.
+The parser consumes all it is given and cannot stop after one request. So it is given one request at a time: up to the end of
+its head, then up to the end of its body. The parser checks whether the head is valid; only sizes are read here.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from service.errors import HEAD_TOO_LARGE, MALFORMED_REQUEST, Problem
 HEAD_END: Final = b"\r\n\r\n"
 LINE_END: Final = b"\r\n"
 MAX_CHUNK_LINE_BYTES: Final = 4096
-"""The size of a chunk and its extensions. A signature for each chunk has about a hundred."""
+"""The line with the size of a chunk and its extensions. A signature for each chunk takes about a hundred bytes."""
 MAX_EXTENSION_BYTES: Final = 2**14
-"""Of all chunks of a body: what is not read is not worth carrying."""
+"""Extensions of all chunks of a body together; nothing reads them."""
 FREE_CHUNKS: Final = 4096
-"""So many chunks may be of any size; of more, each must carry `MIN_CHUNK_BYTES` in the mean, or parsing costs far too much."""
+"""So many chunks may be of any size; more must have `MIN_CHUNK_BYTES` each on average, or parsing costs far too much."""
 MIN_CHUNK_BYTES: Final = 16
 _SIZE_DIGITS: Final = 16
 _BLANK: Final = re.compile(rb"[\r\n]*")
@@ -29,35 +29,35 @@ _CHUNK_SIZE: Final = re.compile(rb"0*([0-9A-Fa-f]{0,15})[ \t]*(?:;.*)?", re.DOTA
 class _Phase(Enum):
     HEAD = auto()
     BODY = auto()
-    """Of a known length."""
+    """A body of known length."""
     CHUNK_SIZE = auto()
     CHUNK = auto()
     TRAILERS = auto()
 
 
 class Framing:
-    """Of one connection.
+    """Finds the ends of one connection's requests.
 
     Args:
-        max_trailer_bytes: One trailer, at most.
+        max_trailer_bytes: Bytes of one trailer, at most.
     """
 
     def __init__(self, max_trailer_bytes: int) -> None:
         self._max_trailer_bytes = max_trailer_bytes
         self._phase = _Phase.HEAD
         self._left = 0
-        """Bytes of the body, or of the chunk with the end of its line."""
+        """Bytes still to come of the body, or of the chunk and its line end."""
         self._tail = b""
-        """What came of a head (its last bytes) or of a line that is not complete."""
+        """The last bytes of an incomplete head, or all of an incomplete line."""
         self._chunks = self._chunk_bytes = self._extension_bytes = 0
         self.between_requests = True
-        """Whether nothing of a request has come that is not complete."""
+        """Whether no request is incomplete."""
 
     def expect_body(self, n_bytes: int | None) -> None:
-        """A head is complete.
+        """A head is complete: a body follows.
 
         Args:
-            n_bytes: Of the body that follows; `None`: it comes in chunks.
+            n_bytes: Length of the body; `None`: it comes in chunks.
         """
         self._tail = b""
         self._left = n_bytes or 0
@@ -69,10 +69,10 @@ class Framing:
             self._phase = _Phase.BODY if n_bytes else _Phase.HEAD
 
     def end_of_piece(self, data: bytes, start: int) -> int:
-        """How far `data[start:]` may be parsed at once: to the end of a head or a message at most, else to its own end.
+        """The index up to which `data[start:]` may be parsed at once: the end of a head or message, or else the end of `data`.
 
         Raises:
-            Problem: A body in chunks whose chunks, extensions or trailers are not what they may be.
+            Problem: A chunk, its extensions or a trailer are malformed or exceed a limit.
         """
         if self._phase is _Phase.HEAD:
             return self._end_of_head(data, start)
@@ -95,7 +95,7 @@ class Framing:
             start = blank.end() if blank else start
         end = data.find(HEAD_END, start)
         if end >= 0:
-            # Something was there before it, so that the head is not over for whoever asks before it has been parsed.
+            # The head counts as incomplete until it has been parsed.
             self._tail = b"\n"
             self.between_requests = False
             return end + len(HEAD_END)
@@ -124,7 +124,7 @@ class Framing:
         return start
 
     def _line(self, data: bytes, start: int) -> tuple[bytes | None, int]:
-        """A line without its end, `None` when that has not come, and where the next one begins."""
+        """A line without its line end, or `None` if that has not come yet; and where the next line begins."""
         if self._tail.endswith(b"\r") and data.startswith(b"\n", start):
             line, self._tail = self._tail[:-1], b""
             return line, start + 1

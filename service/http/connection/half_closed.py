@@ -1,6 +1,6 @@
-"""Clients that send nothing more: whether they wait for their answers or are gone.
+"""Clients that have closed their sending side: whether they wait for their answers or are gone.
 
-Who closed the connection altogether looks like who sends nothing more, until something is sent to it.
+A client that has closed the whole connection looks the same until something is sent to it.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import socket
 from typing import Final
 
 LOOK_S: Final = (0.05, 1.0)
-"""How soon, and later how often, to look whether such a client is there at all."""
+"""Seconds before the first look whether such a client is still there, and between later looks, at most."""
 
 
 class HalfClosed:
-    """Aborts a connection once the system tells that nobody is at its other end.
+    """Aborts a connection once the system reports that nobody is at its other end.
 
     Args:
-        transport: Of the connection.
-        loop: Handles its events.
+        transport: Transport of the connection.
+        loop: The event loop of the connection.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -26,7 +26,7 @@ class HalfClosed:
         self._timer = loop.call_later(LOOK_S[0], self._look, LOOK_S[0])
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         self._timer.cancel()
 
     def _look(self, after_s: float) -> None:

@@ -1,4 +1,4 @@
-"""What a head must be beyond what the parser looks at, as RFC 9112 has it, and heads that are put right first."""
+"""Checks of a head that the parser does not make (RFC 9112), and corrections before a head is used."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from service.errors import MALFORMED_REQUEST, UNSUPPORTED_TRANSFER_CODING, Probl
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Za-z:.%~_-]+\]|[0-9A-Za-z._~%!$&'()*+,;=-]*)(?::[0-9]*)?")
 _UPGRADE_TOKENS: Final = (b"upgrade", b"http2-settings")
 MAX_LENGTH_DIGITS: Final = 20
-"""Of 64 bits, which is what the parser counts with."""
+"""Digits of a `Content-Length`: the parser counts with 64 bits."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 def body_length(version: str, headers: Headers) -> int | None:
-    """How long the body is that a head announces, in bytes; `None`: it comes in chunks.
+    """The length in bytes of the body that a head announces; `None`: it comes in chunks.
 
     Args:
-        version: Of HTTP, such as `1.1`.
-        headers: Names in lower case.
+        version: The version of HTTP, such as `1.1`.
+        headers: Names in lower case, and values.
 
     Raises:
-        Problem: The version is not spoken here, the host is not named once and properly, or the length of the body is in doubt.
+        Problem: The version is not supported, there is not exactly one valid `Host`, or the length is in doubt.
     """
     if version not in ("1.0", "1.1"):
         raise Problem(MALFORMED_REQUEST, "This server speaks HTTP/1.1 and HTTP/1.0.")
@@ -60,7 +60,7 @@ def body_length(version: str, headers: Headers) -> int | None:
 
 
 def with_path(url: bytes) -> bytes:
-    """A target that names the server, as for a proxy, may leave out the path `/`."""
+    """The request target with the path `/` added where it names a server, as for a proxy, and no path."""
     if url.startswith((b"/", b"*")) or httptools.parse_url(url).path is not None:
         return url
     target, mark, query = url.partition(b"?")
@@ -68,7 +68,7 @@ def with_path(url: bytes) -> bytes:
 
 
 def without_upgrade(method: str, url: bytes, version: str, headers: Headers) -> bytes:
-    """The same head, with no other protocol proposed."""
+    """The head as bytes again, without the proposal of another protocol."""
     lines = [b"%b %b HTTP/%b" % (method.encode(), url, version.encode())]
     for name, value in headers:
         if name == b"connection":

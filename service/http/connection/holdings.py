@@ -1,4 +1,4 @@
-"""What one connection takes of the room for bodies: for each request whose body is here, and for what is not parsed yet."""
+"""What one connection takes of the room for bodies: for each request with a body, and for bytes not parsed yet."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from service.http.connection.shared import Shared
 from service.http.head import HEAD_KEY, Head
 
 Owner = RequestResponseCycle | None
-"""A request; `None`: what was read and is not parsed."""
+"""A request; `None`: the bytes that were read and are not parsed."""
 
 
 class Holdings:
-    """Of one connection.
+    """The holdings of one connection.
 
     Args:
-        shared: With the budget, and whose an address is.
-        peer: Address of the client; empty: it has none.
-        give_up: Tells an owner that there is no room for it; it holds nothing more then.
+        shared: Has the budget, and tells clients apart by address.
+        peer: Address of the other end; empty: it has none.
+        give_up: Called with an owner that has lost its room; it holds nothing more then.
     """
 
     def __init__(self, shared: Shared, peer: str, give_up: Callable[[Owner], None]) -> None:
@@ -32,7 +32,7 @@ class Holdings:
         self._held: dict[Owner, Holding] = {}
 
     def take(self, owner: Owner, n_bytes: int) -> bool:
-        """Whether there is room for more bytes."""
+        """Take room for more bytes of this owner; returns whether there is enough."""
         holding = self._held.get(owner)
         if holding is None:
             holding = self._held[owner] = self._new(owner)
@@ -48,13 +48,13 @@ class Holdings:
         return Holding(head.client, partial(self._give_up, owner), copies_of(head.media_type))
 
     def arrived(self, owner: Owner) -> None:
-        """All of it is here: it is not given up any more."""
+        """The owner's body is complete: it is not given up any more."""
         holding = self._held.get(owner)
         if holding is not None:
             holding.arriving = False
 
     def release(self, owner: Owner) -> None:
-        """Nothing of it is held any more."""
+        """The owner is done: its memory is free."""
         holding = self._held.pop(owner, None)
         if holding is not None:
             self._shared.budget.release(holding)

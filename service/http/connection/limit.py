@@ -1,7 +1,7 @@
 """How many connections there may be at once, and which of them has to go when there is one more.
 
-Connections are shared among clients, told apart by address, once they are scarce: who holds more than its share gives way to
-who holds less, never the other way round. What a client holds while nobody else wants it harms nobody.
+When connections are scarce, clients, told apart by address, share them: a client that holds more than its share gives way to
+one that holds less, never the other way round. As long as nobody else wants them, a client may hold as many as it likes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from enum import Enum, auto
 from typing import Final, Protocol
 
 SLOW_HEAD_S: Final = 1.0
-"""A head that takes longer gives way to any newcomer: they come in one packet, or in a few."""
+"""A connection whose head takes longer to arrive gives way to any new one: heads come in one packet, or in a few."""
 SLOW_BODY_S: Final = 10.0
-"""So does a body that takes longer."""
+"""The same for a body."""
 FAR_MORE: Final = 2
-"""So many times what the newcomer's client holds."""
+"""A request that is arriving is ended only for a client that holds fewer connections by this factor."""
 
 
-class Stage(Enum):
-    """What goes on on a connection; those that give way first come first."""
+class Activity(Enum):
+    """What a connection is busy with, in the order in which connections give way."""
 
     IDLE = auto()
     UNREAD = auto()
@@ -28,26 +28,26 @@ class Stage(Enum):
     HEAD = auto()
     """The head of a request is arriving."""
     BODY = auto()
-    """The body is."""
+    """The body of a request is arriving."""
     BUSY = auto()
     """A request is complete and not answered: it never gives way."""
 
 
 class Connection(Protocol):
-    """One that can be closed in favor of another."""
+    """A connection that can be closed in favour of another one."""
 
     def give_way(self) -> None:
-        """Say why, if something was asked, and close."""
+        """Close; if a request was arriving, tell its client why."""
 
     def drop(self) -> None:
         """Close at once."""
 
 
 class _Entry:
-    __slots__ = ("client", "since_s", "stage")
+    __slots__ = ("activity", "client", "since_s")
 
     def __init__(self, client: Hashable | None, since_s: float) -> None:
-        self.client, self.since_s, self.stage = client, since_s, Stage.IDLE
+        self.client, self.since_s, self.activity = client, since_s, Activity.IDLE
 
 
 class ConnectionLimit:
@@ -55,9 +55,9 @@ class ConnectionLimit:
 
     Args:
         max_connections: At least 1.
-        max_surplus: Connections beyond, at most, each of which may ask a probe, or is being told that it is one too many:
-            the oldest of them is dropped for one more.
-        clock: Monotonic, seconds.
+        max_surplus: Connections beyond that, at most. Each may ask a probe, or is being told that there are too many; the
+            oldest is dropped when there is one more.
+        clock: Monotonic clock in seconds.
     """
 
     def __init__(self, max_connections: int, max_surplus: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -65,20 +65,20 @@ class ConnectionLimit:
         self._max_surplus = max_surplus
         self._clock = clock
         self._entries: dict[Connection, _Entry] = {}
-        self._stages: dict[Stage, dict[Connection, _Entry]] = {stage: {} for stage in Stage}
-        """Those of `_entries`, in the order in which they came to a stage."""
+        self._by_activity: dict[Activity, dict[Connection, _Entry]] = {activity: {} for activity in Activity}
+        """The entries by activity, in the order in which they took it up."""
         self._counts: dict[Hashable, int] = {}
         """Connections by client; those of trusted proxies, which speak for many, are not among them."""
         self._surplus: dict[Connection, tuple[Hashable | None, bool]] = {}
-        """Beyond the limit: whose they are, and whether they wait for room, as those do that came when there was none."""
+        """Connections beyond the limit: their client, and whether they still wait for room."""
         self._n_waiting = 0
 
     def enter(self, connection: Connection, client: Hashable | None) -> bool:
-        """A new connection: whether there is room for it, perhaps made by another one that gives way.
+        """Enter a new connection; returns whether there is room for it, perhaps since another one gives way.
 
         Args:
             connection: Idle so far.
-            client: Whose it is; `None`: a trusted proxy's, which is held to no share.
+            client: Whose it is; `None`: a trusted proxy's, whose connections have no limit but the total.
         """
         if len(self._entries) + self._n_waiting < self.max_connections or self._make_room(client):
             self._add(connection, client)
@@ -88,7 +88,7 @@ class ConnectionLimit:
         return False
 
     def promote(self, connection: Connection) -> bool:
-        """Whether there is room by now for a connection that waits, and for all that have been waiting for longer."""
+        """Give a waiting connection room if there is enough, those that came before it counted; returns whether it has room."""
         waiting = [other for other, (_, waits) in self._surplus.items() if waits]
         if connection in waiting and len(self._entries) + waiting.index(connection) < self.max_connections:
             client = self._surplus[connection][0]
@@ -97,36 +97,36 @@ class ConnectionLimit:
         return connection in self._entries
 
     def told(self, connection: Connection) -> None:
-        """It has been told that it is one too many, and does not wait for room any more."""
+        """The connection has been told that there are too many, and does not wait for room any more."""
         client, waiting = self._surplus.get(connection, (None, False))
         if waiting:
             self._n_waiting -= 1
             self._surplus[connection] = client, False
 
     def leave(self, connection: Connection) -> None:
-        """It is closed."""
+        """The connection is closed."""
         self._leave_surplus(connection)
         entry = self._entries.pop(connection, None)
         if entry is None:
             return
-        del self._stages[entry.stage][connection]
+        del self._by_activity[entry.activity][connection]
         if entry.client is not None:
             self._counts[entry.client] -= 1
             if not self._counts[entry.client]:
                 del self._counts[entry.client]
 
-    def change(self, connection: Connection, stage: Stage) -> None:
-        """What goes on on it now."""
+    def change(self, connection: Connection, activity: Activity) -> None:
+        """The connection is busy with something else now."""
         entry = self._entries.get(connection)
-        if entry is None or entry.stage is stage:
+        if entry is None or entry.activity is activity:
             return
-        del self._stages[entry.stage][connection]
-        entry.stage, entry.since_s = stage, self._clock()
-        self._stages[stage][connection] = entry
+        del self._by_activity[entry.activity][connection]
+        entry.activity, entry.since_s = activity, self._clock()
+        self._by_activity[activity][connection] = entry
 
     def _add(self, connection: Connection, client: Hashable | None) -> None:
         entry = _Entry(client, self._clock())
-        self._entries[connection] = self._stages[Stage.IDLE][connection] = entry
+        self._entries[connection] = self._by_activity[Activity.IDLE][connection] = entry
         if client is not None:
             self._counts[client] = self._counts.get(client, 0) + 1
 
@@ -152,15 +152,15 @@ class ConnectionLimit:
         return True
 
     def _victim(self, client: Hashable | None) -> Connection | None:
-        """Who gives way to a newcomer of `client`: whoever holds too much, then whoever loses little by it."""
+        """Who gives way to a new connection of `client`: a client that holds too many, else a dispensable connection."""
         held = 0 if client is None else self._counts.get(client, 0) + 1
         n_clients = len(self._counts) + (client is not None and client not in self._counts)
         n_shared = sum(self._counts.values()) + (-1 if client is None else 1)
         share = n_shared / max(1, n_clients)
-        for stage in (Stage.IDLE, Stage.UNREAD, Stage.HEAD, Stage.BODY):
-            # What has begun is taken only from those that hold far more.
-            fewest = held + 1 if stage in (Stage.IDLE, Stage.UNREAD) else FAR_MORE * held
-            greedy = self._greediest(stage, max(share, fewest - 1))
+        for activity in (Activity.IDLE, Activity.UNREAD, Activity.HEAD, Activity.BODY):
+            # A request that has begun is ended only if its client holds far more.
+            fewest = held + 1 if activity in (Activity.IDLE, Activity.UNREAD) else FAR_MORE * held
+            greedy = self._greediest(activity, max(share, fewest - 1))
             if greedy is not None:
                 return greedy
         for connection, entry in self._dispensable():
@@ -168,12 +168,12 @@ class ConnectionLimit:
                 return connection
         return None
 
-    def _greediest(self, stage: Stage, above: float) -> Connection | None:
-        """The connection at this stage that came there first, of the client with the most, if it has more than that."""
+    def _greediest(self, activity: Activity, above: float) -> Connection | None:
+        """The oldest connection at this activity, of the client with the most connections, if it has more than `above`."""
         most = max(self._counts.values(), default=0)
         found = None
         if most > above:
-            for connection, entry in self._stages[stage].items():
+            for connection, entry in self._by_activity[activity].items():
                 if self._held_by(entry) > above:
                     found, above = connection, self._held_by(entry)
                     if above == most:
@@ -184,12 +184,12 @@ class ConnectionLimit:
         return 0 if entry.client is None else self._counts[entry.client]
 
     def _dispensable(self) -> Iterator[tuple[Connection, _Entry]]:
-        """Idle ones, those nobody reads from, and requests that arrive slowly."""
-        yield from self._stages[Stage.IDLE].items()
-        yield from self._stages[Stage.UNREAD].items()
+        """Idle connections, those whose answers nobody reads, and those whose requests arrive slowly."""
+        yield from self._by_activity[Activity.IDLE].items()
+        yield from self._by_activity[Activity.UNREAD].items()
         now_s = self._clock()
-        for stage, slow_s in ((Stage.HEAD, SLOW_HEAD_S), (Stage.BODY, SLOW_BODY_S)):
-            for connection, entry in self._stages[stage].items():
+        for activity, slow_s in ((Activity.HEAD, SLOW_HEAD_S), (Activity.BODY, SLOW_BODY_S)):
+            for connection, entry in self._by_activity[activity].items():
                 if now_s - entry.since_s < slow_s:
                     break
                 yield connection, entry

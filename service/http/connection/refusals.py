@@ -1,4 +1,4 @@
-"""What the HTTP server refuses by itself: the wording, and answers that are given without the app."""
+"""What the HTTP server refuses by itself: the wording, and answers that bypass the app."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from service.process.request import RequestContext
 
 
 def refusal(answer: Answer, context: RequestContext, default_headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """The whole answer as it is sent, after which the connection is closed.
+    """The bytes of a whole answer, after which the connection is closed.
 
     Args:
-        answer: That tells the problem.
-        context: Of the request, as far as its head has come.
-        default_headers: Of every answer.
+        answer: Tells the problem.
+        context: Of the request, from the headers that have come.
+        default_headers: The headers of every answer.
     """
     headers = [
         *default_headers,

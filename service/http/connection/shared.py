@@ -33,7 +33,7 @@ class Shared:
 
     @classmethod
     def of(cls, settings: Settings, metrics: Metrics, problems: Problems, addresses: ClientAddresses) -> Shared:
-        """Those of a server with these settings."""
+        """What a server with these settings shares; the other arguments are the app's."""
         budget = BodyBudget(bodies_bytes(settings))
         metrics.body_bytes.set_function(lambda: budget.held_bytes)
         most = settings.max_connections

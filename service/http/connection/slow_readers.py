@@ -1,4 +1,4 @@
-"""Clients that do not read their answers: what is written for them waits, and with it a connection that others may want."""
+"""Clients that do not read their answers: these stay in memory, and keep a connection that others may need."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LOOKS_PER_TIMEOUT: Final = 4
 
 
 class Backlog:
-    """What one client has not read of its answers.
+    """The part of its answers that one client has not read.
 
     Args:
-        transport: Of its connection.
+        transport: Transport of its connection.
     """
 
     def __init__(self, transport: WholeAnswers) -> None:
@@ -25,9 +25,9 @@ class Backlog:
         self._sent_bytes = 0
 
     def age_s(self, now_s: float) -> float:
-        """For how long some of what waits has been waiting, as far as it was looked at; 0: nothing waits.
+        """Seconds for which the oldest unread bytes have been seen waiting; 0: nothing waits.
 
-        Progress alone does not make it younger: all that waited when it was first seen must have left.
+        Some progress does not reset it: all bytes that waited when they were first seen must have left.
         """
         waiting_bytes = self._transport.get_write_buffer_size()
         if not waiting_bytes:
@@ -38,30 +38,34 @@ class Backlog:
         return now_s - self._since_s
 
 
-class Reader(Protocol):
+class WatchedConnection(Protocol):
     """A connection whose backlog is looked at."""
 
     def look_at_backlog(self, now_s: float) -> None:
-        """Do something about one that is too old."""
+        """Close the connection if its backlog is too old.
+
+        Args:
+            now_s: Time of the event loop.
+        """
 
 
 class SlowReaders:
-    """Looks at the backlogs of a server's connections now and then, as long as there are any.
+    """Looks at the backlogs of a server's connections at intervals, as long as there are connections.
 
     Args:
-        timeout_s: How old a backlog may become.
+        timeout_s: How old a backlog may become, in seconds.
     """
 
     def __init__(self, timeout_s: float) -> None:
         self._every_s = min(MAX_LOOK_EVERY_S, timeout_s / LOOKS_PER_TIMEOUT)
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, connections: Iterable[Reader], loop: asyncio.AbstractEventLoop) -> None:
-        """From now on, unless it does already."""
+    def watch(self, connections: Iterable[WatchedConnection], loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to look at these connections, unless that has begun already."""
         if self._timer is None:
             self._timer = loop.call_later(self._every_s, self._look, connections, loop)
 
-    def _look(self, connections: Iterable[Reader], loop: asyncio.AbstractEventLoop) -> None:
+    def _look(self, connections: Iterable[WatchedConnection], loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         present = list(connections)
         for connection in present:

@@ -1,10 +1,10 @@
 """A transport that sends the head of an answer together with its body, and hangs up so that the answer arrives.
 
-uvicorn writes head and body one after the other, and uvloop sends what is written at once. A server killed in between would
-leave the client with half an answer, which no gateway can ask another replica for: an answer should leave whole or not at all.
+uvicorn writes head and body one after the other, and uvloop sends at once what is written. A server killed in between would
+leave the client with half an answer, and a gateway cannot ask another replica then: an answer must leave whole or not at all.
 
-A connection closed while the client still sends is reset by the operating system, and the answer may be lost with it. So it
-is closed for writing first, and what comes is thrown away for a while (RFC 9112, 9.6).
+If a connection is closed while the client still sends, the operating system resets it, and the answer may be lost. So it is
+closed for writing first, and what comes is thrown away for a while (RFC 9112, 9.6).
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from collections.abc import Callable
 from typing import Any, Final
 
 STATUS_LINE_START: Final = b"HTTP/1.1 "
-"""Every answer begins with it, a provisional one as well."""
+"""Every answer begins with it, `100 Continue` too."""
 
 
 class WholeAnswers(asyncio.Transport):
-    """Keeps what is written until more is, the connection is closed or the event loop has gone round once.
+    """Holds back what is written until more is written, the connection is closed or the event loop has gone round once.
 
     Args:
-        transport: To write to.
-        loop: Handles its events.
-        linger_s: How long to listen on when it is closed, since the client may still be sending what it began; 0: it does not.
+        transport: The transport to write to.
+        loop: Its event loop.
+        linger_s: Gives the seconds to wait for more from the client when the connection is closed; 0: it sends nothing more.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class WholeAnswers(asyncio.Transport):
         self._announced = False
         self._lingers = False
         self.reading_held = False
-        """Whether to read nothing on, whoever asks for it."""
+        """Whether reading stays paused even if `resume_reading` is called."""
         self.sent_bytes = 0
-        """Given to the operating system, or waiting for it."""
+        """Bytes written to the transport so far."""
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        """Send `data` with what is held, or hold it if nothing is; to a client that is gone, nothing."""
+        """Hold `data` back, or send it together with what is held; nothing is sent to a client that is gone."""
         if self._held:
-            # Not held again, so that what waits is bounded and the transport can say that it has enough.
+            # Not held back again: so little waits here, and the transport can signal that its buffer is full.
             data, self._held = self._held + data, b""
             if self._flushing is not None:
                 self._flushing.cancel()
@@ -53,13 +53,13 @@ class WholeAnswers(asyncio.Transport):
             self._flushing = self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Send what is held."""
+        """Send what is held back."""
         data, self._held = self._held, b""
         if data:
             self._send(data)
 
     def _send(self, data: bytes) -> None:
-        # A connection that is lost has nobody to read it, and uvloop no handle to write to.
+        # A lost connection has no reader, and uvloop no handle to write to.
         if self._lingers or self._transport.is_closing():
             return
         if self._announced:
@@ -69,17 +69,17 @@ class WholeAnswers(asyncio.Transport):
         self._transport.write(data)
 
     def announce(self) -> None:
-        """Send what the next answer will begin with: the system of a client that is gone says so when it gets something."""
+        """Send the beginning of the next answer: when it arrives, the system of a client that is gone reports that."""
         self.flush()
         self._send(STATUS_LINE_START)
         self._announced = True
 
     def get_write_buffer_size(self) -> int:
-        """Bytes that the client has not made room for."""
+        """Bytes that wait since the client has no room for them."""
         return self._transport.get_write_buffer_size()
 
     def close(self) -> None:
-        """Send what is held, then close; at once if that was asked before or the client sends nothing more."""
+        """Send what is held back, then close: after `linger_s()` if the client may still send, or at once on a second call."""
         self.flush()
         if self._lingers or self._transport.is_closing() or not (linger_s := self._linger_s()):
             self._transport.close()
@@ -95,19 +95,19 @@ class WholeAnswers(asyncio.Transport):
         self._transport.abort()
 
     def is_closing(self) -> bool:
-        """Whether it was closed, by whichever side."""
+        """Whether either side has closed the connection."""
         return self._lingers or self._transport.is_closing()
 
     def pause_reading(self) -> None:
-        """Let what the client sends wait."""
+        """Stop reading what the client sends."""
         if not self.is_closing():
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on, unless that is held."""
+        """Read on, unless `reading_held`."""
         if not self.reading_held and not self.is_closing():
             self._transport.resume_reading()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """What is known of the connection, as asyncio names it."""
+        """Information about the connection, by asyncio's names."""
         return self._transport.get_extra_info(name, default)

@@ -1,1 +1,1 @@
-"""The protocols that are spoken: each reads requests of its paths, and words the answers and the errors."""
+"""The protocols: each reads the requests of its paths, and words the answers and the errors."""

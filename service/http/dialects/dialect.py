@@ -1,4 +1,4 @@
-"""What a protocol has to know; all else (gates, admission, reading, counting) is the same for all of them."""
+"""What a protocol has to provide; all else (gates, admission, reading, counting) is the same for all protocols."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ NOTHING_ANNOUNCED: Final = Announcement()
 
 @dataclass(slots=True)
 class Crops:
-    """The images of a request; a dialect may keep here what else it needs for the answer."""
+    """The images of a request; a dialect may subclass it to keep what else it needs for the answer."""
 
     images: list[EncodedImage]
     timeout_ms: float
-    """What the client gives us for them; infinite: what the settings have."""
+    """Milliseconds that the client allows; infinite: as the settings say."""
     bulk: bool | None = field(default=None, kw_only=True)
-    """Whether single crops of others go first; `None`: if there are several."""
+    """Whether single crops of other requests go first; `None`: they do if there are several images."""
 
 
 class Dialect(ABC):
     """One protocol. Any of its methods may raise a `Problem`, which is then the answer."""
 
     paths: Sequence[str]
-    """Of POST; `{name}` stands for one segment, as in `/v2/models/{name}/infer`."""
+    """Paths of its POST requests; `{name}` stands for one segment, as in `/v2/models/{name}/infer`."""
     root: str | None = None
-    """What answers any path that is this or below it words its problems as this dialect does, and wants a key."""
+    """At this path and below it, other endpoints word problems as this dialect does, and need an API key."""
     probes: Collection[str] = ()
-    """Paths below it that want none."""
+    """Paths below `root` that need no key."""
 
     def announce(self, head: Head) -> Announcement:
-        """What the head alone says. It must not raise: what is wrong is for `parse` to say."""
+        """What the head alone says. It must not raise: `parse` reports faults."""
         return NOTHING_ANNOUNCED
 
     @abstractmethod
     async def parse(self, head: Head, body: Body) -> Crops:
-        """The images of a request, at least one. What is wrong with the head should be said before the body is read."""
+        """The images of a request, at least one. Faults of the head should be reported before the body is read."""
 
     @abstractmethod
     async def answer(
@@ -57,21 +57,21 @@ class Dialect(ABC):
         Args:
             head: Of the request.
             crops: As `parse` gave them.
-            results: One for each, in order; what failed has a `Problem`. A problem that is raised here is the whole answer.
-            model: The one that read them.
-            total_s: From the complete request to now.
+            results: One for each crop, in order; a failed one has a `Problem`. A problem raised here becomes the whole answer.
+            model: The model that read them.
+            total_s: Seconds from the complete request to now.
         """
 
     def problem(self, problem: Problem) -> Answer:
-        """The answer to a request of these paths that failed as a whole."""
+        """The answer to a request that failed as a whole."""
         return problem_document(problem)
 
 
 class Dialects:
-    """Whose path is whose.
+    """Finds the dialect of a path.
 
     Args:
-        dialects: Of two that claim a path the first has it.
+        dialects: If two claim a path, the first has it.
     """
 
     def __init__(self, dialects: Sequence[Dialect]) -> None:
@@ -88,7 +88,7 @@ class Dialects:
                     self._fixed.setdefault(path, dialect)
 
     def of(self, path: str) -> Dialect | None:
-        """The dialect of a path; `None`: it is none's."""
+        """The dialect that answers POST requests to a path; `None`: none does."""
         dialect = self._fixed.get(path)
         if dialect is None and self._patterns:
             for pattern, other, _ in self._patterns:
@@ -101,6 +101,6 @@ class Dialects:
         return path if path in self._fixed else next((route for pattern, _, route in self._patterns if pattern.match(path)), "")
 
     def around(self, path: str) -> Dialect | None:
-        """The dialect that a path is part of, whoever answers it; `None`: no dialect."""
+        """The dialect whose `root` covers a path, or that answers it; `None`: there is none."""
         rooted = (dialect for root, dialect in self._rooted if path == root or path.startswith(f"{root}/"))
         return self.of(path) or next(rooted, None)

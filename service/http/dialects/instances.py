@@ -1,4 +1,4 @@
-"""`POST /v1/models/NAME:predict`: version 1 of KServe's protocol, which Vertex AI has too. `instances` in, `predictions` out.
+"""`POST /v1/models/NAME:predict`: version 1 of KServe's protocol, which Vertex AI uses too: `instances` in, `predictions` out.
 
 Sources: kserve.github.io (data plane, v1) and cloud.google.com/vertex-ai (requirements of custom containers).
 """
@@ -23,7 +23,7 @@ from service.http.turns import Turns
 
 
 class Instances(Dialect):
-    """Images in base64, and the text or the error of each.
+    """Reads images in base64, and answers with the text or the error of each.
 
     Args:
         settings: Of the service.
@@ -40,7 +40,7 @@ class Instances(Dialect):
         return Announcement(Count.SEVERAL if 0 < head.content_length <= self._limits.max_json_bytes else None, name)
 
     async def parse(self, head: Head, body: Body) -> Crops:
-        """Each instance is base64, or an object that has it as `b64` or `content`, or as `b64` of one of its members."""
+        """Each instance is a base64 text, or an object with one as `b64` or `content`, or as `b64` of one of its members."""
         timeout_ms, limits = head.checked_timeout_ms(), self._limits
         data = await read_body(head, body, limits, min(limits.max_json_bytes, limits.max_bytes))
         if head.media_type != JSON_TYPE:
@@ -74,7 +74,7 @@ class Instances(Dialect):
 def _base64_of(index: int, instance: Any) -> str:
     found = instance
     if isinstance(found, dict) and len(found) == 1 and isinstance(inner := next(iter(found.values())), dict):
-        found = inner  # the name of an input, as in {"image_bytes": {"b64": "..."}}
+        found = inner  # under the name of an input, as in {"image_bytes": {"b64": "..."}}
     if isinstance(found, dict):
         found = found.get("b64", found.get("content"))
     if not isinstance(found, str):

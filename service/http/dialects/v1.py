@@ -1,4 +1,4 @@
-"""`POST /v1/recognize`, the service's own protocol; `openapi.py` describes it, and a test holds the two together."""
+"""`POST /v1/recognize`, the service's own protocol; `openapi.py` describes it, and a test compares the two."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ANNOUNCEMENTS: Final = {
 
 @dataclass(slots=True)
 class V1Crops(Crops):
-    """The images of a request, and how their texts are to be answered."""
+    """The images of a request, and the form of the answer."""
 
     wishes: Wishes
     as_list: bool
@@ -45,14 +45,14 @@ class V1(Dialect):
     """
 
     paths = ("/v1/recognize", "/recognize", "/invocations")
-    """The last is where SageMaker posts to."""
+    """The last one is SageMaker's."""
 
     def __init__(self, settings: Settings) -> None:
         self._limits = BodyLimits.of(settings)
         self._most_bytes = {form: self._limits.most_bytes(form) for form in BodyForm}
 
     def announce(self, head: Head) -> Announcement:
-        """How many crops may come, unless nothing does or it will be refused, and for which model."""
+        """The model, and how many crops may come; not known for a request that is empty or will be refused."""
         announced = _ANNOUNCEMENTS[form_of(head.media_type)]
         if not 0 < head.content_length <= self._limits.max_bytes and b"transfer-encoding" not in head.headers:
             announced = NOTHING_ANNOUNCED
@@ -101,7 +101,7 @@ class V1(Dialect):
 
 
 async def _render_list(crops: V1Crops, results: Sequence[CropResult], by: str) -> bytes:
-    """Result by result: with their characters, hundreds of texts take some time."""
+    """The results one by one, with breaks: hundreds of texts with their characters take some time."""
     rendered, turns = [], Turns()
     for index, (image, result) in enumerate(zip(crops.images, results, strict=True)):
         id_ = str(index) if image.id is None else image.id

@@ -1,4 +1,4 @@
-"""The JSON of recognition answers and the timings beside it, built without validation: the tests hold them to the schemas."""
+"""The JSON and timings of recognition answers, built without validation: tests compare them with the schemas."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ CONFIDENCE_DIGITS: Final = 6
 MILLISECOND_DIGITS: Final = 3
 
 Timings = dict[str, float]
-"""Milliseconds, by the members of an answer that have them."""
+"""Milliseconds by member of the answer's `timings`."""
 
-# No NaN can get here: the engine refuses confidences that are not probabilities.
+# NaN cannot get here: the engine refuses confidences that are not probabilities.
 encode_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def recognition(id_: str | None, reading: Reading, characters: bool, by: Mapping[str, Any]) -> bytes:
-    """The answer for a single crop; `by` has the members that say who read it, and when."""
+    """The answer for a single crop; `by` has the members about model, version and timings."""
     name = {} if id_ is None else {"id": id_}
     return encode_json({**name, **text_members(reading, characters), **by}).encode()
 
 
 def result_members(id_: str, result: CropResult, characters: bool) -> dict[str, Any]:
-    """One of several crops: its text or its error."""
+    """The text or the error of one of several crops."""
     reading = result.reading
     if isinstance(reading, Problem):
         return {"id": id_, "error": reading.document()}
@@ -35,7 +35,7 @@ def result_members(id_: str, result: CropResult, characters: bool) -> dict[str, 
 
 
 def text_members(reading: Reading, characters: bool) -> dict[str, Any]:
-    """What was read in one crop."""
+    """The members of an answer that hold the text of one crop."""
     members: dict[str, Any] = {"text": reading.text, "confidence": min(1.0, round(reading.confidence, CONFIDENCE_DIGITS))}
     if characters:
         members["characters"] = [
@@ -46,7 +46,7 @@ def text_members(reading: Reading, characters: bool) -> dict[str, Any]:
 
 
 def timings_of(results: Sequence[CropResult], total_s: float) -> Timings:
-    """Where the time went; of several crops the longest of each stage."""
+    """How long each stage took; of several crops the longest time of each stage."""
     if len(results) == 1:
         [one] = results
         decode_s, queue_s, inference_s = one.decode_s, one.queue_s, one.inference_s

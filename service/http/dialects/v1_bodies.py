@@ -1,4 +1,4 @@
-"""The images that a body carries, which is one image, a form or JSON. No image is decoded here."""
+"""The images in a body, which is an image, a form or JSON. No image is decoded here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class BodyForm(Enum):
     """How a body carries images."""
 
     RAW = 0
-    """One image, and nothing else."""
+    """The body is one image file."""
     FORM = 1
     JSON = 2
 
@@ -44,13 +44,13 @@ _FORMS: Final = {"multipart/form-data": BodyForm.FORM, "application/json": BodyF
 
 @lru_cache(64)
 def form_of(media_type: str) -> BodyForm | None:
-    """How a body of this type carries images; `None`: it does not."""
+    """How a body of this media type carries images; `None`: the type is not supported."""
     form = _FORMS.get(media_type)
     return BodyForm.RAW if form is None and announces_image(media_type) else form
 
 
 def unsupported(media_type: str) -> Problem:
-    """The refusal of a body of another type."""
+    """The refusal of a body of a media type that is not supported."""
     hint = ""
     if media_type == "application/x-www-form-urlencoded":
         hint = " (curl sends this type unless told otherwise: add -H 'Content-Type: image/png', or use -F file=@...)"
@@ -62,7 +62,7 @@ def unsupported(media_type: str) -> Problem:
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """What a body may be."""
+    """The limits of a body."""
 
     max_bytes: int
     max_crops: int
@@ -73,7 +73,7 @@ class BodyLimits:
 
     @classmethod
     def of(cls, settings: Settings) -> BodyLimits:
-        """Those of the settings."""
+        """The limits that the settings give."""
         return cls(
             settings.max_body_bytes,
             settings.max_crops_per_request,
@@ -84,12 +84,12 @@ class BodyLimits:
         )
 
     def most_bytes(self, form: BodyForm) -> int:
-        """Of a body of this form."""
+        """The limit in bytes for a body of this form."""
         of_form = {BodyForm.RAW: self.max_image_bytes, BodyForm.JSON: self.max_json_bytes}.get(form, self.max_bytes)
         return min(self.max_bytes, of_form)
 
     def too_large(self, form: BodyForm, n_bytes: float) -> Problem:
-        """The refusal of one that has, or will have, more than that."""
+        """The refusal of a body of `n_bytes`, which exceeds the limit."""
         if n_bytes > self.max_bytes:
             return body_too_large(self.max_bytes)
         if form is BodyForm.RAW:
@@ -99,7 +99,7 @@ class BodyLimits:
 
 
 async def images_of_form(content_type: bytes, body: bytes, limits: BodyLimits) -> list[EncodedImage]:
-    """The files of a form; what they are called is their id."""
+    """The files of a form; each has its file name, or its field's name, as id."""
     files = await parse_files(content_type.decode("latin-1"), body, limits.max_crops, limits.max_form_fields)
     if not files:
         raise Problem(NO_FILE, "The form has no file, at most texts: curl -F file=@word.png (mind the @) sends one.")
@@ -107,7 +107,7 @@ async def images_of_form(content_type: bytes, body: bytes, limits: BodyLimits) -
 
 
 async def images_of_json(body: bytes, limits: BodyLimits) -> list[EncodedImage]:
-    """The images in a list, in base64."""
+    """The base64 images of a list in JSON."""
     max_crops = limits.max_crops
     await check_outline(body, max_crops, limits.max_json_depth)
     try:
@@ -125,7 +125,7 @@ def _explain(errors: Sequence[Any], max_crops: int) -> Problem:
     told = []
     for error in errors:
         location = error["loc"]
-        if location[2:3] == ("id",):  # below it are the kinds of ids that were tried: all of them together are the rule
+        if location[2:3] == ("id",):  # pydantic reports each kind of id that it tried; together they are one rule
             error = {"loc": location[:3], "msg": ID_RULE}
         if error not in told:
             told.append(error)

@@ -1,4 +1,4 @@
-"""The query parameters of a recognition request: all are known, and none is given twice with different values."""
+"""The query parameters of a recognition request: unknown ones are refused, and so is one given twice with different values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FLAGS: Final = {
     "list": "Answer a list also to a single crop that is the body or the only file of a form; then a crop that fails has its "
     "error in the list, with status 200.",
 }
-"""Those that are boolean, and what they are for."""
+"""The boolean parameters, with their descriptions."""
 MAX_TOLD_NAMES: Final = 3
 MAX_TOLD_CHARACTERS: Final = 40
 
@@ -27,10 +27,10 @@ _boolean: Final = TypeAdapter(bool)
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What a client wants to be read, and how answered."""
+    """Which model a client wants, and which form of answer."""
 
     model: str | None = None
-    """`None`: the default one."""
+    """Name of the model; `None`: the default model."""
 
     characters: bool = False
     list: bool = False
@@ -40,7 +40,7 @@ NO_WISHES: Final = Wishes()
 
 
 def model_of(query: bytes) -> str | None:
-    """The model that is asked for, whatever else is wrong; `None`: the default one."""
+    """The model that is asked for, whatever else is wrong with the query; `None`: the default model."""
     return next((value for name, value in _pairs(query) if name == MODEL), None)
 
 
@@ -48,7 +48,7 @@ def read_query(query: bytes) -> Wishes:
     """Read the part of the address behind the question mark.
 
     Raises:
-        Problem: A parameter is not known, has no boolean where there must be one, or is given twice and differs.
+        Problem: A parameter is unknown, is not the boolean it must be, or is given twice with different values.
     """
     if not query:
         return NO_WISHES

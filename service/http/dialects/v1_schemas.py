@@ -12,9 +12,9 @@ from artifact.metadata import DecodeMode
 MAX_ID_LENGTH: Final = 256
 MAX_CROPS_KEY: Final = "max_crops"
 MAX_INLINE: Final = 1000
-"""Characters of a charset that are told with the model; of a longer one only how many there are, and where."""
+"""Longest charset that is listed with the model; of a longer one only its size and address are given."""
 MAX_ID: Final = 2**53 - 1
-"""Integers beyond it are not the same in every JSON library."""
+"""Larger integers do not survive every JSON library."""
 
 
 VERSION: Final = Field(description="The first 12 digits of the artifact's SHA-256 digest.")

@@ -1,4 +1,4 @@
-"""What a request passes before it is answered. `App` has them in their order; each sees what those before it found out."""
+"""The checks that a request passes before it is answered. `App` has their order; each sees what earlier ones found out."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from service.http.head import Head
 
 
 class Gate(Protocol):
-    """Of one app. It is asked on the event loop, before the body of a request is read."""
+    """A check of one app. It is called on the event loop, before the body of a request is read."""
 
     def check(self, head: Head) -> Problem | None:
-        """Note in `head` what this gate is to find out; `None` lets the request pass, a problem is its answer."""
+        """Note in `head` what this gate finds out. Returns `None` to let the request pass, or the problem that answers it."""
         ...

@@ -1,4 +1,4 @@
-"""API keys, for servers without a gateway that knows its clients: a file of keys that may change while the server runs."""
+"""API keys, for servers without a gateway that checks its clients: a file of keys that may change while the server runs."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from service.http.head import Head
 from service.process.request import outside_requests
 
 LOOK_EVERY_S: Final = 1.0
-"""How often, at most, the file is read. It is small; whether it has changed, nothing but its content tells for certain: times
-of change come in ticks, and a file in its place may have the same."""
+"""Seconds between two readings of the file, at least. It is small, and only its content tells for certain whether it has
+changed: modification times are coarse, and a file that replaces it may have the same."""
 
 logger = logging.getLogger(__name__)
 
 
 class ApiKeys:
-    """The keys of a file, read again and again. Only SHA-256 digests are kept, of the keys and of the file.
+    """The keys of a file that is read at intervals. Only SHA-256 digests are kept, of the keys and of the file.
 
-    A file that holds no key any more lets nobody pass. One that is missing, cannot be read or has a line that is no key changes
-    nothing: the keys before stay. Either is logged, once for each change.
+    If the file holds no key any more, nobody passes. If it is missing, cannot be read or has a line that is not a key, the keys
+    read before stay valid. Either is logged, once for each change.
 
     Args:
-        path: One key a line, or `sha256:` and the digest of one in hexadecimal; empty lines and `#` comments are ignored.
-        clock: Monotonic, seconds.
+        path: Has a key a line, or `sha256:` and its digest in hexadecimal; empty lines and `#` comments are ignored.
+        clock: Monotonic clock in seconds.
 
     Raises:
-        StartupError: The file cannot be read, or holds no key, or something that is none.
+        StartupError: The file cannot be read, holds no key, or has a line that is not a key.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,19 +41,19 @@ class ApiKeys:
         self._clock = clock
         self._looked_s = clock()
         self._complaint: str | None = None
-        """What the last look found to be wrong with the file."""
+        """What was wrong with the file at the last look."""
         content = read_key_file(path)
         self._seen = _sha256(content)
-        """Of the content that the keys are of."""
+        """Digest of the content that the keys come from."""
         self._digests = digests_of(path, content)
         if not self._digests:
             raise StartupError(f"PARSEQ_API_KEYS_FILE={path} holds no key: write one in each line")
 
     def check(self, headers: Mapping[bytes, bytes]) -> bytes:
-        """Let a request pass.
+        """Check the key of a request.
 
         Args:
-            headers: Of the request, names in lower case.
+            headers: Headers of the request, names in lower case.
 
         Returns:
             The SHA-256 digest of its key, which tells its client from others.
@@ -69,7 +69,7 @@ class ApiKeys:
         if key is None:
             raise _unauthorized("This server wants an API key: send `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
         digest = _sha256(key)
-        # All of them, and each in the same time: how long it takes says nothing about the keys.
+        # All keys are compared, each in constant time, so that timing tells nothing about them.
         if not sum([hmac.compare_digest(digest, known) for known in self._digests]):
             raise _unauthorized("The API key is not one of this server's.")
         return digest
@@ -94,11 +94,11 @@ class ApiKeys:
 
 
 class KeyGate:
-    """Lets nobody pass who has no key, where one is wanted: who has none learns nothing, not even that the server is busy.
+    """Refuses requests without a valid key, before any other gate tells them anything, such as that the server is busy.
 
     Args:
-        keys: Of the server.
-        wanted: Whether the requests of a path need one.
+        keys: The keys of the server.
+        wanted: Whether requests to a path need a key.
     """
 
     def __init__(self, keys: ApiKeys, wanted: Callable[[str], bool]) -> None:
@@ -106,7 +106,7 @@ class KeyGate:
         self._wanted = wanted
 
     def check(self, head: Head) -> Problem | None:
-        """Set `head.client` to whom the key tells."""
+        """Set `head.client` to the digest of the key; refuse a request that needs a key and has no valid one."""
         if self._wanted(head.path):
             try:
                 head.client = self._keys.check(head.headers)

@@ -1,7 +1,7 @@
-"""Whose request it is, by address: the peer's own, or the one a trusted proxy forwards for.
+"""Which client a request comes from, by address: the peer's own, or the one for which a trusted proxy forwards.
 
-A gateway makes all its clients look like one. Where its address is trusted (`PARSEQ_TRUSTED_PROXIES`) the client is the last
-address of `X-Forwarded-For` that no trusted proxy has; anybody else's header is what a client says of itself, and is ignored.
+Behind a gateway all clients have its address. If that is trusted (`PARSEQ_TRUSTED_PROXIES`), the client is the last address of
+`X-Forwarded-For` that is not a trusted proxy's. From anybody else the header is ignored, since anybody can write it.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
-from service.config import networks_of
+from service.config import ip_networks_of
 from service.http.head import Head
 
 FORWARDED_FOR: Final = b"x-forwarded-for"
 IPV6_PREFIX: Final = 64
-"""Of an IPv6 address this many bits tell a client: what follows one customer chooses freely."""
+"""Bits of an IPv6 address that tell a client: each customer of a provider can choose the rest freely."""
 
 
 class ClientAddresses:
     """Tells clients apart.
 
     Args:
-        trusted: Addresses and networks in CIDR notation, with commas between them; empty: nobody's header counts.
+        trusted: Addresses and networks in CIDR notation, with commas between them; empty: no proxy is trusted.
 
     Raises:
         ValueError: One of them is neither.
     """
 
     def __init__(self, trusted: str = "") -> None:
-        self._trusted = networks_of(trusted)
+        self._trusted = ip_networks_of(trusted)
         self._client = lru_cache(4096)(_client_of)
         self._is_trusted = lru_cache(4096)(self._look_up)
 
     def is_trusted(self, peer: str) -> bool:
-        """Whether `peer`, as a socket tells it, is a proxy whose `X-Forwarded-For` counts."""
+        """Whether the address `peer` is a proxy whose `X-Forwarded-For` counts."""
         return bool(self._trusted) and self._is_trusted(peer)
 
     def check(self, head: Head) -> None:
@@ -66,13 +66,15 @@ class ClientAddresses:
             address = ip_address(peer)
         except ValueError:
             return False
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:  # as a socket of both families tells IPv4
+        if (
+            isinstance(address, IPv6Address) and address.ipv4_mapped is not None
+        ):  # how a socket for both families shows IPv4 addresses
             address = address.ipv4_mapped
         return any(address in network for network in self._trusted)
 
 
 def _without_port(hop: str) -> str:
-    """An address as some gateways write it: with its port, `203.0.113.9:51234` or `[2001:db8::1]:443`."""
+    """The address without the port that some gateways add: `203.0.113.9:51234` or `[2001:db8::1]:443`."""
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
     return hop.partition(":")[0] if hop.count(":") == 1 else hop
@@ -82,7 +84,7 @@ def _client_of(address: str) -> str:
     try:
         parsed = ip_address(address)
     except ValueError:
-        return address[:64]  # a socket in the file system, or what a proxy made up: one client each
+        return address[:64]  # a socket in the file system, or something else that a proxy wrote: each counts as a client
     if not isinstance(parsed, IPv6Address):
         return str(parsed)
     if parsed.ipv4_mapped is not None:

@@ -1,8 +1,8 @@
-"""Saying no while the server is busy: the wording of a refusal, and one by the head alone.
+"""Refusals while the server is busy: their wording, and a cheap way to refuse by the head alone.
 
-When everybody posts at once, most requests are refused, and what that costs is taken from those that are read. So a request
-that would not be let in now is answered before its body is read, without tasks, exceptions or parsing. This is only a
-shortcut: it says no where admission would say the same, and admission has the last word on all others.
+Under overload most requests are refused, and every refusal takes time from requests that are read. So a request that would not
+be let in now is refused before its body is read, without tasks, exceptions or parsing. This is only a shortcut: it refuses
+what admission would refuse, and admission decides about all other requests.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 
 def busy(error: QueueFullError, n_items: int) -> Problem:
-    """What a client is told whose request with so many crops is turned away."""
-    # The header has whole seconds, and 0 would be an invitation to hammer.
+    """The problem for a request with `n_items` crops that was turned away."""
+    # The header has whole seconds, and 0 would invite clients to try again at once.
     retry_after_s = max(1, math.ceil(error.retry_after_s))
     if error.refusal is Refusal.QUEUE_FULL:
         reason = f"The queue has no room for {n_items} more crops (PARSEQ_MAX_QUEUE_ITEMS)."
@@ -45,9 +45,9 @@ class Doorman:
         self._batch_ms = settings.batch_timeout_ms
 
     def check(self, head: Head) -> Problem | None:
-        """Refuse what would not be let in now. What is wrong with the head itself is left to others to say.
+        """Refuse a request that would not be let in now. Faults of the head itself are left to the dialect.
 
-        The body is left to the HTTP server, which throws away what still comes of it.
+        The HTTP server throws away what still comes of the body.
         """
         if head.announced is None or head.announced.count is None or math.isnan(head.timeout_ms):
             return None
@@ -59,13 +59,13 @@ class Doorman:
         problem = busy(error, n_items)
         if (
             b"expect" in head.headers
-        ):  # (100-continue) It may send its body now or not: what comes next could not be told apart.
+        ):  # After a refusal instead of `100 Continue` a client may send its body or not: the next bytes could be either.
             problem.headers["Connection"] = "close"
         logger.debug("%s %s: %d by its head", head.method, head.path, problem.status)
         return problem
 
     def _refusal_of(self, head: Head, count: Count) -> tuple[ServedModel, QueueFullError, int] | None:
-        """Whose refusal, which, and the number of crops it is about."""
+        """The model that refuses, why, and the number of crops; `None`: no refusal."""
         model = head.model
         if model is None:
             return None
@@ -75,7 +75,7 @@ class Doorman:
             return None
         if count is Count.ONE:
             return model, refusal, 1
-        # How many crops there are is not known yet: no to all requests that it may be, the smallest ones included.
+        # The number of crops is not known yet: refuse only if every possible number would be refused.
         as_bulk = engine.refusal_of(2, True, min(head.timeout_ms, self._batch_ms) / 1000, head.client)
         if as_bulk is None:
             return None

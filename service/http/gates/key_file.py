@@ -1,4 +1,4 @@
-"""The file of API keys: read without ever waiting for it, and taken only when every line of it can be."""
+"""The file of API keys: read without ever blocking, and accepted only if every line is valid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.errors import StartupError
 HASH_PREFIX: Final = "sha256:"
 MIN_KEY_LENGTH: Final = 16
 MAX_FILE_BYTES: Final = 2**20
-"""Some 20,000 keys; what is larger is some other file."""
+"""Enough for some 20,000 keys; a larger file is some other file."""
 
 _HASH: Final = re.compile(r"[0-9a-fA-F]{64}")
 _KEY: Final = re.compile(r"[\x21-\x7e]+")
@@ -24,7 +24,7 @@ _QUOTES: Final = ('"', "'", "`")
 _LIST_MARKS: Final = "[]{}(),;"
 """Around or behind quotation marks, where somebody took the file for JSON or the like."""
 _OPEN: Final = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
-"""Not every system has all of them."""
+"""Flags to open it with, as far as the system has them."""
 _KINDS: Final = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -35,17 +35,17 @@ _KINDS: Final = (
 
 
 def read_key_file(path: Path) -> bytes:
-    """The content, up to `MAX_FILE_BYTES`. Nothing but a file is opened: a pipe or a device may keep its reader waiting.
+    """The content, up to `MAX_FILE_BYTES`. Only regular files are read: a pipe or a device may keep its reader waiting.
 
     Raises:
-        StartupError: There is none, it may not be read, it is something else or too large.
+        StartupError: The file is missing, not readable, not a regular file or too large.
     """
     try:
         _check_is_file(path, path.stat().st_mode)
         with os.fdopen(os.open(path, _OPEN), "rb") as stream:
-            _check_is_file(path, os.fstat(stream.fileno()).st_mode)  # it may have been replaced since
+            _check_is_file(path, os.fstat(stream.fileno()).st_mode)  # it may have been replaced since the first look
             content = stream.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError: an impossible file name
         raise StartupError(f"{_named(path)} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(content) > MAX_FILE_BYTES:
         raise StartupError(
@@ -58,12 +58,12 @@ def digests_of(path: Path, content: bytes) -> tuple[bytes, ...]:
     """The SHA-256 digests of the keys in a file, 32 bytes each; none when it holds no key.
 
     Args:
-        path: Of the file, for what is said of it.
-        content: UTF-8, with or without a byte order mark, whatever its ends of lines.
+        path: Of the file, for messages.
+        content: UTF-8, with or without a byte order mark, with any line ends.
 
     Raises:
-        StartupError: A line is neither a key, nor `sha256:` and a digest, nor empty, nor a comment. It is named by its
-            number and not shown: it may be a key but for a slip.
+        StartupError: A line is neither a key, nor `sha256:` and a digest, nor empty, nor a comment. The message gives its
+            number but not the line, which may be a mistyped key.
     """
     try:
         text = content.decode("utf-8-sig")

@@ -13,12 +13,12 @@ MAX_TOLD_CHARACTERS: Final = 40
 
 
 def no_model(name: str, models: Models) -> Problem:
-    """The answer to who asks for a model that is not there."""
+    """The problem of a request for a model that is not served."""
     return Problem(NOT_FOUND, f"There is no model `{name[:MAX_TOLD_CHARACTERS]}`; those there are: {models.spoken_names()}.")
 
 
 def no_version(model: ServedModel) -> Problem:
-    """The answer to who asks for a version that is not there."""
+    """The problem of a request for a version that is not served."""
     return Problem(NOT_FOUND, f"Of model `{model.name}` there is version {model.version} and no other.")
 
 
@@ -26,14 +26,14 @@ class ModelChoice:
     """Finds the model that a request names.
 
     Args:
-        models: Any of which may be replaced at any time.
+        models: The served models; each may be replaced at any time.
     """
 
     def __init__(self, models: Models) -> None:
         self._models = models
 
     def check(self, head: Head) -> Problem | None:
-        """Set `head.model` for a request to recognise; refuse one for a model that is not served."""
+        """Set `head.model` of a recognition request; refuse it if the model is not served."""
         announced = head.announced
         if announced is not None:
             name = announced.model

@@ -1,6 +1,7 @@
-"""Which request this is: the id that goes with it through answers and log lines, and the trace it belongs to.
+"""The id of a request, for its answer and log lines, and the trace that it belongs to.
 
-A client's `X-Request-Id` is kept when it is sane. Else the trace id of a valid W3C `traceparent` is the id, else one is made.
+A client's `X-Request-Id` is kept if it is short and printable. Else the id is the trace id of a valid W3C `traceparent`, else a
+new one.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def context_of(headers: list[tuple[bytes, bytes]], sampler: Sampler | None = Non
 
 
 def _caller(traceparent: bytes) -> re.Match[bytes] | None:
-    """What a caller says, or `None`: the specification has servers ignore what is not valid, and read versions to come."""
+    """What a caller says, or `None` if it is not valid: the specification has servers ignore that, and read future versions."""
     match = _TRACEPARENT.fullmatch(traceparent.strip(b" \t"))
     if match is None or (match["version"] == b"00" and match["more"] is not None):
         return None
@@ -61,7 +62,7 @@ def _caller(traceparent: bytes) -> re.Match[bytes] | None:
 
 
 class RequestIds:
-    """Gives each request its context; every answer carries the id in it.
+    """Gives each request its context, whose id every answer carries.
 
     Args:
         sampler: Says which requests to recognise are traced; `None`: none is.
@@ -73,5 +74,5 @@ class RequestIds:
     def check(self, head: Head) -> None:
         """Set `head.context`, for log lines too."""
         head.context = context_of(head.lines, self._sampler if head.announced is not None else None)
-        # Never reset: the server runs each request in a task of its own, and logs what escapes from here in the same task.
+        # Never reset: the server runs each request in a task of its own, and logs uncaught errors in that task.
         current_request.set(head.context)

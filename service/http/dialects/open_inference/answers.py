@@ -26,23 +26,21 @@ from service.http.turns import Turns
 BINARY_TYPE: Final = "application/octet-stream"
 LENGTH_HEADER: Final = b"inference-header-content-length"
 VALUES_AT_ONCE: Final = 512
-"""Encoded between two looks at the clock."""
-
-Values = list[str] | list[float]
+"""Values encoded between two looks at the clock."""
 
 
 async def infer_answer(crops: InferCrops, results: Sequence[CropResult], model: str, version: str, headers: Headers) -> Answer:
-    """What was read.
+    """The answer to an inference request.
 
     Args:
-        crops: Of the request.
-        results: One for each.
-        model: As the request calls it.
-        version: Of the model.
-        headers: That go with it.
+        crops: The crops of the request.
+        results: One for each crop.
+        model: The model's name as the request has it.
+        version: The model's version.
+        headers: Further headers of the answer.
 
     Raises:
-        Problem: A crop could not be read, and the request does not want to be told of single ones.
+        Problem: A crop could not be read, and the request does not ask for the output `error`.
     """
     wanted = dict(crops.outputs)
     if ERROR not in wanted:
@@ -57,7 +55,7 @@ async def infer_answer(crops: InferCrops, results: Sequence[CropResult], model: 
             outputs.append(f'{start},"parameters":{{"binary_data_size":{len(packed)}}}}}')
         else:
             outputs.append(f'{start},"data":[{await _encoded(values)}]}}')
-    # Whatever characters it has: those of a text that a client sent may be no text of ours.
+    # Also with lone surrogates, which a client may send in its id.
     name = "" if crops.id is None else f'"id":{json.dumps(crops.id)},'
     by = encode_json({"model_name": model, "model_version": version})[1:-1]
     document = f'{{{name}{by},"outputs":[{",".join(outputs)}]}}'.encode()
@@ -74,7 +72,7 @@ def _raise_first(results: Sequence[CropResult]) -> None:
 
 
 def _values(name: str, results: Sequence[CropResult], shape: list[int]) -> tuple[Any, list[int]]:
-    """The elements of an output, row by row, and its shape. A crop that failed has an empty text and the confidence 0."""
+    """The elements of an output, row by row, and its shape. A crop that failed has an empty text and confidence 0."""
     readings = [None if isinstance(result.reading, Problem) else result.reading for result in results]
     if name == TEXT:
         return ["" if reading is None else reading.text for reading in readings], shape
@@ -101,7 +99,7 @@ def _packed(values: Any) -> bytes:
 
 
 async def _encoded(values: Any) -> str:
-    """As JSON, without brackets."""
+    """The values as JSON, without the brackets of the list."""
     pieces, turns = [], Turns()
     for start in range(0, len(values), VALUES_AT_ONCE):
         some = values[start : start + VALUES_AT_ONCE]

@@ -1,4 +1,4 @@
-"""What requests of inference protocols have in common: JSON, perhaps packed, and errors as one sentence in JSON."""
+"""What inference protocols have in common: JSON that may be compressed, and errors as one sentence in JSON."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from service.http.problems import Answer
 from service.http.turns import Turns
 
 JSON_TYPE: Final = "application/json"
-"""Without a charset: KServe's client reads the message of an error only where the header says exactly this."""
+"""Without a charset: KServe's client reads the message of an error only if the header is exactly this."""
 MAX_TOLD_CHARACTERS: Final = 40
 INFLATE_BYTES: Final = 2**14
-"""Of a packed body, unpacked at a time."""
+"""Bytes of a compressed body that are unpacked at a time."""
 INFLATED_BYTES: Final = 2**17
-"""Got at a time, at most: some tenths of a millisecond."""
+"""Unpacked bytes at a time, at most; they take some tenths of a millisecond."""
 GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
 ENCODINGS: Final = (b"gzip", b"x-gzip", b"deflate")
 
@@ -45,21 +45,21 @@ def error_document(problem: Problem) -> Answer:
 
 
 def invalid(detail: str) -> Problem:
-    """A request that can be parsed and asks for what cannot be."""
+    """The problem of a request that can be parsed but is not valid."""
     return Problem(INVALID_REQUEST, detail)
 
 
 def told(value: object) -> str:
-    """A value from a request, as it is repeated in an error."""
+    """A value from a request, shortened for an error message."""
     text = str(value)
     return f"`{text[:MAX_TOLD_CHARACTERS]}...`" if len(text) > MAX_TOLD_CHARACTERS else f"`{text}`"
 
 
 async def read_body(head: Head, body: Body, limits: BodyLimits, most_bytes: int) -> bytes:
-    """The body, unpacked if it is packed; one of more than `most_bytes` is refused before it is all in memory.
+    """The body, decompressed if need be; one of more than `most_bytes` is refused before all of it is in memory.
 
     Raises:
-        Problem: It is empty or too large, its coding is not supported or broken, or there is no room for it.
+        Problem: It is empty or too large, its content encoding is broken or not supported, or there is no room for it.
     """
     encoding = head.headers.get(b"content-encoding", b"").strip().lower()
     if encoding not in (b"", b"identity", *ENCODINGS):
@@ -113,12 +113,12 @@ def _broken() -> Problem:
 
 
 async def read_object(data: bytes, limits: BodyLimits) -> dict[str, Any]:
-    """A JSON object.
+    """Parse a JSON object.
 
     Raises:
         Problem: It is something else, nested too deeply, or has far more values than images need.
     """
-    # What is short has few values, and what has few brackets is not nested deeply: most heads of binary tensors are both.
+    # Short JSON with few brackets can have neither many values nor deep nesting; most heads of binary tensors are such.
     if len(data) > MAX_COMMAS or data.count(b"[") + data.count(b"{") > limits.max_json_depth:
         await check_outline(data, limits.max_crops, limits.max_json_depth)
     try:

@@ -1,4 +1,4 @@
-"""`POST /v2/models/NAME/infer`: the dialect of the Open Inference Protocol; `docs/open_inference_protocol.md` has it for users.
+"""`POST /v2/models/NAME/infer`: the dialect of the Open Inference Protocol, documented in `docs/open_inference_protocol.md`.
 
 Sources: the protocol's specification (github.com/kserve/open-inference-protocol) and Triton's extensions for binary tensors and
 for `priority` and `timeout` (github.com/triton-inference-server/server, docs/protocol).
@@ -46,19 +46,19 @@ class OpenInference(Dialect):
         self._max_json_bytes = min(settings.max_json_bytes, settings.max_body_bytes)
 
     def announce(self, head: Head) -> Announcement:
-        """The model that is asked for. How many crops come only the body says."""
+        """The model that is asked for. Only the body says how many crops come."""
         parts = head.path.split("/")  # "", v2, models, NAME, versions, VERSION, infer
         comes = 0 < head.content_length <= self._limits.max_bytes or b"transfer-encoding" in head.headers
         return Announcement(Count.SOME if comes else None, parts[3], parts[5] if len(parts) > 5 else None)
 
     async def parse(self, head: Head, body: Body) -> InferCrops:
-        """Read the JSON, and the tensors behind it."""
+        """Read the JSON, and the binary tensors after it."""
         given_ms = head.checked_timeout_ms()
         start = _header_bytes(head)
         most_bytes = self._max_json_bytes if start is None else self._limits.max_bytes
         data = await read_body(head, body, self._limits, most_bytes)
         if head.media_type != JSON_TYPE and len(data) > SMALL_BODY_BYTES:
-            body.hold(len(data))  # images are taken out of it; of JSON that is counted already
+            body.hold(len(data))  # images are copied out of it; for JSON the copy is counted already
         if start is None:
             crops = read_request(await read_object(data, self._limits), data, None, self._limits.max_crops)
         elif start == 0:
@@ -76,7 +76,7 @@ class OpenInference(Dialect):
     async def answer(
         self, head: Head, crops: Crops, results: Sequence[CropResult], model: ServedModel, total_s: float
     ) -> Answer:
-        """The outputs; of a request that names no `error` among them, the first crop that failed is the answer."""
+        """The outputs. If the request does not ask for the output `error`, the first crop that failed decides the answer."""
         if not isinstance(crops, InferCrops):
             raise TypeError("crops of another dialect")
         timing = server_timing(timings_of(results, total_s)).encode()

@@ -1,4 +1,4 @@
-"""From the JSON of an inference request, and the binary tensors behind it, to images and what is wanted of them."""
+"""From the JSON of an inference request, and the binary tensors after it, to images and the wanted outputs."""
 
 from __future__ import annotations
 
