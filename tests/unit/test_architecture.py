@@ -188,11 +188,13 @@ def test_no_package_has_too_many_files() -> None:
 
 
 def defined_names() -> Iterator[str]:
-    """The classes, functions and methods of the packages: plain names, and those of methods with their class."""
+    """The classes, functions and methods of the packages: plain names, and those of methods and fields with their class."""
     for path in MODULES.values():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef):
                 yield from (f"{node.name}.{each.name}" for each in node.body if isinstance(each, FUNCTION))
+                fields = (each.target for each in node.body if isinstance(each, ast.AnnAssign))
+                yield from (f"{node.name}.{field.id}" for field in fields if isinstance(field, ast.Name))
                 yield node.name
             elif isinstance(node, FUNCTION):
                 yield node.name
