@@ -43,6 +43,8 @@ EXIT_FORCED: Final = 1
 EXIT_STARTUP_FAILED: Final = 3
 EXIT_UNHEALTHY: Final = 4
 BACKLOG: Final = 2048
+LOOK_EVERY_S: Final = 0.1
+"""Whether the drain is over or was told to end; as uvicorn does."""
 GRPC_SHARE: Final = 4
 """One part in so many of the connections is for gRPC, which makes few: a client's calls share one."""
 
@@ -55,6 +57,8 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, runtime: Runtime) -> None:
         super().__init__(config)
         self._runtime = runtime
+        self._ends: list[asyncio.Future[None]] = []
+        """Of other transports than HTTP."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the drain, or end it."""
@@ -69,12 +73,16 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End, all transports at once, within the time for the drain."""
         app = self.config.app
-        ends = [asyncio.ensure_future(each.stop()) for each in app.companions] if isinstance(app, App) else []
-        try:
-            await super().shutdown(sockets)
-        finally:
-            for end in ends:  # all are over, unless the drain was forced to end
-                end.cancel()
+        if isinstance(app, App):
+            self._ends = [asyncio.ensure_future(companion.stop()) for companion in app.companions]
+        await super().shutdown(sockets)
+        if isinstance(app, App) and self.force_exit:
+            await asyncio.gather(*[companion.drop() for companion in app.companions])
+
+    async def _wait_tasks_to_complete(self) -> None:
+        await super()._wait_tasks_to_complete()
+        while not all(end.done() for end in self._ends) and not self.force_exit:  # noqa: ASYNC110 - a signal handler sets it
+            await asyncio.sleep(LOOK_EVERY_S)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -168,8 +176,7 @@ def _listen(host: str, port: int, cure: str = "PARSEQ_PORT, or --host and --port
         return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         raise StartupError(
-            f"cannot listen on {host} port {port} ({error.strerror or error}): "
-            f"set PARSEQ_HOST and {cure}"
+            f"cannot listen on {host} port {port} ({error.strerror or error}): set PARSEQ_HOST and {cure}"
         ) from error
 
 

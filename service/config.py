@@ -260,15 +260,13 @@ def is_service_link(value: str) -> bool:
 def load_settings(**options: Any) -> Settings:
     """Read the settings from the environment; `options` (from the command line) win.
 
-    A Service called `parseq` makes Kubernetes set `PARSEQ_PORT` to its address, and one called `parseq-grpc` `PARSEQ_GRPC_PORT`; that
-    is nobody's wish, and counts as unset.
+    A Service called `parseq` makes Kubernetes set `PARSEQ_PORT` to its address, and one called `parseq-grpc` the other port; that is
+    nobody's wish, and counts as unset.
 
     Raises:
         StartupError: A value is not acceptable; the message names its environment variable or option.
     """
-    unset = {
-        name: Settings.model_fields[name].default for name in PORTS if is_service_link(os.environ.get(env_name(name), ""))
-    }
+    unset = {name: Settings.model_fields[name].default for name in PORTS if is_service_link(os.environ.get(env_name(name), ""))}
     try:
         return Settings(**{**unset, **options})
     except ValidationError as error:

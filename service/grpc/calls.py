@@ -48,14 +48,14 @@ def head_of(context: Any, path: str) -> Head:
 
 
 def address_of(peer: str) -> str:
-    """The address in what gRPC tells of the other end: `ipv4:127.0.0.1:5000`, `ipv6:%5B::1%5D:5000`, `unix:...`; empty: none."""
+    """The address in what gRPC tells of the other end, `ipv4:127.0.0.1:5000` or `ipv6:%5B::1%5D:5000`; empty: it has none."""
     kind, _, rest = peer.partition(":")
     return unquote(rest).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
 
 
 def timeout_ms_of(context: Any) -> float:
     """How long we have to answer from now on; infinite when the client does not say."""
-    left_s = context.time_remaining()
+    left_s: float | None = context.time_remaining()
     if left_s is None:
         return math.inf
     left_ms = max(0.0, 1000 * left_s)

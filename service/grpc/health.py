@@ -24,7 +24,7 @@ LOOK_EVERY_S: Final = 1.0
 
 
 class Health:
-    """Its two methods. `liveness` is what `/livez` tells; the server as a whole, its service and `readiness` what `/readyz` does.
+    """Its two methods. `liveness` is what `/livez` tells, any other service what `/readyz` does.
 
     Args:
         probe: Tells both.

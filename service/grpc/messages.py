@@ -1,7 +1,7 @@
 """The messages that are spoken, described as their specifications have them, and made into classes when this is imported.
 
-There is no generated code, which would need a compiler in step with the library. The classes live in a pool of their own: others
-in this process may have messages of the same names, as Triton's client does.
+There is no generated code, which would need a compiler in step with the library. The classes live in a pool of their own:
+others in this process may have messages of the same names, as Triton's client does.
 
 Sources: the protocol's specification (github.com/kserve/open-inference-protocol, specification/protocol), of which
 `uint64_param` and the `Repository...` messages are Triton's extensions (github.com/triton-inference-server/server,
@@ -33,8 +33,8 @@ ModelMetadataRequest: string name = 1; string version = 2
 TensorMetadata: string name = 1; string datatype = 2; repeated int64 shape = 3
 ModelMetadataResponse: string name = 1; repeated string versions = 2; string platform = 3; repeated TensorMetadata inputs = 4;
     repeated TensorMetadata outputs = 5
-InferParameter: oneof bool bool_param = 1; oneof int64 int64_param = 2; oneof string string_param = 3; oneof double double_param = 4;
-    oneof uint64 uint64_param = 5
+InferParameter: oneof bool bool_param = 1; oneof int64 int64_param = 2; oneof string string_param = 3;
+    oneof double double_param = 4; oneof uint64 uint64_param = 5
 InferTensorContents: repeated bool bool_contents = 1; repeated int32 int_contents = 2; repeated int64 int64_contents = 3;
     repeated uint32 uint_contents = 4; repeated uint64 uint64_contents = 5; repeated float fp32_contents = 6;
     repeated double fp64_contents = 7; repeated bytes bytes_contents = 8
@@ -78,8 +78,8 @@ def message_classes(package: str, described: str) -> Mapping[str, Any]:
 
     Args:
         package: Of the messages.
-        described: A line for each message, `Name: type field = number; ...`, which may go on in indented ones. Before a type may
-            stand `repeated`, `oneof` (all of a message are one choice), or `map` (from texts).
+        described: A line for each message, `Name: type field = number; ...`, which may go on in indented ones. Before a type
+            may stand `repeated`, `oneof` (all of a message are one choice), or `map` (from texts).
     """
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
     for line in described.strip().replace("\n    ", " ").splitlines():

@@ -61,8 +61,8 @@ class Parser:
             raise Problem(MALFORMED_REQUEST, detail) from None
         raise Problem(
             TOO_MANY_CROPS,
-            f"The message has far more fields than {self._max_crops} images need (PARSEQ_MAX_CROPS_PER_REQUEST). Pixels are sent "
-            "in raw_input_contents.",
+            f"The message has far more fields than {self._max_crops} images need (PARSEQ_MAX_CROPS_PER_REQUEST). Pixels are "
+            "sent in raw_input_contents.",
         )
 
 

@@ -1,4 +1,4 @@
-"""What the methods do. Requests for metadata are answered as those over HTTP are, and inference by the endpoint of all protocols."""
+"""What the methods do. What there is they tell as over HTTP, and inference is answered by the endpoint of all protocols."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ class InferenceService:
         max_crops: Images of a request, at most.
     """
 
-    def __init__(
-        self, app: App, models: Models, probe: Probe, arrivals: Arrivals, *, max_headers: int, max_crops: int
-    ) -> None:
+    def __init__(self, app: App, models: Models, probe: Probe, arrivals: Arrivals, *, max_headers: int, max_crops: int) -> None:
         self._metrics, self._problems, self._endpoint = app.metrics, app.problems, app.endpoint
         self._models = models
         self._probe = probe

@@ -57,6 +57,10 @@ class Companion(Protocol):
         """Take no more, and wait for those in flight. Returns when that is done, also if it was asked before."""
         ...
 
+    async def drop(self) -> None:
+        """Wait for nothing: those in flight are lost."""
+        ...
+
 
 class App:
     """The ASGI app of one runtime, which it starts and stops by its lifespan.

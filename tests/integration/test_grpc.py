@@ -399,9 +399,7 @@ def test_a_message_that_does_not_come_is_given_up() -> None:
 def test_connections_are_a_part_of_those_there_may_be() -> None:
     with grpc_serving(max_connections=12) as caller:  # 3 of them for gRPC
         assert caller.call("ServerLive").live
-        channels = [
-            grpc.insecure_channel(caller.address, options=[("grpc.use_local_subchannel_pool", 1)]) for _ in range(5)
-        ]
+        channels = [grpc.insecure_channel(caller.address, options=[("grpc.use_local_subchannel_pool", 1)]) for _ in range(5)]
         for channel in channels:
             ready = grpc.channel_ready_future(channel)
             try:
