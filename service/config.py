@@ -260,7 +260,7 @@ def is_service_link(value: str) -> bool:
 def load_settings(**options: Any) -> Settings:
     """Read the settings from the environment; `options` (from the command line) win.
 
-    A Service called `parseq` makes Kubernetes set `PARSEQ_PORT` to its address, and one called `parseq-grpc` the other port; that is
+    A Service called `parseq` makes Kubernetes set `PARSEQ_PORT` to its address (and `parseq-grpc` the other port); that is
     nobody's wish, and counts as unset.
 
     Raises:

@@ -1,8 +1,8 @@
 """How the messages of calls are taken: a few at a time, each within its time, and no more than there is room for.
 
 gRPC keeps a message to itself until all of it is there, and lets a client send no more than some kilobytes before somebody
-wants it. So what can be bounded is how many are wanted at once. While they are slow and others wait, the client that has the most
-of them is told to come again; this is what `http.connection.body_budget` does, as far as gRPC lets us.
+wants it. So what can be bounded is how many are wanted at once. While they are slow and others wait, the client that has the
+most of them is told to come again; this is what `http.connection.body_budget` does, as far as gRPC lets us.
 """
 
 from __future__ import annotations

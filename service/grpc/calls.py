@@ -62,6 +62,11 @@ def timeout_ms_of(context: Any) -> float:
     return max(ANSWER_SHARE * left_ms, left_ms - ANSWER_MS)
 
 
+def code_of(status: int) -> grpc.StatusCode:
+    """Of a problem with this status over HTTP."""
+    return CODES.get(status, grpc.StatusCode.INVALID_ARGUMENT)
+
+
 async def send(answer: Answer, context: Any, request_id: str) -> bytes:
     """The message of an answer, or the end of the call if it tells a problem.
 
@@ -78,6 +83,5 @@ async def send(answer: Answer, context: Any, request_id: str) -> bytes:
             metadata.append((name.decode(), value.decode("latin-1")))
     context.set_trailing_metadata(tuple(metadata))
     if answer.status != 200:
-        code = CODES.get(answer.status, grpc.StatusCode.INVALID_ARGUMENT)
-        await context.abort(code, answer.body.decode())
+        await context.abort(code_of(answer.status), answer.body.decode())
     return answer.body

@@ -13,6 +13,9 @@ from typing import Any, Final
 import grpc
 from google.protobuf.message import DecodeError
 
+from service.errors import Problem
+from service.grpc.arrivals import Arrivals
+from service.grpc.calls import code_of
 from service.grpc.messages import CLASSES, SERVICE
 from service.http.routes import Probe
 
@@ -28,9 +31,12 @@ class Health:
 
     Args:
         probe: Tells both.
+        arrivals: Take the messages of calls.
     """
 
-    def __init__(self, probe: Probe) -> None:
+    def __init__(self, probe: Probe, arrivals: Arrivals) -> None:
+        self._arrivals = arrivals
+
         def ready() -> bool:
             return probe.ready
 
@@ -46,7 +52,7 @@ class Health:
 
     async def check(self, _requests: Any, context: Any) -> bytes:
         """How a service is now."""
-        status = self._status(await _service_of(context))
+        status = self._status(await self._service_of(context))
         if status == SERVICE_UNKNOWN:
             told = ", ".join(name for name in self._asked if name)
             await context.abort(grpc.StatusCode.NOT_FOUND, f"There is no such service; those there are: {told}.")
@@ -54,7 +60,7 @@ class Health:
 
     async def watch(self, _requests: Any, context: Any) -> AsyncIterator[bytes]:
         """How a service is, now and whenever that changes."""
-        service, before = await _service_of(context), None
+        service, before = await self._service_of(context), None
         while True:
             ending = self._ending.is_set()
             if (status := self._status(service)) != before:
@@ -66,19 +72,20 @@ class Health:
                 await asyncio.wait_for(self._ending.wait(), LOOK_EVERY_S)
         await context.abort(grpc.StatusCode.UNAVAILABLE, "The server is stopping.")
 
+    async def _service_of(self, context: Any) -> str:
+        try:
+            data, holding = await self._arrivals.take(None, context.read)  # whoever asks: all are one client
+            self._arrivals.release(holding)
+            service: str = CLASSES["HealthCheckRequest"].FromString(data).service
+        except Problem as problem:
+            await context.abort(code_of(problem.status), problem.detail)
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "The message is no HealthCheckRequest.")
+        return service
+
     def _status(self, service: str) -> int:
         asked = self._asked.get(service)
         return SERVICE_UNKNOWN if asked is None else SERVING if asked() else NOT_SERVING
-
-
-async def _service_of(context: Any) -> str:
-    data = await context.read()
-    try:
-        service: str = CLASSES["HealthCheckRequest"].FromString(data if isinstance(data, bytes) else b"").service
-    except DecodeError:
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "The message is no HealthCheckRequest.")
-        raise  # which it has done
-    return service
 
 
 def _response(status: int) -> bytes:

@@ -66,7 +66,7 @@ class GrpcServer:
             max_headers=settings.max_headers,
             max_crops=settings.max_crops_per_request,
         )
-        self._health = Health(runtime)
+        self._health = Health(runtime, arrivals)
         server = grpc.aio.server(options=options_of(settings), maximum_concurrent_rpcs=CALLS_SHARE * settings.max_connections)
         # To gRPC requests come one by one: so the gates are passed before a message is wanted.
         methods = {name: grpc.stream_unary_rpc_method_handler(method) for name, method in service.methods.items()}

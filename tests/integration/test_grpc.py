@@ -17,6 +17,7 @@ import pytest
 from service.grpc.messages import CLASSES, HEALTH_SERVICE
 from tests.fakes import PATIENCE_S, FakeSession, toy_runtime
 from tests.grpc_calls import Caller, free_port, grpc_serving, request_of, with_outputs, with_parameters
+from tests.integration.in_process import listening
 from tests.open_inference import packed
 from tests.toy_artifact import METADATA, confidence_of, pixels_of, png_of
 
@@ -380,6 +381,25 @@ def test_clients_share_what_there_is_as_over_http(session: FakeSession, tmp_path
         modest.close()
 
 
+def test_a_server_that_warms_up_is_alive_and_not_available(session: FakeSession) -> None:
+    session.gate.clear()
+    runtime = toy_runtime(session, grpc_port=free_port())
+    caller = Caller(f"127.0.0.1:{runtime.settings.grpc_port}", "")
+
+    def look() -> None:
+        error = caller.refused(request_of(png_of("abc")), wait_for_ready=True)
+        assert (error.code(), "starting" in error.details()) == (Code.UNAVAILABLE, True)
+        assert caller.call("ServerLive").live
+        assert not caller.call("ServerReady").ready
+        assert not caller.call("ModelReady", CLASSES["ModelReadyRequest"](name="toy")).ready
+        assert caller.call("RepositoryIndex").models[0].state == "UNAVAILABLE"
+        assert (caller.health(), caller.health("liveness")) == (2, 1)
+        session.gate.set()
+
+    with caller.channel, listening(runtime, look):
+        assert caller.infer(request_of(png_of("abc")))
+
+
 def test_a_message_that_does_not_come_is_given_up() -> None:
     with grpc_serving(receive_timeout_s=0.2) as caller:
         never = threading.Event()
@@ -388,11 +408,12 @@ def test_a_message_that_does_not_come_is_given_up() -> None:
             never.wait(PATIENCE_S)
             yield b""
 
-        call = caller.channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
-        with pytest.raises(grpc.RpcError, match="PARSEQ_RECEIVE_TIMEOUT_S") as caught:
-            call(nothing(), timeout=PATIENCE_S)
+        for method in ("inference.GRPCInferenceService/ModelInfer", f"{HEALTH_SERVICE}/Check"):
+            call = caller.channel.stream_unary(f"/{method}")
+            with pytest.raises(grpc.RpcError, match="PARSEQ_RECEIVE_TIMEOUT_S") as caught:
+                call(nothing(), timeout=PATIENCE_S)
+            assert caught.value.code() is Code.DEADLINE_EXCEEDED
         never.set()
-        assert caught.value.code() is Code.DEADLINE_EXCEEDED
         assert caller.metric('parseq_request_duration_seconds_count{status="408"}') == 1
 
 

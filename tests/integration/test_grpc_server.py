@@ -141,7 +141,7 @@ def test_what_is_small_on_the_wire_stays_small_in_memory(started: Started) -> No
     bombs = [
         (b"\x2a\x00" * 4 * MIB, None),  # four million empty tensors
         (b"\x22\x00" * 4 * MIB, None),
-        (request_of(b"\0" * 256 * MIB).SerializeToString(), grpc.Compression.Gzip),
+        (request_of(b"\0" * 128 * MIB).SerializeToString(), grpc.Compression.Gzip),
     ]
     for data, compression in bombs:
         error = caller.refused(data, compression=compression)
