@@ -42,13 +42,17 @@ class Arrivals:
         budget: Of all bodies; what has arrived is held in it.
         max_bytes: Of a message.
         timeout_s: For a message to arrive in, including the wait for its turn.
+        most_calls_of_one: Messages of one client that arrive or wait, at most.
         end: What reading gives when there is no message.
     """
 
-    def __init__(self, budget: BodyBudget, max_bytes: int, timeout_s: float, end: Any) -> None:
+    def __init__(self, budget: BodyBudget, max_bytes: int, timeout_s: float, most_calls_of_one: int, end: Any) -> None:
         self._budget = budget
         self._room = asyncio.Semaphore(max(FEWEST, budget.max_bytes // ROOM_SHARE // max_bytes))
         self._timeout_s = timeout_s
+        self._most_calls_of_one = most_calls_of_one
+        self._calls: dict[Hashable, int] = {}
+        """Those that arrive or wait, by client."""
         self._end = end
         self._arriving: dict[_Arrival, None] = {}
         """In the order in which they began."""
@@ -65,6 +69,24 @@ class Arrivals:
         Raises:
             Problem: It does not come in time, or there is none, or there is no room.
         """
+        if self._calls.get(client, 0) >= self._most_calls_of_one:
+            raise no_room_for_body()
+        self._calls[client] = self._calls.get(client, 0) + 1
+        try:
+            data = await self._receive(client, read)
+        finally:
+            self._calls[client] -= 1
+            if not self._calls[client]:
+                del self._calls[client]
+        if data is self._end:
+            raise Problem(MALFORMED_REQUEST, "The call has no message.")
+        holding = Holding(client, lambda: None, COPIES)
+        if not self._budget.take(holding, len(data)):
+            raise no_room_for_body()
+        holding.arriving = False
+        return data, holding
+
+    async def _receive(self, client: Hashable, read: Callable[[], Awaitable[Any]]) -> Any:
         arrival = None
         try:
             async with asyncio.timeout(self._timeout_s) as patience:
@@ -73,7 +95,7 @@ class Arrivals:
                 try:
                     arrival.began_s = asyncio.get_running_loop().time()
                     self._arriving[arrival] = None
-                    data = await read()
+                    return await read()
                 finally:
                     self._arriving.pop(arrival, None)
                     self._room.release()
@@ -81,13 +103,6 @@ class Arrivals:
             if arrival is None or arrival.evicted or arrival.began_s is None:
                 raise no_room_for_body() from None
             raise too_slow(self._timeout_s) from None
-        if data is self._end:
-            raise Problem(MALFORMED_REQUEST, "The call has no message.")
-        holding = Holding(client, lambda: None, COPIES)
-        if not self._budget.take(holding, len(data)):
-            raise no_room_for_body()
-        holding.arriving = False
-        return data, holding
 
     def release(self, holding: Holding) -> None:
         """Nothing of it is held any more."""

@@ -19,10 +19,11 @@ from service.grpc.service import InferenceService
 from service.http.app import App
 from service.http.connection.body_budget import BodyBudget
 
-STREAMS_PER_CONNECTION: Final = 128
-"""Calls of one connection at once; a client that makes more waits, or opens another connection."""
 CALLS_SHARE: Final = 4
-"""So many calls at once for each connection there may be, and no more of all together."""
+"""So many calls at once for each connection there may be, of all together. One connection may have all of them: where gRPC
+holds it to fewer, what is beyond does not wait but fails, as `UNAVAILABLE`."""
+PENDING_SHARE: Final = 4
+"""So many times more have come and not been looked at; gRPC drops what is beyond, as `CANCELLED`, which should not be us."""
 PING_EVERY_MS: Final = 60_000
 """To find out that a client is gone which did not say so."""
 CLIENT_PINGS_EVERY_MS: Final = 10_000
@@ -57,7 +58,14 @@ class GrpcServer:
             StartupError: The port is taken.
         """
         settings, runtime = self._settings, self._runtime
-        arrivals = Arrivals(self._budget, settings.max_body_bytes, settings.receive_timeout_s, grpc.aio.EOF)
+        most_calls = CALLS_SHARE * settings.max_connections
+        arrivals = Arrivals(
+            self._budget,
+            settings.max_body_bytes,
+            settings.receive_timeout_s,
+            most_calls_of_one=most_calls // 2,
+            end=grpc.aio.EOF,
+        )
         service = InferenceService(
             self._app,
             runtime.models,
@@ -67,7 +75,7 @@ class GrpcServer:
             max_crops=settings.max_crops_per_request,
         )
         self._health = Health(runtime, arrivals)
-        server = grpc.aio.server(options=options_of(settings), maximum_concurrent_rpcs=CALLS_SHARE * settings.max_connections)
+        server = grpc.aio.server(options=options_of(settings), maximum_concurrent_rpcs=most_calls)
         # To gRPC requests come one by one: so the gates are passed before a message is wanted.
         methods = {name: grpc.stream_unary_rpc_method_handler(method) for name, method in service.methods.items()}
         health = {
@@ -110,6 +118,7 @@ def options_of(settings: Settings) -> list[tuple[str, int]]:
     age_s = settings.grpc_connection_age_s
     answer_ms = 1000 * settings.receive_timeout_s + settings.batch_timeout_ms
     ages = {"max_connection_age_ms": round(1000 * age_s), "max_connection_age_grace_ms": round(answer_ms)} if age_s else {}
+    n_pending = PENDING_SHARE * CALLS_SHARE * settings.max_connections
     options = {
         "so_reuseport": 0,  # else a second server would have half of the clients, and nobody would know
         "max_receive_message_length": settings.max_body_bytes,
@@ -117,7 +126,8 @@ def options_of(settings: Settings) -> list[tuple[str, int]]:
         "max_metadata_size": settings.max_head_bytes,
         "absolute_max_metadata_size": settings.max_head_bytes,
         "max_allowed_incoming_connections": settings.max_connections,
-        "max_concurrent_streams": STREAMS_PER_CONNECTION,
+        "server.max_pending_requests": n_pending,
+        "server.max_pending_requests_hard_limit": n_pending,
         "max_connection_idle_ms": 1000 * settings.keep_alive_s,
         **ages,
         "server_handshake_timeout_ms": round(1000 * settings.receive_timeout_s),

@@ -417,6 +417,13 @@ def test_a_message_that_does_not_come_is_given_up() -> None:
         assert caller.metric('parseq_request_duration_seconds_count{status="408"}') == 1
 
 
+def test_many_calls_of_one_connection_at_once_are_read_or_told_why(caller: Caller) -> None:
+    calls = [caller.start("ModelInfer", request_of(png_of("abc"))) for _ in range(900)]
+    codes = {call.code() for call in calls}
+    assert codes - {Code.RESOURCE_EXHAUSTED} == {Code.OK}
+    assert caller.infer(request_of(png_of("abc")))
+
+
 def test_connections_are_a_part_of_those_there_may_be() -> None:
     with grpc_serving(max_connections=12) as caller:  # 3 of them for gRPC
         assert caller.call("ServerLive").live

@@ -30,7 +30,7 @@ def coming(data: Any = b"x", after: asyncio.Event | None = None) -> Read:
 
 def new(timeout_s: float = 60, room: int = 64 * MIB) -> tuple[Arrivals, BodyBudget]:
     budget = BodyBudget(room)
-    return Arrivals(budget, MIB, timeout_s, END), budget
+    return Arrivals(budget, MIB, timeout_s, most_calls_of_one=FEWEST + 2, end=END), budget
 
 
 async def slug(taking: Awaitable[Any]) -> str:
@@ -80,6 +80,22 @@ def test_only_so_many_are_wanted_at_once_and_the_next_one_has_its_turn() -> None
         gate.set()
         await asyncio.gather(*tasks[:-1])
         assert asked == list(range(FEWEST + 1))
+
+    asyncio.run(scenario())
+
+
+def test_one_client_may_not_have_all_calls() -> None:
+    async def scenario() -> None:
+        arrivals, _ = new()
+        held = [asyncio.ensure_future(arrivals.take("greedy", coming(after=asyncio.Event()))) for _ in range(FEWEST + 2)]
+        await asyncio.sleep(0)
+        assert await slug(arrivals.take("greedy", coming())) == "no-room-for-body"
+        assert (await arrivals.take("other", coming()))[0] == b"x"
+        held[0].cancel()
+        await asyncio.wait(held[:1])
+        assert (await arrivals.take("greedy", coming()))[0] == b"x"
+        for task in held:
+            task.cancel()
 
     asyncio.run(scenario())
 
