@@ -133,6 +133,7 @@ def peak_mib(server: ServerProcess) -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_what_is_small_on_the_wire_stays_small_in_memory(started: Started) -> None:
     server, caller = started
@@ -169,6 +170,7 @@ def test_a_drain_answers_what_is_in_flight_and_takes_no_more(tmp_path: Path) -> 
         assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.slow
 def test_calls_that_outlast_the_drain_are_cancelled(tmp_path: Path) -> None:
     artifact = write_artifact(tmp_path / "toy.onnx", work=ENDLESS)
     settings = {**PATIENT, "drain_timeout_s": 1}
@@ -180,6 +182,7 @@ def test_calls_that_outlast_the_drain_are_cancelled(tmp_path: Path) -> None:
         assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_the_server_at_once(tmp_path: Path) -> None:
     artifact = write_artifact(tmp_path / "toy.onnx", work=ENDLESS)
     with grpc_running(artifact, tmp_path / "log", **PATIENT) as (server, caller):
