@@ -8,6 +8,7 @@ if __name__ == "__main__":  # `service.entry` does it for the console script
     early_signals.hold()
 
 import argparse
+import asyncio
 import logging
 import os
 import signal
@@ -45,6 +46,10 @@ EXIT_FORCED: Final = 1
 EXIT_STARTUP_FAILED: Final = 3
 EXIT_UNHEALTHY: Final = 4
 BACKLOG: Final = 2048
+LOOK_EVERY_S: Final = 0.1
+"""Whether the drain is over or was told to end; as uvicorn does."""
+GRPC_SHARE: Final = 4
+"""One part in so many of the connections is for gRPC, which makes few: a client's calls share one."""
 
 logger = logging.getLogger("service")
 
@@ -55,6 +60,8 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, runtime: Runtime) -> None:
         super().__init__(config)
         self._runtime = runtime
+        self._ends: list[asyncio.Future[None]] = []
+        """Of other transports than HTTP."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the drain on the first signal, end the process on the second."""
@@ -65,6 +72,20 @@ class Server(uvicorn.Server):
             # uvicorn would report the tasks that it leaves behind as errors, each with a traceback.
             logging.getLogger("uvicorn.error").disabled = True
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End, all transports at once, within the time for the drain."""
+        app = self.config.app
+        if isinstance(app, App):
+            self._ends = [asyncio.ensure_future(companion.stop()) for companion in app.companions]
+        await super().shutdown(sockets)
+        if isinstance(app, App) and self.force_exit:
+            await asyncio.gather(*[companion.drop() for companion in app.companions])
+
+    async def _wait_tasks_to_complete(self) -> None:
+        await super()._wait_tasks_to_complete()
+        while not all(end.done() for end in self._ends) and not self.force_exit:  # noqa: ASYNC110 - a signal handler sets it
+            await asyncio.sleep(LOOK_EVERY_S)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,6 +134,8 @@ def _parse(argv: Sequence[str] | None) -> dict[str, str]:
 
 
 def _serve(settings: Settings) -> int:
+    if settings.grpc_port:
+        _check_grpc(settings)
     find = partial(model_sources, settings, load_artifact)
     entries = [ModelEntry(source.open(None, cpu_budget()), source) for source in find()]
     failures: list[str] = []
@@ -157,7 +180,7 @@ def _handle_signals(server: Server, runtime: Runtime) -> None:
         runtime.ask_to_reload()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, cure: str = "PARSEQ_PORT, or --host and --port") -> socket.socket:
     """A listening socket; bound here, so that a port in use is reported in one clear line.
 
     The unspecified IPv6 address (`::`) means all addresses, those of IPv4 too where the system can do both with one socket.
@@ -171,17 +194,38 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         raise StartupError(
-            f"cannot listen on {host} port {port} ({error.strerror or error}): "
-            "set PARSEQ_HOST and PARSEQ_PORT, or --host and --port"
+            f"cannot listen on {host} port {port} ({error.strerror or error}): set PARSEQ_HOST and {cure}"
         ) from error
+
+
+def _check_grpc(settings: Settings) -> None:
+    """See to it that what would end the start later is told at once, in one line."""
+    try:
+        import service.grpc.server  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise StartupError(
+            f"PARSEQ_GRPC_PORT={settings.grpc_port} needs the package {error.name}: install the extra `grpc` "
+            "(pip install 'parseq-service[grpc]'), or set it to 0"
+        ) from error
+    _listen(settings.host, settings.grpc_port, "PARSEQ_GRPC_PORT").close()  # gRPC binds it anew, by itself
 
 
 def _uvicorn_config(settings: Settings, runtime: Runtime) -> uvicorn.Config:
     app = App(runtime)
+    n_grpc = max(1, settings.max_connections // GRPC_SHARE) if settings.grpc_port else 0
+    n_http = max(1, settings.max_connections - n_grpc)
+    protocol = protocol_for(
+        settings.model_copy(update={"max_connections": n_http}), runtime.metrics, app.problems, app.addresses
+    )
+    if n_grpc:
+        from service.grpc.server import GrpcServer
+
+        limited = settings.model_copy(update={"max_connections": n_grpc})
+        app.companions.append(GrpcServer(app, runtime, limited, protocol.shared.budget))
     return uvicorn.Config(
         app,
         loop="auto" if sys.platform == "win32" else "uvloop",  # no uvloop on Windows
-        http=protocol_for(settings, runtime.metrics, app.problems, app.addresses),
+        http=protocol,
         log_config=None,
         log_level="warning",
         access_log=False,

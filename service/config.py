@@ -16,7 +16,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.errors import StartupError
 
 ENV_PREFIX: Final = "PARSEQ_"
-PORT_VARIABLE: Final = "PARSEQ_PORT"
+PORTS: Final = ("port", "grpc_port")
+"""Settings whose variables Kubernetes sets to addresses, for a Service called `parseq` or `parseq-grpc`."""
 OTHER_PROGRAMS: Final = frozenset({"PARSEQ_CACHE"})
 """Read by the training and export jobs."""
 _SERVICE_VARIABLE: Final = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
@@ -41,6 +42,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; all: `0.0.0.0` (IPv4) or `::` (IPv6 and IPv4).")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    grpc_port: int = Field(
+        0, ge=0, le=65535, description="TCP port for the Open Inference Protocol over gRPC; 0: none. Needs the extra `grpc`."
+    )
     artifact: Path = Field(
         BUNDLED_ARTIFACT,
         description="The `.onnx` artifact to serve, written by `parseq-export`; or several, with commas between them, or a "
@@ -156,6 +160,13 @@ class Settings(BaseSettings):
     keep_alive_s: int = Field(
         75, ge=1, le=3600, description="How long an idle connection is kept; longer than the gateway's own time-out."
     )
+    grpc_connection_age_s: float = Field(
+        300,
+        ge=0,
+        le=10_000_000,
+        description="A gRPC connection that is older is ended, so that its client looks for servers anew; calls in flight are "
+        "answered. 0: never.",
+    )
     receive_timeout_s: float = Field(
         30, gt=0, le=3600, description="How long a request may take to arrive, from its first byte to its last; then 408."
     )
@@ -202,6 +213,12 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
+    def _ports_differ(self) -> Settings:
+        if self.grpc_port and self.grpc_port == self.port:
+            raise ValueError(f"PARSEQ_GRPC_PORT and PARSEQ_PORT are both {self.port}: gRPC needs a port of its own")
+        return self
+
+    @model_validator(mode="after")
     def _a_full_request_fits_the_queue(self) -> Settings:
         if self.max_queue_items < self.max_crops_per_request:
             raise ValueError(
@@ -243,12 +260,13 @@ def is_service_link(value: str) -> bool:
 def load_settings(**options: Any) -> Settings:
     """Read the settings from the environment; `options` (from the command line) win.
 
-    A Service called `parseq` makes Kubernetes set `PARSEQ_PORT` to its address; nobody means that, so it counts as unset.
+    A Service called `parseq` makes Kubernetes set `PARSEQ_PORT` to its address, and one called `parseq-grpc`
+    `PARSEQ_GRPC_PORT`; nobody means that, so it counts as unset.
 
     Raises:
         StartupError: A value is not acceptable; the message names its environment variable or option.
     """
-    unset = {"port": Settings.model_fields["port"].default} if is_service_link(os.environ.get(PORT_VARIABLE, "")) else {}
+    unset = {name: Settings.model_fields[name].default for name in PORTS if is_service_link(os.environ.get(env_name(name), ""))}
     try:
         return Settings(**{**unset, **options})
     except ValidationError as error:
@@ -273,7 +291,7 @@ def doubts(environment: Mapping[str, str], known: Collection[str]) -> Iterator[s
     """
     for name, value in sorted(environment.items()):
         setting = name.upper()  # settings are found in lower case too
-        if name == PORT_VARIABLE and is_service_link(value):
+        if name in map(env_name, PORTS) and is_service_link(value):
             yield (
                 f"{name} is an address that Kubernetes adds for a Service of that name, so it is ignored: set "
                 "enableServiceLinks: false in the pod, or set the port yourself"

@@ -109,6 +109,12 @@ class ServedModel:
             if session is not None:
                 self._known_answer.check(session)
 
+    def request_ended(self) -> None:
+        """One of `n_requests` has been answered. On the event loop."""
+        self.n_requests -= 1
+        if self.unused is not None and not self.n_requests:
+            self.unused.set()
+
     async def until_unused(self, timeout_s: float) -> None:
         """Wait until all requests for it have been answered. On the event loop, when no more can come."""
         if self.n_requests:

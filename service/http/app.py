@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, Protocol
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -45,6 +46,22 @@ DESCRIPTION: Final = "Reads the word on an image. Errors are RFC 9457 problem do
 logger = logging.getLogger(__name__)
 
 
+class Companion(Protocol):
+    """A server beside the app, with the same gates and counters."""
+
+    async def start(self) -> None:
+        """Take requests."""
+        ...
+
+    async def stop(self) -> None:
+        """Take no more, and wait for those in flight. Returns when that is done, also if it was asked before."""
+        ...
+
+    async def drop(self) -> None:
+        """Wait for nothing: those in flight are lost."""
+        ...
+
+
 class App:
     """The ASGI app of one runtime, which it starts and stops by its lifespan.
 
@@ -55,22 +72,25 @@ class App:
 
     def __init__(self, runtime: Runtime, dialects: Sequence[Dialect] | None = None) -> None:
         settings, metrics, models = runtime.settings, runtime.metrics, runtime.models
-        self._metrics = metrics
+        self.metrics = metrics
         self._tracing = runtime.tracing
         self._max_body_bytes = settings.max_body_bytes
         self._dialects = Dialects(_usual(settings) if dialects is None else dialects)
         self.problems = Problems(metrics)
         self.addresses = ClientAddresses(settings.trusted_proxies)
+        self.api_keys = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
         self._gates: list[Gate] = [
             RequestIds(None if runtime.tracing is None else runtime.tracing.sampler),
-            *([KeyGate(ApiKeys(settings.api_keys_file), self._wants_key)] if settings.api_keys_file else []),
+            *([KeyGate(self.api_keys, self._wants_key)] if self.api_keys else []),
             self.addresses,
             ModelChoice(models),
             Doorman(settings),
         ]
         """In the order in which a request passes them: without a key a client learns nothing, not even how busy it is."""
-        self._endpoint = Endpoint(models, settings, metrics, self.problems)
-        self.api = _new_api(runtime)
+        self.endpoint = Endpoint(models, settings, metrics, self.problems)
+        self.companions: list[Companion] = []
+        """Servers of other transports: started after the runtime, and stopped before it."""
+        self.api = _new_api(runtime, self.companions)
         self.api.include_router(build_router(models, settings, metrics, runtime))
         self.api.include_router(open_inference_router(models, runtime))
         for path in self._dialects.paths:  # FastAPI never sees a POST here, but answers other methods with 405
@@ -105,7 +125,7 @@ class App:
     async def _recognize(self, dialect: Dialect, head: Head, body: Body, send: Send) -> None:
         """Answer a request of a dialect, and count it by status and duration."""
         started_s = time.monotonic()
-        self._metrics.requests_in_flight.inc()
+        self.metrics.requests_in_flight.inc()
         status = errors.INTERNAL.status
         model = None
         try:
@@ -114,20 +134,18 @@ class App:
                 model = head.model
                 if model is not None:
                     model.n_requests += 1
-                answer = await self._endpoint.answer(dialect, head, body)
+                answer = await self.endpoint.answer(dialect, head, body)
             else:
                 answer = self.problems.answer(problem, dialect.problem)
             status = answer.status
             await answer.send(head.context, send)
         finally:
             if model is not None:
-                model.n_requests -= 1
-                if model.unused is not None and not model.n_requests:
-                    model.unused.set()
+                model.request_ended()
             duration_s = time.monotonic() - started_s
-            self._metrics.requests_in_flight.dec()
+            self.metrics.requests_in_flight.dec()
             trace = head.context.trace
-            self._metrics.request_ended(status, duration_s, None if trace is None else trace.exemplar)
+            self.metrics.request_ended(status, duration_s, None if trace is None else trace.exemplar)
             logger.debug("%s %s: %d in %.1f ms", head.method, head.path, status, duration_s * 1000)
             if trace is not None and self._tracing is not None:
                 route = self._dialects.route_of(head.path)
@@ -167,13 +185,17 @@ def _usual(settings: Settings) -> Sequence[Dialect]:
     return V1(settings), OpenInference(settings), Instances(settings)
 
 
-def _new_api(runtime: Runtime) -> FastAPI:
+def _new_api(runtime: Runtime, companions: Sequence[Companion]) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         runtime.start()
         try:
+            for companion in companions:
+                await companion.start()
             yield
         finally:
+            runtime.drain()
+            await asyncio.gather(*[companion.stop() for companion in companions])
             await runtime.stop()
 
     return FastAPI(

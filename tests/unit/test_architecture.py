@@ -42,16 +42,19 @@ BELOW: Mapping[str, frozenset[str]] = {
 """What each layer may import besides itself; a module belongs to the longest name that it begins with."""
 
 HTTP = frozenset({"fastapi", "starlette", "uvicorn", "httptools", "httpx", "python_multipart"})
+GRPC = frozenset({"grpc", "google"})
 FORBIDDEN: Mapping[str, frozenset[str]] = {
     "service": frozenset({"torch", "onnx", "safetensors", "lightning"}),
-    "service.process": HTTP,
-    "service.errors": HTTP,
-    "service.config": HTTP,
-    "service.engine": HTTP | {"PIL", "pydantic", "pydantic_settings", "onnxruntime"},
-    "service.sessions": HTTP,
-    "service.images": HTTP,
-    "service.tracing": HTTP,
-    "service.core": HTTP,
+    "service.process": HTTP | GRPC,
+    "service.errors": HTTP | GRPC,
+    "service.config": HTTP | GRPC,
+    "service.engine": HTTP | GRPC | {"PIL", "pydantic", "pydantic_settings", "onnxruntime"},
+    "service.sessions": HTTP | GRPC,
+    "service.images": HTTP | GRPC,
+    "service.tracing": HTTP | {"grpc"},
+    "service.core": HTTP | GRPC,
+    "service.http": GRPC,
+    "service.__main__": GRPC,
     "model": frozenset({"onnx", "onnxruntime"}) | HTTP,
     "export": HTTP,
 }

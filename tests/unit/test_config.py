@@ -83,6 +83,16 @@ def test_the_address_of_a_service_is_not_taken_for_a_port(monkeypatch: pytest.Mo
     [line] = doubts(os.environ, KNOWN)
     assert line.startswith("PARSEQ_PORT is ")
     assert "enableServiceLinks: false" in line
+    monkeypatch.delenv("PARSEQ_PORT")
+    monkeypatch.setenv("PARSEQ_GRPC_PORT", "tcp://10.0.0.1:8001")
+    assert load_settings().grpc_port == 0
+    assert "enableServiceLinks: false" in "".join(doubts(os.environ, KNOWN))
+
+
+def test_grpc_has_a_port_of_its_own() -> None:
+    assert load_settings(port="0", grpc_port="0").grpc_port == 0
+    with pytest.raises(StartupError, match="PARSEQ_GRPC_PORT and PARSEQ_PORT are both 8000: gRPC needs a port of its own"):
+        load_settings(grpc_port="8000")
 
 
 @pytest.mark.parametrize(

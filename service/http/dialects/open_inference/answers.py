@@ -1,4 +1,4 @@
-"""The outputs of an inference request, as JSON or binary."""
+"""The outputs of an inference request: their elements, and how they are put into an answer over HTTP, as JSON or binary."""
 
 from __future__ import annotations
 
@@ -42,15 +42,13 @@ async def infer_answer(crops: InferCrops, results: Sequence[CropResult], model: 
     Raises:
         Problem: A crop could not be read, and the request does not ask for the output `error`.
     """
-    wanted = dict(crops.outputs)
-    if ERROR not in wanted:
-        _raise_first(results)
+    raise_first(results, crops)
     outputs, tail = list[str](), list[bytes]()
     for name, binary in crops.outputs:
-        values, shape = _values(name, results, crops.shape)
+        values, shape = values_of(name, results, crops.shape)
         start = encode_json({"name": name, "datatype": DATATYPES[name], "shape": shape})[:-1]
         if binary:
-            packed = _packed(values)
+            packed = packed_tensor(values)
             tail.append(packed)
             outputs.append(f'{start},"parameters":{{"binary_data_size":{len(packed)}}}}}')
         else:
@@ -64,14 +62,17 @@ async def infer_answer(crops: InferCrops, results: Sequence[CropResult], model: 
     return Answer(200, b"".join((document, *tail)), BINARY_TYPE, ((LENGTH_HEADER, b"%d" % len(document)), *headers))
 
 
-def _raise_first(results: Sequence[CropResult]) -> None:
+def raise_first(results: Sequence[CropResult], crops: InferCrops) -> None:
+    """Raise the problem of the first crop that could not be read, unless the request wants to be told of each."""
+    if ERROR in dict(crops.outputs):
+        return
     for index, result in enumerate(results):
         problem = result.reading
         if isinstance(problem, Problem):
             raise Problem(problem.kind, f"{IMAGES}[{index}]: {problem.detail}", headers=problem.headers, status=problem.status)
 
 
-def _values(name: str, results: Sequence[CropResult], shape: list[int]) -> tuple[Any, list[int]]:
+def values_of(name: str, results: Sequence[CropResult], shape: list[int]) -> tuple[Any, list[int]]:
     """The elements of an output, row by row, and its shape. A crop that failed has an empty text and confidence 0."""
     readings = [None if isinstance(result.reading, Problem) else result.reading for result in results]
     if name == TEXT:
@@ -91,7 +92,8 @@ def _told(problem: Problem) -> str:
     return f"{problem.kind.slug}: {problem.detail}"
 
 
-def _packed(values: Any) -> bytes:
+def packed_tensor(values: Any) -> bytes:
+    """The elements of an output as a binary tensor."""
     if values and isinstance(values[0], str):
         texts = [text.encode() for text in values]
         return b"".join([part for text in texts for part in (len(text).to_bytes(4, "little"), text)])

@@ -51,8 +51,8 @@ def read_request(document: dict[str, Any], body: bytes, start: int | None, max_c
     """The images of a request.
 
     Args:
-        document: Its JSON.
-        body: All of it.
+        document: Its JSON; or what JSON would say, of another protocol, which may have the files themselves as data.
+        body: All of it, or only the binary tensors.
         start: Where the binary tensors begin in `body`; `None`: there is no such part.
         max_crops: Images, at most.
 
@@ -180,7 +180,7 @@ def _images(tensor: dict[str, Any], shape: list[int], body: bytes, start: int | 
 
 
 def _texts(data: Any, n_images: int, in_rows: bool) -> list[EncodedImage]:
-    """Files in base64."""
+    """Files in base64, or as they are."""
     if not isinstance(data, list):
         raise invalid(f"{IMAGES}.data: must be a list of files in base64.")
     if in_rows:
@@ -188,7 +188,7 @@ def _texts(data: Any, n_images: int, in_rows: bool) -> list[EncodedImage]:
     if len(data) != n_images:
         raise invalid(f"{IMAGES}.data: has {len(data)} elements, and its shape says {n_images}.")
     for index, text in enumerate(data):
-        if not isinstance(text, str):
+        if not isinstance(text, str | bytes):
             raise invalid(f"{IMAGES}.data[{index}]: must be a file in base64.")
     return [EncodedImage(None, text) for text in data]
 
