@@ -31,7 +31,7 @@ from export.gate.crop_sources import calibration_crops
 from export.graphs.interface import graph_of
 from export.to_onnx import Ranges, new_builder
 from model.recognisers.registry import named_config, named_configs, recogniser_of
-from reading.latency.cost import Size, size_of
+from reading.latency.cost import NetworkSize, size_of
 
 MB = 1e6
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -41,7 +41,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 class Contender:
     """A network as an open graph."""
 
-    size: Size
+    size: NetworkSize
     n_bytes: int
     session: onnxruntime.InferenceSession
     crops: NDArray[np.uint8]

@@ -61,8 +61,8 @@ def test_two_processes_equal_one_with_twice_the_batch(name: str, tmp_path: Path)
     assert found == [pytest.approx(pair, rel=1e-4) for pair in expected]
     assert expected[0] != pytest.approx(expected[1], rel=1e-4)
     # The average, statistics of norms included, and what training goes on with.
-    for key in ("state_dict", "current_model_state"):
-        one, two = (torch.load(tmp_path / run / "last.ckpt", weights_only=True)[key] for run in ("one", "two"))
-        assert [name for name in one if name.endswith("running_var")]
-        for name, value in one.items():
-            torch.testing.assert_close(two[name], value, rtol=1e-2, atol=1e-3)
+    for kept in ("state_dict", "current_model_state"):
+        one, two = (torch.load(tmp_path / run / "last.ckpt", weights_only=True)[kept] for run in ("one", "two"))
+        assert any(key.endswith("running_var") for key in one) is (name != "vitstr")
+        for key, value in one.items():
+            torch.testing.assert_close(two[key], value, rtol=1e-2, atol=1e-3)

@@ -14,7 +14,7 @@ from onnx import TensorProto
 from artifact.metadata import INPUT_NAME, ArtifactMetadata
 from export.gate.agreement import check_agreement
 from export.gate.calibrate import observe_ranges
-from export.gate.crops import Crop
+from export.gate.crops import GateCrop
 from export.gate.parity import check_parity
 from export.graphs.abinet.graph import GRAPH, ABINetOptions
 from export.graphs.abinet.language import LanguageGraph
@@ -169,7 +169,7 @@ def overflowing(**sizes: Any) -> ABINet:
 @pytest.mark.parametrize("kind", ["position", "additive"])
 def test_what_half_precision_cannot_hold_is_refused_unless_kept_in_float32(kind: str) -> None:
     model, pixels = overflowing(**KINDS[kind]), small_crops()
-    reference, crops = GRAPH.reference(model, pixels), [Crop("drawn", crop) for crop in pixels]
+    reference, crops = GRAPH.reference(model, pixels), [GateCrop("drawn", crop) for crop in pixels]
     problems, found = [], []
     for chosen in ({}, {"float32_features": True}):
         artifact = build_artifact(
@@ -185,7 +185,7 @@ def test_what_half_precision_cannot_hold_is_refused_unless_kept_in_float32(kind:
 
 def test_no_number_is_refused_in_float32_too() -> None:
     model, pixels = small_abinet(), small_crops(8)
-    reference, crops = GRAPH.reference(model, pixels), [Crop("drawn", crop) for crop in pixels]
+    reference, crops = GRAPH.reference(model, pixels), [GateCrop("drawn", crop) for crop in pixels]
     model.language.model.layers[0].linear1.bias.data[0] = float("nan")
     report = check_parity(written(model), reference, crops, batch_sizes=(1, 4))
     assert report.problem is not None
@@ -217,7 +217,7 @@ def test_options_that_are_refused(chosen: dict[str, Any], precision: Any, messag
 
 def test_another_number_of_iterations_is_told_from_the_networks_own() -> None:
     model, pixels = small_abinet(), small_crops()
-    crops = [Crop("drawn", crop) for crop in pixels]
+    crops = [GateCrop("drawn", crop) for crop in pixels]
     once = GRAPH.reference(GRAPH.network_that_reads_so(model, ABINetOptions(1)), pixels)
     assert check_parity(written(model, iterations=1), once, crops, batch_sizes=(8,)).problem is None
     assert check_parity(written(model, iterations=3), once, crops, batch_sizes=(8,)).problem is not None

@@ -18,7 +18,7 @@ from service.http.dialects.v1 import V1, V1Crops
 from service.http.dialects.v1_query import Wishes
 from service.http.head import Head
 from service.http.turns import Turns
-from tests.fakes import FakeClock, toy_settings
+from tests.fakes import FakeClock, toy_runtime, toy_settings
 from tests.toy_artifact import png_of
 
 N_CROPS = 128
@@ -85,4 +85,5 @@ def test_a_list_of_results_is_written_one_by_one() -> None:
     crops = V1Crops([EncodedImage(None, b"")] * N_CROPS, 1.0, Wishes(characters=True), as_list=True)
     head = Head({"method": "POST", "path": "/v1/recognize", "query_string": b"", "headers": []})
     dialect = V1(toy_settings())
-    assert asyncio.run(rounds_during(lambda: dialect.answer(head, crops, [result] * N_CROPS, "toy", 1.0))) >= N_CROPS
+    model = toy_runtime().models.default
+    assert asyncio.run(rounds_during(lambda: dialect.answer(head, crops, [result] * N_CROPS, model, 1.0))) >= N_CROPS

@@ -7,6 +7,9 @@ Shapes: B batch, H and W of the image, F points, half of them along its top and 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -39,7 +42,7 @@ class LocalizationNetwork(nn.Module):
         """Images, float `(B, 3, H, W)`, to x and y of the points in [-1, 1], float32 `(B, F, 2)`."""
         features = self.conv(images).flatten(1)
         # In bfloat16 a point would be a quarter of a pixel beside its place.
-        with torch.autocast(features.device.type, enabled=False):
+        with _float32(features):
             points: Tensor = self.localization_fc2(self.localization_fc1(features.to(self.localization_fc2.weight.dtype)))
         return points.view(len(points), -1, 2)
 
@@ -79,7 +82,7 @@ class GridGenerator(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """Points, float32 `(B, F, 2)`, to places, float32 `(B, H * W, 2)`."""
-        with torch.autocast(points.device.type, enabled=False):
+        with _float32(points):
             return self.folded @ points
 
 
@@ -100,6 +103,11 @@ class Rectification(nn.Module):
         """
         grid = self.GridGenerator(self.LocalizationNetwork(images)).view(-1, *self.img_size, 2)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=True)
+
+
+def _float32(x: Tensor) -> AbstractContextManager[Any]:
+    """No mixed precision on the device of `x`; PyTorch's device without values (`meta`) knows none."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def control_points(count: int) -> Floats:
