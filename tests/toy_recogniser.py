@@ -6,10 +6,10 @@ Each column of a crop is named by one linear layer: the blank or a character, as
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,12 @@ from model.command_line import Option
 from model.errors import ConfigError
 from model.recognisers.interface import Network, Step, Training
 from model.recognisers.parts.ctc import BLANK, CtcTokenizer, ctc_loss
-from model.recognisers.parts.settings import check_charset, from_mapping
+from model.recognisers.parts.settings import PlainConfig, check_charset
 from model.recognisers.registry import Adapting, Recogniser, recognisers, register
 
 
 @dataclass(frozen=True, slots=True)
-class ToyConfig:
+class ToyConfig(PlainConfig):
     """Two characters. A text has at most as many as there are columns."""
 
     RECOGNISER: ClassVar[str] = "toy"
@@ -42,13 +42,6 @@ class ToyConfig:
     @property
     def max_label_length(self) -> int:
         return self.img_size[1] // self.column_width
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        return from_mapping(cls, values)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def least_size(self) -> tuple[int, int]:
         return 2, (len(self.charset_train) + 1) * 3 * self.img_size[0] * self.column_width

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Final, Literal, Self, get_args
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal, get_args
 
 from model.charsets import PRINTABLE
 from model.errors import ConfigError
-from model.recognisers.parts.settings import check_charset, from_mapping
+from model.recognisers.parts.settings import OF_THE_JOB, PlainConfig, check_charset
 
 Backbone = Literal["transformer", "resnet"]
 Attention = Literal["position", "attention"]
@@ -19,18 +18,18 @@ NARROWEST: Final = 16
 IMAGE_SIZE: Final = (32, 128)
 MAP: Final = (8, 32)
 """Rows and columns of the feature map of such an image: what the attentions are made for."""
-OF_THE_JOB: Final = frozenset({"l_lr", "lm_only"})
-"""Hyper-parameters of the reference's jobs that say nothing of the network (`model.recognisers.abinet.options` has them)."""
 
 
 @dataclass(frozen=True, slots=True)
-class ABINetConfig:
+class ABINetConfig(PlainConfig):
     """An ABINet. Names and defaults follow the reference implementation's `system_args`.
 
     `v_` is the vision part's, `l_` the language part's, `a_` the alignment's.
     """
 
     RECOGNISER: ClassVar[str] = "abinet"
+    # Those of the reference's jobs are options here (`model.recognisers.abinet.options`).
+    OF_THE_JOB: ClassVar[frozenset[str]] = OF_THE_JOB | {"l_lr", "lm_only"}
     FREE: ClassVar[frozenset[str]] = frozenset(
         {"iter_size", "dropout", "l_detach", "v_loss_weight", "l_loss_weight", "a_loss_weight"}
     )
@@ -99,19 +98,6 @@ class ABINetConfig:
     def steps(self) -> int:
         """S: the characters of the longest text, and its end."""
         return self.max_label_length + 1
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Build a config from `system_args` names; the job's own hyper-parameters among them are ignored.
-
-        Raises:
-            ConfigError: An unknown name, or a value of the wrong type or range.
-        """
-        return from_mapping(cls, {name: value for name, value in values.items() if name not in OF_THE_JOB})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON and checkpoints hold them."""
-        return asdict(self)
 
     def least_size(self) -> tuple[int, int]:
         """Tensors and numbers of the network's matrices and tables alone, without the residual network's."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Final, Self
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
 from model.charsets import PRINTABLE
 from model.errors import ConfigError
-from model.recognisers.parts.settings import check_charset, check_columns, from_mapping
+from model.recognisers.parts.settings import PlainConfig, check_charset, check_columns
 
 HEIGHT: Final = 32
 """Of an image in pixels: what the convolutions make one row of."""
@@ -19,7 +18,7 @@ CHANNELS: Final = (64, 128, 256, 256, 512, 512, 512)
 
 
 @dataclass(frozen=True, slots=True)
-class CRNNConfig:
+class CRNNConfig(PlainConfig):
     """A CRNN network. Names and defaults follow the reference implementation's `system_args`."""
 
     RECOGNISER: ClassVar[str] = "crnn"
@@ -55,19 +54,6 @@ class CRNNConfig:
     def columns(self) -> int:
         """How many columns are named: 33 for an image 128 wide."""
         return self.img_size[1] // REDUCTION + 1
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Build a config from `system_args` names; the job's own hyper-parameters among them are ignored.
-
-        Raises:
-            ConfigError: An unknown name, or a value of the wrong type or range.
-        """
-        return from_mapping(cls, values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON and checkpoints hold them."""
-        return asdict(self)
 
     def least_size(self) -> tuple[int, int]:
         """Tensors and numbers of the recurrent layers alone."""

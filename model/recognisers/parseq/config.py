@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Final, Literal, Self
+from dataclasses import dataclass
+from typing import ClassVar, Final, Literal
 
 from model.charsets import PRINTABLE
 from model.errors import ConfigError
-from model.recognisers.parts.settings import check_charset, from_mapping
+from model.recognisers.parts.settings import PlainConfig, check_charset
 
 Stem = Literal["patch", "residual"]
 
 
 @dataclass(frozen=True, slots=True)
-class PARSeqConfig:
+class PARSeqConfig(PlainConfig):
     """A PARSeq network. Names and defaults follow the reference implementation's `system_args`; `stem` is ours."""
 
     RECOGNISER: ClassVar[str] = "parseq"
@@ -82,19 +81,6 @@ class PARSeqConfig:
     def grid(self) -> tuple[int, int]:
         """Rows and columns of encoder tokens."""
         return self.img_size[0] // self.patch_size[0], self.img_size[1] // self.patch_size[1]
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Build a config from `system_args` names; the job's own hyper-parameters among them are ignored.
-
-        Raises:
-            ConfigError: An unknown name, or a value of the wrong type or range.
-        """
-        return from_mapping(cls, values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON and checkpoints hold them."""
-        return asdict(self)
 
     def least_size(self) -> tuple[int, int]:
         """Lower bounds: a tensor for each layer, and the numbers in the matrices alone."""

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any, Final, TypeVar
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Final, Self
 
 from model.errors import ConfigError
 
 OF_THE_JOB: Final = frozenset({"batch_size", "lr", "warmup_pct", "weight_decay", "charset_test"})
 """Hyper-parameters of the job, not of the network: configuration files hold them, but they are ignored here."""
 
-C = TypeVar("C")
 
+@dataclass(frozen=True, slots=True)
+class PlainConfig:
+    """Base of configurations whose fields are pairs of integers or plain values, each with a default, which tells its type."""
 
-def from_mapping(kind: type[C], values: Mapping[str, Any]) -> C:
-    """Build a data class from values by field name; hyper-parameters of the job among them are ignored.
+    OF_THE_JOB: ClassVar[frozenset[str]] = OF_THE_JOB
+    """Names that say nothing of the network, and are ignored."""
 
-    Every field must have a default, which tells its type: a pair of integers, or a plain value.
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Build a config from `system_args` names; the job's own hyper-parameters among them are ignored.
 
-    Raises:
-        ConfigError: An unknown name, or a value of the wrong type or range.
-    """
-    assert is_dataclass(kind)
-    defaults = kind()
-    known = [field.name for field in fields(kind)]
-    unknown = values.keys() - set(known) - OF_THE_JOB
-    if unknown:
-        raise ConfigError(f"unknown configuration names: {', '.join(sorted(unknown))}; known are {', '.join(known)}")
-    return kind(**{name: _checked(name, values[name], getattr(defaults, name)) for name in known if name in values})
+        Raises:
+            ConfigError: An unknown name, or a value of the wrong type or range.
+        """
+        defaults = cls()
+        known = [field.name for field in fields(cls)]
+        unknown = values.keys() - set(known) - cls.OF_THE_JOB
+        if unknown:
+            raise ConfigError(f"unknown configuration names: {', '.join(sorted(unknown))}; known are {', '.join(known)}")
+        return cls(**{name: _checked(name, values[name], getattr(defaults, name)) for name in known if name in values})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON and checkpoints hold them."""
+        return asdict(self)
 
 
 def _checked(name: str, value: Any, default: Any) -> Any:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Final, Self
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
 from model.charsets import PRINTABLE
 from model.errors import ConfigError
-from model.recognisers.parts.settings import check_charset, from_mapping
+from model.recognisers.parts.settings import PlainConfig, check_charset
 
 
 @dataclass(frozen=True, slots=True)
-class ViTSTRConfig:
+class ViTSTRConfig(PlainConfig):
     """A ViTSTR network. Names and defaults follow the reference's experiment; `depth` and `mlp_ratio` are ours."""
 
     RECOGNISER: ClassVar[str] = "vitstr"
@@ -57,19 +56,6 @@ class ViTSTRConfig:
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
         return self.img_size[0] // self.patch_size[0], self.img_size[1] // self.patch_size[1]
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Build a config from `system_args` names; the job's own hyper-parameters among them are ignored.
-
-        Raises:
-            ConfigError: An unknown name, or a value of the wrong type or range.
-        """
-        return from_mapping(cls, values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON and checkpoints hold them."""
-        return asdict(self)
 
     def least_size(self) -> tuple[int, int]:
         """Tensors and numbers of the network's matrices alone."""

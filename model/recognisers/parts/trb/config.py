@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Final, Self
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
 from model.charsets import PRINTABLE
 from model.errors import ConfigError
-from model.recognisers.parts.settings import check_charset, from_mapping
+from model.recognisers.parts.settings import PlainConfig, check_charset
 
 MIN_HEIGHT: Final = 32
 """Of an image in pixels: of what is smaller the convolutions leave nothing."""
@@ -22,7 +21,7 @@ MIN_POINTS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class TRBConfig:
+class TRBConfig(PlainConfig):
     """What TRBA and TRBC are told. Names and defaults follow the reference implementation's `system_args`."""
 
     RECOGNISER: ClassVar[str] = ""  # which of the two, the heirs say
@@ -62,19 +61,6 @@ class TRBConfig:
     def columns(self) -> int:
         """How many columns the features have: 33 for an image 128 wide."""
         return self.img_size[1] // REDUCTION + 1
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Build a config from `system_args` names; the job's own hyper-parameters among them are ignored.
-
-        Raises:
-            ConfigError: An unknown name, or a value of the wrong type or range.
-        """
-        return from_mapping(cls, values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON and checkpoints hold them."""
-        return asdict(self)
 
     def least_size(self) -> tuple[int, int]:
         """Tensors and numbers of the grid, the residual network's deepest layer and the recurrent layers alone."""
