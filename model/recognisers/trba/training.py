@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from model.distributed import total
 from model.recognisers.interface import Step, Training, decay_groups
+from model.recognisers.parts.token_loss import token_loss
 from model.recognisers.trba.network import TRBA
 
 EMBEDDINGS: Final = ("char_embeddings",)
@@ -35,7 +34,5 @@ class TRBATraining(Training):
         targets = tokenizer.encode(labels, images.device)
         given, wanted = targets[:, :-1], targets[:, 1:]
         logits = self.network.Prediction.follow(self.network.columns(images), given)
-        tokens = total((wanted != tokenizer.pad_id).sum()) / step.shard.world_size
-        summed = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=tokenizer.pad_id, reduction="sum")
-        loss = summed / tokens
+        loss = token_loss(logits, wanted, tokenizer.pad_id, step.shard)
         return loss, {"loss": loss}
