@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -20,18 +21,20 @@ PPOCR_NOTICE: Final = (
 # docTR's vocabulary "french", the one of its published recognisers: digits, letters, punctuation, the degree sign, currencies
 # and accented letters, in its order.
 FRENCH: Final = string.digits + string.ascii_letters + string.punctuation + "°" + "£€¥¢฿" + "àâéèêëîïôùûüçÀÂÉÈÊËÎÏÔÙÛÜÇ"
-DOCTR: Final = {
-    "size": (32, 128),
-    "special": "last",
-    "charset": Charset(inline=tuple(FRENCH)),
-    "mean": (0.694, 0.695, 0.693),
-    "std": (0.299, 0.296, 0.301),
-    "fit": "pad",
-    "pad_value": (0, 0, 0),
-    "pad_side": "end",
-    "resample": "bilinear",
-    "source": "https://github.com/felixdittrich92/OnnxTR",
-}
+DOCTR: Final = Description(
+    architecture="doctr-ctc",
+    decoding="ctc",
+    size=(32, 128),
+    special="last",
+    charset=Charset(inline=tuple(FRENCH)),
+    mean=(0.694, 0.695, 0.693),
+    std=(0.299, 0.296, 0.301),
+    fit="pad",
+    pad_value=(0, 0, 0),
+    pad_side="end",
+    resample="bilinear",
+    source="https://github.com/felixdittrich92/OnnxTR",
+)
 
 FAMILIES: Final[Mapping[str, Description]] = {
     # PP-OCRv3 to v6 as PaddleOCR trains them and RapidOCR and others convert them: blue, green, red; the blank, the dictionary,
@@ -50,9 +53,9 @@ FAMILIES: Final[Mapping[str, Description]] = {
         notice=PPOCR_NOTICE,
     ),
     # docTR and OnnxTR: CRNN, VIPTR.
-    "doctr-ctc": Description(architecture="doctr-ctc", decoding="ctc", **DOCTR),  # type: ignore[arg-type]
+    "doctr-ctc": DOCTR,
     # docTR and OnnxTR: ViTSTR, PARSeq, and MASTER without what comes after its end token (`never`).
-    "doctr-steps": Description(architecture="doctr-steps", decoding="steps", **DOCTR),  # type: ignore[arg-type]
+    "doctr-steps": replace(DOCTR, architecture="doctr-steps", decoding="steps"),
     # EasyOCR: one grey channel, 64 pixels high. Where it pads it repeats the last column of pixels, which cannot be said here.
     "easyocr": Description(
         architecture="easyocr",
