@@ -23,18 +23,14 @@ from service.http.dialects.open_inference.schemas import PLATFORM, tensors
 from service.http.endpoint import CLIENT_CLOSED_REQUEST
 from service.http.gates import Gate
 from service.http.gates.api_keys import KeyGate
-from service.http.gates.model_choice import ModelChoice, no_model, no_version
+from service.http.gates.model_choice import ModelChoice, find_model
 from service.http.gates.request_ids import RequestIds
 from service.http.head import Announcement, Head
-from service.http.open_inference_routes import NAME
+from service.http.open_inference_routes import NAME, not_loaded_over
 from service.http.problems import Answer
 from service.http.routes import Probe
 
 KEYLESS: Final = ("ServerLive", "ServerReady")
-NOT_BY_GRPC: Final = (
-    "Models are not loaded or unloaded over gRPC: put files into the folder that PARSEQ_ARTIFACT names, or take them away, and "
-    "send the server SIGHUP."
-)
 
 logger = logging.getLogger(__name__)
 
@@ -190,12 +186,7 @@ class InferenceService:
         return response
 
     def _find(self, request: Any) -> ServedModel:
-        model = self._models.get(request.name)
-        if model is None:
-            raise no_model(request.name, self._models)
-        if request.version not in ("", model.version):
-            raise no_version(model)
-        return model
+        return find_model(self._models, request.name, request.version or None)
 
 
 def _wants_key(path: str) -> bool:
@@ -203,4 +194,4 @@ def _wants_key(path: str) -> bool:
 
 
 def _refuse_to_load(_request: Any) -> Any:
-    raise Problem(errors.OTHER_HTTP_ERROR, NOT_BY_GRPC)
+    raise not_loaded_over("gRPC")

@@ -29,17 +29,13 @@ from service.http.dialects.open_inference.schemas import (
     tensors,
 )
 from service.http.dialects.v1_answers import encode_json
-from service.http.gates.model_choice import no_model, no_version
+from service.http.gates.model_choice import find_model
 from service.http.routes import Probe
 
 NAME: Final = "parseq-service"
 EXTENSIONS: Final = ("binary_tensor_data",)
 MODEL_PATH: Final = f"{ROOT}/models/{{name}}"
 VERSION_PATH: Final = f"{MODEL_PATH}/versions/{{version}}"
-NOT_BY_HTTP: Final = (
-    "Models are not loaded or unloaded over HTTP: put files into the folder that PARSEQ_ARTIFACT names, or take them away, and "
-    "send the server SIGHUP."
-)
 _LENGTH_HEADER: Final = {
     "name": "Inference-Header-Content-Length",
     "in": "header",
@@ -152,17 +148,20 @@ def _add_repository(router: APIRouter, models: Models, probe: Probe) -> None:
     @router.post(f"{ROOT}/repository/models/{{name}}/load", include_in_schema=False)
     @router.post(f"{ROOT}/repository/models/{{name}}/unload", include_in_schema=False)
     async def load() -> Response:
-        raise Problem(errors.OTHER_HTTP_ERROR, NOT_BY_HTTP)
+        raise not_loaded_over("HTTP")
+
+
+def not_loaded_over(transport: str) -> Problem:
+    """The problem of who wants a model loaded or unloaded."""
+    detail = (
+        f"Models are not loaded or unloaded over {transport}: put files into the folder that PARSEQ_ARTIFACT names, or take "
+        "them away, and send the server SIGHUP."
+    )
+    return Problem(errors.OTHER_HTTP_ERROR, detail)
 
 
 def _find(models: Models, request: Request) -> ServedModel:
-    name, version = request.path_params["name"], request.path_params.get("version")
-    model = models.get(name)
-    if model is None:
-        raise no_model(name, models)
-    if version not in (None, model.version):
-        raise no_version(model)
-    return model
+    return find_model(models, request.path_params["name"], request.path_params.get("version"))
 
 
 def _check_ready(probe: Probe) -> None:

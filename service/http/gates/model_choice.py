@@ -22,6 +22,25 @@ def no_version(model: ServedModel) -> Problem:
     return Problem(NOT_FOUND, f"Of model `{model.name}` there is version {model.version} and no other.")
 
 
+def find_model(models: Models, name: str, version: str | None) -> ServedModel:
+    """The model of this name, or alias, for those who ask about it; recognition passes `ModelChoice`, which costs no call more.
+
+    Args:
+        models: The served models.
+        name: Its name or an alias.
+        version: The version that is wanted; `None`: any.
+
+    Raises:
+        Problem: There is no such model, or not in this version.
+    """
+    model = models.get(name)
+    if model is None:
+        raise no_model(name, models)
+    if version not in (None, model.version):
+        raise no_version(model)
+    return model
+
+
 class ModelChoice:
     """Finds the model that a request names.
 
