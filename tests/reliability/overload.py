@@ -39,7 +39,8 @@ CAPACITY_CLIENTS = 8
 """Few enough that a slow model does not refuse them."""
 CAPACITY_S = 5.0
 MAX_RECOVERY_S = 1.0
-MAX_GROWTH_MIB = 16.0
+MAX_GROWTH_MIB = 32.0
+"""Buffers of so many connections stay; what leaks would grow with every overload."""
 BUDGET_S = Settings.model_fields["max_queue_wait_ms"].default / 1000
 """Who would have to wait for longer is refused."""
 MAX_REFUSAL_BUDGETS = 0.5
