@@ -14,10 +14,9 @@ from tempfile import TemporaryDirectory
 
 from building import CPU_FILE, PODMAN, build, check_size
 from container import TMP, Container, run_once, serving, started
+from sample_crops import SAMPLES, metric, read_many, read_samples, stop_under_load
 from scraping import scrape
 from steps import ROOT, WORK, CheckError, check, heading, note, run
-
-from reading import SAMPLES, metric, read_many, read_samples, stop_under_load
 
 UID = "10001"
 MOST_MB = 400

@@ -6,9 +6,8 @@ import re
 
 from building import GPU_FILE, base_name, build, check_size
 from container import TMP, run_once, serving
+from sample_crops import read_samples
 from steps import check, heading, note
-
-from reading import read_samples
 
 EXIT_STARTUP_FAILED = 3
 OF_BASE_AND_DRIVER = re.compile(r"lib(cublas|cublasLt|cudart|cudnn|cufft|curand|nvrtc)\.so\.\d+|libcuda\.so\.1")
