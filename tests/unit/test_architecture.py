@@ -232,3 +232,10 @@ def test_the_names_on_the_architecture_page_exist() -> None:
         "text_from",
         "http/apps.py",
     }
+
+
+def test_no_program_beside_the_rooms_hides_one_of_them() -> None:
+    # `docker/verify_images` is run as a folder and also looks into the root: of two modules with one name, one is not found.
+    rooms = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert rooms > {"artifact", "model", "export", "service", "reading"}
+    assert not rooms & {path.stem for path in (ROOT / "docker").rglob("*.py")}
