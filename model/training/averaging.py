@@ -20,6 +20,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 Average = Literal["none", "ema", "swa"]
 CHECKPOINT_KEY: Final = "averaging_state"
@@ -34,11 +35,13 @@ class EMA:
     def __init__(self, decay: float) -> None:
         self.decay = decay
 
-    def __call__(self, average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-        """The new average after `count` steps in it."""
-        count = torch.as_tensor(count)
-        decay = ((1 + count) / (10 + count)).clamp(max=self.decay).to(average.device)
-        return average * decay + current * (1 - decay)
+    def decay_after(self, count: int) -> float:
+        """The part that the average keeps in the step after `count` steps in it."""
+        return min(self.decay, (1 + count) / (10 + count))
+
+    def __call__(self, averages: Sequence[Tensor], currents: Sequence[Tensor], count: Tensor | int) -> None:
+        """Take one more step into the averages, in place: in one call for all, which takes a fraction of the time."""
+        get_ema_multi_avg_fn(self.decay_after(int(count)))(averages, currents, count)
 
 
 class AveragedWeights(WeightAveraging):
@@ -46,7 +49,7 @@ class AveragedWeights(WeightAveraging):
 
     def __init__(self, average: Average, decay: float, first_step: int) -> None:
         """Average by `ema` with `decay`, or by `swa`."""
-        super().__init__(avg_fn=EMA(decay) if average == "ema" else None)
+        super().__init__(multi_avg_fn=EMA(decay) if average == "ema" else None)
         self.first_step = first_step
         self._norms: list[NormBefore] = []
 

@@ -167,11 +167,25 @@ class RecognitionSystem(lightning.LightningModule):
             warmup_fraction=self.warmup_fraction,
         )
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer's arguments say. Lightning refuses to with a fused optimizer, also where no gradient is scaled."""
+        if gradient_clip_val:
+            utils = torch.nn.utils
+            clip = utils.clip_grad_value_ if gradient_clip_algorithm == "value" else utils.clip_grad_norm_
+            clip(self.parameters(), gradient_clip_val)
+
     def configure_optimizers(self) -> Any:
         """AdamW, in the groups that the recogniser asks for."""
         groups = self.objective.groups(self.lr, self.weight_decay)
         self._peak_rates = [self.scale_rate(group.get("lr", self.lr)) for group in groups]
         rated = [{**group, "lr": rate} for group, rate in zip(groups, self._peak_rates, strict=True)]
-        optimizer = torch.optim.AdamW(rated, lr=self.lr, betas=(0.9, self.beta2))
+        # One kernel for all parameters: a tenth of the time on a CPU. It would unscale gradients by itself, after clipping.
+        fused = self.trainer.precision != "16-mixed"
+        optimizer = torch.optim.AdamW(rated, lr=self.lr, betas=(0.9, self.beta2), fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

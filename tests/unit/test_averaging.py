@@ -100,7 +100,8 @@ class TestRuns:
             counted = seen if average == "ema" else seen[STEPS // 2 - 1 :]
             wanted = counted[0]
             for count, current in enumerate(counted[1:], start=1):
-                wanted = rule(wanted, current, count) if average == "ema" else wanted + (current - wanted) / (count + 1)
+                share = 1 - rule.decay_after(count) if average == "ema" else 1 / (count + 1)
+                wanted = wanted + share * (current - wanted)
             torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-5, msg=name)
             assert not torch.equal(value, last[name]), name
         assert int(last[f"{norm}.num_batches_tracked"]) == STEPS
