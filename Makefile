@@ -129,7 +129,7 @@ verify-gpu-placement: $(DEV_READY) $(GPU_READY) ## Show where CUDA would run exp
 	$(DEV_BIN)/python -m tests.gpu.graphs $(GPU_GRAPHS)
 	$(GPU_ENV)/bin/python -m tests.gpu.placement $(GPU_GRAPHS)/*.onnx
 
-verify-images: ## Build both container images and run them; needs root on Debian or Ubuntu, 4 GB of disk and minutes
+verify-images: tools ## Build both container images and run them; needs root on Debian or Ubuntu, 4 GB of disk and minutes
 	$(PYTHON) docker/verify_images
 
 verify-dashboard: tools ## Ask every expression of dashboard and rules of a real Prometheus under load; a minute
