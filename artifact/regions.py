@@ -41,6 +41,17 @@ class RegionError(ValueError):
     """A region cannot be cut out; the message is a sentence that says why and what to do."""
 
 
+def corners_of(points: Sequence[Sequence[float]] | None, box: Sequence[float] | None) -> Corners:
+    """The corners of a region that is given by four points or by a box, clockwise.
+
+    Raises:
+        RegionError: There is neither, or both, or they make no region.
+    """
+    if (points is None) == (box is None):
+        raise RegionError("A region has either points or a box.")
+    return corners_of_box(box or ()) if points is None else corners_of_points(points)
+
+
 def corners_of_box(box: Sequence[float]) -> Corners:
     """The corners of an upright box.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from artifact.regions import Corners, Page, RegionError, corners_of_box, corners_of_points
+from artifact.regions import Page, RegionError, corners_of
 from service.errors import INTERNAL, INVALID_REGION, Problem
 from service.images.decode import decode_base64, decode_image
 from service.images.limits import ImageLimits
@@ -69,7 +69,7 @@ class EncodedPage:
         if page is None:
             raise ValueError("the page has not been opened, or has been cut up")
         try:
-            return page.cut(region.corners())
+            return page.cut(corners_of(region.points, region.box))
         except RegionError as error:
             raise Problem(INVALID_REGION, str(error)) from None
 
@@ -83,16 +83,6 @@ class PageRegion:
     """A quadrilateral: top left, top right, bottom right and bottom left of the text."""
     box: Sequence[float] | None
     """Left, top, right, bottom."""
-
-    def corners(self) -> Corners:
-        """The corners, clockwise.
-
-        Raises:
-            RegionError: There are none, or two sorts, or they make no region.
-        """
-        if (self.points is None) == (self.box is None):
-            raise RegionError("A region has either points or a box.")
-        return corners_of_box(self.box or ()) if self.points is None else corners_of_points(self.points)
 
     def picture(self, _limits: ImageLimits) -> Image.Image:
         """The same as `decode_image` gives for files.

@@ -44,7 +44,7 @@ class V1(Dialect):
         settings: Of the service.
     """
 
-    paths = ("/v1/recognize", "/recognize", "/invocations")
+    paths: Sequence[str] = ("/v1/recognize", "/recognize", "/invocations")
     """The last one is SageMaker's."""
 
     def __init__(self, settings: Settings) -> None:

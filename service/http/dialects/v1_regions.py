@@ -58,11 +58,11 @@ class V1Regions(V1):
         data = await body.read(limits.most_bytes(form), partial(limits.too_large, form))
         if not data:
             raise Problem(EMPTY_BODY, "Send a page and its regions, as a form or as JSON.")
-        if form is BodyForm.JSON:
+        if form is BodyForm.FORM:
+            content, regions = await _of_form(head.headers[b"content-type"], data, limits)
+        else:
             request = await _parse_json(RegionsRequest, data, limits)
             content, regions = request.image, request.regions
-        else:
-            content, regions = await _of_form(head.headers[b"content-type"], data, limits)
         page = EncodedPage(content, len(regions))
         images = [
             EncodedImage(None if each.id is None else str(each.id), PageRegion(page, each.points, each.box)) for each in regions
