@@ -21,6 +21,8 @@ MARGIN: Final = 0.06
 OVERSAMPLING: Final = 1.5
 MAX_CUT_PIXELS: Final = 2**16
 """Pixels of a region that is cut out, at most."""
+MAX_LINE_PIXELS: Final = 2**17
+"""The same of a region that is long, and would have fewer rows than the network sees if it had to have fewer pixels."""
 MAX_COORDINATE: Final = 1_000_000.0
 MIN_AREA: Final = 1.0
 """Pixels of a region that are on the page, at least."""
@@ -176,10 +178,11 @@ class Page:
     def _level(self, width: float, height: float) -> tuple[Image.Image, int]:
         """The copy of the page to cut a region of this size from, and how many times smaller it is than the page."""
         level, scale = 0, 1
-        while (
-            min(width / self._width, height / self._height) >= 2 * OVERSAMPLING * scale
-            or width * height > MAX_CUT_PIXELS * scale**2
-        ):
+        while True:
+            most_pixels = MAX_CUT_PIXELS if height >= 2 * scale * self._height else MAX_LINE_PIXELS
+            ample = min(width / self._width, height / self._height) >= 2 * scale * OVERSAMPLING
+            if not ample and width * height <= most_pixels * scale**2:
+                break
             level, scale = level + 1, 2 * scale
         if level >= len(self._levels):
             with self._lock:

@@ -149,6 +149,13 @@ def test_large_regions_are_cut_from_smaller_copies_that_look_the_same() -> None:
     assert len({id(opened._level(3600, 800)[0]) for _ in range(3)}) == 1, "made once"
 
 
+def test_a_long_line_keeps_the_rows_that_the_network_sees() -> None:
+    page = Page(noise(4000, 400), 32, 128)
+    assert page.cut(corners_of_box([0, 100, 2000, 150])).height == 56
+    assert page.cut(corners_of_points([[0, 100], [2000, 110], [2000, 150], [0, 140]])).height == 45
+    assert page.cut(corners_of_box([0, 100, 4000, 150])).height == 28, "but not at any price"
+
+
 coordinates = st.floats(-300, 600) | st.floats(-1e6, 1e6) | st.integers(-20, 220).map(float)
 
 
@@ -160,7 +167,7 @@ def test_any_four_points_are_cut_out_or_refused(points: tuple[tuple[float, float
     except RegionError:
         return
     assert cut.mode == "RGB"
-    assert 1 <= cut.width * cut.height <= 1.1 * regions.MAX_CUT_PIXELS + 1000
+    assert 1 <= cut.width * cut.height <= 1.1 * regions.MAX_LINE_PIXELS + 1000
 
 
 @given(st.tuples(*[coordinates] * 4))
