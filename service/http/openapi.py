@@ -20,6 +20,7 @@ from service.http.dialects.v1_schemas import (
     Recognition,
     RecognitionList,
     RecognizeRequest,
+    RegionInput,
     RegionsRequest,
 )
 from service.http.gates.request_ids import MAX_REQUEST_ID_LENGTH
@@ -45,6 +46,7 @@ RECOGNIZE_BODY: Final[dict[str, Any]] = {
         "application/json": {"schema": {"$ref": REF_TEMPLATE.format(model=RecognizeRequest.__name__)}},
     },
 }
+REGION_SCHEMA: Final = {"$ref": REF_TEMPLATE.format(model=RegionInput.__name__)}
 REGIONS_SCHEMA: Final = {"$ref": REF_TEMPLATE.format(model=RegionsRequest.__name__)}
 REGIONS_BODY: Final[dict[str, Any]] = {
     "required": True,
@@ -60,7 +62,7 @@ REGIONS_BODY: Final[dict[str, Any]] = {
                     "regions": {
                         "type": "string",
                         "contentMediaType": "application/json",
-                        "contentSchema": {"$ref": f"{REGIONS_SCHEMA['$ref']}/properties/regions"},
+                        "contentSchema": {"type": "array", "minItems": 1, "items": REGION_SCHEMA},
                         "examples": ['[{"id": "title", "box": [10, 20, 90, 44]}]'],
                     },
                 },
