@@ -52,6 +52,15 @@ def _largest_pictures(limits: Settings) -> list[bytes]:
     return [post(_encoded(Image.new("RGBA", (side, side), (255, 255, 255, 128)), "PNG"), "image/png")]
 
 
+def _largest_pages(limits: Settings) -> list[bytes]:
+    """As many pixels as a page may have, with transparency, and a region that has a smaller copy of it made."""
+    side = int(limits.max_page_pixels**0.5)
+    file = _encoded(Image.new("RGBA", (side, side), (255, 255, 255, 128)), "PNG")
+    regions = [{"box": [0, 0, side, side]}] * 10
+    body = {"image": base64.b64encode(file).decode(), "regions": regions}
+    return [post(json.dumps(body).encode(), "application/json", "/v1/regions")]
+
+
 def _encoded(image: Image.Image, image_format: str) -> bytes:
     file = io.BytesIO()
     image.save(file, image_format)
@@ -64,6 +73,7 @@ STEPS: Mapping[str, Callable[[Settings], Sequence[bytes]]] = {
     "requests with as many crops as allowed": _full_requests,
     "the largest bodies allowed": _largest_bodies,
     "the largest pictures allowed": _largest_pictures,
+    "the largest pages allowed": _largest_pages,
 }
 
 

@@ -15,15 +15,17 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from artifact.regions import RegionError
 from artifact.rgb import to_rgb
 from artifact.text import Reading
 from model.data.pictures import BrokenImageError, decode_image, read_file
 from reading.pictures.paths import STANDARD_INPUT, NothingFoundError, expand, listed
+from reading.pictures.regions import RegionFileError, cut_regions, load_regions
 from reading.readers.interface import Picture, Reader, ReaderError
 from reading.readers.opening import open_reader
 from reading.readers.options import ReaderOptions, add_reader_options
@@ -40,6 +42,8 @@ class Named:
 
     name: str
     picture: Picture
+    region: str | None = None
+    """The id of the region of the image that it is; `None`: it is the whole image."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,6 +56,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--from-file", metavar="FILE", help="also read what this file lists, one name a line; - for stdin")
     parser.add_argument("--json", action="store_true", help="one JSON object a line: file, text, confidence")
+    parser.add_argument(
+        "--regions",
+        type=Path,
+        metavar="FILE.json",
+        help="read these regions of the one image: objects with points or box",
+    )
     parser.add_argument("--batch-size", type=int, default=32, help="images at a time (default: %(default)s)")
     add_reader_options(parser)
     return parser
@@ -76,8 +86,9 @@ def as_seen(image: Image.Image) -> Image.Image:
 class ReadCall:
     """One call of the command: what it reads, prints, and counts."""
 
-    def __init__(self, reader: Reader, *, as_json: bool, batch_size: int) -> None:
+    def __init__(self, reader: Reader, *, as_json: bool, batch_size: int, regions: list[dict[str, Any]] | None = None) -> None:
         self.reader = reader
+        self.regions = regions
         self.as_json = as_json
         self.batch_size = max(1, batch_size)
         self.failed = 0
@@ -103,9 +114,21 @@ class ReadCall:
         for name in names:
             try:
                 encoded = sys.stdin.buffer.read() if name == STANDARD_INPUT else read_file(Path(name))
-                yield Named(name, Picture(as_seen(decode_image(encoded))))
+                picture = as_seen(decode_image(encoded))
+                if self.regions is None:
+                    yield Named(name, Picture(picture))
+                else:
+                    yield from self.cut(name, picture, self.regions)
             except BrokenImageError as error:
                 self.fail(name, str(error))
+
+    def cut(self, name: str, page: Image.Image, regions: list[dict[str, Any]]) -> Iterator[Named]:
+        """The regions of a page that can be cut out."""
+        for id_, found in cut_regions(page, regions):
+            if isinstance(found, RegionError):
+                self.fail(f"{name}#{id_}", str(found))
+            else:
+                yield Named(name, Picture(found), id_)
 
     def read(self, names: list[str]) -> None:
         """Read all images and print a line for each."""
@@ -122,16 +145,17 @@ class ReadCall:
     def _print(self, batch: list[Named], bar: tqdm[object]) -> None:
         readings = self.reader.read([image.picture for image in batch])
         for image, reading in zip(batch, readings, strict=True):
-            tqdm.write(self.line(image.name, reading), file=sys.stdout)
+            tqdm.write(self.line(image.name, reading, image.region), file=sys.stdout)
         sys.stdout.flush()
         bar.update(len(batch))
 
-    def line(self, name: str, reading: Reading) -> str:
-        """What is printed for one image."""
+    def line(self, name: str, reading: Reading, region: str | None = None) -> str:
+        """What is printed for one image, or one region of it."""
         if self.as_json:
-            values = {"file": name, "text": reading.text, "confidence": round(reading.confidence, 6)}
-            return json.dumps(values, ensure_ascii=False)
-        return f"{name}: {reading.text}  ({reading.confidence:.3f})"
+            place = {"file": name} if region is None else {"file": name, "region": region}
+            return json.dumps({**place, "text": reading.text, "confidence": round(reading.confidence, 6)}, ensure_ascii=False)
+        place_told = name if region is None else f"{name}#{region}"
+        return f"{place_told}: {reading.text}  ({reading.confidence:.3f})"
 
 
 def refuse(reason: str) -> int:
@@ -153,11 +177,17 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments:
         return refuse("nothing to read: give images, folders, patterns, - or --from-file")
     try:
+        regions = load_regions(args.regions) if args.regions else None
+    except RegionFileError as error:
+        return refuse(f"{args.regions}: {error}")
+    if regions is not None and (len(arguments) != 1 or Path(arguments[0]).is_dir()):
+        return refuse("--regions are those of one page: give one image")
+    try:
         reader = open_reader(ReaderOptions.of(args))
     except ReaderError as error:
         return refuse(str(error))
     with closing(reader):
-        job = ReadCall(reader, as_json=args.json, batch_size=args.batch_size)
+        job = ReadCall(reader, as_json=args.json, batch_size=args.batch_size, regions=regions)
         try:
             job.read(list(job.names(arguments)))
         except BrokenPipeError:

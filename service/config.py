@@ -26,6 +26,7 @@ BUNDLED_ARTIFACT: Final = Path(__file__).parent / "bundled" / "parseq-nano.onnx"
 
 DEFAULT_MAX_IMAGE_PIXELS: Final = 2**22
 DEFAULT_MAX_REQUEST_PIXELS: Final = 2**28
+DEFAULT_MAX_PAGE_PIXELS: Final = 12 * 2**20
 DEFAULT_MAX_IMAGE_SIDE_PIXELS: Final = 2**14
 DEFAULT_MAX_IMAGE_BYTES: Final = 2**24
 
@@ -117,6 +118,12 @@ class Settings(BaseSettings):
         "of the machine's.",
     )
     max_crops_per_request: int = Field(128, ge=1, le=10_000, description="Crops in one request, at most; beyond it 413.")
+    max_regions: int = Field(
+        512,
+        ge=1,
+        le=10_000,
+        description="Regions of a page in one request, at most, and no more than `max_queue_items`; beyond it 413.",
+    )
     max_form_fields: int = Field(
         64, ge=0, le=10_000, description="Fields of a form that are not images, at most; beyond it 400, else they are ignored."
     )
@@ -134,6 +141,11 @@ class Settings(BaseSettings):
         DEFAULT_MAX_IMAGE_PIXELS,
         ge=1,
         description="Width times height of an image, at most, read from its header before decoding; beyond it 413.",
+    )
+    max_page_pixels: int = Field(
+        DEFAULT_MAX_PAGE_PIXELS,
+        ge=1,
+        description="Width times height of a page of which regions are read, at most, by its header; beyond it 413.",
     )
     max_request_pixels: int = Field(
         DEFAULT_MAX_REQUEST_PIXELS,

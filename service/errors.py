@@ -57,6 +57,7 @@ IMAGE_TOO_COMPLEX: Final = Kind("image-too-complex", 422, "The image file has to
 SEVERAL_FRAMES: Final = Kind("several-frames", 422, "The image has several frames")
 INVALID_BASE64: Final = Kind("invalid-base64", 422, "The content is not base64")
 INVALID_REQUEST: Final = Kind("invalid-request", 422, "The request is well-formed but not valid")
+INVALID_REGION: Final = Kind("invalid-region", 422, "The region cannot be cut out")
 QUEUE_FULL: Final = Kind("queue-full", 429, "The server is busy")
 TOO_MANY_CONNECTIONS: Final = Kind("too-many-connections", 429, "The server has too many connections")
 NO_ROOM_FOR_BODY: Final = Kind("no-room-for-body", 429, "The server has no room for the body")
@@ -118,6 +119,12 @@ class Problem(Exception):  # noqa: N818 - the RFC's word for it
 def body_too_large(limit_bytes: int) -> Problem:
     """The body exceeds the limit; the detail names it and its setting."""
     return Problem(BODY_TOO_LARGE, f"The body may have {limit_bytes} bytes at most (PARSEQ_MAX_BODY_BYTES).")
+
+
+def too_many_regions(limit: int) -> Problem:
+    """The request has too many regions; the detail names the limit and its settings."""
+    detail = f"A page may have {limit} regions at most (PARSEQ_MAX_REGIONS, and no more than PARSEQ_MAX_QUEUE_ITEMS)."
+    return Problem(TOO_MANY_CROPS, f"{detail} Send the page again with the rest of them.")
 
 
 def too_many_crops(limit: int) -> Problem:

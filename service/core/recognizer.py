@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Hashable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -36,6 +36,7 @@ from service.errors import (
 )
 from service.images.decode import QUICK_PIXELS, RawPicture, decode_base64, decode_image, may_be_quick
 from service.images.limits import ImageLimits, PixelAccount
+from service.images.pages import EncodedPage, PageRegion
 from service.images.pool import DecodePool
 from service.process.logs import CONTEXT_KEY
 from service.process.request import RequestContext, current_request
@@ -53,8 +54,8 @@ class EncodedImage:
 
     id: str | None
     """What the client calls it; `None`: nothing, and in a list its position is its id."""
-    content: bytes | str | RawPicture
-    """The file itself, or base64 text, or pixels."""
+    content: bytes | str | RawPicture | PageRegion
+    """The file itself, or base64 text, or pixels, or a region of a page that all images of its request share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,7 @@ class Recognizer:
         self._vocabulary = metadata.vocabulary
         self._decode_pool = decode_pool
         self._limits = image_limits
+        self._page_limits = image_limits.for_page()
         self._quick_limits = replace(image_limits, max_pixels=min(QUICK_PIXELS, image_limits.max_pixels))
         self._light_limits = replace(image_limits, max_pixels=min(LIGHT_PIXELS, image_limits.max_pixels))
         self._max_wait_s = max_wait_s
@@ -140,7 +142,7 @@ class Recognizer:
         """Read all crops of a request: one result for each, in order.
 
         Args:
-            images: The images.
+            images: The images; of regions, all are regions of one page.
             timeout_s: Seconds from now; crops not read by then get a `Problem` (504).
             disconnected: Returns when the client has left.
             client: Whose request it is; clients take turns.
@@ -202,7 +204,7 @@ class Recognizer:
     def _decode_at_once(self, item: Item, image: EncodedImage, admitted_s: float) -> bool:
         """On the event loop: decode a crop that takes less time than handing it over to a thread would; else `False`."""
         content = image.content
-        if isinstance(content, str) or (isinstance(content, bytes) and not may_be_quick(content)):
+        if isinstance(content, (str, PageRegion)) or (isinstance(content, bytes) and not may_be_quick(content)):
             return False
         return self._decode(item, image, admitted_s, None, self._quick_limits)
 
@@ -218,8 +220,21 @@ class Recognizer:
         )
         budget_s = min(self._max_wait_s, first.deadline_s - admitted_s)
         request = DecodeRequest(first.client, bulk, first.deadline_s, jobs, budget_s, partial(self._too_heavy, first))
+        if isinstance(region := images[0].content, PageRegion):
+            request.opening, request.jobs = True, deque([partial(self._open_page, region.page, request, jobs, items)])
         self._decode_pool.submit(request)
         return request
+
+    def _open_page(
+        self, page: EncodedPage, request: DecodeRequest, cuts: Collection[Job], items: Sequence[Item], _light: bool
+    ) -> bool:
+        """On a decode thread: decode a page, and have its regions cut out. If it cannot be decoded, each of them says why."""
+        if any(item.outcome is None for item in items):
+            started_s = self._clock()
+            page.open(self._page_limits, self._metadata.image_height, self._metadata.image_width)
+            self._metrics.decode_duration.observe(self._clock() - started_s, items[0].exemplar)
+            self._decode_pool.extend(request, cuts)
+        return True
 
     def _decode_by_weight(
         self,
@@ -233,7 +248,8 @@ class Recognizer:
         """On a decode thread: decode an image. If it must be `light` and is not: `False`, and nothing done."""
         if not light:
             return self._decode(item, image, admitted_s, context, self._limits, account)
-        if len(image.content) <= LIGHT_BYTES and self._decode(item, image, admitted_s, context, self._light_limits):
+        light_bytes = not isinstance(image.content, PageRegion) and len(image.content) <= LIGHT_BYTES
+        if light_bytes and self._decode(item, image, admitted_s, context, self._light_limits):
             return True
         self._engine.demote(item)
         return False
@@ -257,7 +273,7 @@ class Recognizer:
             return True  # ended meanwhile: nobody waits for it
         started_s = self._clock()
         try:
-            if isinstance(image.content, RawPicture):
+            if isinstance(image.content, (RawPicture, PageRegion)):
                 picture = image.content.picture(limits)
             else:
                 picture = decode_image(self._bytes_of(image.content), limits, account)

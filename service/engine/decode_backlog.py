@@ -46,9 +46,13 @@ class DecodeRequest:
     """Seconds: a heavy single image that would wait longer is turned away."""
     on_refused: Callable[[float], None] = lambda _wait_s: None
     """Called with the predicted wait, in seconds, from a decode thread, instead of its job."""
+    opening: bool = False
+    """Whether its one job opens a page, from which other jobs then cut crops; those come by `DecodeQueue.extend`."""
     priority: Priority = Priority.LIGHT
     used_s: float = 0.0
     """Processor time of its images that are done."""
+    opening_s: float = 0.0
+    """The part of it that opening its page took."""
     n_done: int = 0
     n_running: int = 0
     counted_s: float = 0.0
@@ -77,11 +81,15 @@ class DecodeBacklog:
         self.turns: FairQueue[_Ticket] = FairQueue(lambda ticket: ticket.waits)
         self.tickets: dict[DecodeRequest, _Ticket] = {}
         """The tickets of requests with images that have not begun."""
+        self.begun: deque[DecodeRequest] = deque()
+        """Requests whose page is open. Pages take much memory, so their jobs go before all others of the class."""
         self.unfinished: set[DecodeRequest] = set()
         self.n_waiting = 0
         self.n_learnt = 0
         self.typical_s = 0.0
         """Mean processor time of an image."""
+        self.typical_opening_s = 0.0
+        """Mean processor time of opening a page."""
         self.stretch = 1.0
         """How many times longer an image takes by the clock."""
         self.work_s = 0.0
@@ -93,6 +101,28 @@ class DecodeBacklog:
         """Put the request in line for its next image."""
         ticket = self.tickets[request] = _Ticket(request)
         self.turns.push(request.client, request.urgency, ticket)
+
+    def take(self) -> DecodeRequest:
+        """The request whose turn it is; the caller takes one of its jobs, and says so by `took`."""
+        if self.begun:
+            return self.begun[0]
+        ticket = self.turns.first()
+        if ticket is None:
+            raise RuntimeError("a class with images that wait has no first one")
+        ticket.waits = False
+        self.turns.take(ticket.request.client)
+        return ticket.request
+
+    def took(self, request: DecodeRequest) -> None:
+        """A job of the request that `take` has given is gone."""
+        self.n_waiting -= 1
+        if self.begun and self.begun[0] is request:
+            if not request.jobs:
+                self.begun.popleft()
+        elif request.jobs:
+            self.push(request)
+        else:
+            del self.tickets[request]
 
     def count(self, request: DecodeRequest) -> None:
         """Bring the work of the class up to date with a request's state."""
@@ -109,7 +139,14 @@ class DecodeBacklog:
 
     def expected_s(self, request: DecodeRequest) -> float:
         """Processor time of one more image of the request."""
-        return (self.typical_s + request.used_s) / (1 + request.n_done)
+        if request.opening:
+            return self.typical_opening_s
+        return (self.typical_s + request.used_s - request.opening_s) / (1 + request.n_done)
+
+    def learn_opening(self, cpu_s: float) -> None:
+        """Learn from a page that was opened. Crops are quick to cut from it: they tell nothing about the next page."""
+        weight = LEARNING_WEIGHT if self.typical_opening_s else 1.0
+        self.typical_opening_s += weight * (cpu_s - self.typical_opening_s)
 
     def learn(self, cpu_s: float, wall_s: float) -> None:
         """Learn from an image that is decoded."""

@@ -6,12 +6,15 @@ other class keeps a share of the time, one part in `BULK_EVERY`, and no more whi
 turns by the time that their images took. Of one client's requests the earliest deadline goes first, and each second that a
 request has used puts it off by `SENT_BACK` seconds: requests that come later overtake a list of slow images.
 
+A page of which regions are read is one image, whose crops are cut by jobs of their own: other requests go in between. As
+pages take much memory, the jobs of those that are open go before all others of their class.
+
 An image that is being decoded cannot be stopped. So one thread, the express thread, takes only images known to be quick.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 from service.engine.admission import PESSIMISM
@@ -29,6 +32,8 @@ class Running:
     express: bool
     from_share: bool
     """Whether it is decoded for the share of its class, although something more urgent waits."""
+    opening: bool = False
+    """Whether it opens a page."""
 
 
 class DecodeQueue:
@@ -52,7 +57,12 @@ class DecodeQueue:
         """Nobody waits for the request any more: forget its images that have not begun."""
         backlog = self._backlogs[request.priority]
         ticket = backlog.tickets.pop(request, None)
-        if ticket is not None:
+        if request in backlog.begun:
+            backlog.begun.remove(request)
+            backlog.n_waiting -= len(request.jobs)
+            request.jobs.clear()
+            backlog.count(request)
+        elif ticket is not None:
             backlog.n_waiting -= len(request.jobs)
             request.jobs.clear()
             ticket.waits = False
@@ -62,8 +72,17 @@ class DecodeQueue:
     def clear(self) -> None:
         """Forget everything that has not begun."""
         for backlog in self._backlogs:
-            for request in list(backlog.tickets):
+            for request in [*backlog.tickets, *backlog.begun]:
                 self.drop(request)
+
+    def extend(self, request: DecodeRequest, jobs: Iterable[Job]) -> None:
+        """From the job that opens a page: add those that cut crops from it, at least one. They go first in their class."""
+        backlog = self._backlogs[request.priority]
+        request.opening = False
+        request.jobs.extend(jobs)
+        backlog.n_waiting += len(request.jobs)
+        backlog.begun.append(request)
+        backlog.count(request)
 
     def waiting(self, bulk: bool) -> int:
         """Images of one class that have not begun."""
@@ -80,21 +99,12 @@ class DecodeQueue:
         if priority is None:
             return None
         backlog = self._backlogs[priority]
-        ticket = backlog.turns.first()
-        if ticket is None:
-            raise RuntimeError("a class with images that wait has no first one")
-        request = ticket.request
-        ticket.waits = False
-        backlog.turns.take(request.client)
+        request = backlog.take()
         job = request.jobs.popleft()
-        backlog.n_waiting -= 1
-        if request.jobs:
-            backlog.push(request)
-        else:
-            del backlog.tickets[request]
+        backlog.took(request)
         request.n_running += 1
         self._express_works = self._express_works or express
-        return Running(request, job, priority, express, from_share)
+        return Running(request, job, priority, express, from_share, request.opening)
 
     def done(self, running: Running, cpu_s: float, wall_s: float, was_light: bool = True) -> float | None:
         """An image is decoded, or was found not to be light.
@@ -114,7 +124,11 @@ class DecodeQueue:
         backlog.turns.charge(request.client, cpu_s)
         self._share(running, cpu_s)
         self._express_works = self._express_works and not running.express
-        if was_light:
+        if running.opening:
+            request.opening = False
+            request.opening_s = cpu_s
+            backlog.learn_opening(cpu_s)
+        elif was_light:
             request.n_done += 1
             backlog.learn(cpu_s, wall_s)
         backlog.count(request)

@@ -28,6 +28,7 @@ from service.http.dialects.instances import Instances
 from service.http.dialects.open_inference.infer import INFER_PATH, OpenInference
 from service.http.dialects.open_inference.schemas import COMPONENTS
 from service.http.dialects.v1 import V1
+from service.http.dialects.v1_regions import V1Regions
 from service.http.docs_page import add_docs
 from service.http.endpoint import Endpoint
 from service.http.gates import Gate
@@ -182,7 +183,7 @@ class App:
 
 
 def _usual(settings: Settings) -> Sequence[Dialect]:
-    return V1(settings), OpenInference(settings), Instances(settings)
+    return V1(settings), V1Regions(settings), OpenInference(settings), Instances(settings)
 
 
 def _new_api(runtime: Runtime, companions: Sequence[Companion]) -> FastAPI:

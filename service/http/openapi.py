@@ -14,7 +14,15 @@ from service import errors
 from service.errors import Kind
 from service.http.bodies.media_types import BINARY_TYPES
 from service.http.dialects.v1_query import FLAGS, MODEL, MODEL_MEANING
-from service.http.dialects.v1_schemas import COMPONENTS, ProblemDocument, Recognition, RecognitionList, RecognizeRequest
+from service.http.dialects.v1_schemas import (
+    COMPONENTS,
+    ProblemDocument,
+    Recognition,
+    RecognitionList,
+    RecognizeRequest,
+    RegionInput,
+    RegionsRequest,
+)
 from service.http.gates.request_ids import MAX_REQUEST_ID_LENGTH
 from service.http.head import MIN_TIMEOUT_MS, TIMEOUT_HEADER
 from service.http.problems import PROBLEM_MEDIA_TYPE
@@ -36,6 +44,31 @@ RECOGNIZE_BODY: Final[dict[str, Any]] = {
             }
         },
         "application/json": {"schema": {"$ref": REF_TEMPLATE.format(model=RecognizeRequest.__name__)}},
+    },
+}
+REGION_SCHEMA: Final = {"$ref": REF_TEMPLATE.format(model=RegionInput.__name__)}
+REGIONS_SCHEMA: Final = {"$ref": REF_TEMPLATE.format(model=RegionsRequest.__name__)}
+REGIONS_BODY: Final[dict[str, Any]] = {
+    "required": True,
+    "description": "A page and its regions: as JSON, or as a form with one file and the list of regions as JSON in the field "
+    "`regions`.",
+    "content": {
+        "application/json": {"schema": REGIONS_SCHEMA},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "file": BINARY,
+                    "regions": {
+                        "type": "string",
+                        "contentMediaType": "application/json",
+                        "contentSchema": {"type": "array", "minItems": 1, "items": REGION_SCHEMA},
+                        "examples": ['[{"id": "title", "box": [10, 20, 90, 44]}]'],
+                    },
+                },
+                "required": ["file", "regions"],
+            }
+        },
     },
 }
 
@@ -159,6 +192,24 @@ def recognize_operation() -> dict[str, Any]:
     }
 
 
+def regions_operation() -> dict[str, Any]:
+    """The OpenAPI of the endpoint for regions of a page."""
+    read = answer("The text or the error of each region, in order.", RecognitionList)
+    read["headers"] = SERVER_TIMING
+    responses = {200: read, **problems(RECOGNIZE_KINDS)}
+    return {
+        "summary": "Read regions of a page",
+        "description": "Read the words at the places where a text detector has found them: one image, and four points or a box "
+        "for each word. For example: `curl -F file=@page.jpg -F 'regions=[{\"box\": [10, 20, 90, 44]}]' "
+        "localhost:8000/v1/regions`.",
+        "operationId": "regions",
+        "parameters": RECOGNIZE_PARAMETERS,
+        "requestBody": REGIONS_BODY,
+        "responses": {str(status): response for status, response in responses.items()},
+        "security": SECURITY,
+    }
+
+
 def install(
     app: FastAPI, operations: Mapping[str, dict[str, Any]] | None = None, components: Sequence[type[BaseModel]] = ()
 ) -> None:
@@ -169,7 +220,7 @@ def install(
         operations: The POST operations of dialects, by path.
         components: Schemas that the operations refer to.
     """
-    posted = {"/v1/recognize": recognize_operation(), **(operations or {})}
+    posted = {"/v1/recognize": recognize_operation(), "/v1/regions": regions_operation(), **(operations or {})}
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in (*COMPONENTS, *components)]
 
     def build() -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from service.config import (
     DEFAULT_MAX_IMAGE_BYTES,
     DEFAULT_MAX_IMAGE_PIXELS,
     DEFAULT_MAX_IMAGE_SIDE_PIXELS,
+    DEFAULT_MAX_PAGE_PIXELS,
     DEFAULT_MAX_REQUEST_PIXELS,
     Settings,
 )
@@ -25,6 +26,9 @@ FORMAT_NAMES: Final = {"JPEG": "JPEG", "PNG": "PNG", "WEBP": "WebP", "BMP": "BMP
 FORMATS: Final = tuple(FORMAT_NAMES)
 """Pillow's names of the formats that can be read; all others are refused."""
 
+CROP_OF_WORD: Final = "Send a crop of the word."
+SMALLER_PAGE: Final = "Send a smaller copy of the page, or parts of it."
+
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
@@ -36,6 +40,9 @@ class ImageLimits:
     max_bytes: int = DEFAULT_MAX_IMAGE_BYTES
     formats: tuple[str, ...] = FORMATS
     refuse_several_frames: bool = False
+    max_page_pixels: int = DEFAULT_MAX_PAGE_PIXELS
+    of_page: bool = False
+    """Whether these are the limits of a page, of which regions are read."""
 
     @classmethod
     def of(cls, settings: Settings) -> ImageLimits:
@@ -47,17 +54,22 @@ class ImageLimits:
             settings.max_image_bytes,
             tuple(name.upper() for name in settings.image_formats.split(",")),
             settings.several_frames == "refuse",
+            settings.max_page_pixels,
         )
+
+    def for_page(self) -> ImageLimits:
+        """The limits of a page."""
+        return replace(self, max_pixels=self.max_page_pixels, of_page=True)
 
     def check_bytes(self, n_bytes: int) -> None:
         """Raise a `Problem` for a file that is too large."""
         if n_bytes > self.max_bytes:
-            raise image_file_too_large(self.max_bytes)
+            raise image_file_too_large(self.max_bytes, self._advice())
 
     def check_base64(self, n_characters: int) -> None:
         """Raise a `Problem` for a base64 text whose file must be too large, even if part of the text is line breaks."""
         if n_characters > 2 * self.max_bytes + 1024:
-            raise image_file_too_large(self.max_bytes)
+            raise image_file_too_large(self.max_bytes, self._advice())
 
     def check_format(self, format_: str) -> None:
         """Raise a `Problem` for a format that the settings do not allow."""
@@ -73,14 +85,18 @@ class ImageLimits:
             limit = f"each side may have {self.max_side} at most (PARSEQ_MAX_IMAGE_SIDE_PIXELS)"
         else:
             return
-        raise Problem(IMAGE_TOO_LARGE, f"The image is {width} x {height} pixels; {limit}. Send a crop of the word.")
+        raise Problem(IMAGE_TOO_LARGE, f"The image is {width} x {height} pixels; {limit}. {self._advice()}")
 
     def far_too_many_pixels(self) -> Problem:
         """The refusal of a file that Pillow did not open for its size, without telling width and height."""
-        return Problem(IMAGE_TOO_LARGE, f"The image has far too many pixels; {self._spoken_pixels()}. Send a crop of the word.")
+        return Problem(IMAGE_TOO_LARGE, f"The image has far too many pixels; {self._spoken_pixels()}. {self._advice()}")
 
     def _spoken_pixels(self) -> str:
-        return f"it may have {self.max_pixels} at most (PARSEQ_MAX_IMAGE_PIXELS)"
+        setting = "PARSEQ_MAX_PAGE_PIXELS" if self.of_page else "PARSEQ_MAX_IMAGE_PIXELS"
+        return f"it may have {self.max_pixels} at most ({setting})"
+
+    def _advice(self) -> str:
+        return SMALLER_PAGE if self.of_page else CROP_OF_WORD
 
     def spoken_formats(self) -> str:
         """The formats that are accepted, as a clause."""
@@ -108,9 +124,9 @@ class PixelAccount:
         self._left -= width * height
 
 
-def image_file_too_large(limit_bytes: int) -> Problem:
+def image_file_too_large(limit_bytes: int, advice: str = CROP_OF_WORD) -> Problem:
     """The file of one image exceeds the limit; the detail names it and its setting."""
-    detail = f"An image file may have {limit_bytes} bytes at most (PARSEQ_MAX_IMAGE_BYTES). Send a crop of the word."
+    detail = f"An image file may have {limit_bytes} bytes at most (PARSEQ_MAX_IMAGE_BYTES). {advice}"
     return Problem(IMAGE_FILE_TOO_LARGE, detail)
 
 

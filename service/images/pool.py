@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from queue import SimpleQueue
 from typing import Final
 
-from service.engine.decode_backlog import DecodeRequest, Priority
+from service.engine.decode_backlog import DecodeRequest, Job, Priority
 from service.engine.decode_queue import DecodeQueue, Running
 from service.process.cpu import lower_priority
 
@@ -79,6 +79,13 @@ class DecodePool:
             if not self._stopping:
                 self._queue.push(request)
                 self._wake(request.bulk, len(request.jobs))
+
+    def extend(self, request: DecodeRequest, jobs: Collection[Job]) -> None:
+        """Add jobs to a request from the job that opens its page (see `DecodeQueue.extend`)."""
+        with self._lock:
+            if not self._stopping:
+                self._queue.extend(request, jobs)
+                self._wake(True, len(jobs))
 
     def drop(self, request: DecodeRequest) -> None:
         """Forget the jobs of a request that have not begun."""

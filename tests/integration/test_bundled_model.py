@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -17,7 +20,8 @@ from model.recognisers.registry import named_config
 from reading.readers.checkpoint import read_batches
 from service.config import BUNDLED_ARTIFACT
 from service.sessions.artifact import load_artifact
-from tests.fakes import toy_settings
+from tests.fakes import PATIENCE_S, toy_settings
+from tests.images import encode
 from tests.integration.server import ROOT, running
 
 SAMPLES = {"bakery": "Bakery", "harbour": "HARBOUR", "platform": "Platform", "price": "$12.50"}
@@ -47,6 +51,32 @@ def test_pytorch_and_the_artifact_read_the_samples_alike() -> None:
         assert ids[length] == 0
         # The bundled artifact computes in 8-bit integers.
         assert float(np.prod(row[: length + 1])) == pytest.approx(reading.confidence, abs=0.05)
+
+
+def page_of_samples(degrees: float) -> tuple[bytes, list[dict[str, Any]]]:
+    """A page with all samples on it, turned, and where they are."""
+    page, regions = Image.new("RGB", (700, 700), "white"), []
+    turn = math.radians(degrees)
+    for index, name in enumerate(SAMPLES):
+        with Image.open(sample(name)) as crop:
+            left, top = 180, 150 + 110 * index
+            page.paste(crop, (left, top))
+            right, bottom = left + crop.width, top + crop.height
+        around = [(x - 350, y - 350) for x, y in ((left, top), (right, top), (right, bottom), (left, bottom))]
+        cos, sin = math.cos(turn), math.sin(turn)
+        points = [[350 + x * cos - y * sin, 350 + x * sin + y * cos] for x, y in around]
+        regions.append({"id": name, "points": points})
+    turned = page.rotate(-degrees, Image.Resampling.BICUBIC, fillcolor="white")
+    return encode(turned, "PNG"), regions
+
+
+def test_the_server_reads_the_samples_on_a_page_however_it_is_turned(tmp_path: Path) -> None:
+    with running(BUNDLED_ARTIFACT, tmp_path / "log") as server:
+        for degrees in (0, 10, 90, 180, 217):
+            page, regions = page_of_samples(degrees)
+            files = {"file": ("page.png", page), "regions": (None, json.dumps(regions))}
+            results = httpx.post(f"{server.url}/v1/regions", files=files, timeout=PATIENCE_S).json()["results"]
+            assert {result["id"]: result["text"] for result in results} == SAMPLES, degrees
 
 
 def test_the_server_reads_the_samples_without_being_told_of_a_model(tmp_path: Path) -> None:

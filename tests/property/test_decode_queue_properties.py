@@ -13,6 +13,8 @@ from service.engine.decode_backlog import DecodeRequest, Job
 from service.engine.decode_queue import DecodeQueue, Running
 from service.engine.queue import BULK_EVERY
 
+OPENING_S = 0.15
+
 
 class Play:
     """Decode threads on a simulated clock: each image takes what its request says, all of it processor time."""
@@ -27,6 +29,9 @@ class Play:
         self._at_work: list[tuple[float, int, Running, str, float, bool]] = []
         self._n_begun = 0
         self._names: dict[DecodeRequest, tuple[str, float, bool]] = {}
+        self._regions: dict[DecodeRequest, int] = {}
+        self.open_pages = 0
+        self.most_open_pages = 0
 
     def post(
         self, name: str, cost_s: float, n: int = 1, *, client: str = "", deadline_s: float = 5.0, heavy: bool = False,
@@ -40,9 +45,31 @@ class Play:
         self._begin()
         return request
 
+    def post_page(
+        self, name: str, cut_s: float, n_regions: int, *, client: str = "", deadline_s: float = 30.0
+    ) -> DecodeRequest:
+        """Post a page, which takes `OPENING_S` to open, and regions of it that take `cut_s` each."""
+        request = DecodeRequest(client, True, self.now_s + deadline_s, deque([bool]), opening=True)
+        self._names[request] = name, cut_s, False
+        self._regions[request] = n_regions
+        self.queue.push(request)
+        self._begin()
+        return request
+
+    def _page_ran(self, running: Running) -> None:
+        """What the job that opens a page does at its end, and the last one that cuts from it."""
+        request = running.request
+        if running.opening:
+            self.queue.extend(request, [bool] * self._regions[request])
+            self.open_pages += 1
+            self.most_open_pages = max(self.most_open_pages, self.open_pages)
+        elif request in self._regions and not request.jobs and request.n_running == 1:
+            self.open_pages -= 1
+
     def run(self, until_s: float = 1e9) -> None:
         while self._at_work and self._at_work[0][0] <= until_s:
             self.now_s, _, running, name, cost_s, light = heapq.heappop(self._at_work)
+            self._page_ran(running)
             wait_s = self.queue.done(running, cost_s, cost_s, light)
             if wait_s is not None:
                 self.refused.append(name)
@@ -60,8 +87,8 @@ class Play:
             name, cost_s, heavy = self._names[running.request]
             light = not (heavy and running.priority == 0)
             assert not express or running.priority == 0
-            cost_s = cost_s if light else 1e-5
-            if light:
+            cost_s = OPENING_S if running.opening else cost_s if light else 1e-5
+            if light and not running.opening:
                 self.ran.append((self.now_s, name, cost_s))
             self._n_begun += 1
             heapq.heappush(self._at_work, (self.now_s + cost_s, self._n_begun, running, name, cost_s, light))
@@ -72,7 +99,7 @@ class Play:
             wanted_s = sum((len(request.jobs) + request.n_running) * line.expected_s(request) for request in line.unfinished)
             counted_s = sum(request.counted_s for request in line.unfinished)
             assert line.work_s == pytest.approx(counted_s, abs=1e-6)
-            assert line.n_waiting == sum(len(request.jobs) for request in line.tickets)
+            assert line.n_waiting == sum(len(request.jobs) for request in [*line.tickets, *line.begun])
             assert wanted_s >= 0
 
     def used_s(self, name: str, until_s: float = 1e9) -> float:
@@ -117,6 +144,52 @@ def test_every_image_is_decoded_once_unless_its_client_leaves(
     assert all(ran[str(number)] <= n for number, (_, n, *_) in enumerate(course))
     assert (play.queue.waiting(True), play.queue.waiting(False)) == (0, 0)
     assert play.queue.backlog_s(True) == play.queue.backlog_s(False) == 0.0
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0005, 0.02]), st.integers(1, 40), st.sampled_from("abc"), st.booleans()), max_size=8),
+    st.integers(1, 3),
+)
+def test_pages_that_are_open_are_cut_up_before_another_is_opened(
+    posted: list[tuple[float, int, str, bool]], threads: int
+) -> None:
+    play, leavers = Play(threads), list[DecodeRequest]()
+    for number, (cut_s, n_regions, client, leaves) in enumerate(posted):
+        request = play.post_page(str(number), cut_s, n_regions, client=client)
+        if leaves:
+            leavers.append(request)
+        play.post("crop", 0.001, client=client)
+        play.post("crops", 0.001, 5, client=client)
+        play.run(play.now_s + 0.1)
+        if leaves and number % 2:
+            play.queue.drop(leavers.pop())
+    play.run()
+    assert play.most_open_pages <= 2 * threads + len(leavers)
+    ran = Counter(name for _, name, _ in play.ran)
+    for number, (_, n_regions, _, leaves) in enumerate(posted):
+        assert ran[str(number)] == n_regions or (leaves and number % 2)
+    assert (ran["crop"], ran["crops"]) == (len(posted), 5 * len(posted))
+    assert play.queue.waiting(True) == 0
+    assert play.queue.backlog_s(True) == 0.0
+
+
+def test_single_crops_go_between_the_regions_of_a_page() -> None:
+    play = Play(threads=1)
+    play.post_page("page", 0.01, 100)
+    play.run(0.2)
+    for _ in range(3):  # one for the express thread, the others for the one that cuts
+        play.post("crop", 0.001)
+    play.run(0.25)
+    assert len(play.began_s("crop")) == 3
+
+
+def test_a_page_does_not_make_its_regions_look_slow() -> None:
+    play = Play(threads=1)
+    play.post_page("page", 0.001, 100)
+    play.run(OPENING_S + 0.05)
+    assert 0 < play.queue.backlog_s(True) < 0.2
+    other = play.post_page("other", 0.001, 100)
+    assert play.queue._backlogs[2].expected_s(other) == pytest.approx(OPENING_S), "but the next page does"
 
 
 @given(st.sampled_from([0.002, 0.05, 0.25, 1.0]), st.integers(1, 3))

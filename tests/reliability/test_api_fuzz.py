@@ -11,6 +11,7 @@ from tests.reliability.api_fuzz import fuzz
 MODEL = "/v2/models/{name}"
 OPERATIONS = {
     "GET /livez", "GET /metrics", "GET /readyz", "GET /v1/models", "GET /v1/models/{name}/charset", "POST /v1/recognize",
+    "POST /v1/regions",
     "GET /v2", "GET /v2/health/live", "GET /v2/health/ready", "POST /v2/repository/index", f"GET {MODEL}", f"GET {MODEL}/ready",
     f"GET {MODEL}/versions/{{version}}", f"GET {MODEL}/versions/{{version}}/ready", f"POST {MODEL}/infer",
 }  # fmt: skip

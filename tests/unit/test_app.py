@@ -16,6 +16,7 @@ from urllib.parse import urljoin
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from service import errors
 from service.core.recognizer import EncodedImage
@@ -182,13 +183,13 @@ def test_a_body_without_a_length_is_measured_while_it_streams() -> None:
 @pytest.mark.parametrize("entry", [b"0", b'{"content":""}'])
 def test_a_long_list_is_refused_before_its_entries_are_looked_at(entry: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[int] = []
-    explain = bodies._explain
+    explain = bodies.explain
 
-    def counting(problems: Any, max_crops: int) -> Any:
-        told.append(len(problems))
-        return explain(problems, max_crops)
+    def counting(error: ValidationError, too_many: Problem) -> Any:
+        told.append(error.error_count())
+        return explain(error, too_many)
 
-    monkeypatch.setattr(bodies, "_explain", counting)
+    monkeypatch.setattr(bodies, "explain", counting)
     body = b'{"images":[' + b",".join([entry] * 20_000) + b"]}"
     expect_problem(post(content=body, headers={"content-type": "application/json"}), errors.TOO_MANY_CROPS)
     short = b'{"images":[' + b",".join([b"0"] * 100) + b"]}"
@@ -571,7 +572,7 @@ def test_the_openapi_covers_every_body_and_every_status() -> None:
         "", "/health/live", "/health/ready", "/models/{name}", "/models/{name}/ready", "/models/{name}/infer",
         "/models/{name}/versions/{version}", "/models/{name}/versions/{version}/ready", "/repository/index",
     }  # fmt: skip
-    of_v1 = {"/v1/recognize", "/v1/models", "/v1/models/{name}/charset"}
+    of_v1 = {"/v1/recognize", "/v1/regions", "/v1/models", "/v1/models/{name}/charset"}
     assert set(document["paths"]) == {*of_v1, "/livez", "/readyz", "/metrics", *(f"/v2{path}" for path in of_v2)}
     operation = document["paths"][PATH]["post"]
     assert set(operation["requestBody"]["content"]) == {
@@ -596,7 +597,7 @@ def test_the_openapi_covers_every_body_and_every_status() -> None:
     known = set(document["components"]["schemas"])
     used = set(_references(document))
     assert used <= known
-    assert {"Recognition", "RecognitionList", "RecognizeRequest", "ProblemDocument", "ModelList"} <= used
+    assert {"Recognition", "RecognitionList", "RecognizeRequest", "RegionsRequest", "ProblemDocument", "ModelList"} <= used
     parameters = {(parameter["in"], parameter["name"]) for parameter in operation["parameters"]}
     assert parameters == {
         ("query", "characters"),

@@ -168,3 +168,41 @@ def test_output_that_nobody_wants_ends_quietly(images: Path, network: list[str])
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(100) == 1
+
+
+def test_regions_of_a_page_are_read_one_by_one(network: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, regions = tmp_path / "page.png", tmp_path / "regions.json"
+    pixels = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
+    Image.fromarray(pixels).save(page)
+    box = [10, 20, 110, 60]
+    corners = [[10, 20], [110, 20], [110, 60], [10, 60]]
+    found = [{"id": "a", "box": box}, {"points": corners, "score": 1}, {"box": [0, 0, 0, 9]}, {"box": "none"}, {}]
+    regions.write_text(json.dumps(found))
+    assert read.main([*network, str(page), "--regions", str(regions), "--json"]) == read.EXIT_SOME_FAILED
+    output = capsys.readouterr()
+    first, second = [json.loads(line) for line in output.out.splitlines()]
+    assert (first["file"], first["region"], second["region"]) == (str(page), "a", "1")
+    assert (first["text"], first["confidence"]) == (second["text"], second["confidence"])
+    assert [line.split(": ")[1].rpartition("#")[2] for line in output.err.splitlines()] == ["2", "3", "4"]
+    regions.write_text(json.dumps(found[:1]))
+    assert read.main([*network, str(page), "--regions", str(regions)]) == 0
+    assert capsys.readouterr().out.startswith(f"{page}#a: ")
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}", "[]", "[1]"])
+def test_a_file_of_regions_that_cannot_be_used_is_told(
+    content: str | None, network: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    regions = tmp_path / "regions.json"
+    if content is not None:
+        regions.write_text(content)
+    assert read.main([*network, "page.png", "--regions", str(regions)]) == read.EXIT_USAGE
+    assert str(regions) in capsys.readouterr().err
+
+
+def test_regions_are_those_of_one_image(network: list[str], images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    regions = images / "regions.json"
+    regions.write_text('[{"box": [1, 2, 30, 14]}]')
+    for names in ([str(images)], [str(images / "b.png"), str(images / "a.jpg")]):
+        assert read.main([*network, *names, "--regions", str(regions)]) == read.EXIT_USAGE
+        assert "one page" in capsys.readouterr().err

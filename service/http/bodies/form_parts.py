@@ -7,6 +7,7 @@ may have been meant as an image is read as one, or refused with the reason; only
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,14 +56,17 @@ class TextPart:
 
     name: str
     empty: bool
+    content: bytes = b""
+    """Kept only of a field that was asked for."""
 
 
-def read_part(headers: dict[bytes, bytes], content: bytes) -> FilePart | TextPart:
+def read_part(headers: dict[bytes, bytes], content: bytes, texts: Collection[str] = ()) -> FilePart | TextPart:
     """Tell whether a part is an image or text.
 
     Args:
         headers: Headers of the part, by name in lower case.
         content: The whole part.
+        texts: Names of fields that are texts whatever they look like, with or without the name of a file.
 
     Raises:
         Problem: The part is encoded in a way that is not supported, or holds images in a way that is not.
@@ -70,6 +74,10 @@ def read_part(headers: dict[bytes, bytes], content: bytes) -> FilePart | TextPar
     disposition = parse_disposition(headers.get(b"content-disposition", b""))
     media_type = media_type_of(headers.get(b"content-type", b""))
     base64 = _is_base64(headers.get(b"content-transfer-encoding", b""))
+    if disposition.name in texts:
+        if base64:
+            raise Problem(UNSUPPORTED_MEDIA_TYPE, f"{_told(disposition)} is in base64. Send it as it is.")
+        return TextPart(disposition.name, not content.strip(), content)
     if not content and not disposition.filename and (disposition.filename is not None or not announces_image(media_type)):
         return TextPart(disposition.name, empty=True)  # a file input that was left empty has an empty filename
     known = format_of(content) is not None

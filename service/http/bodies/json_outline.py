@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from codecs import BOM_UTF8
+from dataclasses import dataclass
 from typing import Final
 
 from service.errors import JSON_TOO_DEEP, TOO_MANY_CROPS, Problem
@@ -17,6 +18,8 @@ MAX_COMMAS: Final = 1000
 """Commas besides those of the images, for members we do not know."""
 MAX_COMMAS_PER_IMAGE: Final = 300
 """One before each image and one inside it, and those within an id or a `data:` prefix, which may be all commas."""
+MAX_COMMAS_PER_REGION: Final = 64
+"""Eight or so are those of its numbers; the rest is for its id and for other members, such as a detector's score."""
 MAX_MARKS_PER_COMMA: Final = 8
 """Brackets, quotes and backslashes."""
 PIECE_BYTES: Final = 2**17
@@ -28,15 +31,35 @@ _NO_MARKS: Final = bytes(set(range(256)) - set(b'[]{}"\\'))
 _TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 
 
-async def check_outline(body: bytes, max_crops: int, max_depth: int) -> None:
-    """Raise a `Problem` for JSON that is nested too deeply, or has far more values than its images need."""
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the JSON of a request lists."""
+
+    name: str
+    setting: str
+    """Which limits their number."""
+    max_commas: int
+    """For each of them."""
+
+
+IMAGES: Final = Listed("images", "PARSEQ_MAX_CROPS_PER_REQUEST", MAX_COMMAS_PER_IMAGE)
+REGIONS: Final = Listed("regions", "PARSEQ_MAX_REGIONS", MAX_COMMAS_PER_REGION)
+
+
+async def check_outline(body: bytes, max_crops: int, max_depth: int, listed: Listed = IMAGES) -> None:
+    """Raise a `Problem` for JSON that is nested too deeply, or has far more values than it needs.
+
+    Args:
+        body: The JSON.
+        max_crops: Images or regions, at most.
+        max_depth: Lists and objects within one another, at most.
+        listed: Which of the two it lists.
+    """
     if not body.startswith(_NESTS):
         return  # a single value, or not JSON
-    max_commas = MAX_COMMAS + MAX_COMMAS_PER_IMAGE * max_crops
+    max_commas = MAX_COMMAS + listed.max_commas * max_crops
     max_marks = MAX_MARKS_PER_COMMA * max_commas
-    far_more = Problem(
-        TOO_MANY_CROPS, f"The JSON has far more values than {max_crops} images need (PARSEQ_MAX_CROPS_PER_REQUEST)."
-    )
+    far_more = Problem(TOO_MANY_CROPS, f"The JSON has far more values than {max_crops} {listed.name} need ({listed.setting}).")
     turns = Turns()
     commas, opened, marks = 0, 0, bytearray()
     for start in range(0, len(body), PIECE_BYTES):

@@ -6,6 +6,7 @@ Nothing that was sent may be dropped silently: neither a part (`form_parts.py`) 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import islice
@@ -46,6 +47,7 @@ class _Collector:
 
     max_files: int
     max_fields: int
+    wanted: Collection[str] = ()
     files: list[FilePart] = field(default_factory=list)
     texts: list[TextPart] = field(default_factory=list)
     ended: bool = False
@@ -75,7 +77,7 @@ class _Collector:
         self._content.write(memoryview(data)[start:end])
 
     def part_end(self) -> None:
-        part = read_part(self._headers, self._content.getvalue())
+        part = read_part(self._headers, self._content.getvalue(), self.wanted)
         if isinstance(part, FilePart):
             if len(self.files) == self.max_files:
                 raise too_many_crops(self.max_files)
@@ -109,19 +111,28 @@ class _Collector:
 
 
 async def parse_files(content_type: str, body: bytes, max_files: int, max_fields: int) -> list[FilePart]:
-    """The images of a form, in order; fields of text are ignored.
+    """The images of a form, in order; fields of text are ignored. See `parse_form`."""
+    return (await parse_form(content_type, body, max_files, max_fields))[0]
+
+
+async def parse_form(
+    content_type: str, body: bytes, max_files: int, max_fields: int, wanted: Collection[str] = ()
+) -> tuple[list[FilePart], list[TextPart]]:
+    """The images of a form and its other fields, in order.
 
     Args:
         content_type: The header's value, with the boundary.
         body: The whole body.
         max_files: Images in the form, at most.
         max_fields: Parts that are not images, at most.
+        wanted: Names of fields that are no images and whose content is kept; all others are ignored.
 
     Raises:
         Problem: The body is not a complete form, it has too many images or other fields, or some of it would be lost.
     """
     delimiter = b"--" + _boundary_of(content_type)
-    collector, delimiters = _Collector(max_files, max_fields), _Delimiters(delimiter, max_files + max_fields)
+    collector = _Collector(max_files, max_fields, wanted)
+    delimiters = _Delimiters(delimiter, max_files + max_fields)
     first = delimiters.first_in(body)
     _check_around(body[:first])
     try:
@@ -138,7 +149,7 @@ async def parse_files(content_type: str, body: bytes, max_files: int, max_fields
         raise Problem(MALFORMED_REQUEST, "The multipart/form-data body ends before its closing boundary.")
     _check_around(body[delimiters.closed_at :])
     collector.check_names()
-    return collector.files
+    return collector.files, collector.texts
 
 
 def _boundary_of(content_type: str) -> bytes:

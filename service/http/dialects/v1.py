@@ -10,11 +10,11 @@ from typing import Final
 from service.config import Settings
 from service.core.recognizer import CropResult, EncodedImage
 from service.core.served_model import ServedModel
-from service.errors import EMPTY_BODY, UNSUPPORTED_MEDIA_TYPE, Problem
+from service.errors import EMPTY_BODY, Problem
 from service.http.bodies.body import Body
 from service.http.dialects.dialect import NOTHING_ANNOUNCED, Crops, Dialect
 from service.http.dialects.v1_answers import encode_json, recognition, result_members, server_timing, timings_of
-from service.http.dialects.v1_bodies import BodyForm, BodyLimits, form_of, images_of_form, images_of_json, unsupported
+from service.http.dialects.v1_bodies import BodyForm, BodyLimits, encoded, form_of, images_of_form, images_of_json, unsupported
 from service.http.dialects.v1_query import NO_WISHES, Wishes, model_of, read_query
 from service.http.head import Announcement, Count, Head
 from service.http.problems import Answer
@@ -44,7 +44,7 @@ class V1(Dialect):
         settings: Of the service.
     """
 
-    paths = ("/v1/recognize", "/recognize", "/invocations")
+    paths: Sequence[str] = ("/v1/recognize", "/recognize", "/invocations")
     """The last one is SageMaker's."""
 
     def __init__(self, settings: Settings) -> None:
@@ -68,8 +68,7 @@ class V1(Dialect):
         if form is None:
             raise unsupported(head.media_type)
         if head.headers.get(b"content-encoding", b"").strip().lower() not in (b"", b"identity"):
-            detail = "The body has a Content-Encoding, which is not supported. Send it as it is: images are compressed already."
-            raise Problem(UNSUPPORTED_MEDIA_TYPE, detail)
+            raise encoded()
         data = await body.read(self._most_bytes[form], partial(self._limits.too_large, form))
         if not data:
             raise Problem(EMPTY_BODY, "Send an image as the body, as a form file, or as base64 in JSON.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -49,6 +48,12 @@ def form_of(media_type: str) -> BodyForm | None:
     return BodyForm.RAW if form is None and announces_image(media_type) else form
 
 
+def encoded() -> Problem:
+    """The refusal of a body with a content encoding."""
+    detail = "The body has a Content-Encoding, which is not supported. Send it as it is: images are compressed already."
+    return Problem(UNSUPPORTED_MEDIA_TYPE, detail)
+
+
 def unsupported(media_type: str) -> Problem:
     """The refusal of a body of a media type that is not supported."""
     hint = ""
@@ -70,6 +75,7 @@ class BodyLimits:
     max_json_bytes: int
     max_json_depth: int
     max_form_fields: int
+    max_regions: int
 
     @classmethod
     def of(cls, settings: Settings) -> BodyLimits:
@@ -81,6 +87,7 @@ class BodyLimits:
             settings.max_json_bytes,
             settings.max_json_depth,
             settings.max_form_fields,
+            min(settings.max_regions, settings.max_queue_items),
         )
 
     def most_bytes(self, form: BodyForm) -> int:
@@ -113,20 +120,28 @@ async def images_of_json(body: bytes, limits: BodyLimits) -> list[EncodedImage]:
     try:
         parsed = RecognizeRequest.model_validate_json(body.removeprefix(BOM_UTF8), context={MAX_CROPS_KEY: max_crops})
     except ValidationError as error:
-        raise _explain(error.errors(include_url=False, include_input=False, include_context=False), max_crops) from error
+        raise explain(error, too_many_crops(max_crops)) from error
     return [EncodedImage(None if image.id is None else str(image.id), image.content) for image in parsed.images]
 
 
-def _explain(errors: Sequence[Any], max_crops: int) -> Problem:
+def explain(error: ValidationError, too_many: Problem, where: tuple[str, ...] = ()) -> Problem:
+    """The refusal of JSON that is not as it must be.
+
+    Args:
+        error: Of a schema.
+        too_many: The refusal of a list that is too long.
+        where: Where in the request the JSON is; empty: it is the body.
+    """
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
     if errors[0]["type"] == MAX_CROPS_KEY:
-        return too_many_crops(max_crops)
+        return too_many
     if errors[0]["type"] == "json_invalid":
-        return Problem(MALFORMED_REQUEST, "The body is not valid JSON.")
-    told = []
-    for error in errors:
-        location = error["loc"]
-        if location[2:3] == ("id",):  # pydantic reports each kind of id that it tried; together they are one rule
-            error = {"loc": location[:3], "msg": ID_RULE}
-        if error not in told:
-            told.append(error)
+        return Problem(MALFORMED_REQUEST, f"The {where[-1] if where else 'body'} is not valid JSON.")
+    told: list[dict[str, Any]] = []
+    for each in errors:
+        location, message = each["loc"], each["msg"]
+        if "id" in location:  # pydantic reports each kind of id that it tried; together they are one rule
+            location, message = location[: location.index("id") + 1], ID_RULE
+        if (found := {"loc": (*where, *location), "msg": message}) not in told:
+            told.append(found)
     return invalid_request(told)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    RootModel,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from artifact.metadata import DecodeMode
@@ -53,6 +62,54 @@ class RecognizeRequest(BaseModel):
         if isinstance(value, list) and info.context and len(value) > info.context[MAX_CROPS_KEY]:
             raise PydanticCustomError(MAX_CROPS_KEY, "too many images")
         return value
+
+
+Numbers = list[Annotated[float, Field(strict=True)]]
+
+
+class RegionInput(BaseModel):
+    """One region of a page: four points, or a box. Anything else about its shape is told in its result."""
+
+    id: StringId | NumberId | None = Field(
+        None, description=f"Comes back with the result; default: the position in the list, from 0. {ID_RULE}"
+    )
+    points: list[Numbers] | None = Field(
+        None,
+        description="Four points [x, y], in pixels of the upright page: top left, top right, bottom right and bottom left of "
+        "the text, however the text is turned.",
+        examples=[[[10.5, 20], [90, 22], [89.5, 44], [10, 42]]],
+    )
+    box: Numbers | None = Field(
+        None, description="Left, top, right, bottom, in pixels of the upright page.", examples=[[10, 20, 90, 44]]
+    )
+
+
+class RegionsRequest(BaseModel):
+    """A page and the regions of it that shall be read."""
+
+    image: str = Field(description="The image file of the page in base64; a `data:` prefix is accepted.")
+    regions: Annotated[list[RegionInput], FailFast()] = Field(min_length=1)
+
+    @field_validator("regions", mode="before")
+    @classmethod
+    def _bounded(cls, value: Any, info: ValidationInfo) -> Any:
+        return _checked_length(value, info)
+
+
+class RegionList(RootModel[Annotated[list[RegionInput], FailFast(), Field(min_length=1)]]):
+    """The field `regions` of a form."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bounded(cls, value: Any, info: ValidationInfo) -> Any:
+        return _checked_length(value, info)
+
+
+def _checked_length(value: Any, info: ValidationInfo) -> Any:
+    """Refuse a list that is too long before its entries are looked at; the context has the limit."""
+    if isinstance(value, list) and info.context and len(value) > info.context[MAX_CROPS_KEY]:
+        raise PydanticCustomError(MAX_CROPS_KEY, "too many regions")
+    return value
 
 
 class Character(_Answer):
@@ -128,11 +185,13 @@ class Limits(_Answer):
 
     max_body_bytes: int
     max_crops_per_request: int
+    max_regions: int = Field(description="Of a page in one request; no more than `PARSEQ_MAX_QUEUE_ITEMS` are read.")
     max_json_bytes: int
     max_json_depth: int
     max_form_fields: int
     max_image_bytes: int
     max_image_pixels: int
+    max_page_pixels: int
     max_request_pixels: int
     max_image_side_pixels: int
     image_formats: str = Field(description="With commas between them.")
@@ -188,6 +247,7 @@ class Health(_Answer):
 
 COMPONENTS: Final[tuple[type[BaseModel], ...]] = (
     RecognizeRequest,
+    RegionsRequest,
     Recognition,
     RecognitionList,
     ProblemDocument,
