@@ -1,7 +1,8 @@
 """Which entries of a vocabulary may be read, as people ask for them: kinds of characters by name, or characters one by one.
 
-What is asked for is a list with commas between its parts, such as `digits` or `uppercase,digits`. The last part may be `chars:` with
-characters behind it, up to the end, commas included: `chars:0123456789` or `digits,chars:.,-`. So no character is taken for a name.
+What is asked for is a list with commas between its parts, such as `digits` or `uppercase,digits`. The last part may be `chars:`
+with characters behind it, up to the end, commas included: `chars:0123456789` or `digits,chars:.,-`. So no character is taken
+for a name.
 """
 
 from __future__ import annotations
@@ -62,8 +63,7 @@ def parts_of(wanted: str) -> tuple[list[str], str | None]:
         raise AllowedError(f"there must be a comma before {EXPLICIT}")
     if explicit and not characters:
         raise AllowedError(f"there is no character behind {EXPLICIT}")
-    listed = before.removesuffix(",") if explicit else before
-    names = listed.split(",") if listed or not explicit else []
+    names = [] if explicit and not before else (before.removesuffix(",") if explicit else before).split(",")
     for name in names:
         if name not in KINDS:
             told = f"`{name[:MAX_TOLD]}`" if name else "nothing"

@@ -1,18 +1,20 @@
 """What else a crop could say: the most probable texts, from the candidates of each step.
 
 Steps are taken as independent of each other: the probability of a text is the product of those of its tokens and of its end.
-A text that ends earlier than the one that was read is among them if the end is a candidate where it ends. A longer one is not: what
-a graph gives for the steps behind the end has no meaning.
+A text that ends earlier than the one that was read is among them if the end is a candidate where it ends, and is there no more
+probable than what was read from there on: the model has seen that too, and read on. A longer text is not among them: what a
+graph gives for the steps behind the end has no meaning.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from artifact.metadata import EOS_ID
-from artifact.text import Reading, text_length
+from artifact.text import Reading, text_length, text_of
 
 MAX_ALTERNATIVES: Final = 5
 """Texts that can be asked for, at most."""
@@ -63,6 +65,23 @@ def alternatives_of(
     return (read, *others[: count - 1])
 
 
+def read_with_alternatives(
+    token_ids: Sequence[int],
+    confidences: Sequence[float],
+    top_ids: Sequence[Sequence[int]],
+    top_confidences: Sequence[Sequence[float]],
+    vocabulary: Sequence[str],
+    count: int,
+) -> Reading:
+    """The text of one crop (see `text_of`) with the most probable texts, `count` at most, this one first.
+
+    Raises:
+        ValueError: An id is not in the vocabulary.
+    """
+    reading = text_of(token_ids, confidences, vocabulary)
+    return replace(reading, alternatives=alternatives_of(top_ids, top_confidences, vocabulary, count, reading))
+
+
 def _endings(top_ids: Sequence[Sequence[int]], top_confidences: Sequence[Sequence[float]], length: int) -> list[_Rest]:
     """What follows the last character that was read: the end, if there is a step for it."""
     if length == len(top_ids):
@@ -74,22 +93,21 @@ def _endings(top_ids: Sequence[Sequence[int]], top_confidences: Sequence[Sequenc
 def _step_back(
     ids: Sequence[int], confidences: Sequence[float], vocabulary: Sequence[str], rests: list[_Rest], count: int
 ) -> list[_Rest]:
-    """The most probable rests from one step earlier on, each text once."""
+    """The most probable rests from one step earlier on, each text once; what was read is the first of `rests`."""
     found = list[_Rest]()
-    for token_id, confidence in zip(ids, confidences, strict=True):
-        if confidence <= 0.0:
+    for rank, (token_id, confidence) in enumerate(zip(ids, confidences, strict=True)):
+        if rank and confidence <= 0.0:
             continue
         if token_id == EOS_ID:
-            found.append(_Rest(confidence, "", (confidence,)))
+            if confidence <= confidences[0] * rests[0].probability:
+                found.append(_Rest(confidence, "", (confidence,)))
             continue
         entry = vocabulary[token_id - 1]
-        found += [
-            _Rest(confidence * rest.probability, entry + rest.text, (confidence, *rest.probabilities)) for rest in rests
-        ]
+        found += [_Rest(confidence * rest.probability, entry + rest.text, (confidence, *rest.probabilities)) for rest in rests]
     found.sort(key=lambda rest: -rest.probability)
     best = dict[str, _Rest]()
     for rest in found:
         best.setdefault(rest.text, rest)
-        if len(best) > count:  # one more than asked for: the text that was read may not be the most probable one
+        if len(best) > count:  # one more than asked for: another text may be just as probable as the one that was read
             break
     return list(best.values())

@@ -16,9 +16,9 @@ Schema 2 says what schema 1 cannot; its fields are those below `schema 2`. It ma
 
 * outputs `top_ids` (int64) and `top_confidences` (float32), `[batch, max_label_length + 1, top_count]`: the candidates of each
   step, best first; the first one is the token;
-* input `allowed`: bool `[batch, len(vocabulary)]`, or `[1, len(vocabulary)]` for all crops alike: which entries may be read; the end
-  of the text always may. A graph has it with an initialiser of all true, so that it need not be given. It holds in every decision
-  inside the graph, and probabilities are those among what may be read.
+* input `allowed`: bool `[batch, len(vocabulary)]`, or `[1, len(vocabulary)]` for all crops alike: which entries may be read;
+  the end of the text always may. A graph has it with an initialiser of all true, so that it need not be given. It holds in
+  every decision inside the graph, and probabilities are those among what may be read.
 
 A file is written as schema 1 whenever all fields of schema 2 have their defaults, so that older servers can run it.
 

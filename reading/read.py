@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from PIL import Image, ImageOps
 from tqdm import tqdm
@@ -26,7 +26,7 @@ from model.data.pictures import BrokenImageError, decode_image, read_file
 from reading.pictures.paths import STANDARD_INPUT, NothingFoundError, expand, listed
 from reading.readers.interface import Picture, Reader, ReaderError
 from reading.readers.opening import open_reader
-from reading.readers.options import ReaderOptions, add_reader_options
+from reading.readers.options import ReaderOptions, add_allowed_option, add_reader_options, number_of_alternatives
 
 EXIT_SOME_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -53,7 +53,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--from-file", metavar="FILE", help="also read what this file lists, one name a line; - for stdin")
     parser.add_argument("--json", action="store_true", help="one JSON object a line: file, text, confidence")
     parser.add_argument("--batch-size", type=int, default=32, help="images at a time (default: %(default)s)")
-    add_reader_options(parser)
+    parser.add_argument(
+        "--alternatives",
+        metavar="N",
+        type=number_of_alternatives,
+        default=0,
+        help="with --json: also the most probable texts of each image, so many at most",
+    )
+    add_allowed_option(parser, "--charset")
+    add_reader_options(parser, url=True)
     return parser
 
 
@@ -129,9 +137,15 @@ class ReadCall:
     def line(self, name: str, reading: Reading) -> str:
         """What is printed for one image."""
         if self.as_json:
-            values = {"file": name, "text": reading.text, "confidence": round(reading.confidence, 6)}
+            values: dict[str, Any] = {"file": name, **_told(reading)}
+            if reading.alternatives:
+                values["alternatives"] = [_told(other) for other in reading.alternatives]
             return json.dumps(values, ensure_ascii=False)
         return f"{name}: {reading.text}  ({reading.confidence:.3f})"
+
+
+def _told(reading: Reading) -> dict[str, Any]:
+    return {"text": reading.text, "confidence": round(reading.confidence, 6)}
 
 
 def refuse(reason: str) -> int:
@@ -150,6 +164,8 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         return refuse(f"cannot read the list {args.from_file}: {reason}")
+    if args.alternatives and not args.json:
+        return refuse("--alternatives is for --json: add that")
     if not arguments:
         return refuse("nothing to read: give images, folders, patterns, - or --from-file")
     try:
@@ -160,6 +176,8 @@ def main(argv: list[str] | None = None) -> int:
         job = ReadCall(reader, as_json=args.json, batch_size=args.batch_size)
         try:
             job.read(list(job.names(arguments)))
+        except ReaderError as error:
+            return refuse(str(error))
         except BrokenPipeError:
             # The reader of our output has closed it, as `head` does. Python would complain again when it flushes at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

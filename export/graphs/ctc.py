@@ -25,7 +25,7 @@ from model.recognisers.parts.ctc import BLANK, collapse
 class CtcGraph(Graph[Options]):
     """A recogniser that gives each column a class: the character that begins or goes on there, or the blank.
 
-    There are no candidates for the steps of its text: another class in one column may be another character, one more or one less.
+    There are no candidates for the steps of its text: another class in a column may be another character, one more or one less.
     """
 
     RESTRICTS = True
@@ -39,9 +39,7 @@ class CtcGraph(Graph[Options]):
         count: int = network.config.max_label_length
         return count
 
-    def read(
-        self, g: GraphBuilder, network: Network, options: Options, images: str, penalty: str | None = None
-    ) -> Answer:
+    def read(self, g: GraphBuilder, network: Network, options: Options, images: str, penalty: str | None = None) -> Answer:
         """Write the columns and the collapse of their classes to a text."""
         logits = self.name_columns(g, network, options, images)
         if penalty is not None:

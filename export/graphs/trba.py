@@ -58,9 +58,7 @@ GRAPH: Final = TrbaGraph()
 class _Steps:
     """Writes step after step."""
 
-    def __init__(
-        self, g: GraphBuilder, decoder: AttentionDecoder, columns: str, count: int, penalty: str | None
-    ) -> None:
+    def __init__(self, g: GraphBuilder, decoder: AttentionDecoder, columns: str, count: int, penalty: str | None) -> None:
         """Write what all steps share.
 
         Args:

@@ -70,9 +70,7 @@ class ABINetGraph(Graph[ABINetOptions]):
         """An iteration after the first refines what is there."""
         return {**super().described(network, options), "refine_iters": options.iterations - 1}
 
-    def read(
-        self, g: GraphBuilder, network: ABINet, options: ABINetOptions, images: str, penalty: str | None = None
-    ) -> Answer:
+    def read(self, g: GraphBuilder, network: ABINet, options: ABINetOptions, images: str, penalty: str | None = None) -> Answer:
         """What is seen, and the iterations."""
         features = write_vision(g, network.vision, images, float32_features=options.float32_features)
         iterations = LanguageGraph(g, network, features, penalty)

@@ -101,9 +101,7 @@ class ParseqGraph(Graph[ParseqOptions]):
             "max_label_length": network.config.max_label_length,
         }
 
-    def read(
-        self, g: GraphBuilder, network: PARSeq, options: ParseqOptions, images: str, penalty: str | None = None
-    ) -> Answer:
+    def read(self, g: GraphBuilder, network: PARSeq, options: ParseqOptions, images: str, penalty: str | None = None) -> Answer:
         """Encoder, first reading and refinements."""
         memory = write_encoder(g, network.encoder, network.config, images)
         decoder = DecoderGraph(g, network, memory, max_table_bytes=options.max_table_bytes, penalty=penalty)
