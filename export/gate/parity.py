@@ -306,7 +306,9 @@ def _compare_candidates(
 def _probabilities(reference: Reference, crop: int) -> Floats:
     """Of the classes that can be read, float32 `(S, C)`."""
     if reference.probabilities is not None:
-        return reference.probabilities[crop]
+        given: Floats = reference.probabilities[crop]
+        return given
     logits = reference.logits[crop]
     exponentials = np.exp(logits - logits.max(-1, keepdims=True))
-    return exponentials / exponentials.sum(-1, keepdims=True)
+    found: Floats = exponentials / exponentials.sum(-1, keepdims=True)
+    return found

@@ -69,7 +69,10 @@ class ArtifactReader:
             return [text_of(*row, vocabulary) for row in zip(ids.tolist(), confidences.tolist(), strict=True)]
         outputs = self.session.run([*wanted, TOP_IDS_NAME, TOP_CONFIDENCES_NAME], feed)
         rows = zip(*(values.tolist() for values in outputs), strict=True)
-        return [read_with_alternatives(*row, vocabulary, self._alternatives) for row in rows]
+        return [
+            read_with_alternatives(ids, confidences, top_ids, top_confidences, vocabulary, self._alternatives)
+            for ids, confidences, top_ids, top_confidences in rows
+        ]
 
     def close(self) -> None:
         """Do nothing: there is nothing to release."""

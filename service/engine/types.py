@@ -126,6 +126,12 @@ class Outputs(NamedTuple):
     """int64 `[batch, max_label_length + 1, candidates]`; `None`: not wanted, as below."""
     top_confidences: Confidences | None = None
 
+    def first(self, n_crops: int) -> Outputs:
+        """Those of the first `n_crops` of the batch."""
+        top_ids = None if self.top_ids is None else self.top_ids[:n_crops]
+        top_confidences = None if self.top_confidences is None else self.top_confidences[:n_crops]
+        return Outputs(self.token_ids[:n_crops], self.confidences[:n_crops], top_ids, top_confidences)
+
 
 class Session(Protocol):
     """Something that reads a batch. Its methods must be safe to call from several threads at once."""

@@ -106,8 +106,7 @@ class DeviceSession:
         allowed = wanted.allowed
         if allowed is not None:
             allowed = np.concatenate([allowed, np.ones((size - n_crops, allowed.shape[1]), np.bool_)])
-        outputs = run_wanted(self._session, padded, Wanted(allowed, wanted.top))
-        return Outputs(*[None if values is None else values[:n_crops] for values in outputs])
+        return run_wanted(self._session, padded, Wanted(allowed, wanted.top)).first(n_crops)
 
     def _bucket(self, size: int) -> _Bucket:
         """The memory for one batch size, made when it is first needed, which is in the warm-up."""

@@ -22,6 +22,7 @@ from service.engine.types import InferenceError, Item, Outcome, Outputs, Wanted
 from service.errors import Problem
 from service.http.dialects.v1_schemas import ModelList, Recognition
 from tests.fakes import FakeSession, Mailbox, Tally, new_item, request, serving, toy_runtime, until
+from tests.open_inference import INFER, as_json, outputs_of
 from tests.toy_artifact import CHARSET, METADATA, confidence_of, pixels_of, png_of
 
 ABLE = replace(METADATA, top_count=5, has_allowed=True)
@@ -122,6 +123,47 @@ def test_models_tell_what_they_can() -> None:
     for runtime, wanted in ((able(), (5, True)), (toy_runtime(), (0, False))):
         [model] = ModelList.model_validate_json(request(runtime, "GET", "/v1/models").content).models
         assert (model.max_alternatives, model.choice_of_characters) == wanted
+
+
+def infer(runtime: Runtime | None = None, **members: Any) -> httpx.Response:
+    return request(runtime or able(), "POST", INFER, json=as_json(png_of("a1"), png_of("b"), **members))
+
+
+def test_the_open_inference_protocol_has_them_too() -> None:
+    assert outputs_of(infer(parameters={"charset": "digits"}))["text"] == ["01", "0"]
+    wanted = [{"name": "alternatives"}, {"name": "alternative_confidences"}, {"name": "text"}]
+    found = outputs_of(infer(parameters={"alternatives": 2}, outputs=wanted))
+    assert found["alternatives.shape"] == found["alternative_confidences.shape"] == [2, 2]
+    assert [found["alternatives"][0], found["alternatives"][2]] == found["text"] == ["a1", "b"]
+    assert found["alternative_confidences"][0] == pytest.approx(confidence_of("a1"), abs=1e-6)
+    assert outputs_of(infer(outputs=[{"name": "alternatives"}]))["alternatives.shape"][0] == 2
+    # A parameter without its outputs wants nothing.
+    assert infer(toy_runtime(), parameters={"alternatives": 2}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("parameters", "status", "said"),
+    [
+        ({"charset": 5}, 422, "parameters.charset: must be a text"),
+        ({"charset": ""}, 422, "parameters.charset: nothing is no kind"),
+        ({"charset": "chars:Z"}, 400, "`Z`"),
+        ({"alternatives": 6}, 422, "parameters.alternatives: must be a whole number from 1 to 5"),
+        ({"alternatives": True}, 422, "parameters.alternatives"),
+        ({"alternatives": 1.5}, 422, "parameters.alternatives"),
+    ],
+)
+def test_what_it_is_told_wrongly(parameters: dict[str, Any], status: int, said: str) -> None:
+    answer = infer(parameters=parameters)
+    assert answer.status_code == status
+    assert said in answer.json()["error"]
+
+
+def test_what_a_model_gives_depends_on_it() -> None:
+    refused = infer(toy_runtime(), outputs=[{"name": "alternatives"}])
+    assert (refused.status_code, "--top" in refused.json()["error"]) == (409, True)
+    for runtime, has in ((able(), True), (toy_runtime(), False)):
+        outputs = request(runtime, "GET", "/v2/models/toy").json()["outputs"]
+        assert ("alternatives" in [output["name"] for output in outputs]) is has
 
 
 def test_requests_with_and_without_share_a_batch() -> None:
