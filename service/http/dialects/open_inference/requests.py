@@ -122,7 +122,7 @@ def _bulk(parameters: dict[str, Any]) -> bool | None:
 
 
 def _options(parameters: dict[str, Any], outputs: Outputs) -> ReadOptions:
-    """How the images are to be read, by `charset` and `alternatives`; without the latter, outputs of it have the most there are."""
+    """How the images are to be read, by `charset` and `alternatives`, whose outputs have the most there can be without it."""
     allowed, count = parameters.get("charset"), parameters.get("alternatives")
     if allowed is not None:
         if not isinstance(allowed, str):
