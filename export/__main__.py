@@ -74,8 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--allowed",
-        action=argparse.BooleanOptionalAction,
-        default=False,
+        action="store_true",
         help="take an input that says which characters may be read, for requests that want digits only, say",
     )
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help=PRECISION_HELP)
