@@ -12,11 +12,13 @@ Graph interface:
 
 Token id 0 ends the text; id `i` >= 1 is `vocabulary[i - 1]`. Steps after the first 0 carry no meaning.
 
-Schema 2 says what schema 1 cannot; its fields are those below `schema 2`. It may also declare, for graphs to come,
+Schema 2 says what schema 1 cannot; its fields are those below `schema 2`. It may also declare
 
-* outputs `top_ids` (int64) and `top_confidences` (float32), `[batch, max_label_length + 1, top_count]`, best first;
-* input `allowed`: bool `[len(vocabulary)]`, which entries may be read; a graph has it with an initialiser of all true, so that
-  it need not be given.
+* outputs `top_ids` (int64) and `top_confidences` (float32), `[batch, max_label_length + 1, top_count]`: the candidates of each
+  step, best first; the first one is the token;
+* input `allowed`: bool `[batch, len(vocabulary)]`, or `[1, len(vocabulary)]` for all crops alike: which entries may be read;
+  the end of the text always may. A graph has it with an initialiser of all true, so that it need not be given. It holds in
+  every decision inside the graph, and probabilities are those among what may be read.
 
 A file is written as schema 1 whenever all fields of schema 2 have their defaults, so that older servers can run it.
 
@@ -48,6 +50,7 @@ CONFIDENCES_NAME: Final = "confidences"
 LOGITS_NAME: Final = "logits"
 TOP_IDS_NAME: Final = "top_ids"
 TOP_CONFIDENCES_NAME: Final = "top_confidences"
+ALLOWED_NAME: Final = "allowed"
 EOS_ID: Final = 0
 
 DecodeMode = Literal["ar", "nar", "ctc"]
@@ -175,6 +178,10 @@ class ArtifactMetadata:
     def inputs(self) -> dict[str, tuple[str, Shape]]:
         """Type and shape, as ONNX Runtime tells them, of every input that a graph needs."""
         return {INPUT_NAME: ("tensor(uint8)", (None, self.image_height, self.image_width, 3))}
+
+    def optional_inputs(self) -> dict[str, tuple[str, Shape]]:
+        """Type and shape of every input that a graph has but does not need."""
+        return {ALLOWED_NAME: ("tensor(bool)", (None, len(self.vocabulary)))} if self.has_allowed else {}
 
     def outputs(self) -> dict[str, tuple[str, Shape]]:
         """Type and shape of every output that the graph has."""

@@ -18,6 +18,8 @@ class Reading:
     """Product of the probabilities of the text's tokens and of the end token, when there is one."""
     character_confidences: tuple[float, ...] = ()
     """The probability of each character of the text; empty where they are not known."""
+    alternatives: tuple[Reading, ...] = ()
+    """The most probable texts, this one first, where they were asked for."""
 
 
 def text_length(token_ids: Sequence[int]) -> int:

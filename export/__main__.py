@@ -65,6 +65,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(reading_options=_reading_options(parser))
     parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="the .onnx file to write")
     parser.add_argument("--with-logits", action="store_true", help="give the logits as a third output")
+    parser.add_argument(
+        "--top",
+        metavar="K",
+        type=_candidates,
+        default=0,
+        help="give the K best candidates of each step, from which a server makes alternatives (5 is what it asks for)",
+    )
+    parser.add_argument(
+        "--allowed",
+        action="store_true",
+        help="take an input that says which characters may be read, for requests that want digits only, say",
+    )
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help=PRECISION_HELP)
     parser.add_argument(
         "--calibration",
@@ -89,6 +101,12 @@ def _reading_options(parser: argparse.ArgumentParser) -> list[str]:
     for graph in all_graphs().values():
         graph.add_arguments(parser)
     return [action.dest for action in parser._actions[before:]]
+
+
+def _candidates(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
+    return int(text)
 
 
 def build_inspect_parser() -> argparse.ArgumentParser:
@@ -208,6 +226,8 @@ def _export(args: argparse.Namespace, model: Network, weights: Path) -> ExportSu
         weights_sha256=file_sha256(weights),
         reading={name: value for name, value in chosen.items() if value is not None},
         with_logits=args.with_logits,
+        top=args.top,
+        with_allowed=args.allowed,
         precision=args.precision,
         calibration=args.calibration,
     )

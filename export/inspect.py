@@ -114,7 +114,9 @@ def describe(found: Inspection) -> str:
         f"file       {found.file}, {found.size_bytes / 1e6:.1f} MB",
         f"model      {m.model_name}, {m.precision}, {m.decode_mode} with {m.refine_iters} refinements"
         + (", early exit" if m.early_exit else "")
-        + (", gives logits" if m.has_logits else ""),
+        + (", gives logits" if m.has_logits else "")
+        + (f", gives {m.top_count} candidates" if m.top_count else "")
+        + (", can be told which characters are allowed" if m.has_allowed else ""),
         f"input      {m.image_height}x{m.image_width} pixels, {m.fit}, {m.resample}",
         f"charset    {len(m.charset)} characters, texts up to {m.max_label_length}: {charset}",
         f"weights    sha256 {m.weights_sha256}",

@@ -7,13 +7,17 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto
 
+from artifact.allowed import Allowed
 from artifact.files import write_whole
 from artifact.metadata import KNOWN_ANSWER_KEY, PARITY_KEY, ArtifactMetadata, Precision
 from export.gate.agreement import AgreementReport
@@ -25,7 +29,7 @@ from export.gate.known_answer import known_answer
 from export.gate.parity import GateReport, ParityError
 from export.graphs.builder import OPSET, GraphBuilder, all_nodes
 from export.graphs.int8 import Int8Builder, Range
-from export.graphs.interface import ExportError, graph_of
+from export.graphs.interface import ExportError, Graph, Reference, graph_of
 from model.recognisers.interface import Network
 
 MAX_FILE_BYTES: Final = 2**31 - 1
@@ -48,6 +52,10 @@ class ExportOptions:
     precision: Precision = "fp32"
     calibration: Path | None = None
     """A folder of crops to find the scales of an int8 graph with (LMDB archives or rendered shards); drawn crops without it."""
+    top: int = 0
+    """How many candidates of each step the graph gives; 0: there are no such outputs."""
+    with_allowed: bool = False
+    """Whether the graph takes the input `allowed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +155,8 @@ def artifact_metadata(network: Network, options: ExportOptions) -> ArtifactMetad
         exporter_version=exporter_version(),
         opset=OPSET,
         has_logits=options.with_logits,
+        top_count=options.top,
+        has_allowed=options.with_allowed,
         architecture=config.RECOGNISER,
         **graph.described(network, graph.options(network, options.reading, options.precision)),
     )
@@ -188,8 +198,13 @@ def build_artifact(network: Network, options: ExportOptions, ranges: Ranges | No
     graph = graph_of(network)
     reading = graph.options(network, options.reading, options.precision)
     builder = new_builder(options.precision, observed_ranges(network, options) if ranges is None else ranges)
-    graph.write(builder, network, reading, with_logits=options.with_logits)
+    graph.write(builder, network, reading, **_extras(options))
     return builder.model(options.model_name, artifact_metadata(network, options).to_map(), exporter_version())
+
+
+def _extras(options: ExportOptions) -> dict[str, Any]:
+    """What `Graph.write` is to write besides."""
+    return {"with_logits": options.with_logits, "top": options.top, "with_allowed": options.with_allowed}
 
 
 def new_builder(precision: Precision, ranges: Ranges) -> GraphBuilder:
@@ -220,23 +235,29 @@ def run_parity_gate(
 
     def write(precision: Precision, how: Any) -> bytes:
         builder = new_builder(precision, ranges)
-        graph.write(builder, network, how, with_logits=options.with_logits)
+        graph.write(builder, network, how, **_extras(options))
         content: bytes = builder.model(options.model_name, {}, exporter_version()).SerializeToString()
         return content
 
     candidate = WrittenGraph(
         artifact,
         options.precision,
-        read=lambda pixels: graph.reference(graph.network_that_reads_so(network, reading), pixels),
+        read=partial(_read, graph, graph.network_that_reads_so(network, reading)),
         unrounded=lambda: write("fp32", reading),
         written_out=None if written_out == reading else lambda: write(options.precision, written_out),
     )
-    report = compare(candidate, gate_crops(network.config, options.precision, more_crops), progress)
+    crops = gate_crops(network.config, options.precision, more_crops, restricted=options.with_allowed)
+    report = compare(candidate, crops, progress)
     if isinstance(report, AgreementReport):
         report.calibration = calibration
     if report.problem:
         raise ParityError(report)
     return report
+
+
+def _read(graph: Graph[Any], network: Network, pixels: NDArray[np.uint8], allowed: Allowed | None) -> Reference:
+    # A graph that cannot be told what is allowed may have been written without that argument.
+    return graph.reference(network, pixels) if allowed is None else graph.reference(network, pixels, allowed)
 
 
 def check_size(proto: onnx.ModelProto) -> None:

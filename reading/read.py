@@ -28,7 +28,7 @@ from reading.pictures.paths import STANDARD_INPUT, NothingFoundError, expand, li
 from reading.pictures.regions import RegionFileError, cut_regions, load_regions
 from reading.readers.interface import Picture, Reader, ReaderError
 from reading.readers.opening import open_reader
-from reading.readers.options import ReaderOptions, add_reader_options
+from reading.readers.options import ReaderOptions, add_allowed_option, add_reader_options, number_of_alternatives
 
 EXIT_SOME_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -63,7 +63,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="read these regions of the one image: objects with points or box",
     )
     parser.add_argument("--batch-size", type=int, default=32, help="images at a time (default: %(default)s)")
-    add_reader_options(parser)
+    parser.add_argument(
+        "--alternatives",
+        metavar="N",
+        type=number_of_alternatives,
+        default=0,
+        help="with --json: also the most probable texts of each image, so many at most",
+    )
+    add_allowed_option(parser, "--charset")
+    add_reader_options(parser, url=True)
     return parser
 
 
@@ -153,9 +161,16 @@ class ReadCall:
         """What is printed for one image, or one region of it."""
         if self.as_json:
             place = {"file": name} if region is None else {"file": name, "region": region}
-            return json.dumps({**place, "text": reading.text, "confidence": round(reading.confidence, 6)}, ensure_ascii=False)
-        place_told = name if region is None else f"{name}#{region}"
-        return f"{place_told}: {reading.text}  ({reading.confidence:.3f})"
+            values: dict[str, Any] = {**place, **_told(reading)}
+            if reading.alternatives:
+                values["alternatives"] = [_told(other) for other in reading.alternatives]
+            return json.dumps(values, ensure_ascii=False)
+        told = name if region is None else f"{name}#{region}"
+        return f"{told}: {reading.text}  ({reading.confidence:.3f})"
+
+
+def _told(reading: Reading) -> dict[str, Any]:
+    return {"text": reading.text, "confidence": round(reading.confidence, 6)}
 
 
 def refuse(reason: str) -> int:
@@ -174,6 +189,8 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         return refuse(f"cannot read the list {args.from_file}: {reason}")
+    if args.alternatives and not args.json:
+        return refuse("--alternatives is for --json: add that")
     if not arguments:
         return refuse("nothing to read: give images, folders, patterns, - or --from-file")
     try:
@@ -190,6 +207,8 @@ def main(argv: list[str] | None = None) -> int:
         job = ReadCall(reader, as_json=args.json, batch_size=args.batch_size, regions=regions)
         try:
             job.read(list(job.names(arguments)))
+        except ReaderError as error:
+            return refuse(str(error))
         except BrokenPipeError:
             # The reader of our output has closed it, as `head` does. Python would complain again when it flushes at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

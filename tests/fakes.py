@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from artifact.metadata import ArtifactMetadata
 from service.config import Settings
 from service.core.runtime import Runtime
-from service.engine.types import Exemplar, Item, Outcome, Refusal
+from service.engine.types import Exemplar, Item, Outcome, Outputs, Refusal, Wanted
 from service.http.app import App
 from service.sessions.artifact import LoadedArtifact
 from service.sessions.topology import plan_topology
 from service.tracing.tracing import Tracing
-from tests.toy_artifact import METADATA, POISON, STEPS
+from tests.toy_artifact import CHARSET, METADATA, POISON, STEPS
 
 PATIENCE_S = 60
 """How long a test waits for something that must happen; far beyond what it takes."""
@@ -56,6 +56,8 @@ class FakeSession:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.wanted: list[Wanted] = []
+        """Of the runs of which more was wanted than the usual."""
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Semaphore(0)
@@ -70,6 +72,22 @@ class FakeSession:
         if (crops[:, 0, -1, 2] == POISON).any():
             raise RuntimeError("poisoned crop")
         return read_toy(crops)
+
+    def run_with(self, crops: NDArray[np.uint8], wanted: Wanted) -> Outputs:
+        """The same. What is not allowed is read as the first entry that is; candidates are the token, the end, and the next
+        entries."""
+        self.wanted.append(wanted)
+        token_ids, confidences = self.run(crops)
+        if wanted.allowed is not None:
+            for row, allowed in zip(token_ids, wanted.allowed, strict=True):
+                row[(row > 0) & ~np.append(True, allowed)[row]] = 1 + int(np.argmax(allowed))
+        if not wanted.top:
+            return Outputs(token_ids, confidences)
+        others = np.where(token_ids == 0, 1, 0)
+        top_ids = np.stack([token_ids, others, *((token_ids + step) % len(CHARSET) + 1 for step in range(1, 4))], -1)
+        return Outputs(
+            token_ids, confidences, top_ids, confidences[..., None] * np.array([1, 0.02, 0.01, 0.005, 0], np.float32)
+        )
 
     def wait_entered(self) -> None:
         """Wait until one more run has begun."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from artifact.metadata import CONFIDENCES_NAME, TOKEN_IDS_NAME, Precision
 from artifact.session import open_cpu_session
 from artifact.text import text_length
-from export.gate.crops import GateCrop
+from export.gate.crops import GateCrop, stacked
 from export.gate.parity import (
     BATCH_SIZES,
     CONFIDENCE_TOLERANCE,
@@ -31,6 +31,7 @@ from export.gate.parity import (
     first_difference,
     no_number,
     run_artifact,
+    wrong_candidates,
 )
 from export.graphs.interface import Reference
 
@@ -128,10 +129,9 @@ def loop_difference(
 
     Both round alike, so near ties make no difference here: a loop that cuts texts short is found.
     """
-    pixels = np.stack([crop.pixels for crop in crops])
     sessions = open_cpu_session(artifact), open_cpu_session(written_out)
     for batch_size, chosen in planned_readings(len(crops)):
-        found, wanted = (run_artifact(session, pixels[chosen]) for session in sessions)
+        found, wanted = (run_artifact(session, *stacked([crops[crop] for crop in chosen])) for session in sessions)
         for row, crop in enumerate(chosen.tolist()):
             meaningful = slice(0, text_length(wanted[TOKEN_IDS_NAME][row].tolist()) + 1)
             others = found[TOKEN_IDS_NAME][row][meaningful] != wanted[TOKEN_IDS_NAME][row][meaningful]
@@ -162,7 +162,6 @@ def check_agreement(
         progress: Called with the number of crops after every batch.
     """
     demand = DEMANDS[precision]
-    pixels = np.stack([crop.pixels for crop in crops])
     near_tie = reference.margins < demand.tie_margin
     report = AgreementReport(
         precision=precision, crops=len(crops), batch_sizes=list(BATCH_SIZES), floor=demand.floor, tie_margin=demand.tie_margin
@@ -172,9 +171,9 @@ def check_agreement(
     equal: list[tuple[int, bool]] = []
     differences: list[float] = []
     for batch_size, chosen in planned_readings(len(crops)):
-        outputs = run_artifact(session, pixels[chosen])
+        outputs = run_artifact(session, *stacked([crops[crop] for crop in chosen]))
         for row, crop in enumerate(chosen.tolist()):
-            if failure := no_number(outputs, row):
+            if failure := no_number(outputs, row) or wrong_candidates(outputs, row, int(reference.steps[crop])):
                 report.structure_problem = str(Failure(crops[crop].description, batch_size, *failure))
             step = first_difference(reference, crop, outputs[TOKEN_IDS_NAME][row])
             equal.append((crop, step is None))

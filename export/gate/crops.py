@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from artifact.allowed import Allowed, allowed_matrix
 from artifact.fit import fit
 
 SEED: Final = 20220701
@@ -36,6 +37,30 @@ class GateCrop:
     """For reports, such as `text 'Kiosk' of 5`."""
     pixels: Pixels
     """uint8 `(height, width, 3)`."""
+    text: str = ""
+    """What is drawn, if that is known."""
+    allowed: Allowed | None = None
+    """bool `(characters,)`: which may be read; None: all."""
+
+
+def stacked(crops: Sequence[GateCrop]) -> tuple[Pixels, Allowed | None]:
+    """The pixels of several crops, `(N, height, width, 3)`, and what may be read, `(N, characters)`; None: all in all crops."""
+    rows = [crop.allowed for crop in crops]
+    characters = next((len(row) for row in rows if row is not None), None)
+    pixels = np.stack([crop.pixels for crop in crops])
+    return pixels, None if characters is None else allowed_matrix(rows, characters)
+
+
+def restricted_crops(crops: Sequence[GateCrop], charset: str) -> list[GateCrop]:
+    """The same crops, to be read with half of the charset each: every second one with all of its own text, if it has any."""
+    rng = np.random.default_rng(SEED)
+    found = []
+    for number, crop in enumerate(crops):
+        row = rng.permutation(len(charset)) < (len(charset) + 1) // 2
+        if number % 2:
+            row |= np.array([char in crop.text for char in charset])
+        found.append(replace(crop, description=f"{crop.description}, {row.sum()} characters allowed", allowed=row))
+    return found
 
 
 def parity_crops(img_size: tuple[int, int], charset: str, max_label_length: int) -> list[GateCrop]:
@@ -55,7 +80,7 @@ def parity_crops(img_size: tuple[int, int], charset: str, max_label_length: int)
     for number in range(total - len(crops)):
         length = lengths[number] if number < len(lengths) else int(rng.integers(1, max_label_length + 1))
         text = "".join(rng.choice(alphabet, length))
-        crops.append(GateCrop(f"text {text!r} of {length}", fit(_draw(text, rng), *img_size)))
+        crops.append(GateCrop(f"text {text!r} of {length}", fit(_draw(text, rng), *img_size), text))
     return crops
 
 
@@ -80,7 +105,7 @@ def crops_of_lengths(
     """Crops with a text of each of `lengths` characters; other arguments as for `word_crops`."""
     alphabet = [c for c in charset if c in DRAWABLE] or list(string.ascii_letters)
     texts = ["".join(rng.choice(alphabet, length)) for length in lengths]
-    return [GateCrop(f"text {text!r} of {len(text)}", fit(_draw(text, rng), *img_size)) for text in texts]
+    return [GateCrop(f"text {text!r} of {len(text)}", fit(_draw(text, rng), *img_size), text) for text in texts]
 
 
 def _without_text(img_size: tuple[int, int], rng: np.random.Generator) -> Iterator[GateCrop]:

@@ -9,9 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from artifact.allowed import Allowed
 from artifact.metadata import Precision
 from export.gate.agreement import AgreementReport, check_agreement, loop_difference, planned_readings
-from export.gate.crops import GateCrop, parity_crops, word_crops
+from export.gate.crops import GateCrop, parity_crops, restricted_crops, stacked, word_crops
 from export.gate.parity import BATCH_SIZES, GateReport, batches, check_parity
 from export.graphs.interface import Reference
 from model.recognisers.interface import Config
@@ -19,6 +20,7 @@ from model.recognisers.interface import Config
 AGREEMENT_CROPS: Final = 256
 """Drawn crops that a graph of another precision reads besides those of the parity gate."""
 AGREEMENT_SEED: Final = 20220703
+RESTRICTED_CROPS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +30,28 @@ class WrittenGraph:
     artifact: bytes
     """The ONNX file."""
     precision: Precision
-    read: Callable[[NDArray[np.uint8]], Reference]
-    """Reads uint8 `(N, H, W, 3)` with the network."""
+    read: Callable[[NDArray[np.uint8], Allowed | None], Reference]
+    """Reads uint8 `(N, H, W, 3)` with the network; of each crop what bool `(N, characters)` allows."""
     unrounded: Callable[[], bytes]
     """Writes the same graph in float32."""
     written_out: Callable[[], bytes] | None
     """Writes the same graph without loops; None: the graph has no loops."""
 
 
-def gate_crops(config: Config, precision: Precision, more: Sequence[GateCrop] = ()) -> list[GateCrop]:
-    """What a candidate reads: drawn crops and `more`; where it rounds, drawn words too."""
+def gate_crops(
+    config: Config, precision: Precision, more: Sequence[GateCrop] = (), *, restricted: bool = False
+) -> list[GateCrop]:
+    """What a candidate reads: drawn crops and `more`; where it rounds, drawn words too.
+
+    With `restricted` it reads the first ones of the drawn crops with a part of the charset as well, in company with others.
+    """
     limits = (config.img_size, config.charset_train, config.max_label_length)
-    crops = [*parity_crops(*limits), *more]
+    crops = parity_crops(*limits)
+    if restricted:
+        some = crops[:RESTRICTED_CROPS]
+        pairs = zip(some, restricted_crops(some, config.charset_train), strict=True)
+        crops = [*(crop for pair in pairs for crop in pair), *crops[RESTRICTED_CROPS:]]
+    crops = [*crops, *more]
     return crops if precision == "fp32" else [*crops, *word_crops(*limits, AGREEMENT_CROPS, AGREEMENT_SEED)]
 
 
@@ -62,7 +74,7 @@ def compare(candidate: WrittenGraph, crops: Sequence[GateCrop], progress: Callab
         done += crops_read
         progress(done, total)
 
-    reference = candidate.read(np.stack([crop.pixels for crop in crops]))
+    reference = candidate.read(*stacked(crops))
     if exact:
         return check_parity(candidate.artifact, reference, crops, progress=count)
     report = check_agreement(candidate.artifact, reference, crops, candidate.precision, progress=count)

@@ -24,10 +24,19 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from artifact.metadata import CONFIDENCES_NAME, INPUT_NAME, LOGITS_NAME, TOKEN_IDS_NAME
+from artifact.allowed import Allowed
+from artifact.metadata import (
+    ALLOWED_NAME,
+    CONFIDENCES_NAME,
+    INPUT_NAME,
+    LOGITS_NAME,
+    TOKEN_IDS_NAME,
+    TOP_CONFIDENCES_NAME,
+    TOP_IDS_NAME,
+)
 from artifact.session import open_cpu_session
-from export.gate.crops import SEED, GateCrop
-from export.graphs.interface import Ids, Reference
+from export.gate.crops import SEED, GateCrop, stacked
+from export.graphs.interface import Floats, Ids, Reference
 
 BATCH_SIZES: Final = (1, 2, 3, 8, 32)
 LOGIT_TOLERANCE: Final = 1e-3
@@ -157,7 +166,6 @@ def check_parity(
         tolerance: Largest difference of a token's probability.
         progress: Called with the number of crops after every batch.
     """
-    pixels = np.stack([crop.pixels for crop in crops])
     near_tie = reference.margins < TIE_MARGIN
     report = ParityReport(
         compared_with=compared_with, crops=len(crops), batch_sizes=list(batch_sizes), near_ties=int(near_tie.sum())
@@ -165,11 +173,11 @@ def check_parity(
     session = open_cpu_session(artifact)
     differing: set[int] = set()
     for batch_size, chosen in batches(len(crops), batch_sizes):
-        outputs = run_artifact(session, pixels[chosen])
+        outputs = run_artifact(session, *stacked([crops[crop] for crop in chosen]))
         for row, crop in enumerate(chosen):
             failure = no_number(outputs, row)
             excused = failure is None and near_tie[crop]
-            failure = failure or _compare(reference, crop, outputs, row, report, tolerance)
+            failure = failure or _compare(reference, crop, crops[crop].allowed, outputs, row, report, tolerance)
             if failure is not None and excused:
                 differing.add(int(crop))
             elif failure is not None:
@@ -191,10 +199,13 @@ def batches(count: int, batch_sizes: Sequence[int]) -> Iterator[tuple[int, NDArr
                 yield batch_size, order[start : start + batch_size]
 
 
-def run_artifact(session: onnxruntime.InferenceSession, pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-    """All outputs by name, for pixels uint8 `(B, H, W, 3)`."""
+def run_artifact(
+    session: onnxruntime.InferenceSession, pixels: NDArray[np.uint8], allowed: Allowed | None = None
+) -> dict[str, NDArray[Any]]:
+    """All outputs by name, for pixels uint8 `(B, H, W, 3)`; of each crop what bool `(B, entries)` allows is read."""
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {INPUT_NAME: pixels}), strict=True))
+    feed: dict[str, NDArray[Any]] = {INPUT_NAME: pixels} if allowed is None else {INPUT_NAME: pixels, ALLOWED_NAME: allowed}
+    return dict(zip(names, session.run(names, feed), strict=True))
 
 
 def no_number(outputs: dict[str, NDArray[Any]], row: int) -> tuple[int, str] | None:
@@ -205,6 +216,24 @@ def no_number(outputs: dict[str, NDArray[Any]], row: int) -> tuple[int, str] | N
         if not finite.all():
             return int(np.argmin(finite)), f"{name} are no numbers (nan or infinite)"
     return None
+
+
+def wrong_candidates(outputs: dict[str, NDArray[Any]], row: int, steps: int) -> tuple[int, str] | None:
+    """Step and reason where the candidates do not begin with the token, are not in order, or one of them comes twice.
+
+    Args:
+        outputs: Of a batch.
+        row: Of the crop.
+        steps: How many steps of it carry meaning.
+    """
+    if TOP_IDS_NAME not in outputs:
+        return None
+    ids, confidences = outputs[TOP_IDS_NAME][row][:steps], outputs[TOP_CONFIDENCES_NAME][row][:steps]
+    distinct = (np.diff(np.sort(ids, -1), axis=-1) > 0).all(-1)
+    in_order = (np.diff(confidences, axis=-1) <= 0).all(-1) & np.isfinite(confidences).all(-1)
+    first = (ids[:, 0] == outputs[TOKEN_IDS_NAME][row][:steps]) & (confidences[:, 0] == outputs[CONFIDENCES_NAME][row][:steps])
+    right = distinct & in_order & first
+    return None if right.all() else (int(np.argmin(right)), "the candidates are not those of the token, best first")
 
 
 def first_difference(reference: Reference, crop: int, got: Ids) -> int | None:
@@ -223,7 +252,13 @@ def first_difference(reference: Reference, crop: int, got: Ids) -> int | None:
 
 
 def _compare(
-    reference: Reference, crop: int, outputs: dict[str, NDArray[Any]], row: int, report: ParityReport, tolerance: float
+    reference: Reference,
+    crop: int,
+    allowed: Allowed | None,
+    outputs: dict[str, NDArray[Any]],
+    row: int,
+    report: ParityReport,
+    tolerance: float,
 ) -> tuple[int, str] | None:
     """Step and reason of the first difference, None if there is none; notes the largest differences in the report."""
     steps = int(reference.steps[crop])
@@ -239,10 +274,41 @@ def _compare(
     if not (gaps <= tolerance).all():
         step = int(np.argmin(gaps <= tolerance))
         return step, f"confidence differs by {gaps[step]:.2g}"
+    if TOP_IDS_NAME in outputs and (failure := _compare_candidates(reference, crop, outputs, row, tolerance)):
+        return failure
     if LOGITS_NAME in outputs:
-        gaps = np.abs(outputs[LOGITS_NAME][row] - reference.logits[crop])[:steps].max(-1)
+        compared = slice(None) if allowed is None else np.flatnonzero(np.append(True, allowed))
+        gaps = np.abs(outputs[LOGITS_NAME][row] - reference.logits[crop])[:steps, compared].max(-1)
         report.max_logit_difference = max(report.max_logit_difference or 0.0, float(gaps.max()))
         if not (gaps <= LOGIT_TOLERANCE).all():
             step = int(np.argmin(gaps <= LOGIT_TOLERANCE))
             return step, f"logits differ by {gaps[step]:.2g}"
     return None
+
+
+def _compare_candidates(
+    reference: Reference, crop: int, outputs: dict[str, NDArray[Any]], row: int, tolerance: float
+) -> tuple[int, str] | None:
+    """Step and reason where a candidate has another probability, or is not as probable as one of its rank."""
+    steps = int(reference.steps[crop])
+    if (failure := wrong_candidates(outputs, row, steps)) is not None:
+        return failure
+    ids, got = outputs[TOP_IDS_NAME][row][:steps], outputs[TOP_CONFIDENCES_NAME][row][:steps]
+    of_classes = _probabilities(reference, crop)[:steps]
+    best = -np.sort(-of_classes, axis=-1)[:, : ids.shape[1]]
+    gaps = np.maximum(np.abs(got - np.take_along_axis(of_classes, ids, -1)), np.abs(got - best)).max(-1)
+    if (gaps <= tolerance).all():
+        return None
+    step = int(np.argmin(gaps <= tolerance))
+    return step, f"the probability of a candidate differs by {gaps[step]:.2g}"
+
+
+def _probabilities(reference: Reference, crop: int) -> Floats:
+    """Of the classes that can be read, float32 `(S, C)`."""
+    if reference.probabilities is not None:
+        given: Floats = reference.probabilities[crop]
+        return given
+    logits = reference.logits[crop]
+    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
+    found: Floats = exponentials / exponentials.sum(-1, keepdims=True)
+    return found

@@ -111,6 +111,12 @@ class GraphBuilder:
         self._names.add(name)
         return name
 
+    def optional_input(self, name: str, value: Array, shape: Sequence[int | str]) -> str:
+        """Declare an input that has `value` unless it is given; a string in `shape` is a dynamic size."""
+        tensor = numpy_helper.from_array(value, name)
+        self._initializers.append(tensor)
+        return self.input(name, tensor.data_type, shape)
+
     def output(self, value: str, name: str, element_type: int, shape: Sequence[int | str]) -> None:
         """Declare `value` an output called `name`."""
         self.nodes.append(helper.make_node("Identity", [value], [name], name=f"output/{name}"))
@@ -247,6 +253,19 @@ class GraphBuilder:
         """Cut into `count` equal parts along `axis`."""
         names = [self._unique(f"{self._scope}/Split_{part}") for part in range(count)]
         self.nodes.append(helper.make_node("Split", [value], names, name=names[0], axis=axis, num_outputs=count))
+        return names
+
+    def restrict(self, logits: str, penalty: str | None) -> str:
+        """Logits, float32 `(B, S, C)`, with the penalty `(B or 1, C)` of what may not be read, if there is one."""
+        if penalty is None:
+            return logits
+        return self.add(logits, self.node("Unsqueeze", [penalty, self.constant(np.array([1]), "steps_axis")]))
+
+    def top(self, value: str, count: int) -> tuple[str, str]:
+        """The largest along the last axis, largest first, and their places; of equal ones the first is taken."""
+        names = self._unique(f"{self._scope}/TopK_values"), self._unique(f"{self._scope}/TopK_places")
+        largest = self.constant(np.array([count]), f"top_{count}")
+        self.nodes.append(helper.make_node("TopK", [value, largest], list(names), name=names[0], axis=-1))
         return names
 
     def softmax(self, value: str) -> str:

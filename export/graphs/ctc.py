@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from artifact.allowed import Allowed
 from export.graphs.builder import GraphBuilder
 from export.graphs.interface import Answer, Graph, Options, Reference, every_pass
 from model.recognisers.interface import Network
@@ -22,7 +23,12 @@ from model.recognisers.parts.ctc import BLANK, collapse
 
 
 class CtcGraph(Graph[Options]):
-    """A recogniser that gives each column a class: the character that begins or goes on there, or the blank."""
+    """A recogniser that gives each column a class: the character that begins or goes on there, or the blank.
+
+    There are no candidates for the steps of its text: another class in a column may be another character, one more or one less.
+    """
+
+    RESTRICTS = True
 
     @abstractmethod
     def name_columns(self, g: GraphBuilder, network: Any, options: Options, images: str) -> str:
@@ -33,17 +39,21 @@ class CtcGraph(Graph[Options]):
         count: int = network.config.max_label_length
         return count
 
-    def read(self, g: GraphBuilder, network: Network, options: Options, images: str) -> Answer:
+    def read(self, g: GraphBuilder, network: Network, options: Options, images: str, penalty: str | None = None) -> Answer:
         """Write the columns and the collapse of their classes to a text."""
-        return write_collapse(g, self.name_columns(g, network, options, images), self.columns(network))
+        logits = self.name_columns(g, network, options, images)
+        if penalty is not None:
+            g.scope("allowed")
+            logits = g.restrict(g.cast(logits, TensorProto.FLOAT) if g.half else logits, penalty)
+        return write_collapse(g, logits, self.columns(network))
 
     def described(self, network: Network, options: Options) -> dict[str, Any]:
         """The metadata: a text may have as many characters as there are columns, however long the training labels were."""
         return {"decode_mode": "ctc", "refine_iters": 0, "max_label_length": self.columns(network)}
 
-    def reference(self, network: Network, pixels: NDArray[np.uint8]) -> Reference:
+    def reference(self, network: Network, pixels: NDArray[np.uint8], allowed: Allowed | None = None) -> Reference:
         """The text of the columns; the margin is the smallest of all columns."""
-        logits = every_pass(network, pixels)[-1]
+        logits = every_pass(network, pixels, allowed)[-1]
         token_ids, confidences = collapse(logits.softmax(-1))
         best = logits.topk(2, -1).values
         return Reference(

@@ -19,10 +19,22 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from torch import Tensor
 
-from artifact.metadata import CONFIDENCES_NAME, EOS_ID, INPUT_NAME, LOGITS_NAME, TOKEN_IDS_NAME, Precision
+from artifact.allowed import Allowed
+from artifact.metadata import (
+    ALLOWED_NAME,
+    CONFIDENCES_NAME,
+    EOS_ID,
+    INPUT_NAME,
+    LOGITS_NAME,
+    TOKEN_IDS_NAME,
+    TOP_CONFIDENCES_NAME,
+    TOP_IDS_NAME,
+    Precision,
+)
 from export.graphs.builder import GraphBuilder
 from model.recognisers.interface import Network
 from model.recognisers.parts.normalise import normalise
+from model.recognisers.restriction import FORBIDDEN
 
 BATCH: Final = "batch"
 """Name of the only dynamic axis."""
@@ -48,6 +60,8 @@ class Answer:
     """float32 `(B, S, C)`, from which the tokens were chosen; None if logits belong to other steps, such as columns."""
     confidences: str | None = None
     """float32 `(B, S)`; None: computed from the logits, as the largest probability of each step."""
+    probabilities: str | None = None
+    """float32 `(B, S, C)`, of which the confidences are the largest; None: the softmax of the logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +78,8 @@ class Reference:
     """`(N,)`: how many steps carry meaning, the end token's included."""
     margins: Floats
     """`(N,)`: smallest gap between the two best logits in any decision that the text depends on."""
+    probabilities: Floats | None = None
+    """`(N, S, C)`, of the classes that can be read; None: the softmax of the logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +92,8 @@ class Graph(ABC, Generic[Options]):
 
     OPTIONS: ClassVar[type[Any]] = NoOptions
     """The data class of its options."""
+    RESTRICTS: ClassVar[bool] = False
+    """Whether `read` takes `penalty`, and `reference` takes `allowed`."""
 
     def add_arguments(self, parser: argparse._ActionsContainer) -> None:
         """Add command-line options. Those given come to `options`, by the names that they are parsed to."""
@@ -97,7 +115,7 @@ class Graph(ABC, Generic[Options]):
         return options
 
     @abstractmethod
-    def read(self, g: GraphBuilder, network: Any, options: Options, images: str) -> Answer:
+    def read(self, g: GraphBuilder, network: Any, options: Options, images: str, penalty: str | None = None) -> Answer:
         """Write the nodes from pixels to answer.
 
         Args:
@@ -105,6 +123,8 @@ class Graph(ABC, Generic[Options]):
             network: In eval mode.
             options: From `options`.
             images: Name of the input, uint8 `(B, H, W, 3)`.
+            penalty: Float32 `(B or 1, C)`, to be added to the logits before every decision, for it keeps classes from being
+                read; None: all may be. Only with `RESTRICTS`.
         """
 
     def written_out(self, options: Options) -> Options:
@@ -119,11 +139,26 @@ class Graph(ABC, Generic[Options]):
         """The metadata fields that only the recogniser knows."""
         return {"decode_mode": "nar", "refine_iters": 0, "max_label_length": network.config.max_label_length}
 
-    def reference(self, network: Any, pixels: NDArray[np.uint8]) -> Reference:
-        """What the network reads on uint8 `(N, H, W, 3)`; by default the best class of each step, 0 ends the text."""
-        return read_steps(every_pass(network, pixels))
+    def reference(self, network: Any, pixels: NDArray[np.uint8], allowed: Allowed | None = None) -> Reference:
+        """What the network reads on uint8 `(N, H, W, 3)`; by default the best class of each step, 0 ends the text.
 
-    def write(self, g: GraphBuilder, network: Any, options: Options, *, with_logits: bool = False) -> None:
+        Args:
+            network: In eval mode.
+            pixels: The crops.
+            allowed: bool `(N, characters)`: which may be read; None: all. Only with `RESTRICTS`.
+        """
+        return read_steps(every_pass(network, pixels, allowed))
+
+    def write(
+        self,
+        g: GraphBuilder,
+        network: Any,
+        options: Options,
+        *,
+        with_logits: bool = False,
+        top: int = 0,
+        with_allowed: bool = False,
+    ) -> None:
         """Write the whole graph, with inputs and outputs as `artifact.metadata` has them.
 
         Args:
@@ -131,32 +166,78 @@ class Graph(ABC, Generic[Options]):
             network: Its weights are read as they are in eval mode.
             options: What is chosen.
             with_logits: Give the logits too.
+            top: How many candidates of each step to give too; 0: none.
+            with_allowed: Take the input `allowed`.
+
+        Raises:
+            ExportError: It cannot give or take that.
         """
-        height, width = network.config.img_size
-        answer = self.read(g, network, options, g.input(INPUT_NAME, TensorProto.UINT8, (BATCH, height, width, 3)))
+        (height, width), name = network.config.img_size, network.config.RECOGNISER
+        images = g.input(INPUT_NAME, TensorProto.UINT8, (BATCH, height, width, 3))
+        if not with_allowed:
+            answer = self.read(g, network, options, images)
+        elif self.RESTRICTS:
+            answer = self.read(g, network, options, images, write_penalty(g, len(network.config.charset_train)))
+        else:
+            raise ExportError(f"{name!r} cannot be told which characters to read: leave --allowed out")
         steps = self.described(network, options)["max_label_length"] + 1
+        classes = len(network.config.charset_train) + 1
         g.scope("answer")
-        confidences = answer.confidences or largest_probability(g, answer.logits or "")
+        probabilities = answer.probabilities
+        if answer.logits is not None and (top or not answer.confidences):
+            probabilities = probabilities or g.softmax(answer.logits)
+        confidences = answer.confidences or largest(g, probabilities or "")
         g.output(answer.token_ids, TOKEN_IDS_NAME, TensorProto.INT64, (BATCH, steps))
         g.output(confidences, CONFIDENCES_NAME, TensorProto.FLOAT, (BATCH, steps))
         if with_logits:
             if answer.logits is None:
-                raise ExportError(
-                    f"{network.config.RECOGNISER!r} has no logits for each step of a text: leave --with-logits out"
-                )
-            classes = len(network.config.charset_train) + 1
+                raise ExportError(f"{name!r} has no logits for each step of a text: leave --with-logits out")
             g.output(answer.logits, LOGITS_NAME, TensorProto.FLOAT, (BATCH, steps, classes))
+        if top:
+            if answer.logits is None or probabilities is None:
+                raise ExportError(f"{name!r} has no candidates for each step of a text: leave --top out")
+            if top > classes:
+                raise ExportError(f"--top {top} is more than the {classes} classes of a step")
+            write_top(g, answer.logits, probabilities, top, steps)
 
 
-def largest_probability(g: GraphBuilder, logits: str) -> str:
-    """Write the largest probability of each step: logits, float32 `(B, S, C)`, to `(B, S)`."""
-    return g.node("ReduceMax", [g.softmax(logits), g.constant(np.array([-1]), "last_axis")], keepdims=0)
+def write_penalty(g: GraphBuilder, characters: int) -> str:
+    """Write the input `allowed` and what is added to the logits for it: float32 `(B or 1, C)`, `FORBIDDEN` or 0."""
+    g.scope("allowed")
+    allowed = g.optional_input(ALLOWED_NAME, np.ones((1, characters), np.bool_), ("rows", characters))
+    with g.full_precision():
+        values = [g.constant(np.array(value), name) for value, name in ((0.0, "no_penalty"), (FORBIDDEN, "forbidden"))]
+        of_characters = g.node("Where", [allowed, *values])
+        # The end of the text may always be read. Without the batch size its column is had by padding with zeros.
+        return g.node("Pad", [of_characters, g.constant(np.array([0, 1, 0, 0]), "end_in_front")])
+
+
+def largest(g: GraphBuilder, probabilities: str) -> str:
+    """Write the largest probability of each step: float32 `(B, S, C)` to `(B, S)`."""
+    return g.node("ReduceMax", [probabilities, g.constant(np.array([-1]), "last_axis")], keepdims=0)
+
+
+def write_top(g: GraphBuilder, logits: str, probabilities: str, count: int, steps: int) -> None:
+    """Write the outputs that have the best classes of each step, and their probabilities.
+
+    The order is that of the logits: probabilities that are rounded to the same number would put another class first than the
+    token.
+    """
+    _, ids = g.top(logits, count)
+    g.output(ids, TOP_IDS_NAME, TensorProto.INT64, (BATCH, steps, count))
+    found = g.node("GatherElements", [probabilities, ids], axis=-1)
+    g.output(found, TOP_CONFIDENCES_NAME, TensorProto.FLOAT, (BATCH, steps, count))
 
 
 @torch.inference_mode()
-def every_pass(network: Network, pixels: NDArray[np.uint8]) -> list[Tensor]:
-    """Logits, float `(N, S, C)`, of every pass over uint8 `(N, H, W, 3)`."""
-    parts = [network.passes(normalise(part)) for part in torch.split(torch.from_numpy(pixels), REFERENCE_BATCH)]
+def every_pass(network: Network, pixels: NDArray[np.uint8], allowed: Allowed | None = None) -> list[Tensor]:
+    """Logits, float `(N, S, C)`, of every pass over uint8 `(N, H, W, 3)`; `allowed` as for `Graph.reference`."""
+    crops = torch.split(torch.from_numpy(pixels), REFERENCE_BATCH)
+    if allowed is None:
+        parts = [network.passes(normalise(part)) for part in crops]
+    else:
+        rows = torch.split(torch.from_numpy(allowed), REFERENCE_BATCH)
+        parts = [network.passes(normalise(part), of_part) for part, of_part in zip(crops, rows, strict=True)]
     return [torch.cat(same_pass) for same_pass in zip(*parts, strict=True)]
 
 

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from artifact.allowed import Allowed
 from export.graphs.builder import GraphBuilder
-from export.graphs.interface import Answer, Graph, NoOptions, Reference, every_pass, read_steps
+from export.graphs.interface import Answer, Graph, NoOptions, Reference, every_pass, largest, read_steps
 from export.graphs.trb import write_columns
 from model.recognisers.trba.decoder import AttentionDecoder
 from model.recognisers.trba.network import TRBA
@@ -25,12 +26,14 @@ from model.recognisers.trba.network import TRBA
 class TrbaGraph(Graph[NoOptions]):
     """Writes TRBA. The logits are those of the classes that can be read; confidences are by all."""
 
-    def read(self, g: GraphBuilder, network: TRBA, options: NoOptions, images: str) -> Answer:
+    RESTRICTS = True
+
+    def read(self, g: GraphBuilder, network: TRBA, options: NoOptions, images: str, penalty: str | None = None) -> Answer:
         """The columns, and the steps that read them."""
         columns = write_columns(g, network, images)
         columns = g.cast(columns, TensorProto.FLOAT) if g.half else columns
         with g.full_precision():
-            steps = _Steps(g, network.Prediction, g.transpose(columns, (1, 0, 2)), network.config.columns)
+            steps = _Steps(g, network.Prediction, g.transpose(columns, (1, 0, 2)), network.config.columns, penalty)
             for number in range(network.config.max_label_length + 1):
                 g.scope(f"step_{number}")
                 steps.write_next()
@@ -41,12 +44,12 @@ class TrbaGraph(Graph[NoOptions]):
         """It reads in turn."""
         return {**super().described(network, options), "decode_mode": "ar"}
 
-    def reference(self, network: TRBA, pixels: NDArray[np.uint8]) -> Reference:
+    def reference(self, network: TRBA, pixels: NDArray[np.uint8], allowed: Allowed | None = None) -> Reference:
         """What the network reads; a near tie is one of classes that can be read."""
-        (logits,) = every_pass(network, pixels)
-        readable = network.Prediction.readable
-        probabilities = logits.softmax(-1)[..., :readable]
-        return replace(read_steps([logits[..., :readable]]), confidences=probabilities.amax(-1).numpy())
+        (logits,) = every_pass(network, pixels, allowed)
+        probabilities = network.step_probabilities(logits)
+        read = read_steps([logits[..., : network.Prediction.readable]])
+        return replace(read, confidences=probabilities.amax(-1).numpy(), probabilities=probabilities.numpy())
 
 
 GRAPH: Final = TrbaGraph()
@@ -55,7 +58,7 @@ GRAPH: Final = TrbaGraph()
 class _Steps:
     """Writes step after step."""
 
-    def __init__(self, g: GraphBuilder, decoder: AttentionDecoder, columns: str, count: int) -> None:
+    def __init__(self, g: GraphBuilder, decoder: AttentionDecoder, columns: str, count: int, penalty: str | None) -> None:
         """Write what all steps share.
 
         Args:
@@ -63,8 +66,9 @@ class _Steps:
             decoder: Its weights.
             columns: Float32 `(B, T, h)`.
             count: T.
+            penalty: Float32 `(B or 1, readable)`, added to the logits; None: nothing is.
         """
-        self.g, self.decoder, self.columns, self.count = g, decoder, columns, count
+        self.g, self.decoder, self.columns, self.count, self.penalty = g, decoder, columns, count, penalty
         self.cell = decoder.attention_cell
         self.width = self.cell.rnn.hidden_size
         g.scope("decoder")
@@ -83,6 +87,8 @@ class _Steps:
         generator = self.decoder.generator
         product = g.matmul(hidden, g.weight(generator.weight[:readable], "generator"))
         logits = g.add(product, g.constant(generator.bias[:readable], "generator.bias"))
+        if self.penalty is not None:
+            logits = g.add(logits, self.penalty)
         self.given.append(hidden)
         self.logits.append(logits)
         self.tokens.append(g.node("ArgMax", [logits], axis=-1, keepdims=0))
@@ -99,8 +105,7 @@ class _Steps:
         probabilities = g.softmax(g.concat([logits, others], 2))
         bounds = [g.constant(np.array([value]), f"index_{value}") for value in (0, readable, 2)]
         of_readable = g.node("Slice", [probabilities, *bounds])
-        confidences = g.node("ReduceMax", [of_readable, g.constant(np.array([-1]), "last_axis")], keepdims=0)
-        return Answer(tokens, logits, confidences)
+        return Answer(tokens, logits, largest(g, of_readable), of_readable)
 
     def _context(self) -> str:
         """The columns, weighted by how well they suit the state; float `(B, h)`."""

@@ -23,10 +23,12 @@ from model.recognisers.vitstr.network import ViTSTR
 class ViTSTRGraph(Graph[NoOptions]):
     """Encoder and head; all steps are read at once."""
 
-    def read(self, g: GraphBuilder, network: ViTSTR, options: NoOptions, images: str) -> Answer:
+    RESTRICTS = True
+
+    def read(self, g: GraphBuilder, network: ViTSTR, options: NoOptions, images: str, penalty: str | None = None) -> Answer:
         """The best class of each step."""
         steps = network.config.max_label_length + 1
-        logits = _head(g, network, _encoder(g, network, images, steps), steps)
+        logits = g.restrict(_head(g, network, _encoder(g, network, images, steps), steps), penalty)
         return Answer(g.node("ArgMax", [logits], axis=-1, keepdims=0), logits)
 
 

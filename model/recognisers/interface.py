@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from model.distributed import Shard
+from model.recognisers.restriction import restricted
 
 
 class Config(Protocol):
@@ -79,12 +80,22 @@ class Network(nn.Module, ABC):
     def decode(self, logits: Tensor) -> tuple[list[str], list[Tensor]]:
         """Logits to texts, and for each the probabilities of which its confidence is the product."""
 
-    def passes(self, images: Tensor) -> Sequence[Tensor]:
+    def passes(self, images: Tensor, allowed: Tensor | None = None) -> Sequence[Tensor]:
         """The logits of every decision that the answer depends on, each float `(B, S, C)`; those of the answer itself last.
 
         Where two logits of a step nearly tie, rounding may change the answer. A network that decides only once gives one.
+
+        Args:
+            images: Float `(B, 3, H, W)` in [-1, 1].
+            allowed: bool `(B or 1, characters)`: which characters may be read; None: all. Others have the lowest logits
+                (`model.recognisers.restriction`).
         """
-        return [self(images, self.config.max_label_length)]
+        return [restricted(self(images, self.config.max_label_length), allowed)]
+
+    def step_probabilities(self, logits: Tensor) -> Tensor | None:
+        """The probabilities of what each step of a text can be, float `(B, S, classes)`, 0 the end; None where logits are those
+        of columns."""
+        return None
 
     def ways(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Parts and ways of reading to be measured separately, by name. Each takes images and reads the longest text."""

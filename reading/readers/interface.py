@@ -8,11 +8,24 @@ from typing import Protocol
 
 from PIL import Image
 
+from artifact.allowed import Allowed, AllowedError, entries_of
 from artifact.text import Reading
 
 
 class ReaderError(ValueError):
     """A reader cannot be used, or has stopped answering; the message names the cause."""
+
+
+def allowed_row(wanted: str, vocabulary: Sequence[str]) -> Allowed:
+    """The entries of a vocabulary that may be read (`artifact.allowed.entries_of`).
+
+    Raises:
+        ReaderError: The vocabulary does not have what is asked for.
+    """
+    try:
+        return entries_of(wanted, vocabulary)
+    except AllowedError as error:
+        raise ReaderError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)

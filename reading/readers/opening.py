@@ -23,11 +23,11 @@ def open_reader(options: ReaderOptions) -> Reader:
     if options.artifact:
         from reading.readers.artifact import ArtifactReader
 
-        return ArtifactReader(options.artifact, options.threads)
+        return ArtifactReader(options.artifact, options.threads, alternatives=options.alternatives, allowed=options.allowed)
     if options.url:
         from reading.readers.service import ServiceReader
 
-        return ServiceReader(options.url)
+        return ServiceReader(options.url, alternatives=options.alternatives, allowed=options.allowed)
     from reading.readers.checkpoint import open_checkpoint
 
     return open_checkpoint(options)

@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
+from artifact.allowed import FORMS, AllowedError, parts_of
+from artifact.alternatives import MAX_ALTERNATIVES
+
 OF_CHECKPOINTS: Final = ("model", "config", "weights", "decode", "refine_iters", "device")
 """Options for checkpoints only: in an artifact or a service these things are settled."""
 
@@ -29,6 +32,10 @@ class ReaderOptions:
     """Threads of a run on the CPU; 0: the library's choice."""
     artifact: Path | None = None
     url: str | None = None
+    alternatives: int = 0
+    """How many texts each crop gets; 0: the one that was read."""
+    allowed: str | None = None
+    """Which characters may be read, as `artifact.allowed` has it; `None`: all."""
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> ReaderOptions:
@@ -68,6 +75,36 @@ def add_reader_options(parser: argparse.ArgumentParser, *, url: bool = False, se
     parser.add_argument("--artifact", type=Path, metavar="FILE.onnx", help="an exported artifact instead of a checkpoint")
     if url:
         parser.add_argument("--url", metavar="http://...", help="a running service instead of a checkpoint")
+
+
+def add_allowed_option(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the option of this name that says which characters may be read."""
+    parser.add_argument(
+        name,
+        dest="allowed",
+        metavar="CHARACTERS",
+        type=_allowed,
+        help=f"read these characters only: {FORMS}; several parts with commas between them",
+    )
+
+
+def _allowed(text: str) -> str:
+    try:
+        parts_of(text)
+    except AllowedError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def number_of_alternatives(text: str) -> int:
+    """How many texts each crop shall get, for `type` of an option.
+
+    Raises:
+        argparse.ArgumentTypeError: The text is not a number that can be asked for.
+    """
+    if len(text) == 1 and text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_ALTERNATIVES:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_ALTERNATIVES}, not {text!r}")
 
 
 def positive(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -27,12 +27,20 @@ class ServiceReader:
     """Reads by posting crops: the stored file where decoding it gives the right picture, else a PNG file of the picture."""
 
     def __init__(
-        self, url: str, *, transport: httpx.BaseTransport | None = None, sleep: Callable[[float], object] = time.sleep
+        self,
+        url: str,
+        *,
+        alternatives: int = 0,
+        allowed: str | None = None,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         """Ask the service what it serves.
 
         Args:
             url: Address of the service.
+            alternatives: How many texts each crop gets; 0: the one that was read.
+            allowed: Which characters may be read, as `artifact.allowed` has it; `None`: all.
             transport: Used instead of the network, by tests.
             sleep: Waits for a number of seconds while the service is busy.
 
@@ -47,6 +55,8 @@ class ServiceReader:
             raise ReaderError(f"{url!r} is no address of a service: http://HOST:PORT or https://HOST:PORT is one")
         self._client = httpx.Client(base_url=address, timeout=TIMEOUT_S, transport=transport)
         self._sleep = sleep
+        options = {"alternatives": alternatives or None, "charset": allowed}
+        self._query = {name: value for name, value in options.items() if value is not None}
         try:
             model = self._model()
             self.charset = self._charset(model)
@@ -102,7 +112,7 @@ class ServiceReader:
 
     def _recognize(self, files: list[bytes]) -> list[Reading]:
         body = {"images": [{"content": base64.b64encode(file).decode("ascii")} for file in files]}
-        results = self._send("POST", "/v1/recognize", body).json()["results"]
+        results = self._send("POST", "/v1/recognize", body, self._query).json()["results"]
         if len(results) != len(files):
             raise ReaderError(f"the service gave {len(results)} results for {len(files)} crops")
         return [self._reading(result) for result in results]
@@ -110,19 +120,20 @@ class ServiceReader:
     def _reading(self, result: dict[str, Any]) -> Reading:
         error = result.get("error")
         if error is None:
-            return Reading(result["text"], result["confidence"])
+            others = [Reading(other["text"], other["confidence"]) for other in result.get("alternatives", ())]
+            return Reading(result["text"], result["confidence"], alternatives=tuple(others))
         # A failure of the service says nothing about the model: no score is better than a wrong one.
         if error["status"] >= SERVER_ERROR:
             raise ReaderError(f"the service failed on a crop: {error['title']}. {error['detail']}")
         self.refused += 1
         return Reading("", 0.0)
 
-    def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
+    def _send(self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None) -> httpx.Response:
         """Send a request, again while the service is busy."""
         end_s = time.monotonic() + PATIENCE_S
         while True:
             try:
-                answer = self._client.request(method, path, json=body)
+                answer = self._client.request(method, path, json=body, params=query)
             except httpx.TransportError as error:
                 raise ReaderError(f"no answer from {self._client.base_url}: {error or type(error).__name__}") from None
             wait_s = _retry_after_s(answer)

@@ -15,10 +15,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+from artifact.alternatives import alternatives_of
 from artifact.fit import fit_for
 from artifact.metadata import ArtifactMetadata
 from artifact.text import Reading, text_of
+from service.core.choices import Choices
 from service.core.metrics import Metrics
+from service.core.read_options import NO_OPTIONS, ReadOptions
 from service.core.stages import keep_stages
 from service.engine.admission import PESSIMISM
 from service.engine.decode_backlog import DecodeRequest, Job
@@ -130,6 +133,7 @@ class Recognizer:
         self._model = model
         self._confidence, self._empty_texts = metrics.confidence.labels(model), metrics.empty_texts.labels(model)
         self._clock = clock
+        self._choices = Choices(metadata)
 
     async def recognize(
         self,
@@ -138,6 +142,7 @@ class Recognizer:
         disconnected: Callable[[], Coroutine[None, None, None]],
         client: Hashable = None,
         bulk: bool | None = None,
+        options: ReadOptions = NO_OPTIONS,
     ) -> list[CropResult]:
         """Read all crops of a request: one result for each, in order.
 
@@ -147,12 +152,17 @@ class Recognizer:
             disconnected: Returns when the client has left.
             client: Whose request it is; clients take turns.
             bulk: Whether single crops of other requests go first. `None`: they do if this request has several crops.
+            options: How they are to be read.
 
         Raises:
+            Problem: The model cannot read them so.
             QueueFullError: The request as a whole is turned away: at once, or later if its only picture turns out to be large.
             EngineDownError: The engine takes no requests.
             ClientLeftError: The client left before the answer.
         """
+        allowed = None
+        if options.alternatives or options.allowed is not None:
+            allowed = self._choices.row_for(options)
         admitted_s = self._clock()
         waiter = _Waiter(len(images))
         several = len(images) > 1
@@ -161,7 +171,18 @@ class Recognizer:
         context = current_request.get()
         trace = None if context is None else context.trace
         exemplar = None if trace is None else trace.exemplar
-        items = [Item(admitted_s + timeout_s, waiter.item_settled, bulk, client, exemplar=exemplar) for _ in images]
+        items = [
+            Item(
+                admitted_s + timeout_s,
+                waiter.item_settled,
+                bulk,
+                client,
+                allowed=allowed,
+                wants_top=options.alternatives > 0,
+                exemplar=exemplar,
+            )
+            for _ in images
+        ]
         self._engine.admit(items)
         decoding = None
         if bulk or several or not self._decode_at_once(items[0], images[0], admitted_s):
@@ -175,7 +196,7 @@ class Recognizer:
                 keep_stages(trace, items, admitted_s, self._clock(), self._model)
         if isinstance(late := items[0].error, QueueFullError):
             raise QueueFullError(late.refusal, late.wait_s, late.retry_after_s)  # a new one: tracebacks hold the items
-        return [self._result(item) for item in items]
+        return [self._result(item, options.alternatives) for item in items]
 
     async def _wait(
         self,
@@ -299,13 +320,17 @@ class Recognizer:
         self._limits.check_base64(len(content))
         return decode_base64(content)
 
-    def _result(self, item: Item) -> CropResult:
-        return CropResult(self._reading(item), item.decode_s, item.queue_s, item.inference_s)
+    def _result(self, item: Item, alternatives: int) -> CropResult:
+        return CropResult(self._reading(item, alternatives), item.decode_s, item.queue_s, item.inference_s)
 
-    def _reading(self, item: Item) -> Reading | Problem:
+    def _reading(self, item: Item, alternatives: int) -> Reading | Problem:
         if item.token_ids is not None and item.confidences is not None and item.outcome is Outcome.DONE:
             try:
                 reading = text_of(item.token_ids.tolist(), item.confidences.tolist(), self._vocabulary)
+                if item.top_ids is not None and item.top_confidences is not None:
+                    candidates = item.top_ids.tolist(), item.top_confidences.tolist()
+                    others = alternatives_of(*candidates, self._vocabulary, alternatives, reading)
+                    reading = replace(reading, alternatives=others)
             except ValueError:
                 logger.exception("the model's answer is not text")
                 return Problem(INFERENCE_FAILED, "The model failed on this crop.")

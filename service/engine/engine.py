@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 
 from service.engine.cost import CostModel
-from service.engine.runs import run_checked
+from service.engine.runs import run_checked, run_with_checked, wanted_by
 from service.engine.scheduler import EngineLimits, Scheduler
 from service.engine.types import (
+    Confidences,
     Crop,
     Decoding,
     EngineDownError,
@@ -24,6 +25,7 @@ from service.engine.types import (
     Outcome,
     QueueFullError,
     Session,
+    TokenIds,
 )
 from service.process.cpu import lower_priority
 
@@ -265,10 +267,17 @@ class Engine:
     def _attempt(self, batch: list[Item], session: Session) -> None:
         started_s = self._clock()
         self._run_started_s[threading.get_ident()] = started_s
+        usual = True
         for item in batch:
             item.queue_s, item.batch_size = started_s - item.enqueued_s, len(batch)
+            if item.wants_top or item.allowed is not None:
+                usual = False
         try:
-            token_ids, confidences = run_checked(session, [item.pixels for item in batch])
+            crops = [item.pixels for item in batch]
+            if usual:
+                token_ids, confidences = run_checked(session, crops)
+            else:
+                token_ids, confidences = self._run_with(batch, session, crops)
         except BaseException:
             with self._condition:
                 self._scheduler.ran(len(batch))
@@ -290,6 +299,14 @@ class Engine:
             exemplar = exemplar or item.exemplar
             self._observer.queue_waited(item.queue_s, item.exemplar)
         self._observer.batch_ran(len(batch), duration_s, exemplar)
+
+    def _run_with(self, batch: list[Item], session: Session, crops: list[Crop]) -> tuple[TokenIds, Confidences]:
+        """Run a batch in which an item wants more than the usual, and note the candidates of those that want them."""
+        outputs = run_with_checked(session, crops, wanted_by(batch))
+        for row, item in enumerate(batch):
+            if item.wants_top and outputs.top_ids is not None and outputs.top_confidences is not None:
+                item.top_ids, item.top_confidences = outputs.top_ids[row], outputs.top_confidences[row]
+        return outputs.token_ids, outputs.confidences
 
     # -- Settling: once for each item, under the lock; handing out and counting outside it ----------------------------
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from artifact.allowed import Allowed
 
 Crop = NDArray[np.uint8]
 """uint8 `[height, width, 3]`, RGB, already resized."""
@@ -65,10 +67,17 @@ class Item:
     """Whether it is one of several crops of a request."""
     client: Hashable = None
     """Which client it belongs to; clients take turns."""
+    allowed: Allowed | None = None
+    """bool `[entries]`: which entries of the vocabulary may be read; `None`: all of them."""
+    wants_top: bool = False
+    """Whether the candidates of each step are wanted too."""
     crop: Crop | None = None
     outcome: Outcome | None = None
     token_ids: TokenIds | None = None
     confidences: Confidences | None = None
+    top_ids: TokenIds | None = None
+    """int64 `[max_label_length + 1, candidates]`."""
+    top_confidences: Confidences | None = None
     error: Exception | None = None
     decode_s: float = 0.0
     """Seconds from admission to decoded pixels, the wait for a decode thread included."""
@@ -98,11 +107,41 @@ class Item:
         return self.crop
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a run is told, and what it shall give, besides the usual."""
+
+    allowed: Allowed | None
+    """bool `[batch, entries]`; `None`: all may be read."""
+    top: bool
+    """Whether the candidates are wanted."""
+
+
+class Outputs(NamedTuple):
+    """All that a run can give."""
+
+    token_ids: TokenIds
+    confidences: Confidences
+    top_ids: TokenIds | None = None
+    """int64 `[batch, max_label_length + 1, candidates]`; `None`: not wanted, as below."""
+    top_confidences: Confidences | None = None
+
+    def first(self, n_crops: int) -> Outputs:
+        """Those of the first `n_crops` of the batch."""
+        top_ids = None if self.top_ids is None else self.top_ids[:n_crops]
+        top_confidences = None if self.top_confidences is None else self.top_confidences[:n_crops]
+        return Outputs(self.token_ids[:n_crops], self.confidences[:n_crops], top_ids, top_confidences)
+
+
 class Session(Protocol):
-    """Something that reads a batch. `run` must be safe to call from several threads at once."""
+    """Something that reads a batch. Its methods must be safe to call from several threads at once."""
 
     def run(self, crops: NDArray[np.uint8]) -> tuple[TokenIds, Confidences]:
         """Read uint8 `[batch, height, width, 3]`; both answers are `[batch, max_label_length + 1]`."""
+        ...
+
+    def run_with(self, crops: NDArray[np.uint8], wanted: Wanted) -> Outputs:
+        """The same, of a model that can be told and can give what is wanted."""
         ...
 
 

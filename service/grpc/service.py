@@ -173,7 +173,7 @@ class InferenceService:
     def _model_metadata(self, request: Any) -> Any:
         model = self._find(request)
         response = CLASSES["ModelMetadataResponse"](name=request.name, versions=[model.version], platform=PLATFORM)
-        for side, described in tensors().items():
+        for side, described in tensors(model.artifact.metadata).items():
             for tensor in described:
                 getattr(response, side).add(name=tensor["name"], datatype=tensor["datatype"], shape=tensor["shape"])
         return response

@@ -107,7 +107,7 @@ def _add_models(router: APIRouter, models: Models, probe: Probe) -> None:
         async def model_metadata(request: Request) -> Response:
             model = _find(models, request)
             name = request.path_params["name"]
-            return _json({"name": name, "versions": [model.version], "platform": PLATFORM, **tensors()})
+            return _json({"name": name, "versions": [model.version], "platform": PLATFORM, **tensors(model.artifact.metadata)})
 
         @router.get(
             f"{path}/ready",

@@ -13,7 +13,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from service import errors
 from service.errors import Kind
 from service.http.bodies.media_types import BINARY_TYPES
-from service.http.dialects.v1_query import FLAGS, MODEL, MODEL_MEANING
+from service.http.dialects.v1_query import FLAGS, MODEL, MODEL_MEANING, READING
 from service.http.dialects.v1_schemas import (
     COMPONENTS,
     ProblemDocument,
@@ -91,6 +91,10 @@ RECOGNIZE_PARAMETERS: Final[list[dict[str, Any]]] = [
             "schema": {"type": "boolean", "default": False},
         }
         for name, description in FLAGS.items()
+    ),
+    *(
+        {"name": name, "in": "query", "required": False, "description": parameter.meaning, "schema": parameter.schema}
+        for name, parameter in READING.items()
     ),
     TIMEOUT_PARAMETER,
 ]

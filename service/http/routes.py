@@ -12,6 +12,7 @@ from prometheus_client.openmetrics import exposition
 from starlette.requests import Request
 from starlette.responses import Response
 
+from artifact.alternatives import MAX_ALTERNATIVES
 from service import errors
 from service.config import Settings
 from service.core.metrics import Metrics
@@ -103,6 +104,8 @@ def _described(model: ServedModel, settings: Settings) -> dict[str, Any]:
         "image_height": metadata.image_height,
         "image_width": metadata.image_width,
         "max_label_length": metadata.max_label_length,
+        "max_alternatives": MAX_ALTERNATIVES if metadata.top_count else 0,
+        "choice_of_characters": metadata.has_allowed,
         "decode_mode": metadata.decode_mode,
         "refine_iters": metadata.refine_iters,
         "precision": metadata.precision,

@@ -75,7 +75,7 @@ def read_artifact(path: Path) -> tuple[ArtifactMetadata, KnownAnswer | None]:
         session = open_cpu_session(path, threads=1, optimised=False)
         properties = session.get_modelmeta().custom_metadata_map
         metadata = ArtifactMetadata.from_map(properties)
-        check_interface(metadata, session.get_inputs(), session.get_outputs())
+        check_interface(metadata, session.get_inputs(), session.get_outputs(), session.get_overridable_initializers())
         return metadata, stored_answer(metadata, properties)
     except ArtifactError as error:
         message = str(error)
@@ -96,14 +96,24 @@ def _check_file(path: Path) -> None:
         raise StartupError(f"{path} cannot be read ({error.strerror}): {cure} that this user may read") from error
 
 
-def check_interface(metadata: ArtifactMetadata, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+def check_interface(
+    metadata: ArtifactMetadata, inputs: Sequence[Any], outputs: Sequence[Any], optional_inputs: Sequence[Any] = ()
+) -> None:
     """Compare the graph's inputs and outputs (each with `name`, `type`, `shape`) with the metadata.
+
+    Args:
+        metadata: Of the artifact.
+        inputs: That must be given.
+        outputs: All of them.
+        optional_inputs: That have a value if they are not given. Those that the metadata does not know may be there.
 
     Raises:
         ArtifactError: A name, type or size differs, or the batch axis is fixed.
     """
     _compare("inputs", metadata.inputs(), {value.name: value for value in inputs})
     _compare("outputs", metadata.outputs(), {value.name: value for value in outputs})
+    wanted, found = metadata.optional_inputs(), {value.name: value for value in optional_inputs}
+    _compare("optional inputs", wanted, {name: value for name, value in found.items() if name in wanted})
 
 
 def _compare(what: str, wanted: dict[str, tuple[str, Shape]], found: dict[str, Any]) -> None:

@@ -16,9 +16,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from artifact.metadata import INPUT_NAME
-from service.engine.types import Confidences, Session, TokenIds
+from service.engine.types import Confidences, Outputs, Session, TokenIds, Wanted
 from service.errors import StartupError
-from service.sessions.session import OUTPUT_NAMES
+from service.sessions.session import OUTPUT_NAMES, run_wanted
 from service.sessions.topology import bucket_of
 
 ALL_DEVICES: Final = "all"
@@ -96,6 +96,18 @@ class DeviceSession:
         token_ids, confidences = bucket.binding.copy_outputs_to_cpu()
         return token_ids[:n_crops], confidences[:n_crops]
 
+    def run_with(self, crops: NDArray[np.uint8], wanted: Wanted) -> Outputs:
+        """The same where more is wanted. Few requests want that, so there is no memory on the device for it; but the batch is
+        padded to the same sizes."""
+        n_crops = len(crops)
+        size = bucket_of(n_crops, self._sizes)
+        padded = np.zeros((size, *self._crop_shape), np.uint8)
+        padded[:n_crops] = crops
+        allowed = wanted.allowed
+        if allowed is not None:
+            allowed = np.concatenate([allowed, np.ones((size - n_crops, allowed.shape[1]), np.bool_)])
+        return run_wanted(self._session, padded, Wanted(allowed, wanted.top)).first(n_crops)
+
     def _bucket(self, size: int) -> _Bucket:
         """The memory for one batch size, made when it is first needed, which is in the warm-up."""
         if size not in self._buckets:
@@ -127,5 +139,13 @@ class SpreadSession:
         slot = self._free.get()
         try:
             return slot.run(crops)
+        finally:
+            self._free.put(slot)
+
+    def run_with(self, crops: NDArray[np.uint8], wanted: Wanted) -> Outputs:
+        """The same where more is wanted."""
+        slot = self._free.get()
+        try:
+            return slot.run_with(crops, wanted)
         finally:
             self._free.put(slot)

@@ -13,14 +13,22 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from artifact.fit import fit
-from artifact.metadata import CONFIDENCES_NAME, INPUT_NAME, TOKEN_IDS_NAME
+from artifact.metadata import (
+    ALLOWED_NAME,
+    CONFIDENCES_NAME,
+    INPUT_NAME,
+    TOKEN_IDS_NAME,
+    TOP_CONFIDENCES_NAME,
+    TOP_IDS_NAME,
+)
 from artifact.session import SEVERITY_FATAL, reason_of
 from service.engine.runs import run_checked
-from service.engine.types import Confidences, Session, TokenIds
+from service.engine.types import Confidences, Outputs, Session, TokenIds, Wanted
 from service.errors import StartupError
 from service.sessions.providers import GPU_PROVIDERS, SessionPlan, check_provider, provider_chain
 
 OUTPUT_NAMES: Final = (TOKEN_IDS_NAME, CONFIDENCES_NAME)
+TOP_NAMES: Final = (TOP_IDS_NAME, TOP_CONFIDENCES_NAME)
 WORD: Final = "Street"
 """The word on the crops of warm-up and sweep; as long as words usually are."""
 
@@ -37,6 +45,18 @@ class OrtSession:
         """Read uint8 `[batch, height, width, 3]`: ids int64 and confidences float32 `[batch, max_label_length + 1]`."""
         token_ids, confidences = self._session.run(OUTPUT_NAMES, {INPUT_NAME: crops})
         return token_ids, confidences
+
+    def run_with(self, crops: NDArray[np.uint8], wanted: Wanted) -> Outputs:
+        """The same where more is wanted."""
+        return run_wanted(self._session, crops, wanted)
+
+
+def run_wanted(session: onnxruntime.InferenceSession, crops: NDArray[np.uint8], wanted: Wanted) -> Outputs:
+    """Run a session with everything that is wanted, on uint8 `[batch, height, width, 3]`."""
+    feed: dict[str, NDArray[Any]] = {INPUT_NAME: crops}
+    if wanted.allowed is not None:
+        feed[ALLOWED_NAME] = wanted.allowed
+    return Outputs(*session.run((*OUTPUT_NAMES, *TOP_NAMES) if wanted.top else OUTPUT_NAMES, feed))
 
 
 def open_session(plan: SessionPlan, create: Callable[..., Any] = onnxruntime.InferenceSession) -> onnxruntime.InferenceSession:

@@ -13,12 +13,16 @@ import pytest
 from PIL import Image
 
 import model
+from artifact.allowed import entries_of
 from artifact.download import file_sha256
 from artifact.fit import fit
+from artifact.text import text_of
 from model.checkpoints.loading import weights_path
 from model.recognisers.registry import named_config
 from reading.readers.checkpoint import read_batches
 from service.config import BUNDLED_ARTIFACT
+from service.engine.runs import run_with_checked
+from service.engine.types import Wanted
 from service.sessions.artifact import load_artifact
 from tests.fakes import PATIENCE_S, toy_settings
 from tests.images import encode
@@ -85,3 +89,17 @@ def test_the_server_reads_the_samples_without_being_told_of_a_model(tmp_path: Pa
             with sample(name).open("rb") as file:
                 answer = httpx.post(f"{server.url}/v1/recognize", files={"file": file}).json()
             assert (answer["id"], answer["text"]) == (f"{name}.png", text)
+
+
+def test_the_artifact_gives_alternatives_and_can_be_told_what_to_read() -> None:
+    loaded = load_artifact(toy_settings())
+    assert (loaded.metadata.top_count, loaded.metadata.has_allowed) == (5, True)
+    digits = entries_of("digits", loaded.metadata.vocabulary)
+    crop = fit(Image.open(sample("price")), loaded.metadata.image_height, loaded.metadata.image_width)
+    outputs = run_with_checked(loaded.session, [crop, crop], Wanted(np.stack([digits, ~digits | digits]), top=True))
+    readings = [
+        text_of(ids, confidences, loaded.metadata.vocabulary)
+        for ids, confidences in zip(outputs.token_ids.tolist(), outputs.confidences.tolist(), strict=True)
+    ]
+    assert readings[0].text.isdigit()
+    assert readings[1].text == SAMPLES["price"]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 import service.__main__
 from service.config import Settings
+from service.engine.types import Outputs, Wanted
 from service.sessions.artifact import LoadedArtifact, load_artifact
 from service.sessions.topology import Topology
 from tests.toy_artifact import POISON
@@ -64,6 +65,10 @@ class FaultySession:
         if self._armed.is_set():
             self._misbehave(len(crops))
         return self._session.run(crops)  # type: ignore[no-any-return]
+
+    def run_with(self, crops: NDArray[np.uint8], wanted: Wanted) -> Outputs:
+        self.run(crops)
+        return self._session.run_with(crops, wanted)  # type: ignore[no-any-return]
 
     def _misbehave(self, n_crops: int) -> None:
         while self._faults.gate and not Path(self._faults.gate).exists():

@@ -589,7 +589,7 @@ def test_the_openapi_covers_every_body_and_every_status() -> None:
     assert not schemas["RecognitionList"]["additionalProperties"]
     assert {"text"} <= set(schemas["Recognition"]["required"]) - set(schemas["RecognitionList"]["properties"])
     assert {"results"} <= set(schemas["RecognitionList"]["required"]) - set(schemas["Recognition"]["properties"])
-    expected = {"200", "400", "401", "404", "408", "413", "415", "422", "429", "431", "500", "501", "503", "504"}
+    expected = {"200", "400", "401", "404", "408", "409", "413", "415", "422", "429", "431", "500", "501", "503", "504"}
     assert set(operation["responses"]) == expected
     for status, answer in operation["responses"].items():
         media_type = "application/json" if status == "200" else "application/problem+json"
@@ -600,7 +600,9 @@ def test_the_openapi_covers_every_body_and_every_status() -> None:
     assert {"Recognition", "RecognitionList", "RecognizeRequest", "RegionsRequest", "ProblemDocument", "ModelList"} <= used
     parameters = {(parameter["in"], parameter["name"]) for parameter in operation["parameters"]}
     assert parameters == {
+        ("query", "alternatives"),
         ("query", "characters"),
+        ("query", "charset"),
         ("query", "list"),
         ("query", "model"),
         ("header", TIMEOUT_HEADER),

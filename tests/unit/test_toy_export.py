@@ -33,7 +33,7 @@ class StepsGraph(Graph[NoOptions]):
     def described(self, network: Toy, options: NoOptions) -> dict[str, Any]:
         return {**super().described(network, options), "max_label_length": COLUMNS - 1}
 
-    def read(self, g: GraphBuilder, network: Toy, options: NoOptions, images: str) -> Answer:
+    def read(self, g: GraphBuilder, network: Toy, options: NoOptions, images: str, penalty: str | None = None) -> Answer:
         logits = write_columns(g, network, images)
         logits = g.cast(logits, TensorProto.FLOAT) if g.half else logits
         return Answer(g.node("ArgMax", [logits], axis=-1, keepdims=0), logits)

@@ -36,6 +36,7 @@ class ABINetGraph(Graph[ABINetOptions]):
     """Writes ABINet."""
 
     OPTIONS: ClassVar[type[Any]] = ABINetOptions
+    RESTRICTS = True
 
     def add_arguments(self, parser: argparse._ActionsContainer) -> None:
         """`--iterations`, `--float32-features`."""
@@ -69,10 +70,10 @@ class ABINetGraph(Graph[ABINetOptions]):
         """An iteration after the first refines what is there."""
         return {**super().described(network, options), "refine_iters": options.iterations - 1}
 
-    def read(self, g: GraphBuilder, network: ABINet, options: ABINetOptions, images: str) -> Answer:
+    def read(self, g: GraphBuilder, network: ABINet, options: ABINetOptions, images: str, penalty: str | None = None) -> Answer:
         """What is seen, and the iterations."""
         features = write_vision(g, network.vision, images, float32_features=options.float32_features)
-        iterations = LanguageGraph(g, network, features)
+        iterations = LanguageGraph(g, network, features, penalty)
         g.scope("vision.cls")
         logits = iterations.head(features, network.vision.cls, "vision.cls")
         for number in range(1, options.iterations + 1):

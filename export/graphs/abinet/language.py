@@ -27,15 +27,16 @@ MASKED: Final = -30000.0
 class LanguageGraph:
     """Appends iterations: to spell what was read, and to align it with what was seen."""
 
-    def __init__(self, g: GraphBuilder, network: ABINet, features: str) -> None:
+    def __init__(self, g: GraphBuilder, network: ABINet, features: str, penalty: str | None = None) -> None:
         """Compute once what all iterations need.
 
         Args:
             g: Where to.
             network: The weights, in eval mode.
             features: Float `(B, S, E)`, of the vision part.
+            penalty: Float32 `(B or 1, C)`, added to all logits; None: nothing is.
         """
-        self.g, self.network, self.features = g, network, features
+        self.g, self.network, self.features, self.penalty = g, network, features, penalty
         self.steps, self.classes = network.config.steps, network.config.classes
         self.heads = network.config.nhead
         self.width = network.config.d_model // self.heads
@@ -50,7 +51,7 @@ class LanguageGraph:
         features = g.cast(features, TensorProto.FLOAT) if g.half else features
         with g.full_precision():
             product = g.matmul(features, g.constant(linear.weight.T, f"{name}.weight"))
-            return g.add(product, g.constant(linear.bias, f"{name}.bias"))
+            return g.restrict(g.add(product, g.constant(linear.bias, f"{name}.bias")), self.penalty)
 
     def choose(self, logits: str) -> str:
         """The best token of each step, int64 `(B, S)`."""

@@ -55,7 +55,15 @@ class StepOutputs:
 class DecoderGraph:
     """Appends decoding passes to a graph."""
 
-    def __init__(self, g: GraphBuilder, model: PARSeq, memory: str, *, max_table_bytes: int = MAX_TABLE_BYTES) -> None:
+    def __init__(
+        self,
+        g: GraphBuilder,
+        model: PARSeq,
+        memory: str,
+        *,
+        max_table_bytes: int = MAX_TABLE_BYTES,
+        penalty: str | None = None,
+    ) -> None:
         """Project the memory for every layer.
 
         Args:
@@ -63,6 +71,7 @@ class DecoderGraph:
             model: The network, in eval mode.
             memory: Float `(B, N, E)`, the encoder's output.
             max_table_bytes: See `MAX_TABLE_BYTES`.
+            penalty: Float32 `(B or 1, C)`, added to all logits; None: nothing is.
         """
         config = model.config
         self.g = g
@@ -78,6 +87,11 @@ class DecoderGraph:
             LayerGraph(g, layer, depth, memory, config.grid[0] * config.grid[1])
             for depth, layer in enumerate(model.decoder.typed_layers())
         ]
+        self._penalty = penalty
+        self._bias: str | None = None
+        if penalty is not None:
+            with g.full_precision():
+                self._bias = g.add(penalty, g.constant(model.head.bias, "head.bias"))
         self._places = torch.cat([torch.zeros_like(self.pos_queries[:1]), self.pos_queries[: self.length]])
         """`(S, E)`: added to the content of the token before each position; zeros for the begin token."""
         self._table = ""
@@ -92,7 +106,7 @@ class DecoderGraph:
         """Read position 0, having seen the begin token."""
         g = self.g
         query, caches = self._begin(1)
-        logits = self.head(self._flat(query))
+        logits = self._step_head(query)
         token = self.choose(logits)
         # A constant that is joined to tokens needs a row for each crop, so its row 0 is looked up for each.
         begin = g.constant(self._begin_key_value()[None, :, None], "decoder.0.begin")
@@ -112,7 +126,7 @@ class DecoderGraph:
         query = first.stream_from(start, place.row(first.query_table(self.pos_queries), "decoder.0.query_rows"), seen[0])
         for layer, cache in zip(self.layers[1:], seen[1:], strict=True):
             query = layer.stream(query, layer.query(layer.norm_query(query), 1), cache, 1)
-        logits = self.head(self._flat(query))
+        logits = self._step_head(query)
         return StepOutputs(logits, self.choose(logits), seen)
 
     def refine(self, tokens: str) -> str:
@@ -144,19 +158,30 @@ class DecoderGraph:
         """The best token, int64 `(B,)` or `(B, S)`."""
         return self.g.node("ArgMax", [logits], axis=-1, keepdims=0)
 
-    def head(self, query: str) -> str:
-        """Logits of `(..., E)`, always float32: in half precision near ties become ties, confidences lose their third digit."""
+    def head(self, query: str, bias: str | None = None) -> str:
+        """Logits of `(n, E)`, always float32: in half precision near ties become ties, confidences lose their third digit.
+
+        Args:
+            query: Of the graph's float type.
+            bias: Float32 `(n or 1, C)` in place of the head's own.
+        """
         g, head = self.g, self.model.head
         query = g.cast(query, TensorProto.FLOAT) if g.half else query
         with g.full_precision():
             normed = g.layer_norm(query, self.model.decoder.norm, "decoder.norm")
-            product = g.matmul(normed, g.weight(head.weight, "head"))
-            return g.add(product, g.constant(head.bias, "head.bias"))
+            weight = g.weight(head.weight, "head")
+            if bias is not None:
+                return g.node("Gemm", [normed, weight, bias])
+            return g.add(g.matmul(normed, weight), g.constant(head.bias, "head.bias"))
+
+    def _step_head(self, query: str) -> str:
+        """Logits of one position, `(B, C)`. The penalty is in the bias, so that it costs no node at every step."""
+        return self.head(self._flat(query), self._bias)
 
     def _all_heads(self, query: str) -> str:
         """Logits of all positions, `(B, S, E)` to `(B, S, C)`; with two axes in between, as the encoder's last norm."""
         logits = self.head(self.g.reshape(query, (-1, self.model.config.embed_dim)))
-        return self.g.reshape(logits, (-1, self.length + 1, self.classes))
+        return self.g.restrict(self.g.reshape(logits, (-1, self.length + 1, self.classes)), self._penalty)
 
     def _flat(self, query: str) -> str:
         return query if self.g.flat_rows else self.g.reshape(query, (0, self.model.config.embed_dim))

@@ -58,6 +58,7 @@ class ParseqGraph(Graph[ParseqOptions]):
     """Writes PARSeq."""
 
     OPTIONS: ClassVar[type[Any]] = ParseqOptions
+    RESTRICTS = True
 
     def add_arguments(self, parser: argparse._ActionsContainer) -> None:
         """`--decode`, `--refine-iters`, `--early-exit`."""
@@ -100,10 +101,10 @@ class ParseqGraph(Graph[ParseqOptions]):
             "max_label_length": network.config.max_label_length,
         }
 
-    def read(self, g: GraphBuilder, network: PARSeq, options: ParseqOptions, images: str) -> Answer:
+    def read(self, g: GraphBuilder, network: PARSeq, options: ParseqOptions, images: str, penalty: str | None = None) -> Answer:
         """Encoder, first reading and refinements."""
         memory = write_encoder(g, network.encoder, network.config, images)
-        decoder = DecoderGraph(g, network, memory, max_table_bytes=options.max_table_bytes)
+        decoder = DecoderGraph(g, network, memory, max_table_bytes=options.max_table_bytes, penalty=penalty)
         if options.decode == "ar":
             # A refinement looks at every token but the last, so before it the last step need not be read.
             steps = decoder.length if options.refine_iters else decoder.length + 1

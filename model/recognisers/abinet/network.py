@@ -19,6 +19,7 @@ from model.recognisers.abinet.vision import Vision
 from model.recognisers.interface import Network
 from model.recognisers.parts.initialise import initialise
 from model.recognisers.parts.tokenizer import Tokenizer
+from model.recognisers.restriction import restricted
 
 
 class ABINet(Network):
@@ -50,21 +51,29 @@ class ABINet(Network):
         """Greedy reading (see `Tokenizer.decode`): texts, and the probabilities of their tokens, the end token's included."""
         return self.tokenizer.decode(logits.softmax(-1))
 
-    def passes(self, images: Tensor) -> Sequence[Tensor]:
+    def passes(self, images: Tensor, allowed: Tensor | None = None) -> Sequence[Tensor]:
         """What was seen, and what it was aligned to in each iteration.
 
         All of them tell the language part where the text ends.
         """
-        features, seen = self.vision(images)
-        return [seen, *(aligned for _, aligned in self.iterate(features, seen))]
+        features, logits = self.vision(images)
+        seen = restricted(logits, allowed)
+        return [seen, *(aligned for _, aligned in self.iterate(features, seen, allowed=allowed))]
 
-    def iterate(self, features: Tensor, seen: Tensor, times: int | None = None) -> list[tuple[Tensor, Tensor]]:
+    def step_probabilities(self, logits: Tensor) -> Tensor:
+        """The softmax of the logits."""
+        return logits.softmax(-1)
+
+    def iterate(
+        self, features: Tensor, seen: Tensor, times: int | None = None, allowed: Tensor | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
         """Spell what was read and align it with what was seen.
 
         Args:
             features: Float `(B, S, E)`, of the vision part.
             seen: Float `(B, S, C)`, its logits.
             times: How often; the config's choice without it.
+            allowed: As for `passes`.
 
         Returns:
             The logits of the language part and of the alignment in each iteration, float `(B, S, C)`.
@@ -72,7 +81,7 @@ class ABINet(Network):
         found, logits = list[tuple[Tensor, Tensor]](), seen
         for _ in range(self.config.iter_size if times is None else times):
             spelt, language = self.language(logits.softmax(-1), text_lengths(logits))
-            logits = self.alignment(spelt, features)
+            logits = restricted(self.alignment(spelt, features), allowed)
             found.append((language, logits))
         return found
 

@@ -24,6 +24,7 @@ from model.recognisers.parseq.permutations import attention_masks
 from model.recognisers.parts.attention import KeyValue, KeyValueAttention
 from model.recognisers.parts.initialise import initialise
 from model.recognisers.parts.tokenizer import Tokenizer
+from model.recognisers.restriction import restricted
 
 
 class TokenEmbedding(nn.Module):
@@ -116,9 +117,13 @@ class PARSeq(Network):
         """Greedy reading (see `Tokenizer.decode`): texts, and the probabilities of their tokens, the end token's included."""
         return self.tokenizer.decode(logits.softmax(-1))
 
-    def passes(self, images: Tensor) -> Sequence[Tensor]:
+    def passes(self, images: Tensor, allowed: Tensor | None = None) -> Sequence[Tensor]:
         """The logits of the first reading and of every refinement, as the config decodes; all steps of each."""
-        return self._passes(images, self.config.max_label_length, None, None, stop_early=False)
+        return self._passes(images, self.config.max_label_length, None, None, stop_early=False, allowed=allowed)
+
+    def step_probabilities(self, logits: Tensor) -> Tensor:
+        """The softmax of the logits."""
+        return logits.softmax(-1)
 
     def ways(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """The encoder alone, the usual ways of decoding, and the config's own."""
@@ -137,15 +142,25 @@ class PARSeq(Network):
         return {"decode": "ar" if self.config.decode_ar else "nar", "refine_iters": self.config.refine_iters}
 
     def _passes(
-        self, images: Tensor, length: int, decode_ar: bool | None, refine_iters: int | None, *, stop_early: bool
+        self,
+        images: Tensor,
+        length: int,
+        decode_ar: bool | None,
+        refine_iters: int | None,
+        *,
+        stop_early: bool,
+        allowed: Tensor | None = None,
     ) -> list[Tensor]:
         decode_ar = self.config.decode_ar if decode_ar is None else decode_ar
         refine_iters = self.config.refine_iters if refine_iters is None else refine_iters
         steps = length + 1
         memory = self.decoder.project_memory(self.encode(images))
-        found = [self._read_in_turn(memory, steps, stop_early) if decode_ar else self._read_at_once(memory, steps)]
+        if decode_ar:
+            found = [self._read_in_turn(memory, steps, stop_early, allowed)]
+        else:
+            found = [restricted(self._read_at_once(memory, steps), allowed)]
         for _ in range(refine_iters):
-            found.append(self._refine(found[-1], memory, steps))
+            found.append(restricted(self._refine(found[-1], memory, steps), allowed))
         return found
 
     def _begin(self, memory: list[KeyValue]) -> Tensor:
@@ -157,7 +172,7 @@ class PARSeq(Network):
         logits: Tensor = self.head(self.decoder(self.pos_queries[:, :steps], content, memory))
         return logits
 
-    def _read_in_turn(self, memory: list[KeyValue], steps: int, stop_early: bool) -> Tensor:
+    def _read_in_turn(self, memory: list[KeyValue], steps: int, stop_early: bool, allowed: Tensor | None) -> Tensor:
         ids = self._begin(memory)
         ended = torch.zeros_like(ids, dtype=torch.bool)
         logits = []
@@ -166,7 +181,7 @@ class PARSeq(Network):
             later = _above_diagonal(step + 1, 1, ids.device)
             query = self.pos_queries[:, step : step + 1]
             out = self.decoder(query, self.embed_tokens(ids), memory, None, later)
-            logits.append(self.head(out))
+            logits.append(restricted(self.head(out), allowed))
             chosen = logits[-1].argmax(-1)
             ids = torch.cat([ids, chosen], 1)
             ended |= chosen == self.tokenizer.eos_id

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model.recognisers.parts.tokenizer import Tokenizer
+from model.recognisers.restriction import restricted
 
 EMBEDDING: Final = 256
 """Width of the embedding of a token, whatever the other sizes are."""
@@ -55,12 +56,13 @@ class AttentionDecoder(nn.Module):
         self.begin = tokenizer.bos_id
         self.readable = readable_classes(tokenizer)
 
-    def forward(self, columns: Tensor, steps: int) -> Tensor:
+    def forward(self, columns: Tensor, steps: int, allowed: Tensor | None = None) -> Tensor:
         """Read, each step beginning with the best of the classes that can be read.
 
         Args:
             columns: Float `(B, T, h)`.
             steps: S, all of which are done.
+            allowed: bool `(B or 1, characters)`: which may be read; None: all.
 
         Returns:
             Logits, float `(B, S, C)`.
@@ -70,9 +72,9 @@ class AttentionDecoder(nn.Module):
         logits = []
         for _ in range(steps):
             state = self.attention_cell(state, columns, projected, self.char_embeddings(token))
-            logits.append(self.generator(state[0]))
-            token = logits[-1][:, : self.readable].argmax(-1)
-        return torch.stack(logits, 1)
+            logits.append(restricted(self.generator(state[0])[:, None], allowed))
+            token = logits[-1][:, 0, : self.readable].argmax(-1)
+        return torch.cat(logits, 1)
 
     def follow(self, columns: Tensor, tokens: Tensor) -> Tensor:
         """The same where the token that each step begins with is known, int64 `(B, S)`."""

@@ -10,7 +10,7 @@ Shapes: B batch, T columns, S steps (`max_label_length` and the end), C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -43,9 +43,17 @@ class TRBA(TRBNetwork):
         logits: Tensor = self.Prediction(self.columns(images), limit + 1)
         return logits
 
+    def passes(self, images: Tensor, allowed: Tensor | None = None) -> Sequence[Tensor]:
+        """The logits of all steps."""
+        return [self.Prediction(self.columns(images), self.config.max_label_length + 1, allowed)]
+
+    def step_probabilities(self, logits: Tensor) -> Tensor:
+        """Those of the classes that can be read, by all."""
+        return logits.softmax(-1)[..., : self.Prediction.readable]
+
     def decode(self, logits: Tensor) -> tuple[list[str], list[Tensor]]:
         """Greedy reading: texts, and the probabilities of their tokens, the end token's included."""
-        return self.tokenizer.decode(logits.softmax(-1)[..., : self.Prediction.readable])
+        return self.tokenizer.decode(self.step_probabilities(logits))
 
     def ways(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """The columns alone, and with their reading."""

@@ -74,3 +74,7 @@ class ViTSTR(Network):
     def decode(self, logits: Tensor) -> tuple[list[str], list[Tensor]]:
         """Greedy reading (see `Tokenizer.decode`): texts, and the probabilities of their tokens, the end token's included."""
         return self.tokenizer.decode(logits.softmax(-1))
+
+    def step_probabilities(self, logits: Tensor) -> Tensor:
+        """The softmax of the logits."""
+        return logits.softmax(-1)

@@ -42,6 +42,11 @@ def text_members(reading: Reading, characters: bool) -> dict[str, Any]:
             {"char": char, "confidence": min(1.0, round(confidence, CONFIDENCE_DIGITS))}
             for char, confidence in zip(reading.text, reading.character_confidences, strict=True)
         ]
+    if reading.alternatives:
+        members["alternatives"] = [
+            {"text": other.text, "confidence": min(1.0, round(other.confidence, CONFIDENCE_DIGITS))}
+            for other in reading.alternatives
+        ]
     return members
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from pydantic import TypeAdapter, ValidationError
 
+from artifact.allowed import EXPLICIT, FORMS, AllowedError, parts_of
+from artifact.alternatives import MAX_ALTERNATIVES
+from service.core.read_options import NO_OPTIONS, ReadOptions
 from service.errors import INVALID_QUERY, Problem
 from service.http.problems import invalid_request
 
@@ -19,6 +23,8 @@ FLAGS: Final = {
     "error in the list, with status 200.",
 }
 """The boolean parameters, with their descriptions."""
+ALTERNATIVES: Final = "alternatives"
+CHARSET: Final = "charset"
 MAX_TOLD_NAMES: Final = 3
 MAX_TOLD_CHARACTERS: Final = 40
 
@@ -34,7 +40,52 @@ class Wishes:
 
     characters: bool = False
     list: bool = False
+    options: ReadOptions = NO_OPTIONS
+    """How the crops are to be read."""
 
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter that says how crops are to be read."""
+
+    field: str
+    """Of `ReadOptions`, that it sets."""
+    read: Callable[[str], Any]
+    """Its value from the text of the query; raises a `Problem`."""
+    meaning: str
+    schema: Mapping[str, Any]
+    """Of OpenAPI."""
+
+
+def _read_alternatives(value: str) -> int:
+    if len(value) == 1 and value.isascii() and value.isdigit() and 1 <= int(value) <= MAX_ALTERNATIVES:
+        return int(value)
+    raise Problem(INVALID_QUERY, f"`{ALTERNATIVES}` must be a whole number from 1 to {MAX_ALTERNATIVES}.")
+
+
+def _read_charset(value: str) -> str:
+    try:
+        parts_of(value)
+    except AllowedError as error:
+        raise Problem(INVALID_QUERY, f"`{CHARSET}`: {error}.") from error
+    return value
+
+
+READING: Final[Mapping[str, Parameter]] = {
+    ALTERNATIVES: Parameter(
+        "alternatives",
+        _read_alternatives,
+        "Also answer the most probable texts of each crop, so many at most.",
+        {"type": "integer", "minimum": 1, "maximum": MAX_ALTERNATIVES},
+    ),
+    CHARSET: Parameter(
+        "allowed",
+        _read_charset,
+        f"Read these characters only: {FORMS}. Several parts have commas between them; `{EXPLICIT}` is the last one.",
+        {"type": "string", "minLength": 1, "examples": ["digits", "uppercase,digits", "chars:0123456789.,"]},
+    ),
+}
+"""The parameters that say how crops are to be read."""
 
 NO_WISHES: Final = Wishes()
 
@@ -48,21 +99,23 @@ def read_query(query: bytes) -> Wishes:
     """Read the part of the address behind the question mark.
 
     Raises:
-        Problem: A parameter is unknown, is not the boolean it must be, or is given twice with different values.
+        Problem: A parameter is unknown, has a value it cannot have, or is given twice with different values.
     """
     if not query:
         return NO_WISHES
     pairs = _pairs(query)
-    unknown = list(dict.fromkeys(name for name, _ in pairs if name not in FLAGS and name != MODEL))
+    known = (*FLAGS, MODEL, *READING)
+    unknown = list(dict.fromkeys(name for name, _ in pairs if name not in known))
     if unknown:
         told = ", ".join(f"`{name[:MAX_TOLD_CHARACTERS]}`" for name in unknown[:MAX_TOLD_NAMES])
-        raise Problem(INVALID_QUERY, f"There is no query parameter {told}; those there are: {', '.join((*FLAGS, MODEL))}.")
+        raise Problem(INVALID_QUERY, f"There is no query parameter {told}; those there are: {', '.join(known)}.")
     wishes: dict[str, Any] = {}
     for name, value in pairs:
-        wanted = value if name == MODEL else _read_boolean(name, value)
+        wanted = value if name == MODEL else READING[name].read(value) if name in READING else _read_boolean(name, value)
         if wishes.setdefault(name, wanted) != wanted:
             raise Problem(INVALID_QUERY, f"The query parameter `{name}` is given twice, with different values.")
-    return Wishes(**wishes)
+    options = {READING[name].field: wishes.pop(name) for name in READING if name in wishes}
+    return Wishes(**wishes, options=ReadOptions(**options) if options else NO_OPTIONS)
 
 
 def _pairs(query: bytes) -> list[tuple[str, str]]:

@@ -67,7 +67,7 @@ class V1Regions(V1):
         images = [
             EncodedImage(None if each.id is None else str(each.id), PageRegion(page, each.points, each.box)) for each in regions
         ]
-        return RegionCrops(images, timeout_ms, wishes, as_list=True, page=page, bulk=True)
+        return RegionCrops(images, timeout_ms, wishes, as_list=True, options=wishes.options, page=page, bulk=True)
 
     async def answer(self, head: Head, crops: Any, results: Sequence[CropResult], model: ServedModel, total_s: float) -> Answer:
         """A list in the order of the request; if the page cannot be decoded, that is the answer."""

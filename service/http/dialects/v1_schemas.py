@@ -139,6 +139,13 @@ class ProblemDocument(BaseModel):
     detail: str
 
 
+class Alternative(_Answer):
+    """One of the most probable texts of a crop."""
+
+    text: str
+    confidence: float = Field(ge=0, le=1)
+
+
 class _Text(_Answer):
     text: str
     confidence: float = Field(
@@ -147,6 +154,9 @@ class _Text(_Answer):
         description="Product of the probabilities of the characters and of the end of the text.",
     )
     characters: list[Character] | None = Field(None, description="With `?characters=true`: the probability of each character.")
+    alternatives: list[Alternative] | None = Field(
+        None, description="With `?alternatives=`: the most probable texts, the most probable first, which is `text` itself."
+    )
 
 
 class ReadResult(_Text):
@@ -213,6 +223,8 @@ class ModelInfo(_Answer):
     image_height: int = Field(description="Pixels, after resizing.")
     image_width: int = Field(description="Pixels, after resizing.")
     max_label_length: int = Field(description="Characters of the longest text it can give.")
+    max_alternatives: int = Field(description="How many texts a crop can get, as `?alternatives=`; 0: this model gives none.")
+    choice_of_characters: bool = Field(description="Whether `?charset=` may say which characters are to be read.")
     decode_mode: DecodeMode
     refine_iters: int
     precision: str

@@ -7,10 +7,13 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
+from artifact.text import Reading
 from service.core.recognizer import CropResult
 from service.errors import Problem
 from service.http.dialects.open_inference.documents import JSON_TYPE
 from service.http.dialects.open_inference.requests import (
+    ALTERNATIVE_CONFIDENCES,
+    ALTERNATIVES,
     CHARACTER_CONFIDENCES,
     CONFIDENCE,
     DATATYPES,
@@ -81,11 +84,24 @@ def values_of(name: str, results: Sequence[CropResult], shape: list[int]) -> tup
         return [0.0 if reading is None else min(1.0, reading.confidence) for reading in readings], shape
     if name == ERROR:
         return [_told(result.reading) if isinstance(result.reading, Problem) else "" for result in results], shape
+    if name in (ALTERNATIVES, ALTERNATIVE_CONFIDENCES):
+        return _alternatives(name, readings)
     assert name == CHARACTER_CONFIDENCES
     rows = [() if reading is None else reading.character_confidences for reading in readings]
     longest = max([len(row) for row in rows])
     values = [min(1.0, value) for row in rows for value in (*row, *(0.0,) * (longest - len(row)))]
     return values, [len(rows), longest]
+
+
+def _alternatives(name: str, readings: Sequence[Reading | None]) -> tuple[Any, list[int]]:
+    """The texts or the confidences, `[n, most]`; a crop with fewer has empty texts of confidence 0 behind them."""
+    rows = [() if reading is None else reading.alternatives for reading in readings]
+    most = max([len(row) for row in rows])
+    if name == ALTERNATIVES:
+        texts = [text for row in rows for text in (*[other.text for other in row], *("",) * (most - len(row)))]
+        return texts, [len(rows), most]
+    values = [min(1.0, value) for row in rows for value in (*[o.confidence for o in row], *(0.0,) * (most - len(row)))]
+    return values, [len(rows), most]
 
 
 def _told(problem: Problem) -> str:

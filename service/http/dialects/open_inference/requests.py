@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
+from artifact.allowed import AllowedError, parts_of
+from artifact.alternatives import MAX_ALTERNATIVES
+from service.core.read_options import NO_OPTIONS, ReadOptions
 from service.core.recognizer import EncodedImage
 from service.errors import MALFORMED_REQUEST, Problem, too_many_crops
 from service.http.dialects.dialect import Crops
@@ -18,8 +21,17 @@ TEXT: Final = "text"
 CONFIDENCE: Final = "confidence"
 CHARACTER_CONFIDENCES: Final = "character_confidences"
 ERROR: Final = "error"
-DATATYPES: Final = {TEXT: "BYTES", CONFIDENCE: "FP32", CHARACTER_CONFIDENCES: "FP32", ERROR: "BYTES"}
+ALTERNATIVES: Final = "alternatives"
+ALTERNATIVE_CONFIDENCES: Final = "alternative_confidences"
+DATATYPES: Final = {
+    TEXT: "BYTES", CONFIDENCE: "FP32", CHARACTER_CONFIDENCES: "FP32", ERROR: "BYTES",
+    ALTERNATIVES: "BYTES", ALTERNATIVE_CONFIDENCES: "FP32",
+}  # fmt: skip
 """Of the outputs there are."""
+OF_ALTERNATIVES: Final = frozenset((ALTERNATIVES, ALTERNATIVE_CONFIDENCES))
+"""Outputs of models that give alternatives."""
+READING: Final = frozenset(("charset", "alternatives"))
+"""Parameters that say how images are to be read."""
 USUAL_OUTPUTS: Final = (TEXT, CONFIDENCE)
 LENGTH_BYTES: Final = 4
 """Before each element of a binary BYTES tensor: its length, little-endian."""
@@ -67,8 +79,11 @@ def read_request(document: dict[str, Any], body: bytes, start: int | None, max_c
     tensor = _the_tensor(document.get("inputs"))
     shape = _shape(tensor.get("shape"))
     images = _images(tensor, shape, body, start, max_crops)
-    timeout_ms, bulk = _timeout_ms(parameters), _bulk(parameters)
-    return InferCrops(images, timeout_ms, id_, shape if len(shape) <= 2 else shape[:1], outputs, bulk=bulk)
+    timeout_ms, bulk, options = _timeout_ms(parameters), _bulk(parameters), NO_OPTIONS
+    if not READING.isdisjoint(parameters) or not OF_ALTERNATIVES.isdisjoint(dict(outputs)):
+        options = _options(parameters, outputs)
+    shape = shape if len(shape) <= 2 else shape[:1]
+    return InferCrops(images, timeout_ms, id_, shape, outputs, bulk=bulk, options=options)
 
 
 def _parameters(owner: dict[str, Any], where: str) -> dict[str, Any]:
@@ -104,6 +119,25 @@ def _bulk(parameters: dict[str, Any]) -> bool | None:
     if type(given) is not int or not 0 <= given <= MAX_PRIORITY:
         raise invalid("parameters.priority: must be an integer: 1 for as soon as single crops are read, 2 and up for bulk.")
     return given > MOST_URGENT if given else None
+
+
+def _options(parameters: dict[str, Any], outputs: Outputs) -> ReadOptions:
+    """How the images are to be read, by `charset` and `alternatives`, whose outputs have the most there can be without it."""
+    allowed, count = parameters.get("charset"), parameters.get("alternatives")
+    if allowed is not None:
+        if not isinstance(allowed, str):
+            raise invalid("parameters.charset: must be a text, such as `digits`.")
+        try:
+            parts_of(allowed)
+        except AllowedError as error:
+            raise invalid(f"parameters.charset: {error}.") from error
+    if count is not None and (type(count) is not int or not 1 <= count <= MAX_ALTERNATIVES):
+        raise invalid(f"parameters.alternatives: must be a whole number from 1 to {MAX_ALTERNATIVES}.")
+    if OF_ALTERNATIVES.isdisjoint(dict(outputs)):
+        count = 0
+    elif count is None:
+        count = MAX_ALTERNATIVES
+    return ReadOptions(alternatives=count, allowed=allowed) if count or allowed is not None else NO_OPTIONS
 
 
 def _outputs(wanted: Any, binary: bool) -> Outputs:

@@ -6,20 +6,31 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field
 
+from artifact.alternatives import MAX_ALTERNATIVES
+from artifact.metadata import ArtifactMetadata
 from service.http.dialects.open_inference.requests import (
+    ALTERNATIVE_CONFIDENCES,
+    ALTERNATIVES,
     CHARACTER_CONFIDENCES,
     CONFIDENCE,
     DATATYPES,
     ERROR,
     IMAGES,
     MAX_PRIORITY,
+    OF_ALTERNATIVES,
     TEXT,
 )
 from service.http.dialects.v1_schemas import MAX_ID_LENGTH
 
 PLATFORM: Final = "onnxruntime_onnx"
-OUTPUT_SHAPES: Final = {TEXT: [-1], CONFIDENCE: [-1], CHARACTER_CONFIDENCES: [-1, -1], ERROR: [-1]}
+OUTPUT_SHAPES: Final = {
+    TEXT: [-1], CONFIDENCE: [-1], CHARACTER_CONFIDENCES: [-1, -1], ERROR: [-1],
+    ALTERNATIVES: [-1, -1], ALTERNATIVE_CONFIDENCES: [-1, -1],
+}  # fmt: skip
 """As a model tells them: -1 is any size."""
+
+
+OutputName = Literal["text", "confidence", "character_confidences", "error", "alternatives", "alternative_confidences"]
 
 
 class ServerMetadata(BaseModel):
@@ -73,6 +84,10 @@ class InferParameters(BaseModel):
         None, ge=0, le=MAX_PRIORITY, description="1: read as single crops are; 2 and up: as bulk; 0: by the number of crops."
     )
     binary_data_output: bool = Field(False, description="Whether outputs are binary that do not say.")
+    charset: str | None = Field(None, description="Which characters may be read, as in `?charset=` of /v1/recognize.")
+    alternatives: int | None = Field(
+        None, ge=1, le=MAX_ALTERNATIVES, description="How many texts the outputs `alternatives` and the like have, at most."
+    )
 
 
 class InputParameters(BaseModel):
@@ -103,7 +118,7 @@ class OutputParameters(BaseModel):
 class WantedOutput(BaseModel):
     """An output that is asked for."""
 
-    name: Literal["text", "confidence", "character_confidences", "error"]
+    name: OutputName
     parameters: OutputParameters | None = None
 
 
@@ -119,7 +134,7 @@ class InferRequest(BaseModel):
 class OutputTensor(BaseModel):
     """What was read."""
 
-    name: Literal["text", "confidence", "character_confidences", "error"]
+    name: OutputName
     datatype: Literal["BYTES", "FP32"]
     shape: list[int]
     data: list[str | float] | None = Field(None, description="Row by row.")
@@ -146,7 +161,8 @@ COMPONENTS: Final[tuple[type[BaseModel], ...]] = (
 )  # fmt: skip
 
 
-def tensors() -> dict[str, list[dict[str, Any]]]:
-    """The inputs and outputs of every model."""
-    outputs = [{"name": name, "datatype": type_, "shape": OUTPUT_SHAPES[name]} for name, type_ in DATATYPES.items()]
+def tensors(metadata: ArtifactMetadata) -> dict[str, list[dict[str, Any]]]:
+    """The inputs and outputs of a model."""
+    names = [name for name in DATATYPES if metadata.top_count or name not in OF_ALTERNATIVES]
+    outputs = [{"name": name, "datatype": DATATYPES[name], "shape": OUTPUT_SHAPES[name]} for name in names]
     return {"inputs": [{"name": IMAGES, "datatype": "BYTES", "shape": [-1]}], "outputs": outputs}
