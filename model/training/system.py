@@ -173,7 +173,7 @@ class RecognitionSystem(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the trainer's arguments say. Lightning refuses to with a fused optimizer, also where no gradient is scaled."""
+        """Clip as the trainer's arguments say. Lightning refuses to for fused optimizers, even where no gradient is scaled."""
         if gradient_clip_val:
             utils = torch.nn.utils
             clip = utils.clip_grad_value_ if gradient_clip_algorithm == "value" else utils.clip_grad_norm_
