@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -21,7 +20,7 @@ from service.tracing.sampling import DEFAULT_RATIO, sampler_of
 from service.tracing.tracing import EXTRA, Tracing, open_tracing
 from tests.fakes import FakeSession, toy_runtime, with_client
 from tests.open_inference import INFER, files
-from tests.otlp_receiver import Receiver, receiving, values
+from tests.otlp_receiver import Receiver, receiving, set_environment, tracing_to, values
 from tests.toy_artifact import png_of
 
 PATH = "/v1/recognize"
@@ -47,20 +46,7 @@ def collector() -> Iterator[Receiver]:
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the library reads itself."""
-    for name in [name for name in os.environ if name.startswith("OTEL_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
-    monkeypatch.setenv("NO_PROXY", "*")
-
-
-def tracing_to(receiver: Receiver, monkeypatch: pytest.MonkeyPatch, sampler: str = "always_on", **variables: str) -> Tracing:
-    """Tracing to a collector; variables in lower case and without `OTEL_`."""
-    given = {"exporter_otlp_endpoint": receiver.endpoint, "traces_sampler": sampler, **variables}
-    for name, value in given.items():
-        monkeypatch.setenv(f"OTEL_{name.upper()}", value)
-    tracing = open_tracing(os.environ, "1.2.3")
-    assert tracing is not None
-    return tracing
+    set_environment(monkeypatch)
 
 
 def serve(tracing: Tracing, ask: Ask, session: Any = None, **settings: Any) -> str:
