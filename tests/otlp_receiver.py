@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from service.tracing.tracing import Tracing, open_tracing
 from tests.fakes import PATIENCE_S
 
 
@@ -48,6 +51,24 @@ class Receiver:
         with self._arrived:
             assert self._arrived.wait_for(lambda: len(self.spans) >= n_spans, PATIENCE_S), self.requests
             return {span.name: span for span in self.spans}
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    """No variables of OpenTelemetry but these, in lower case and without `OTEL_`."""
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NO_PROXY", "*")
+    for name, value in {"bsp_schedule_delay": "20", **variables}.items():
+        monkeypatch.setenv(f"OTEL_{name.upper()}", value)
+
+
+def tracing_to(receiver: Receiver, monkeypatch: pytest.MonkeyPatch, sampler: str = "always_on", **variables: str) -> Tracing:
+    """Tracing to a collector, by these variables."""
+    given = {"exporter_otlp_endpoint": receiver.endpoint, "traces_sampler": sampler, **variables}
+    set_environment(monkeypatch, **given)
+    tracing = open_tracing(os.environ, "1.2.3")
+    assert tracing is not None
+    return tracing
 
 
 def values(attributes: Any) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from service.sessions.artifact import LoadedArtifact, load_artifact
 from service.sessions.topology import Topology
 
 SUFFIX: Final = ".onnx"
-_NAME: Final = re.compile(r"[^\s/,=?#%]{1,128}")
-"""Names that can stand in a URL as they are."""
+_NAME: Final = re.compile(r"(?!\.{1,2}$)[^\s/,=?#%\x00-\x1f\x7f\ud800-\udfff]{1,128}")
+"""Names that can stand in a URL as they are: no blanks, and no dots alone, which clients take for folders. Bytes that are no
+UTF-8 come from the system as halves of surrogate pairs, which no answer can have."""
 
 OpenArtifact = Callable[[Settings, Topology | None, int], LoadedArtifact]
 

@@ -59,7 +59,6 @@ class Metrics:
         self.request_duration = self._histogram(
             "parseq_request_duration_seconds", "Recognition requests, from first byte to last.", ["status"]
         )
-        self._request_durations: dict[int, Histogram] = {}
         self.recognition_duration = self._histogram(
             "parseq_recognition_duration_seconds",
             "From the complete request to its answer, end to end: decoding, queue and inference of all its crops.",
@@ -208,13 +207,6 @@ class Metrics:
         """The same as OpenMetrics 1.0, which has exemplars."""
         text: bytes = openmetrics.generate_latest(self.registry, **_AS_THEY_ARE)  # type: ignore[no-untyped-call]
         return text
-
-    def request_ended(self, status: int, duration_s: float, exemplar: Exemplar = None) -> None:
-        """Observe one recognition request."""
-        duration = self._request_durations.get(status)
-        if duration is None:
-            duration = self._request_durations[status] = self.request_duration.labels(str(status))
-        duration.observe(duration_s, exemplar)
 
     def problem_told(self, slug: str) -> None:
         """Count one problem told to a client."""

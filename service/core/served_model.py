@@ -58,7 +58,7 @@ class ServedModel:
         self.version = artifact.version
         self.aliases = aliases
         self.n_requests = 0
-        """Requests for this model that have passed the gates and are not answered yet."""
+        """Requests that have found this model and have not ended yet."""
         self.unused: asyncio.Event | None = None
         """Set when `n_requests` becomes 0; `None` as long as nobody waits for that."""
         topology = artifact.topology
@@ -110,7 +110,7 @@ class ServedModel:
                 self._known_answer.check(session)
 
     def request_ended(self) -> None:
-        """One of `n_requests` has been answered. On the event loop."""
+        """One of `n_requests` has ended. On the event loop."""
         self.n_requests -= 1
         if self.unused is not None and not self.n_requests:
             self.unused.set()

@@ -11,7 +11,9 @@ import grpc
 from service.http.head import Head
 from service.http.problems import REQUEST_ID_HEADER, Answer
 
+OK: Final = 200
 CODES: Final = {
+    OK: grpc.StatusCode.OK,
     401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
     409: grpc.StatusCode.FAILED_PRECONDITION,
@@ -23,7 +25,7 @@ CODES: Final = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-"""Of a problem, by its status over HTTP; all others are what the client should not have sent."""
+"""Of an answer, by its status over HTTP; all others are what the client should not have sent."""
 RETRY_HEADER: Final = b"retry-after"
 PUSHBACK_KEYS: Final = ("grpc-retry-pushback-ms", "retry-pushback-ms")
 """What retry policies of clients heed (github.com/grpc/proposal, A6), and the same for those that read it themselves."""
@@ -64,25 +66,25 @@ def timeout_ms_of(context: Any) -> float:
 
 
 def code_of(status: int) -> grpc.StatusCode:
-    """Of a problem with this status over HTTP."""
+    """Of an answer with this status over HTTP."""
     return CODES.get(status, grpc.StatusCode.INVALID_ARGUMENT)
 
 
-async def send(answer: Answer, context: Any, request_id: str) -> bytes:
+async def send(answer: Answer, context: Any, head: Head) -> bytes:
     """The message of an answer, or the end of the call if it tells a problem.
 
     Args:
         answer: Whose headers become trailing metadata.
         context: Of the call.
-        request_id: That goes with it.
+        head: Of the call, whose request id goes with it.
     """
-    metadata = [(REQUEST_ID_HEADER.decode(), request_id)]
+    metadata = [(REQUEST_ID_HEADER.decode(), head.context.request_id)]
     for name, value in answer.headers:
         if name == RETRY_HEADER:
             metadata += [(key, str(1000 * int(value))) for key in PUSHBACK_KEYS]
         else:
             metadata.append((name.decode(), value.decode("latin-1")))
     context.set_trailing_metadata(tuple(metadata))
-    if answer.status != 200:
+    if answer.status != OK:
         await context.abort(code_of(answer.status), answer.body.decode())
     return answer.body

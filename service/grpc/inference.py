@@ -19,6 +19,7 @@ from service.http.head import Head
 from service.http.problems import Answer
 
 MESSAGE_TYPE: Final = "application/grpc+proto"
+FILES: Final = "bytes_contents"
 
 
 class Message(Body):
@@ -112,6 +113,9 @@ def document_of(request: Any) -> tuple[dict[str, Any], bytes | None]:
     for index, tensor in enumerate(request.inputs):
         described = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
         if not raw:
+            if {field.name for field, _ in tensor.contents.ListFields()} - {FILES}:
+                detail = f"inputs[{index}].contents: files are sent in {FILES}, and pixels in raw_input_contents."
+                raise Problem(INVALID_REQUEST, detail)
             described["data"] = list(tensor.contents.bytes_contents)
         elif tensor.HasField("contents"):
             raise Problem(INVALID_REQUEST, f"inputs[{index}]: has contents, and there are raw_input_contents.")

@@ -32,6 +32,11 @@ CLIENT_PINGS_EVERY_MS: Final = 10_000
 logger = logging.getLogger(__name__)
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of the library is: not that a client has left in the moment of its answer, told with a traceback."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], grpc.aio.InternalError)
+
+
 class GrpcServer:
     """Answers gRPC beside an app, with its gates and counters. On the event loop of the app, which starts and stops it.
 
@@ -88,6 +93,7 @@ class GrpcServer:
                 grpc.method_handlers_generic_handler(HEALTH_SERVICE, health),
             )
         )
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_is_news)
         host, port = settings.host, settings.grpc_port
         try:
             server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")

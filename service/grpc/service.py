@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from service import __version__, errors
@@ -17,19 +17,20 @@ from service.grpc.calls import head_of, send, timeout_ms_of
 from service.grpc.inference import MESSAGE_TYPE, Inference, Message, problem_answer
 from service.grpc.messages import CLASSES, SERVICE
 from service.grpc.outline import Parser
+from service.grpc.server_span import span_of
 from service.http.app import App
 from service.http.connection.refusals import too_many_headers
+from service.http.dialects.dialect import NOTHING_ANNOUNCED
 from service.http.dialects.open_inference.schemas import PLATFORM, tensors
-from service.http.endpoint import CLIENT_CLOSED_REQUEST
 from service.http.gates import Gate
 from service.http.gates.api_keys import KeyGate
 from service.http.gates.model_choice import ModelChoice, find_model
-from service.http.gates.request_ids import RequestIds
 from service.http.head import Announcement, Head
 from service.http.open_inference_routes import NAME, not_loaded_over
 from service.http.problems import Answer
 from service.http.routes import Probe
 
+INFER_PATH: Final = f"/{SERVICE}/ModelInfer"
 KEYLESS: Final = ("ServerLive", "ServerReady")
 
 logger = logging.getLogger(__name__)
@@ -48,12 +49,12 @@ class InferenceService:
     """
 
     def __init__(self, app: App, models: Models, probe: Probe, arrivals: Arrivals, *, max_headers: int, max_crops: int) -> None:
-        self._metrics, self._problems, self._endpoint = app.metrics, app.problems, app.endpoint
+        self._observer, self._problems, self._endpoint = app.observer, app.problems, app.endpoint
         self._models = models
         self._probe = probe
         self._arrivals = arrivals
         self._max_headers = max_headers
-        self._gates: list[Gate] = [RequestIds()]
+        self._gates: list[Gate] = [app.ids]
         if app.api_keys is not None:
             self._gates.append(KeyGate(app.api_keys, _wants_key))
         self._gates.append(app.addresses)
@@ -91,12 +92,9 @@ class InferenceService:
                 self._arrivals.release(holding)
                 message = answer(parser.parse(data) if parser else None)
                 told = Answer(200, message.SerializeToString(), MESSAGE_TYPE)
-            except Problem as problem:
-                told = self._problems.answer(problem.bare(), problem_answer)
-            except Exception:
-                logger.exception("a call failed")
-                told = self._problems.answer(Problem(errors.INTERNAL, "The server failed on this call."), problem_answer)
-            return await send(told, context, head.context.request_id)
+            except Exception as error:
+                told = self._failed(error)
+            return await send(told, context, head)
 
         return respond
 
@@ -108,21 +106,11 @@ class InferenceService:
             raise too_many_headers(self._max_headers)
 
     async def _model_infer(self, _requests: Any, context: Any) -> bytes:
-        """Answer one inference request, and count it."""
-        started_s = time.monotonic()
-        self._metrics.requests_in_flight.inc()
-        status = CLIENT_CLOSED_REQUEST
-        path = f"/{SERVICE}/ModelInfer"
-        head = head_of(context, path)
-        try:
-            answer = await self._infer(head, context)
-            status = answer.status
-            return await send(answer, context, head.context.request_id)
-        finally:
-            duration_s = time.monotonic() - started_s
-            self._metrics.requests_in_flight.dec()
-            self._metrics.request_ended(status, duration_s)
-            logger.debug("%s: %d in %.1f ms", path, status, duration_s * 1000)
+        """Answer one inference request."""
+        head = head_of(context, INFER_PATH)
+        head.announced = NOTHING_ANNOUNCED  # what is wanted stands in the message
+        sent = partial(send, context=context, head=head)
+        return await self._observer.observe(head, self._infer(head, context), sent, span_of)
 
     async def _infer(self, head: Head, context: Any) -> Answer:
         """The answer to a request, of which only the head is known so far."""
@@ -135,17 +123,22 @@ class InferenceService:
             head.announced = Announcement(None, body.request.model_name, body.request.model_version or None)
             if (problem := self._model_choice.check(head)) is not None:
                 raise problem
-            assert head.model is not None
-            return await self._recognize(head, body, head.model)
-        except Problem as problem:
-            return self._problems.answer(problem.bare(), self._inference.problem)
+            return await self._recognize(head, body)
+        except Exception as error:
+            return self._failed(error)
         finally:
             if holding is not None:
                 self._arrivals.release(holding)
 
-    async def _recognize(self, head: Head, body: Message, model: ServedModel) -> Answer:
+    def _failed(self, error: Exception) -> Answer:
+        """The answer to a call that failed."""
+        if isinstance(error, Problem):
+            return self._problems.answer(error.bare(), problem_answer)
+        logger.error("a call failed", exc_info=error)
+        return self._problems.answer(Problem(errors.INTERNAL, "The server failed on this call."), problem_answer)
+
+    async def _recognize(self, head: Head, body: Message) -> Answer:
         """Read the crops. When the call is cancelled, by its client or at the end of the drain, so are they."""
-        model.n_requests += 1
         # In a task of its own, which is told that nobody waits any more; being cancelled means something else to it.
         answering = asyncio.ensure_future(self._endpoint.answer(self._inference, head, body))
         try:
@@ -154,8 +147,6 @@ class InferenceService:
             body.left.set()
             await answering
             raise
-        finally:
-            model.request_ended()
 
     def _server_live(self, _request: Any) -> Any:
         return CLASSES["ServerLiveResponse"](live=self._probe.alive)

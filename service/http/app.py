@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, Protocol
 
 from fastapi import FastAPI
@@ -40,11 +39,10 @@ from service.http.gates.request_ids import RequestIds
 from service.http.head import HEAD_KEY, Head
 from service.http.open_inference_routes import infer_operation, open_inference_router
 from service.http.problems import GUARDS, REQUEST_ID_HEADER, Answer, Problems, invalid_request, problem_document
+from service.http.request_observer import RequestObserver, ServerSpan
 from service.http.routes import build_router
 
 DESCRIPTION: Final = "Reads the word on an image. Errors are RFC 9457 problem documents."
-
-logger = logging.getLogger(__name__)
 
 
 class Companion(Protocol):
@@ -73,21 +71,21 @@ class App:
 
     def __init__(self, runtime: Runtime, dialects: Sequence[Dialect] | None = None) -> None:
         settings, metrics, models = runtime.settings, runtime.metrics, runtime.models
-        self.metrics = metrics
-        self._tracing = runtime.tracing
         self._max_body_bytes = settings.max_body_bytes
         self._dialects = Dialects(_usual(settings) if dialects is None else dialects)
         self.problems = Problems(metrics)
+        self.ids = RequestIds(None if runtime.tracing is None else runtime.tracing.sampler)
         self.addresses = ClientAddresses(settings.trusted_proxies)
         self.api_keys = ApiKeys(settings.api_keys_file) if settings.api_keys_file else None
         self._gates: list[Gate] = [
-            RequestIds(None if runtime.tracing is None else runtime.tracing.sampler),
+            self.ids,
             *([KeyGate(self.api_keys, self._wants_key)] if self.api_keys else []),
             self.addresses,
             ModelChoice(models),
             Doorman(settings),
         ]
         """In the order in which a request passes them: without a key a client learns nothing, not even how busy it is."""
+        self.observer = RequestObserver(metrics, runtime.tracing)
         self.endpoint = Endpoint(models, settings, metrics, self.problems)
         self.companions: list[Companion] = []
         """Servers of other transports: started after the runtime, and stopped before it."""
@@ -111,9 +109,11 @@ class App:
         dialect = self._dialects.of(head.path)
         if dialect is not None and head.method == "POST":
             head.announced = dialect.announce(head)
-            await self._recognize(dialect, head, Body(scope, receive, head.content_length, self._max_body_bytes), send)
+            body = Body(scope, receive, head.content_length, self._max_body_bytes)
+            sent = partial(Answer.send, head=head, send=send)
+            await self.observer.observe(head, self._answer(dialect, head, body), sent, self._span_of)
         elif (problem := self._turned_away(head)) is not None:
-            await self.problems.answer(problem, self._word(head.path)).send(head.context, send)
+            await self.problems.answer(problem, self._word(head.path)).send(head, send)
         else:
             await self._pass_on(head, scope, receive, send)
 
@@ -123,35 +123,14 @@ class App:
                 return problem
         return None
 
-    async def _recognize(self, dialect: Dialect, head: Head, body: Body, send: Send) -> None:
-        """Answer a request of a dialect, and count it by status and duration."""
-        started_s = time.monotonic()
-        self.metrics.requests_in_flight.inc()
-        status = errors.INTERNAL.status
-        model = None
-        try:
-            problem = self._turned_away(head)
-            if problem is None:
-                model = head.model
-                if model is not None:
-                    model.n_requests += 1
-                answer = await self.endpoint.answer(dialect, head, body)
-            else:
-                answer = self.problems.answer(problem, dialect.problem)
-            status = answer.status
-            await answer.send(head.context, send)
-        finally:
-            if model is not None:
-                model.request_ended()
-            duration_s = time.monotonic() - started_s
-            self.metrics.requests_in_flight.dec()
-            trace = head.context.trace
-            self.metrics.request_ended(status, duration_s, None if trace is None else trace.exemplar)
-            logger.debug("%s %s: %d in %.1f ms", head.method, head.path, status, duration_s * 1000)
-            if trace is not None and self._tracing is not None:
-                route = self._dialects.route_of(head.path)
-                attributes = server_span.attributes_of(head, route, status)
-                self._tracing.end(head.context, f"{head.method} {route}", started_s, attributes, server_span.failed(status))
+    async def _answer(self, dialect: Dialect, head: Head, body: Body) -> Answer:
+        """The answer to a request of a dialect."""
+        if (problem := self._turned_away(head)) is not None:
+            return self.problems.answer(problem, dialect.problem)
+        return await self.endpoint.answer(dialect, head, body)
+
+    def _span_of(self, head: Head, status: int) -> ServerSpan:
+        return server_span.span_of(head, self._dialects.route_of(head.path), status)
 
     async def _pass_on(self, head: Head, scope: Scope, receive: Receive, send: Send) -> None:
         """Have FastAPI answer; HEAD is answered as GET, with the length, but without the body."""

@@ -12,7 +12,7 @@ from starlette.types import Send
 from service.core.metrics import Metrics
 from service.core.recognizer import CropResult
 from service.errors import INVALID_REQUEST, Problem
-from service.process.request import RequestContext
+from service.http.head import Head
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 REQUEST_ID_HEADER: Final = b"x-request-id"
@@ -35,18 +35,18 @@ class Answer:
     headers: Headers = ()
     """Besides length, type and the headers of every answer; names in lower case."""
 
-    async def send(self, context: RequestContext, send: Send) -> None:
+    async def send(self, head: Head, send: Send) -> None:
         """Send it by ASGI.
 
         Args:
-            context: Of the request, whose id the answer carries.
+            head: Of the request, whose id the answer carries.
             send: The ASGI callable.
         """
         headers = [
             *self.headers,
             (b"content-length", b"%d" % len(self.body)),
             (b"content-type", self.media_type.encode("latin-1")),
-            (REQUEST_ID_HEADER, context.request_id.encode("ascii")),
+            (REQUEST_ID_HEADER, head.context.request_id.encode("ascii")),
             *GUARDS,
         ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})

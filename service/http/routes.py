@@ -22,6 +22,7 @@ from service.errors import Problem
 from service.http import openapi
 from service.http.dialects.v1_answers import encode_json
 from service.http.dialects.v1_schemas import MAX_INLINE, CharsetOfModel, Health, Limits, ModelList
+from service.http.gates.model_choice import find_model
 
 PAGE: Final = Path(__file__).parent.parent / "bundled" / "index.html"
 PAGE_POLICY: Final = (
@@ -81,10 +82,7 @@ def _add_model_list(router: APIRouter, models: Models, settings: Settings) -> No
         openapi_extra={"security": openapi.SECURITY, "parameters": openapi.MODEL_PARAMETERS},
     )
     async def charset_of_model(request: Request) -> Response:
-        model = models.get(request.path_params["name"])
-        if model is None:
-            raise Problem(errors.NOT_FOUND, "There is no such model; /v1/models lists those there are.")
-        metadata = model.artifact.metadata
+        metadata = find_model(models, request.path_params["name"], None).artifact.metadata
         symbols = {} if metadata.symbols is None else {"symbols": metadata.symbols}
         return _json({"charset": metadata.charset, **symbols})
 

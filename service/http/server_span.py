@@ -10,15 +10,15 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from service.http.head import Head
-from service.process.request import Attributes
+from service.http.request_observer import ServerSpan
 
 MAX_PATH_CHARACTERS: Final = 256
 MAX_HOST_CHARACTERS: Final = 255
 SERVER_ERROR: Final = 500
 
 
-def attributes_of(head: Head, route: str, status: int) -> Attributes:
-    """Of the span of a request.
+def span_of(head: Head, route: str, status: int) -> ServerSpan:
+    """The span of a request.
 
     Args:
         head: Of the request.
@@ -33,22 +33,18 @@ def attributes_of(head: Head, route: str, status: int) -> Attributes:
         "url.scheme": "http",
         "network.protocol.version": head.http_version,
     }
-    if failed(status):
+    failed = status >= SERVER_ERROR
+    if failed:
         attributes["error.type"] = str(status)
-    host, port = _server(head)
+    host, port = server_of(head)
     if host:
         attributes["server.address"] = host
         if port:
             attributes["server.port"] = port
-    return attributes
+    return ServerSpan(f"{head.method} {route}", attributes, failed)
 
 
-def failed(status: int) -> bool:
-    """Whether the server is to blame."""
-    return status >= SERVER_ERROR
-
-
-def _server(head: Head) -> tuple[str, int]:
+def server_of(head: Head) -> tuple[str, int]:
     """Whom the client asked, by the header `Host`; empty and 0 for what it does not say."""
     given = head.headers.get(b"host", b"").decode("latin-1")[:MAX_HOST_CHARACTERS]
     try:

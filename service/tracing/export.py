@@ -18,6 +18,8 @@ from service.process.request import outside_requests
 
 QUEUE: Final = "OTEL_BSP_MAX_QUEUE_SIZE"
 BATCH: Final = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
+TIMES_MS: Final = {"OTEL_BSP_SCHEDULE_DELAY": 5000, "OTEL_BSP_EXPORT_TIMEOUT": 30_000}
+"""Variables that the library reads, and its defaults."""
 FLUSH_S: Final = 5.0
 """How long the last spans may take to be exported when the server stops."""
 FAILING_FLUSH_S: Final = 0.5
@@ -120,6 +122,8 @@ class Outlet(BatchSpanProcessor):
         self._count = count
         self._exporter = _Exporter(count)
         batch = min(_number(environment, BATCH, 512), self._most)
+        for name, default in TIMES_MS.items():
+            _number(environment, name, default, 10**9)  # the library would tell with a traceback
         super().__init__(self._exporter, max_queue_size=self._most, max_export_batch_size=batch)
 
     def on_end(self, span: ReadableSpan) -> None:
@@ -139,8 +143,8 @@ class Outlet(BatchSpanProcessor):
             logger.warning("the last %d spans were not exported in time", self._exporter.n_waiting)
 
 
-def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+def _number(environment: Mapping[str, str], name: str, default: int, most: int = 10**6) -> int:
     given = environment.get(name, "").strip() or str(default)
-    if not given.isascii() or not given.isdigit() or not 0 < int(given) <= 10**6:
-        raise ValueError(f"{name}={given[:80]} is no number from 1 to a million")
+    if not given.isascii() or not given.isdigit() or not 0 < int(given) <= most:
+        raise ValueError(f"{name}={given[:80]} is no number from 1 to {most:,}")
     return int(given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -27,6 +28,17 @@ from service.process.request import Attributes, RequestContext, Trace
 from service.tracing.export import Outlet
 
 DEFAULT_SERVICE_NAME: Final = "parseq-service"
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Takes the traceback away from what the library says of somebody's setting."""
+    record.exc_info = None
+    return True
+
+
+logging.getLogger("opentelemetry.sdk.resources").addFilter(_in_one_line)
+# That an attribute was cut to `OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT`, which it would say of each.
+logging.getLogger("opentelemetry.attributes").setLevel(logging.ERROR)
 
 
 class _Ids(RandomIdGenerator):

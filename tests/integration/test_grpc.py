@@ -177,6 +177,10 @@ def broken_requests() -> Iterator[Any]:
     pixels.inputs[0].datatype = "UINT8"
     pixels.inputs[0].contents.uint_contents.extend([0] * 48)
     yield pixels
+    for contents in ("bool_contents", "int64_contents", "fp32_contents"):
+        request = request_of(png_of("abc"), typed=True)
+        getattr(request.inputs[0].contents, contents).append(1)
+        yield request
     yield request_of(*[b"x"] * 10_000, typed=True)
     yield with_parameters(request_of(b"x"), **{f"p{index}": ("int64_param", index) for index in range(10_000)})
     yield request_of(b"x").SerializeToString() + b"\x2a\x00" * 400_000  # empty tensors, which would be gigabytes
@@ -191,6 +195,24 @@ def test_what_does_not_add_up_is_the_clients_mistake(caller: Caller, index: int)
     error = caller.refused(list(broken_requests())[index])
     assert error.code() is Code.INVALID_ARGUMENT
     assert error.details()
+
+
+def test_where_contents_belong_is_told(caller: Caller) -> None:
+    request = request_of(typed=True, shape=[1])
+    request.inputs[0].contents.fp32_contents.append(1.0)
+    told = "inputs[0].contents: files are sent in bytes_contents, and pixels in raw_input_contents."
+    assert caller.refused(request).details() == told
+
+
+def test_a_client_that_leaves_in_the_moment_of_its_answer_leaves_no_traceback(
+    caller: Caller, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_values: Any, **_names: Any) -> bytes:
+        raise grpc.aio.InternalError("the call has ended")  # as the library does then
+
+    monkeypatch.setattr("service.grpc.service.send", fail)
+    assert caller.refused(request_of(png_of("abc"))).code() is Code.UNKNOWN
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_no_bytes_make_the_server_fail(caller: Caller, caplog: pytest.LogCaptureFixture) -> None:

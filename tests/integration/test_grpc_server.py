@@ -124,7 +124,7 @@ def test_log_lines_name_their_request(started: Started) -> None:
     caller.infer(request_of(FILES[0]), metadata=[("x-request-id", "told-in-the-log")])
     wait_for(server, "told-in-the-log")
     lines = [json.loads(line) for line in server.log.read_text().splitlines() if "told-in-the-log" in line]
-    assert [(line["request_id"], line["logger"]) for line in lines] == [("told-in-the-log", "service.grpc.service")]
+    assert [(line["request_id"], line["logger"]) for line in lines] == [("told-in-the-log", "service.http.request_observer")]
     assert "/inference.GRPCInferenceService/ModelInfer: 200 in " in lines[0]["message"]
 
 

@@ -64,3 +64,4 @@ def test_where_weights_come_from_is_told() -> None:
 def test_there_is_no_charset_of_other_models() -> None:
     answer = request(toy_runtime(), "GET", "/v1/models/other/charset")
     assert (answer.status_code, answer.json()["type"]) == (404, errors.NOT_FOUND.type)
+    assert answer.json()["detail"] == "There is no model `other`; those there are: toy."

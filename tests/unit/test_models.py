@@ -408,6 +408,10 @@ def test_files_and_folders_are_called_as_they_are_or_as_the_setting_says(tmp_pat
         ("x={0}", "", "cannot all be called 'x'"),
         ("{0}", "c", "PARSEQ_DEFAULT_MODEL=c is none of the models, which are a, b"),
         ("{0}/my model.onnx,{0}/a.onnx", "", "which no address can have"),
+        ("..={0}/a.onnx,{0}/b.onnx", "", "would be called '..', which no address can have"),
+        (".={0}/a.onnx,{0}/b.onnx", "", "would be called '.', which no address can have"),
+        ("x\x07={0}/a.onnx,{0}/b.onnx", "", "which no address can have"),
+        ("x\udcff={0}/a.onnx,{0}/b.onnx", "", "which no address can have"),
         (",", "", "names no file"),
     ],
 )

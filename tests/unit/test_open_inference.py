@@ -196,7 +196,8 @@ WRONG: list[tuple[Any, errors.Kind, str]] = [
     ({}, errors.INVALID_REQUEST, "inputs"),
     ({"inputs": []}, errors.INVALID_REQUEST, "inputs"),
     ({"inputs": {}}, errors.INVALID_REQUEST, "inputs"),
-    ({"inputs": [3]}, errors.INVALID_REQUEST, "inputs[0]"),
+    ({"inputs": [3]}, errors.INVALID_REQUEST, "inputs[0]: must be an object with a `name`, which is `images`."),
+    ({"inputs": [tensor(["x"], name=None)]}, errors.INVALID_REQUEST, "inputs[0]: must be an object with a `name`"),
     ({"inputs": [tensor(["x"], name="nosuch")]}, errors.INVALID_REQUEST, "`nosuch`; the one there is: images"),
     ({"inputs": [tensor(["x"], name="n" * 1000)]}, errors.INVALID_REQUEST, "`" + "n" * 40 + "...`"),
     ({"inputs": [tensor(["x"]), tensor(["x"])]}, errors.INVALID_REQUEST, "twice"),
@@ -229,7 +230,12 @@ WRONG: list[tuple[Any, errors.Kind, str]] = [
     (as_json(A, parameters={"priority": "high"}), errors.INVALID_REQUEST, "priority"),
     (as_json(A, parameters={"binary_data_output": 1}), errors.INVALID_REQUEST, "binary_data_output"),
     (as_json(A, outputs={}), errors.INVALID_REQUEST, "outputs"),
-    (as_json(A, outputs=["text"]), errors.INVALID_REQUEST, "outputs[0]"),
+    (
+        as_json(A, outputs=["text"]),
+        errors.INVALID_REQUEST,
+        "outputs[0]: must be an object with a `name`, one of text, confidence",
+    ),
+    (as_json(A, outputs=[{"name": ["text"]}]), errors.INVALID_REQUEST, "outputs[0]: must be an object with a `name`"),
     (as_json(A, outputs=[{"name": "nosuch"}]), errors.INVALID_REQUEST, "`nosuch`; those there are: text, confidence"),
     (as_json(A, outputs=[{"name": "text"}] * 2), errors.INVALID_REQUEST, "twice"),
     (as_json(A, outputs=[{"name": "text", "parameters": {"binary_data": 1}}]), errors.INVALID_REQUEST, "binary_data"),
@@ -242,6 +248,17 @@ WRONG: list[tuple[Any, errors.Kind, str]] = [
 def test_what_is_wrong_is_told(body: Any, kind: errors.Kind, told: str) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     expect_error(infer(content=content), kind, told)
+
+
+def test_null_is_as_if_it_were_not_there() -> None:
+    nothing = dict.fromkeys(("timeout", "priority", "binary_data_output", "other"))
+    outputs = [{"name": "text", "parameters": {"binary_data": None}}, {"name": "confidence", "parameters": None}]
+    document = as_json(A, id=None, parameters=nothing, outputs=outputs)
+    document["inputs"][0]["parameters"] = {"binary_data_size": None}
+    answer = infer(json=document)
+    assert answer.headers["content-type"] == "application/json"
+    assert outputs_of(answer)["text"] == ["abc"]
+    assert "id" not in answer.json()
 
 
 def wrong_binary() -> Iterator[tuple[str, bytes, dict[str, str], errors.Kind, str]]:

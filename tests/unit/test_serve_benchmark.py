@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import onnxruntime
 import pytest
 
 from artifact.metadata import ArtifactMetadata
+from benchmarks.protocols import PROTOCOLS, cpu_ms, load_of
 from benchmarks.serving.arithmetic import (
     CpuReading,
     busy_ticks,
@@ -29,7 +31,11 @@ from benchmarks.serving.bare import BareModel, Topology
 from benchmarks.serving.client import LOST, OK, Address, Answer, post, status_when_whole
 from benchmarks.serving.loads import ClosedLoop, OpenLoop, poisson_arrivals_s, seconds_until_answered
 from benchmarks.serving.report import table
+from benchmarks.serving.server import Server
 from benchmarks.serving.steps import STEPS, Row, Window, medians
+from tests.fakes import FakeSession, toy_runtime
+from tests.grpc_calls import free_port
+from tests.integration.in_process import listening
 from tests.toy_artifact import METADATA, write_artifact
 
 ROOT = Path(__file__).parents[2]
@@ -229,3 +235,21 @@ def test_a_short_run_of_two_models_in_one_process(tmp_path: Path) -> None:
     rows = json.loads(report.read_text(encoding="utf-8"))
     assert [row["model"] for row in rows] == [f"{name}, others {beside}" for name in "ab" for beside in ("idle", "busy")]
     assert all(row["p50_ms"] > 0 and row["failed"] == 0 for row in rows)
+
+
+def test_every_protocol_is_asked_and_answers() -> None:
+    session = FakeSession()
+    steps = METADATA.max_label_length + 1
+    session.answer = lambda crops: (np.zeros((len(crops), steps), np.int64), np.ones((len(crops), steps), np.float32))
+    runtime = toy_runtime(session, grpc_port=free_port())
+    with listening(runtime) as address:
+        server = Server(address, os.getsid(0), "")
+        for protocol in PROTOCOLS:
+            load = load_of(protocol, server, runtime.settings.grpc_port, "toy", 2)
+            one_ms, others = asyncio.run(cpu_ms(load, server, 0.05))
+            assert load.n_answered() > 0
+            assert one_ms >= 0.0 <= others
+        for protocol in PROTOCOLS[1:]:
+            load = load_of(protocol, server, runtime.settings.grpc_port, "nosuch", 1)
+            with pytest.raises(SystemExit, match=r"404|no model `nosuch`"):
+                asyncio.run(cpu_ms(load, server, 0.05))

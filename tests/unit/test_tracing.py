@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -21,7 +20,7 @@ from service.tracing.sampling import DEFAULT_RATIO, sampler_of
 from service.tracing.tracing import EXTRA, Tracing, open_tracing
 from tests.fakes import FakeSession, toy_runtime, with_client
 from tests.open_inference import INFER, files
-from tests.otlp_receiver import Receiver, receiving, values
+from tests.otlp_receiver import Receiver, receiving, set_environment, tracing_to, values
 from tests.toy_artifact import png_of
 
 PATH = "/v1/recognize"
@@ -47,20 +46,7 @@ def collector() -> Iterator[Receiver]:
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the library reads itself."""
-    for name in [name for name in os.environ if name.startswith("OTEL_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
-    monkeypatch.setenv("NO_PROXY", "*")
-
-
-def tracing_to(receiver: Receiver, monkeypatch: pytest.MonkeyPatch, sampler: str = "always_on", **variables: str) -> Tracing:
-    """Tracing to a collector; variables in lower case and without `OTEL_`."""
-    given = {"exporter_otlp_endpoint": receiver.endpoint, "traces_sampler": sampler, **variables}
-    for name, value in given.items():
-        monkeypatch.setenv(f"OTEL_{name.upper()}", value)
-    tracing = open_tracing(os.environ, "1.2.3")
-    assert tracing is not None
-    return tracing
+    set_environment(monkeypatch)
 
 
 def serve(tracing: Tracing, ask: Ask, session: Any = None, **settings: Any) -> str:
@@ -293,6 +279,8 @@ def test_without_them_the_service_says_who_it_is(collector: Receiver, monkeypatc
         ({"EXPORTER_OTLP_PROTOCOL": "grpc"}, "by http/protobuf (a collector's port 4318) and not by grpc"),
         ({"TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER=zipkin"),
         ({"BSP_MAX_QUEUE_SIZE": "many"}, "OTEL_BSP_MAX_QUEUE_SIZE=many"),
+        ({"BSP_SCHEDULE_DELAY": "soon"}, "OTEL_BSP_SCHEDULE_DELAY=soon is no number"),
+        ({"BSP_EXPORT_TIMEOUT": "-1"}, "OTEL_BSP_EXPORT_TIMEOUT=-1 is no number"),
     ],
 )
 def test_settings_that_cannot_be_met_are_told_and_leave_it_off(
@@ -312,6 +300,18 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch,
     assert open_tracing({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:1"}, "1") is None
     [line] = caplog.messages
     assert f"pip install '{EXTRA}'" in line
+
+
+def test_the_librarys_other_settings_bring_neither_tracebacks_nor_a_line_for_each_span(
+    collector: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    variables = {"experimental_resource_detectors": "nosuch", "attribute_value_length_limit": "3"}
+    serve(tracing_to(collector, monkeypatch, **variables), post())
+    assert values(collector.wait_for(SPANS_OF_ONE)["decode"].attributes)["parseq.outcome"] == "don"
+    theirs = [record for record in caplog.records if record.name.startswith("opentelemetry")]
+    assert [(record.getMessage(), record.exc_info) for record in theirs] == [
+        ("Failed to load resource detector 'nosuch', skipping", None)
+    ]
 
 
 @pytest.mark.parametrize("status", [400, 404, 500])

@@ -52,13 +52,14 @@ class ModelChoice:
         self._models = models
 
     def check(self, head: Head) -> Problem | None:
-        """Set `head.model` of a recognition request; refuse it if the model is not served."""
+        """Set `head.model` of a recognition request, which uses it until it ends; refuse it if the model is not served."""
         announced = head.announced
         if announced is not None:
             name = announced.model
-            head.model = self._models.default if name is None else self._models.get(name)
-            if head.model is None:
+            model = head.model = self._models.default if name is None else self._models.get(name)
+            if model is None:
                 return no_model(name or "", self._models)
-            if announced.version is not None and announced.version != head.model.version:
-                return no_version(head.model)
+            model.n_requests += 1
+            if announced.version is not None and announced.version != model.version:
+                return no_version(model)
         return None

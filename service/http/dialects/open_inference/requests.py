@@ -96,7 +96,9 @@ def _parameters(owner: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _flag(parameters: dict[str, Any], name: str, default: bool, where: str) -> bool:
-    value = parameters.get(name, default)
+    value = parameters.get(name)
+    if value is None:
+        return default
     if not isinstance(value, bool):
         raise invalid(f"{where}.{name}: must be true or false.")
     return value
@@ -148,7 +150,9 @@ def _outputs(wanted: Any, binary: bool) -> Outputs:
     found: dict[str, bool] = {}
     for index, output in enumerate(wanted):
         name = output.get("name") if isinstance(output, dict) else None
-        if not isinstance(name, str) or name not in DATATYPES:
+        if not isinstance(name, str):
+            raise invalid(f"outputs[{index}]: must be an object with a `name`, one of {', '.join(DATATYPES)}.")
+        if name not in DATATYPES:
             raise invalid(f"outputs[{index}]: there is no output {told(name)}; those there are: {', '.join(DATATYPES)}.")
         if name in found:
             raise invalid(f"outputs[{index}]: {told(name)} is wanted twice.")
@@ -162,6 +166,8 @@ def _the_tensor(inputs: Any) -> dict[str, Any]:
         raise invalid(f"inputs: must be a list of one tensor, {told(IMAGES)}.")
     for index, tensor in enumerate(inputs):
         name = tensor.get("name") if isinstance(tensor, dict) else None
+        if not isinstance(name, str):
+            raise invalid(f"inputs[{index}]: must be an object with a `name`, which is {told(IMAGES)}.")
         if name != IMAGES:
             raise invalid(f"inputs[{index}]: there is no input {told(name)}; the one there is: {IMAGES}.")
         if index:
