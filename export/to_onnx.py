@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -11,7 +12,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from artifact.files import write_whole
@@ -25,7 +28,7 @@ from export.gate.known_answer import known_answer
 from export.gate.parity import GateReport, ParityError
 from export.graphs.builder import OPSET, GraphBuilder, all_nodes
 from export.graphs.int8 import Int8Builder, Range
-from export.graphs.interface import ExportError, graph_of
+from export.graphs.interface import ExportError, Reference, graph_of
 from model.recognisers.interface import Network
 
 MAX_FILE_BYTES: Final = 2**31 - 1
@@ -224,10 +227,14 @@ def run_parity_gate(
         content: bytes = builder.model(options.model_name, {}, exporter_version()).SerializeToString()
         return content
 
+    def read(pixels: NDArray[np.uint8], of: Network) -> Reference:
+        return graph.reference(graph.network_that_reads_so(of, reading), pixels)
+
     candidate = WrittenGraph(
         artifact,
         options.precision,
-        read=lambda pixels: graph.reference(graph.network_that_reads_so(network, reading), pixels),
+        read=lambda pixels: read(pixels, network),
+        read_unrounded=lambda pixels: read(pixels, copy.deepcopy(network).double()),
         unrounded=lambda: write("fp32", reading),
         written_out=None if written_out == reading else lambda: write(options.precision, written_out),
     )

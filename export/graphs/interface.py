@@ -155,8 +155,9 @@ def largest_probability(g: GraphBuilder, logits: str) -> str:
 
 @torch.inference_mode()
 def every_pass(network: Network, pixels: NDArray[np.uint8]) -> list[Tensor]:
-    """Logits, float `(N, S, C)`, of every pass over uint8 `(N, H, W, 3)`."""
-    parts = [network.passes(normalise(part)) for part in torch.split(torch.from_numpy(pixels), REFERENCE_BATCH)]
+    """Logits, float `(N, S, C)` in the network's precision, of every pass over uint8 `(N, H, W, 3)`."""
+    dtype = next(network.parameters()).dtype
+    parts = [network.passes(normalise(part).to(dtype)) for part in torch.split(torch.from_numpy(pixels), REFERENCE_BATCH)]
     return [torch.cat(same_pass) for same_pass in zip(*parts, strict=True)]
 
 
