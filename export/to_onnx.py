@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -243,6 +244,9 @@ def run_parity_gate(
         artifact,
         options.precision,
         read=partial(_read, graph, graph.network_that_reads_so(network, reading)),
+        read_unrounded=lambda *crops: _read(
+            graph, graph.network_that_reads_so(copy.deepcopy(network).double(), reading), *crops
+        ),
         unrounded=lambda: write("fp32", reading),
         written_out=None if written_out == reading else lambda: write(options.precision, written_out),
     )
@@ -253,6 +257,11 @@ def run_parity_gate(
     if report.problem:
         raise ParityError(report)
     return report
+
+
+def unrounded(network: Network) -> Network:
+    """A copy of the network in float64."""
+    return copy.deepcopy(network).double()
 
 
 def _read(graph: Graph[Any], network: Network, pixels: NDArray[np.uint8], allowed: Allowed | None) -> Reference:

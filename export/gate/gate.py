@@ -32,6 +32,8 @@ class WrittenGraph:
     precision: Precision
     read: Callable[[NDArray[np.uint8], Allowed | None], Reference]
     """Reads uint8 `(N, H, W, 3)` with the network; of each crop what bool `(N, characters)` allows."""
+    read_unrounded: Callable[[NDArray[np.uint8], Allowed | None], Reference]
+    """The same in float64."""
     unrounded: Callable[[], bytes]
     """Writes the same graph in float32."""
     written_out: Callable[[], bytes] | None
@@ -76,7 +78,7 @@ def compare(candidate: WrittenGraph, crops: Sequence[GateCrop], progress: Callab
 
     reference = candidate.read(*stacked(crops))
     if exact:
-        return check_parity(candidate.artifact, reference, crops, progress=count)
+        return check_parity(candidate.artifact, reference, crops, unrounded=candidate.read_unrounded, progress=count)
     report = check_agreement(candidate.artifact, reference, crops, candidate.precision, progress=count)
     _check_structure(candidate, reference, crops, report, count)
     return report
@@ -90,7 +92,8 @@ def _check_structure(
     count: Callable[[int], object],
 ) -> None:
     """Note in the report a fault that rounding does not explain."""
-    if problem := check_parity(candidate.unrounded(), reference, crops, progress=count).problem:
+    report_unrounded = check_parity(candidate.unrounded(), reference, crops, unrounded=candidate.read_unrounded, progress=count)
+    if problem := report_unrounded.problem:
         report.structure_problem = f"without any rounding {problem}"
     elif candidate.written_out and (
         failure := loop_difference(candidate.artifact, candidate.written_out(), crops, progress=count)

@@ -231,13 +231,20 @@ def write_top(g: GraphBuilder, logits: str, probabilities: str, count: int, step
 
 @torch.inference_mode()
 def every_pass(network: Network, pixels: NDArray[np.uint8], allowed: Allowed | None = None) -> list[Tensor]:
-    """Logits, float `(N, S, C)`, of every pass over uint8 `(N, H, W, 3)`; `allowed` as for `Graph.reference`."""
-    crops = torch.split(torch.from_numpy(pixels), REFERENCE_BATCH)
+    """Logits, float `(N, S, C)` in the network's precision, of every pass over uint8 `(N, H, W, 3)`.
+
+    Args:
+        network: Reads them.
+        pixels: The crops.
+        allowed: As for `Graph.reference`.
+    """
+    dtype = next(network.parameters()).dtype
+    crops = [normalise(part).to(dtype) for part in torch.split(torch.from_numpy(pixels), REFERENCE_BATCH)]
     if allowed is None:
-        parts = [network.passes(normalise(part)) for part in crops]
+        parts = [network.passes(part) for part in crops]
     else:
         rows = torch.split(torch.from_numpy(allowed), REFERENCE_BATCH)
-        parts = [network.passes(normalise(part), of_part) for part, of_part in zip(crops, rows, strict=True)]
+        parts = [network.passes(part, of_part) for part, of_part in zip(crops, rows, strict=True)]
     return [torch.cat(same_pass) for same_pass in zip(*parts, strict=True)]
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from model.errors import WeightsError
 from model.recognisers.interface import Config, Network
-from model.recognisers.registry import candidates, recogniser_of
+from model.recognisers.registry import Recogniser, candidates, recogniser_of
 
 
 def check_told(inside: Config, state: dict[str, Tensor], source: str) -> None:
@@ -52,8 +52,8 @@ def check_recogniser(network: Network, state: Mapping[str, Tensor], source: str)
     ours, held = recogniser_of(network.config), candidates(state)
     if held and ours not in held:
         raise WeightsError(
-            f"{source} belongs to another network: it holds a {held[0].class_name}, not a {ours.class_name}: leave the model's "
-            "name and config out, or give those it was trained with"
+            f"{source} belongs to another network: it holds weights of {held[0].class_name}, not of {ours.class_name}: leave "
+            "the model's name and config out, or give those it was trained with"
         )
 
 
@@ -72,6 +72,8 @@ def check_fit(network: Network, state: dict[str, Tensor], source: str) -> None:
             "give the config the charset that the weights were trained with"
         )
     missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    if missing and state and not unexpected:
+        raise WeightsError(part_of(recogniser_of(network.config), missing, source))
     if missing or unexpected:
         example = f"lacks {missing[0]}" if missing else f"has {unexpected[0]} besides"
         raise WeightsError(
@@ -86,6 +88,14 @@ def check_fit(network: Network, state: dict[str, Tensor], source: str) -> None:
             )
         if not torch.isfinite(state[key]).all():
             raise WeightsError(f"{source} is damaged: {key} holds numbers that are none (nan or inf); fetch or train it again")
+
+
+def part_of(recogniser: Recogniser, missing: Sequence[str], source: str) -> str:
+    """What is wrong with a file that has none but a network's tensors, yet not all of them."""
+    return (
+        f"{source} holds only a part of the network {recogniser.class_name}: {len(missing)} tensors are missing, such as "
+        f"{min(missing)}: fetch or save all of it, or give the config it was trained with"
+    )
 
 
 def known_characters(network: Network, state: Mapping[str, Tensor]) -> int | None:

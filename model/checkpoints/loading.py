@@ -130,7 +130,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Config | None]:
     if not path.is_file():
         raise WeightsError(f"there is no weights file {path}")
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix == ".onnx":
+            raise WeightsError(f"{path} is a graph, not weights: give the file of weights from which it was exported")
+        if _is_safetensors(path):
             state, inside = own_tensors(load_file(path), str(path)), _config_beside(path)
         else:
             with open_torch_file(path) as file:
@@ -146,6 +148,14 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Config | None]:
     if inside is not None:
         check_told(inside, state, str(path))
     return state, inside
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins with the length of a JSON object, or is called safetensors and does not begin as an archive."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    fits = int.from_bytes(start[:8], "little") <= path.stat().st_size
+    return (fits and start[8:] == b"{") or (path.suffix == ".safetensors" and start[:2] != b"PK")
 
 
 def _read_content(file: TorchFile, path: Path) -> tuple[dict[str, Tensor], Config | None]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from model.charsets import CHARSETS
+from model.checkpoints.agreement import part_of
 from model.errors import ConfigError, WeightsError
 from model.recognisers.interface import Config
 from model.recognisers.registry import Recogniser, candidates, recognisers
@@ -101,6 +102,7 @@ def architecture_of(state: Mapping[str, Tensor], source: str) -> Config:
 
     Raises:
         ConfigError: There is none.
+        WeightsError: They are a part of one only.
     """
     entries = candidates(state)
     likely: Config | None = None
@@ -112,6 +114,7 @@ def architecture_of(state: Mapping[str, Tensor], source: str) -> Config:
             likely = likely or config
     if likely is not None:
         return likely
+    _check_whole(entries or list(recognisers().values()), state, source)
     if not entries:
         known = ", ".join(entry.class_name for entry in recognisers().values())
         raise ConfigError(
@@ -120,9 +123,27 @@ def architecture_of(state: Mapping[str, Tensor], source: str) -> Config:
         )
     names = ", ".join(name for entry in entries for name in entry.named)
     raise ConfigError(
-        f"{source} holds a {entries[0].class_name} and does not tell its architecture, whose sizes are none of those with a "
-        f"name ({names}): give its config (--config FILE.json)"
+        f"{source} holds weights of {entries[0].class_name} and does not tell their architecture, whose sizes are none of "
+        f"those with a name ({names}): give its config (--config FILE.json)"
     )
+
+
+def _check_whole(entries: Iterable[Recogniser], state: Mapping[str, Tensor], source: str) -> None:
+    """Check that tensors whose names only one of some recognisers has are all of a named architecture's.
+
+    Raises:
+        WeightsError: Some are missing.
+    """
+    missing: dict[str, tuple[Recogniser, list[str]]] = {}
+    for entry in entries:
+        for config in entry.named.values():
+            with torch.device("meta"):
+                wanted = entry.build_network(config).state_dict().keys()
+            if state.keys() < wanted:
+                missing.setdefault(entry.name, (entry, sorted(wanted - state.keys())))
+    if len(missing) == 1:
+        [(entry, names)] = missing.values()
+        raise WeightsError(part_of(entry, names, source))
 
 
 def _fitted(entry: Recogniser, config: Config, state: Mapping[str, Tensor]) -> tuple[Config | None, bool]:

@@ -41,7 +41,8 @@ class EMA:
 
     def __call__(self, averages: Sequence[Tensor], currents: Sequence[Tensor], count: Tensor | int) -> None:
         """Take one more step into the averages, in place: in one call for all, which takes a fraction of the time."""
-        get_ema_multi_avg_fn(self.decay_after(int(count)))(averages, currents, count)
+        step = get_ema_multi_avg_fn(self.decay_after(int(count)))  # type: ignore[no-untyped-call]
+        step(averages, currents, count)
 
 
 class AveragedWeights(WeightAveraging):

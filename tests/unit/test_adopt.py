@@ -177,6 +177,25 @@ def test_a_wrong_fact_is_refused_and_the_right_one_named(
 
 
 @pytest.mark.usefixtures("stripes")
+@pytest.mark.parametrize(("gain", "refused"), [(0.5, False), (1.2, True)])
+def test_another_normalisation_must_be_much_better(
+    gain: float, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PP-OCRv3 and v4 read drawn words somewhat better with half the contrast, whatever they have learned with."""
+
+    def score(_scores: Scores, description: Description, *_rest: Any) -> tuple[Any, float, str]:
+        logs = np.linspace(-2.9, -0.1, 40)
+        return (logs, 0.6, "") if description.mean == (0.5,) else (logs * (1 - gain / 1.5), 0.7, "")
+
+    monkeypatch.setattr("export.adopt.check._score", score)
+    if refused:
+        with pytest.raises(MisreadError, match="mean 0, std 1 reads better"):
+            adopted(tmp_path, PPOCR_FILE, PPOCR)
+    else:
+        adopted(tmp_path, PPOCR_FILE, PPOCR)
+
+
+@pytest.mark.usefixtures("stripes")
 def test_several_wrong_facts_are_refused_too(tmp_path: Path) -> None:
     wrong = replace(PPOCR, colours="rgb", charset=Charset(inline=tuple(reversed([*LETTERS, " "]))))
     with pytest.raises(MisreadError, match=r"only \d+% of 40 drawn words are read rightly \(such as .* are several wrong"):

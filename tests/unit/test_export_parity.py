@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,13 +16,22 @@ import torch
 from onnx import numpy_helper
 
 from export.gate import parity
-from export.gate.crops import BATCH, GateCrop, parity_crops
-from export.gate.parity import BATCH_SIZES, ParityReport, batches
+from export.gate.crops import BATCH, GateCrop, Pixels, parity_crops
+from export.gate.parity import BATCH_SIZES, ParityReport, batches, check_parity
+from export.graphs.interface import Reference, graph_of
 from export.graphs.parseq.graph import Decode
 from model.recognisers.parseq.network import PARSeq
-from tests.export_models import parity_of, read_with_torch, serialised, small_model, write_graph
+from tests.export_models import parity_of, read_with_torch, serialised, small_model, small_vitstr, write_graph
+from tests.small_abinet import small_abinet
+from tests.small_recognisers import SMALL, made_up
 
 SIZES = (1, 3, 32)
+NETWORKS: dict[str, Callable[[], Any]] = {
+    "parseq": small_model,
+    "vitstr": small_vitstr,
+    "abinet": small_abinet,
+    **{name: partial(made_up, SMALL[name]) for name in ("crnn", "trba", "trbc")},
+}
 
 
 def crops_for(model: PARSeq) -> list[GateCrop]:
@@ -200,3 +213,37 @@ def test_crops_for_other_charsets_and_lengths(length: int) -> None:
     assert len(crops) % BATCH == 0
     assert len(crops) <= 64
     assert any(crop.description.endswith(f" of {length}") for crop in crops)
+
+
+def test_a_crop_that_the_network_reads_otherwise_without_rounding_is_a_near_tie(model: PARSeq, artifact: bytes) -> None:
+    crops = crops_for(model)
+    exact = read_with_torch(model, np.stack([crop.pixels for crop in crops]), "ar", 1)
+    rounded = replace(exact, token_ids=exact.token_ids.copy(), margins=np.ones_like(exact.margins))
+    rounded.token_ids[7, 0] += 1
+    asked: list[int] = []
+
+    def unrounded(pixels: Pixels) -> Reference:
+        asked.append(len(pixels))
+        assert (pixels[0] == crops[7].pixels).all()
+        return replace(exact, token_ids=exact.token_ids[7:8], confidences=exact.confidences[7:8])
+
+    report = check_parity(artifact, rounded, crops, batch_sizes=(1, 8), unrounded=unrounded)
+    assert (report.problem, report.near_ties, report.near_ties_differing, asked) == (None, 1, 1, [1])
+
+    def the_same(_pixels: Pixels) -> Reference:
+        return replace(rounded, token_ids=rounded.token_ids[7:8], confidences=rounded.confidences[7:8])
+
+    # Where the network reads the same without rounding the graph is to blame.
+    refused = check_parity(artifact, rounded, crops, batch_sizes=(1,), unrounded=the_same)
+    assert (refused.near_ties, len(refused.failures)) == (0, 1)
+    assert (refused.problem or "").startswith("the exported graph does not read as PyTorch does")
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_every_network_reads_in_float64(name: str) -> None:
+    network = NETWORKS[name]()
+    pixels = np.stack([crop.pixels for crop in crops_for(network)[:2]])
+    graph = graph_of(network)
+    found = graph.reference(copy.deepcopy(network).double(), pixels)
+    assert found.confidences.dtype == np.float64
+    np.testing.assert_allclose(found.confidences, graph.reference(network, pixels).confidences, atol=1e-4)

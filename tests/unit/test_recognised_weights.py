@@ -94,7 +94,9 @@ def test_a_charset_of_ones_own_is_asked_for(tmp_path: Path) -> None:
 
 def test_sizes_without_a_name_are_asked_for(tmp_path: Path) -> None:
     path = saved(tmp_path / "w.pt", NormedToy(NormedConfig(channels=3)))
-    wanted = r"holds a NormedToy and does not tell its architecture, .* \(normed, normed-wide, sister\): give its config"
+    wanted = (
+        r"holds weights of NormedToy and does not tell their architecture, .* \(normed, normed-wide, sister\): give its config"
+    )
     with pytest.raises(ConfigError, match=wanted):
         load(weights=path)
     # A config need not say whose it is where the weights do.
@@ -138,9 +140,9 @@ def test_names_that_several_have_are_told_apart_by_shape_or_by_what_is_said(tmp_
     normed, sister = saved(tmp_path / "n.pt", NormedToy(NormedConfig())), saved(tmp_path / "s.pt", SisterToy(SisterConfig()))
     assert [type(load(weights=path)) for path in (normed, sister)] == [NormedToy, SisterToy]
     # One with all the names of a toy and more is none.
-    with pytest.raises(WeightsError, match="holds a NormedToy, not a Toy: leave the model's name and config out"):
+    with pytest.raises(WeightsError, match="holds weights of NormedToy, not of Toy: leave the model's name and config out"):
         load("toy", weights=normed)
-    with pytest.raises(WeightsError, match="holds a Toy, not a NormedToy"):
+    with pytest.raises(WeightsError, match="holds weights of Toy, not of NormedToy"):
         load("normed", weights=saved(tmp_path / "t.pt", Toy(ToyConfig())))
     told = saved(tmp_path / "told.ckpt", SisterToy(SisterConfig(channels=3)), "model.", name="sister-toy", channels=3)
     assert load(weights=told).config == SisterConfig(channels=3)
@@ -151,14 +153,14 @@ def test_a_wrong_choice_says_what_the_file_holds(tmp_path: Path, capsys: pytest.
     torch.save(recogniser_of(SMALL).build_network(SMALL).state_dict(), parseq)
     (tmp_path / "c.json").write_text(json.dumps({"cls": "PARSeq", "system_args": {"embed_dim": 24}}))
     for choice in ({"model": "parseq", "config": None}, {"model": None, "config": tmp_path / "c.json"}):
-        with pytest.raises(WeightsError, match="holds a Toy, not a PARSeq: leave the model's name and config out"):
+        with pytest.raises(WeightsError, match="holds weights of Toy, not of PARSeq: leave the model's name and config out"):
             choose_network(**choice, weights=toy)  # type: ignore[arg-type]
-    with pytest.raises(WeightsError, match="holds a PARSeq, not a Toy"):
+    with pytest.raises(WeightsError, match="holds weights of PARSeq, not of Toy"):
         choose_network("toy", None, parseq)
     write_lmdb(tmp_path / "crops", [(png(0), "a")] * 10)
     run = {"--source": tmp_path / "crops", "--output": tmp_path / "run", "--model": "parseq-nano", "--weights": toy}
     assert main(words(run)) == 2
-    assert "holds a Toy, not a PARSeq" in capsys.readouterr().err
+    assert "holds weights of Toy, not of PARSeq" in capsys.readouterr().err
     save_weights(Toy(ToyConfig()), tmp_path / "toy.safetensors")
     with pytest.raises(WeightsError, match="says that it is of the recogniser toy, not parseq"):
         load("parseq-nano", weights=tmp_path / "toy.safetensors")
@@ -256,3 +258,31 @@ def test_training_begins_with_a_bare_state_dict_of_any_recogniser(tmp_path: Path
     assert torch.equal(left.get_parameter("naming.weight")[:95], network.naming.weight[:95])
     # The class that is never answered keeps its row behind the new one.
     assert torch.equal(left.get_parameter("naming.weight")[-1], network.naming.weight[-1])
+
+
+def test_a_part_of_a_network_is_called_so(tmp_path: Path) -> None:
+    weights = recogniser_of(named_config("crnn")).build_network(named_config("crnn")).state_dict()
+    # Also where what would tell the recogniser is missing.
+    for part in ("cnn.", "rnn."):
+        path = tmp_path / "part.pt"
+        torch.save({f"model.{name}": value for name, value in weights.items() if name.startswith(part)}, path)
+        for name in (None, "crnn"):
+            with pytest.raises(
+                WeightsError, match=r"holds only a part of the network CRNN: \d+ tensors are missing, such as .*nn\."
+            ):
+                choose_network(name, None, path)
+
+
+def test_what_a_file_is_does_not_depend_on_its_name(tmp_path: Path) -> None:
+    network = NETWORKS["toy"]()
+    save_weights(network, tmp_path / "w.safetensors")
+    saved(tmp_path / "w.pt", network)
+    for name, other in (("w.safetensors", "w.bin"), ("w.pt", "w2.safetensors")):
+        (tmp_path / name).rename(tmp_path / other)
+        assert_same(load(weights=tmp_path / other), network)
+    (tmp_path / "w.bin").rename(tmp_path / "w.onnx")
+    with pytest.raises(WeightsError, match="is a graph, not weights: give the file of weights from which it was exported"):
+        load(weights=tmp_path / "w.onnx")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "w.onnx").read_bytes()[:1000])
+    with pytest.raises(WeightsError, match="damaged or is no weights file"):
+        load(weights=tmp_path / "cut.safetensors")
