@@ -222,7 +222,7 @@ def test_a_crop_that_the_network_reads_otherwise_without_rounding_is_a_near_tie(
     rounded.token_ids[7, 0] += 1
     asked: list[int] = []
 
-    def unrounded(pixels: Pixels) -> Reference:
+    def unrounded(pixels: Pixels, _allowed: Allowed | None) -> Reference:
         asked.append(len(pixels))
         assert (pixels[0] == crops[7].pixels).all()
         return replace(exact, token_ids=exact.token_ids[7:8], confidences=exact.confidences[7:8])
@@ -230,7 +230,7 @@ def test_a_crop_that_the_network_reads_otherwise_without_rounding_is_a_near_tie(
     report = check_parity(artifact, rounded, crops, batch_sizes=(1, 8), unrounded=unrounded)
     assert (report.problem, report.near_ties, report.near_ties_differing, asked) == (None, 1, 1, [1])
 
-    def the_same(_pixels: Pixels) -> Reference:
+    def the_same(_pixels: Pixels, _allowed: Allowed | None) -> Reference:
         return replace(rounded, token_ids=rounded.token_ids[7:8], confidences=rounded.confidences[7:8])
 
     # Where the network reads the same without rounding the graph is to blame.
