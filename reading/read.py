@@ -15,18 +15,19 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from artifact.rgb import to_rgb
 from artifact.text import Reading
+from artifact.views import Found
 from model.data.pictures import BrokenImageError, decode_image, read_file
 from reading.pictures.paths import STANDARD_INPUT, NothingFoundError, expand, listed
 from reading.readers.interface import Picture, Reader, ReaderError
 from reading.readers.opening import open_reader
-from reading.readers.options import ReaderOptions, add_reader_options
+from reading.readers.options import ReaderOptions, add_reader_options, add_view_options
 
 EXIT_SOME_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -54,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="one JSON object a line: file, text, confidence")
     parser.add_argument("--batch-size", type=int, default=32, help="images at a time (default: %(default)s)")
     add_reader_options(parser)
+    add_view_options(parser)
     return parser
 
 
@@ -71,6 +73,14 @@ def as_seen(image: Image.Image) -> Image.Image:
         return to_rgb(upright)
     except ValueError as error:
         raise BrokenImageError(f"has {error}") from None
+
+
+def found_values(reading: Reading) -> dict[str, Any]:
+    """How a crop was turned, and the words of a line, as the service tells them; nothing where that was not asked for."""
+    if not isinstance(reading, Found):
+        return {}
+    words = [{"text": word.text, "confidence": round(word.confidence, 6), "box": list(word.box)} for word in reading.words]
+    return ({} if reading.angle is None else {"angle": reading.angle}) | ({"words": words} if words else {})
 
 
 class ReadCall:
@@ -129,7 +139,7 @@ class ReadCall:
     def line(self, name: str, reading: Reading) -> str:
         """What is printed for one image."""
         if self.as_json:
-            values = {"file": name, "text": reading.text, "confidence": round(reading.confidence, 6)}
+            values = {"file": name, "text": reading.text, "confidence": round(reading.confidence, 6), **found_values(reading)}
             return json.dumps(values, ensure_ascii=False)
         return f"{name}: {reading.text}  ({reading.confidence:.3f})"
 

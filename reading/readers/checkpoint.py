@@ -56,7 +56,9 @@ def read_batches(network: Network, images: NDArray[np.uint8], batch_size: int = 
         with torch.inference_mode():
             logits = network(normalise(torch.from_numpy(images[start : start + batch_size]).to(device)))
             texts, probabilities = network.decode(logits)
-        yield [Reading(text, float(p.prod())) for text, p in zip(texts, probabilities, strict=True)]
+        yield [
+            Reading(text, float(p.prod()), tuple(p[: len(text)].tolist())) for text, p in zip(texts, probabilities, strict=True)
+        ]
 
 
 def open_checkpoint(options: ReaderOptions) -> NetworkReader:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
+
+from artifact.orientation import Orientation
+
+Split = Literal["none", "auto"]
 
 OF_CHECKPOINTS: Final = ("model", "config", "weights", "decode", "refine_iters", "device")
 """Options for checkpoints only: in an artifact or a service these things are settled."""
@@ -29,6 +33,10 @@ class ReaderOptions:
     """Threads of a run on the CPU; 0: the library's choice."""
     artifact: Path | None = None
     url: str | None = None
+    orientation: Orientation = "upright"
+    """Which turned views of a crop are read."""
+    split: Split = "none"
+    """Whether long crops are also read in parts."""
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> ReaderOptions:
@@ -68,6 +76,22 @@ def add_reader_options(parser: argparse.ArgumentParser, *, url: bool = False, se
     parser.add_argument("--artifact", type=Path, metavar="FILE.onnx", help="an exported artifact instead of a checkpoint")
     if url:
         parser.add_argument("--url", metavar="http://...", help="a running service instead of a checkpoint")
+
+
+def add_view_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for reading crops turned and in parts; a service is asked to do it."""
+    parser.add_argument(
+        "--orientation",
+        choices=get_args(Orientation),
+        default="upright",
+        help="auto: read tall crops also turned by 90 and 270 degrees; full: doubtful ones also upside down (default: upright)",
+    )
+    parser.add_argument(
+        "--split",
+        choices=get_args(Split),
+        default="none",
+        help="auto: read crops much wider than a word also word by word, or in windows (default: none)",
+    )
 
 
 def positive(text: str) -> int:

@@ -10,9 +10,12 @@ from typing import Any, Final
 
 import httpx
 
+from artifact.orientation import Orientation
 from artifact.text import Reading
+from artifact.views import Found, Word
 from model.data.pictures import encode_png
 from reading.readers.interface import Picture, ReaderError
+from reading.readers.options import Split
 
 CROPS_PER_REQUEST: Final = 32
 CONNECTIONS: Final = 2
@@ -27,12 +30,20 @@ class ServiceReader:
     """Reads by posting crops: the stored file where decoding it gives the right picture, else a PNG file of the picture."""
 
     def __init__(
-        self, url: str, *, transport: httpx.BaseTransport | None = None, sleep: Callable[[float], object] = time.sleep
+        self,
+        url: str,
+        *,
+        orientation: Orientation = "upright",
+        split: Split = "none",
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         """Ask the service what it serves.
 
         Args:
             url: Address of the service.
+            orientation: Which turned views it is asked to read.
+            split: Whether it is asked to read long crops in parts, too.
             transport: Used instead of the network, by tests.
             sleep: Waits for a number of seconds while the service is busy.
 
@@ -47,6 +58,9 @@ class ServiceReader:
             raise ReaderError(f"{url!r} is no address of a service: http://HOST:PORT or https://HOST:PORT is one")
         self._client = httpx.Client(base_url=address, timeout=TIMEOUT_S, transport=transport)
         self._sleep = sleep
+        chosen: dict[str, str] = {"orientation": orientation, "split": split}
+        # Only what differs from what a service does unasked: older ones know no such parameters.
+        self._query = {name: value for name, value in chosen.items() if value not in ("upright", "none")}
         try:
             model = self._model()
             self.charset = self._charset(model)
@@ -102,7 +116,7 @@ class ServiceReader:
 
     def _recognize(self, files: list[bytes]) -> list[Reading]:
         body = {"images": [{"content": base64.b64encode(file).decode("ascii")} for file in files]}
-        results = self._send("POST", "/v1/recognize", body).json()["results"]
+        results = self._send("POST", "/v1/recognize", body, self._query).json()["results"]
         if len(results) != len(files):
             raise ReaderError(f"the service gave {len(results)} results for {len(files)} crops")
         return [self._reading(result) for result in results]
@@ -110,19 +124,20 @@ class ServiceReader:
     def _reading(self, result: dict[str, Any]) -> Reading:
         error = result.get("error")
         if error is None:
-            return Reading(result["text"], result["confidence"])
+            words = tuple(Word(word["text"], word["confidence"], tuple(word["box"])) for word in result.get("words", ()))
+            return Found(result["text"], result["confidence"], (), result.get("angle"), words)
         # A failure of the service says nothing about the model: no score is better than a wrong one.
         if error["status"] >= SERVER_ERROR:
             raise ReaderError(f"the service failed on a crop: {error['title']}. {error['detail']}")
         self.refused += 1
         return Reading("", 0.0)
 
-    def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
+    def _send(self, method: str, path: str, body: Any = None, query: dict[str, str] | None = None) -> httpx.Response:
         """Send a request, again while the service is busy."""
         end_s = time.monotonic() + PATIENCE_S
         while True:
             try:
-                answer = self._client.request(method, path, json=body)
+                answer = self._client.request(method, path, json=body, params=query or None)
             except httpx.TransportError as error:
                 raise ReaderError(f"no answer from {self._client.base_url}: {error or type(error).__name__}") from None
             wait_s = _retry_after_s(answer)

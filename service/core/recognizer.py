@@ -17,8 +17,11 @@ from typing import Final
 
 from artifact.fit import fit_for
 from artifact.metadata import ArtifactMetadata
+from artifact.orientation import Orientation
 from artifact.text import Reading, text_of
+from service.core.inquiry import REASONS, Inquiry, Ways
 from service.core.metrics import Metrics
+from service.core.read_options import NO_OPTIONS, ReadOptions
 from service.core.stages import keep_stages
 from service.engine.admission import PESSIMISM
 from service.engine.decode_backlog import DecodeRequest, Job
@@ -65,6 +68,15 @@ class CropResult:
     decode_s: float
     queue_s: float
     inference_s: float
+    uncertain: bool = False
+    """Whether the text has less confidence than the server's setting wants."""
+
+
+@dataclass(slots=True, eq=False)
+class _Leader(Item):
+    """A crop that is read in several ways."""
+
+    inquiry: Inquiry | None = None
 
 
 class _Waiter:
@@ -101,6 +113,8 @@ class Recognizer:
         metrics: Told how long decoding takes, and how sure the texts are.
         model: Its name, for metrics and traces.
         max_wait_s: A large picture that comes alone is turned away if others like it would keep it waiting for longer.
+        orientation: Of requests that do not say which turned views are read.
+        min_confidence: Texts with less confidence are flagged.
         clock: The engine's monotonic clock, in seconds.
     """
 
@@ -114,6 +128,8 @@ class Recognizer:
         metrics: Metrics,
         model: str,
         max_wait_s: float = math.inf,
+        orientation: Orientation = "upright",
+        min_confidence: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
@@ -127,6 +143,10 @@ class Recognizer:
         self._metrics = metrics
         self._model = model
         self._confidence, self._empty_texts = metrics.confidence.labels(model), metrics.empty_texts.labels(model)
+        self._uncertain_texts = metrics.uncertain_texts.labels(model)
+        self._extra_reads = {reason: metrics.extra_reads.labels(model, reason) for reason in REASONS}
+        self._orientation = orientation
+        self._min_confidence = min_confidence
         self._clock = clock
 
     async def recognize(
@@ -136,6 +156,7 @@ class Recognizer:
         disconnected: Callable[[], Coroutine[None, None, None]],
         client: Hashable = None,
         bulk: bool | None = None,
+        options: ReadOptions = NO_OPTIONS,
     ) -> list[CropResult]:
         """Read all crops of a request: one result for each, in order.
 
@@ -145,6 +166,7 @@ class Recognizer:
             disconnected: Returns when the client has left.
             client: Whose request it is; clients take turns.
             bulk: Whether single crops of other requests go first. `None`: they do if this request has several crops.
+            options: In which ways the crops are read.
 
         Raises:
             QueueFullError: The request as a whole is turned away: at once, or later if its only picture turns out to be large.
@@ -159,7 +181,16 @@ class Recognizer:
         context = current_request.get()
         trace = None if context is None else context.trace
         exemplar = None if trace is None else trace.exemplar
-        items = [Item(admitted_s + timeout_s, waiter.item_settled, bulk, client, exemplar=exemplar) for _ in images]
+        orientation = options.orientation or self._orientation
+        if orientation == "upright" and not options.split:
+            items = [Item(admitted_s + timeout_s, waiter.item_settled, bulk, client, exemplar=exemplar) for _ in images]
+        else:
+            ways = Ways(orientation, options.split, self._metadata, self._engine, self._text_of, self._count_extra)
+            inquiries = [Inquiry(ways, waiter.item_settled, waiter.ended.done) for _ in images]
+            items = [
+                _Leader(admitted_s + timeout_s, inquiry.item_settled, bulk, client, exemplar=exemplar, inquiry=inquiry)
+                for inquiry in inquiries
+            ]
         self._engine.admit(items)
         decoding = None
         if bulk or several or not self._decode_at_once(items[0], images[0], admitted_s):
@@ -261,7 +292,11 @@ class Recognizer:
                 picture = image.content.picture(limits)
             else:
                 picture = decode_image(self._bytes_of(image.content), limits, account)
-            crop = fit_for(self._metadata, picture)
+            inquiry = item.inquiry if isinstance(item, _Leader) else None
+            if inquiry is None:
+                crop, followers = fit_for(self._metadata, picture), None
+            else:
+                crop, followers = inquiry.prepare(item, picture)
         except Problem as problem:
             # Known from its header, before any decoding. What is too complex for these limits may be fine for the full ones.
             if problem.kind in (IMAGE_TOO_LARGE, IMAGE_TOO_COMPLEX) and limits.max_pixels < self._limits.max_pixels:
@@ -273,6 +308,8 @@ class Recognizer:
         else:
             item.decode_s = self._clock() - admitted_s
             self._engine.submit(item, crop)
+            if followers:
+                self._engine.follow(item, followers)
         self._metrics.decode_wait.observe(started_s - admitted_s, item.exemplar)
         self._metrics.decode_duration.observe(self._clock() - started_s, item.exemplar)
         return True
@@ -284,7 +321,24 @@ class Recognizer:
         return decode_base64(content)
 
     def _result(self, item: Item) -> CropResult:
-        return CropResult(self._reading(item), item.decode_s, item.queue_s, item.inference_s)
+        reading = self._reading(item)
+        uncertain = self._min_confidence > 0.0 and isinstance(reading, Reading) and reading.confidence < self._min_confidence
+        if uncertain:
+            self._uncertain_texts.inc()
+        return CropResult(reading, item.decode_s, item.queue_s, item.inference_s, uncertain)
+
+    def _count_extra(self, reason: str, n_reads: int) -> None:
+        self._extra_reads[reason].inc(n_reads)
+
+    def _text_of(self, item: Item) -> Reading | None:
+        """What an item says by itself; `None` if it has not ended well, or says what is no text."""
+        if item.token_ids is None or item.confidences is None or item.outcome is not Outcome.DONE:
+            return None
+        try:
+            return text_of(item.token_ids.tolist(), item.confidences.tolist(), self._vocabulary)
+        except ValueError:
+            logger.exception("the model's answer is not text")
+            return None
 
     def _reading(self, item: Item) -> Reading | Problem:
         if item.token_ids is not None and item.confidences is not None and item.outcome is Outcome.DONE:
@@ -293,6 +347,8 @@ class Recognizer:
             except ValueError:
                 logger.exception("the model's answer is not text")
                 return Problem(INFERENCE_FAILED, "The model failed on this crop.")
+            if isinstance(item, _Leader) and item.inquiry is not None:
+                reading = item.inquiry.found() or reading
             self._confidence.observe(reading.confidence)
             if not reading.text:
                 self._empty_texts.inc()

@@ -73,7 +73,7 @@ class Endpoint:
             raise ValueError("no model has been chosen")
         try:
             results = await model.recognizer.recognize(
-                crops.images, timeout_ms / 1000, body.client_left, head.client, crops.bulk
+                crops.images, timeout_ms / 1000, body.client_left, head.client, crops.bulk, crops.options
             )
         except QueueFullError as error:
             raise busy(error, n_crops) from error

@@ -13,7 +13,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from service import errors
 from service.errors import Kind
 from service.http.bodies.media_types import BINARY_TYPES
-from service.http.dialects.v1_query import FLAGS, MODEL, MODEL_MEANING
+from service.http.dialects.v1_query import CHOICES, FLAGS, MODEL, MODEL_MEANING
 from service.http.dialects.v1_schemas import COMPONENTS, ProblemDocument, Recognition, RecognitionList, RecognizeRequest
 from service.http.gates.request_ids import MAX_REQUEST_ID_LENGTH
 from service.http.head import MIN_TIMEOUT_MS, TIMEOUT_HEADER
@@ -58,6 +58,16 @@ RECOGNIZE_PARAMETERS: Final[list[dict[str, Any]]] = [
             "schema": {"type": "boolean", "default": False},
         }
         for name, description in FLAGS.items()
+    ),
+    *(
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": description,
+            "schema": {"type": "string", "enum": list(choices)},
+        }
+        for name, (choices, description) in CHOICES.items()
     ),
     TIMEOUT_PARAMETER,
 ]

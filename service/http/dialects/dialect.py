@@ -9,6 +9,7 @@ from typing import Final
 
 from starlette.routing import compile_path
 
+from service.core.read_options import NO_OPTIONS, ReadOptions
 from service.core.recognizer import CropResult, EncodedImage
 from service.core.served_model import ServedModel
 from service.errors import Problem
@@ -28,6 +29,8 @@ class Crops:
     """Milliseconds that the client allows; infinite: as the settings say."""
     bulk: bool | None = field(default=None, kw_only=True)
     """Whether single crops of other requests go first; `None`: they do if there are several images."""
+    options: ReadOptions = field(default=NO_OPTIONS, kw_only=True)
+    """In which ways the crops are read."""
 
 
 class Dialect(ABC):

@@ -74,11 +74,12 @@ class V1(Dialect):
         if not data:
             raise Problem(EMPTY_BODY, "Send an image as the body, as a form file, or as base64 in JSON.")
         if form is BodyForm.RAW:
-            return V1Crops([EncodedImage(None, data)], timeout_ms, wishes, wishes.list)
+            return V1Crops([EncodedImage(None, data)], timeout_ms, wishes, wishes.list, options=wishes.options)
         if form is BodyForm.JSON:
-            return V1Crops(await images_of_json(data, self._limits), timeout_ms, wishes, as_list=True)
+            images = await images_of_json(data, self._limits)
+            return V1Crops(images, timeout_ms, wishes, as_list=True, options=wishes.options)
         images = await images_of_form(head.headers[b"content-type"], data, self._limits)
-        return V1Crops(images, timeout_ms, wishes, wishes.list or len(images) > 1)
+        return V1Crops(images, timeout_ms, wishes, wishes.list or len(images) > 1, options=wishes.options)
 
     async def answer(
         self, head: Head, crops: Crops, results: Sequence[CropResult], model: ServedModel, total_s: float
@@ -96,7 +97,7 @@ class V1(Dialect):
             if isinstance(reading, Problem):
                 reading.headers["Server-Timing"] = header
                 raise reading
-            body = recognition(crops.images[0].id, reading, crops.wishes.characters, by)
+            body = recognition(crops.images[0].id, results[0], crops.wishes.characters, by)
         return Answer(200, body, "application/json", ((b"server-timing", header.encode()),))
 
 

@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
+from service.core.read_options import NO_OPTIONS, ReadOptions
 from service.core.recognizer import EncodedImage
 from service.errors import MALFORMED_REQUEST, Problem, too_many_crops
 from service.http.dialects.dialect import Crops
 from service.http.dialects.open_inference.documents import invalid, told
+from service.http.dialects.v1_query import CHOICES, ORIENTATION, SPLIT
 from service.http.dialects.v1_schemas import MAX_ID_LENGTH
 from service.images.decode import RawPicture
 
@@ -68,7 +70,8 @@ def read_request(document: dict[str, Any], body: bytes, start: int | None, max_c
     shape = _shape(tensor.get("shape"))
     images = _images(tensor, shape, body, start, max_crops)
     timeout_ms, bulk = _timeout_ms(parameters), _bulk(parameters)
-    return InferCrops(images, timeout_ms, id_, shape if len(shape) <= 2 else shape[:1], outputs, bulk=bulk)
+    options = read_options(parameters) if parameters else NO_OPTIONS
+    return InferCrops(images, timeout_ms, id_, shape if len(shape) <= 2 else shape[:1], outputs, bulk=bulk, options=options)
 
 
 def _parameters(owner: dict[str, Any], where: str) -> dict[str, Any]:
@@ -104,6 +107,23 @@ def _bulk(parameters: dict[str, Any]) -> bool | None:
     if type(given) is not int or not 0 <= given <= MAX_PRIORITY:
         raise invalid("parameters.priority: must be an integer: 1 for as soon as single crops are read, 2 and up for bulk.")
     return given > MOST_URGENT if given else None
+
+
+def read_options(parameters: dict[str, Any]) -> ReadOptions:
+    """In which ways the crops are to be read; the parameters are called as in the service's own protocol.
+
+    Raises:
+        Problem: A value is none of those there are.
+    """
+    orientation, split = (_choice(parameters, name) for name in (ORIENTATION, SPLIT))
+    return NO_OPTIONS if orientation is None and split is None else ReadOptions(orientation, split == "auto")
+
+
+def _choice(parameters: dict[str, Any], name: str) -> Any:
+    given, (choices, _) = parameters.get(name), CHOICES[name]
+    if given is not None and given not in choices:
+        raise invalid(f"parameters.{name}: must be one of {', '.join(choices)}.")
+    return given
 
 
 def _outputs(wanted: Any, binary: bool) -> Outputs:

@@ -1,0 +1,21 @@
+"""How the crops of a request are to be read, whatever protocol it came by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from artifact.orientation import Orientation
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What a client asks for."""
+
+    orientation: Orientation | None = None
+    """Which turned views of a crop are read too; `None`: as the server's setting says."""
+    split: bool = False
+    """Whether crops much wider than a word are also read in parts."""
+
+
+NO_OPTIONS: Final = ReadOptions()
