@@ -70,7 +70,7 @@ def read_request(document: dict[str, Any], body: bytes, start: int | None, max_c
     shape = _shape(tensor.get("shape"))
     images = _images(tensor, shape, body, start, max_crops)
     timeout_ms, bulk = _timeout_ms(parameters), _bulk(parameters)
-    options = read_options(parameters) if parameters else NO_OPTIONS
+    options = read_options(parameters) if ORIENTATION in parameters or SPLIT in parameters else NO_OPTIONS
     return InferCrops(images, timeout_ms, id_, shape if len(shape) <= 2 else shape[:1], outputs, bulk=bulk, options=options)
 
 
@@ -116,7 +116,7 @@ def read_options(parameters: dict[str, Any]) -> ReadOptions:
         Problem: A value is none of those there are.
     """
     orientation, split = (_choice(parameters, name) for name in (ORIENTATION, SPLIT))
-    return NO_OPTIONS if orientation is None and split is None else ReadOptions(orientation, split == "auto")
+    return ReadOptions(orientation, split == "auto")
 
 
 def _choice(parameters: dict[str, Any], name: str) -> Any:
