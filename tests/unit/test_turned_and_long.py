@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import threading
@@ -136,8 +137,6 @@ def test_the_same_value_twice_is_fine() -> None:
 
 
 def infer(parameters: dict[str, Any]) -> httpx.Response:
-    import base64
-
     tensor = {"name": "images", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(TALL).decode()]}
     runtime = toy_runtime(session(), self_check_interval_s=0)
     return request(runtime, "POST", INFER, json={"inputs": [tensor], "parameters": parameters})
@@ -162,16 +161,14 @@ def test_one_crop_has_one_outcome_however_often_it_is_read() -> None:
     runtime = toy_runtime(session(), self_check_interval_s=0, min_confidence=0.95)
 
     async def scenario(client: httpx.AsyncClient) -> tuple[dict[str, Any], str]:
-        answer = await client.post("/v1/recognize?orientation=full", content=TALL)
+        answer = await client.post("/v1/recognize?orientation=auto", content=TALL)
         return answer.json(), (await client.get("/metrics")).text
 
     answer, metrics = with_client(runtime, scenario)
     assert answer["uncertain"] is True
     assert series(metrics, "parseq_crops_total") == {'model="toy",outcome="done"': 1.0}
     assert series(metrics, "parseq_crops_admitted_total") == {'model="toy"': 1.0}
-    assert series(metrics, "parseq_extra_reads_total") == {
-        'model="toy",reason="turned"': 2.0,
-    }
+    assert series(metrics, "parseq_extra_reads_total") == {'model="toy",reason="turned"': 2.0}
     assert series(metrics, "parseq_uncertain_texts_total") == {'model="toy"': 1.0}
     assert series(metrics, "parseq_text_confidence_count") == {'model="toy"': 1.0}
 
@@ -202,12 +199,12 @@ def test_a_picture_that_cannot_be_read_is_told_as_ever() -> None:
 
 
 def test_at_the_deadline_what_has_been_read_is_answered() -> None:
-    fake, released = session(), threading.Event()
+    fake, armed, released = session(), threading.Event(), threading.Event()
     plain = fake.answer
     assert plain is not None
 
     def slow(crops: Any) -> tuple[Any, Any]:
-        if crops.any() and side_of(crops[0]) != "upright":
+        if armed.is_set() and side_of(crops[0]) != "upright":
             assert released.wait(PATIENCE_S)
         return plain(crops)
 
@@ -215,8 +212,11 @@ def test_at_the_deadline_what_has_been_read_is_answered() -> None:
     runtime = toy_runtime(fake, self_check_interval_s=0, max_batch_size=1)
 
     async def scenario(client: httpx.AsyncClient) -> dict[str, Any]:
+        armed.set()
         answer = await client.post(
-            "/v1/recognize?orientation=auto", content=TALL, headers={"X-Request-Timeout-Ms": "1500", "Content-Type": "image/png"}
+            "/v1/recognize?orientation=auto",
+            content=TALL,
+            headers={"X-Request-Timeout-Ms": "1500", "Content-Type": "image/png"},
         )
         released.set()
         return dict(answer.json())
