@@ -124,6 +124,8 @@ class ServiceReader:
     def _reading(self, result: dict[str, Any]) -> Reading:
         error = result.get("error")
         if error is None:
+            if "angle" not in result and "words" not in result:
+                return Reading(result["text"], result["confidence"])
             words = tuple(Word(word["text"], word["confidence"], tuple(word["box"])) for word in result.get("words", ()))
             return Found(result["text"], result["confidence"], (), result.get("angle"), words)
         # A failure of the service says nothing about the model: no score is better than a wrong one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from artifact.long_crops import MAX_WINDOWS, MAX_WORDS, joined, line_of, parts_o
 from artifact.orientation import TURNS, is_tall, most_plausible, turned
 from artifact.text import Reading
 from artifact.views import Found, Views
+from reading.readers.interface import Picture
+from reading.readers.views import ViewsReader
 
 
 def reading(text: str, confidence: float = 0.99) -> Reading:
@@ -224,3 +227,32 @@ def test_any_picture_has_a_bounded_number_of_views_and_an_end(size: tuple[int, i
 def test_a_line_of_words_whose_characters_are_not_known_has_none() -> None:
     line = line_of([Reading("a", 0.5), Reading("b", 0.5)])
     assert (line.text, line.confidence, line.character_confidences) == ("a b", 0.25, ())
+
+
+class Sizes:
+    """A reader that reads the shape of a picture."""
+
+    description, charset, max_label_length, refused = "sizes", "ab", 25, 0
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def read(self, pictures: Sequence[Picture]) -> list[Reading]:
+        self.batches.append(len(pictures))
+        return [reading("words", 0.95) if each.image.width > each.image.height else reading("x", 0.2) for each in pictures]
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_reader_reads_views_in_batches_no_larger_than_it_is_given() -> None:
+    sizes = Sizes()
+    pictures = [Picture(Image.new("RGB", size)) for size in ((20, 60), (60, 20), (20, 60), (20, 20))]
+    found = ViewsReader(sizes, "auto", True).read(pictures)
+    assert [(each.text, each.angle) for each in found if isinstance(each, Found)] == [
+        ("words", 90),
+        ("words", 0),
+        ("words", 90),
+        ("x", 0),
+    ]
+    assert sizes.batches == [4, 4]
