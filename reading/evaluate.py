@@ -22,7 +22,7 @@ from model.errors import DataError
 from reading.pictures.crop_sets import CropSet, crop_sets
 from reading.readers.interface import Reader, ReaderError
 from reading.readers.opening import open_reader
-from reading.readers.options import ReaderOptions, add_allowed_option, add_reader_options, positive
+from reading.readers.options import ReaderOptions, add_allowed_option, add_reader_options, add_view_options, positive
 from reading.scores.calibration import draw_reliability
 from reading.scores.error_sheet import WorstMistakes
 from reading.scores.evaluation import Rules, Scoring, score_sets
@@ -66,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_label_options(parser)
     add_allowed_option(parser, "--read-charset")
     add_reader_options(parser, url=True)
+    add_view_options(parser)
     return parser
 
 

@@ -23,12 +23,19 @@ from tqdm import tqdm
 from artifact.regions import RegionError
 from artifact.rgb import to_rgb
 from artifact.text import Reading
+from artifact.views import Found
 from model.data.pictures import BrokenImageError, decode_image, read_file
 from reading.pictures.paths import STANDARD_INPUT, NothingFoundError, expand, listed
 from reading.pictures.regions import RegionFileError, cut_regions, load_regions
 from reading.readers.interface import Picture, Reader, ReaderError
 from reading.readers.opening import open_reader
-from reading.readers.options import ReaderOptions, add_allowed_option, add_reader_options, number_of_alternatives
+from reading.readers.options import (
+    ReaderOptions,
+    add_allowed_option,
+    add_reader_options,
+    add_view_options,
+    number_of_alternatives,
+)
 
 EXIT_SOME_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -72,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_allowed_option(parser, "--charset")
     add_reader_options(parser, url=True)
+    add_view_options(parser)
     return parser
 
 
@@ -89,6 +97,14 @@ def as_seen(image: Image.Image) -> Image.Image:
         return to_rgb(upright)
     except ValueError as error:
         raise BrokenImageError(f"has {error}") from None
+
+
+def found_values(reading: Reading) -> dict[str, Any]:
+    """How a crop was turned, and the words of a line, as the service tells them; nothing where that was not asked for."""
+    if not isinstance(reading, Found):
+        return {}
+    words = [{"text": word.text, "confidence": round(word.confidence, 6), "box": list(word.box)} for word in reading.words]
+    return ({} if reading.angle is None else {"angle": reading.angle}) | ({"words": words} if words else {})
 
 
 class ReadCall:
@@ -161,7 +177,7 @@ class ReadCall:
         """What is printed for one image, or one region of it."""
         if self.as_json:
             place = {"file": name} if region is None else {"file": name, "region": region}
-            values: dict[str, Any] = {**place, **_told(reading)}
+            values: dict[str, Any] = {**place, **_told(reading), **found_values(reading)}
             if reading.alternatives:
                 values["alternatives"] = [_told(other) for other in reading.alternatives]
             return json.dumps(values, ensure_ascii=False)

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from artifact.orientation import Orientation
 from service.errors import StartupError
 
 ENV_PREFIX: Final = "PARSEQ_"
@@ -157,6 +158,14 @@ class Settings(BaseSettings):
     )
     several_frames: SeveralFrames = Field(
         "first", description="Of an animation, or a file of several pages, read the `first`, or `refuse` it with 422."
+    )
+    orientation: Orientation = Field(
+        "upright",
+        description="How crops are read where requests do not say: as they are (`upright`), tall ones also turned by 90 and "
+        "270 degrees (`auto`), or those that are read with little confidence also upside down (`full`).",
+    )
+    min_confidence: float = Field(
+        0.0, ge=0, le=1, description="Texts with less confidence are marked as `uncertain`, and counted; 0: none."
     )
     max_connections: int = Field(
         1000,

@@ -104,7 +104,9 @@ def read_batches(network: Network, images: NDArray[np.uint8], batch_size: int = 
 
 def _readings(network: Network, logits: Tensor) -> list[Reading]:
     texts, probabilities = network.decode(logits)
-    return [Reading(text, float(p.prod())) for text, p in zip(texts, probabilities, strict=True)]
+    return [
+        Reading(text, float(p.prod()), tuple(p[: len(text)].tolist())) for text, p in zip(texts, probabilities, strict=True)
+    ]
 
 
 def open_checkpoint(options: ReaderOptions) -> NetworkReader:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from reading.readers.interface import Reader, ReaderError
 from reading.readers.options import ReaderOptions
+from reading.readers.views import ViewsReader
 
 
 def open_reader(options: ReaderOptions) -> Reader:
-    """Open the reader that the options name.
+    """Open the reader that the options name; it reads crops turned and in parts if they say so.
 
     Raises:
         ReaderError: They name several, or one that cannot be used.
@@ -23,11 +24,24 @@ def open_reader(options: ReaderOptions) -> Reader:
     if options.artifact:
         from reading.readers.artifact import ArtifactReader
 
-        return ArtifactReader(options.artifact, options.threads, alternatives=options.alternatives, allowed=options.allowed)
+        reader = ArtifactReader(options.artifact, options.threads, alternatives=options.alternatives, allowed=options.allowed)
+        return _with_views(reader, options)
     if options.url:
         from reading.readers.service import ServiceReader
 
-        return ServiceReader(options.url, alternatives=options.alternatives, allowed=options.allowed)
+        return ServiceReader(
+            options.url,
+            alternatives=options.alternatives,
+            allowed=options.allowed,
+            orientation=options.orientation,
+            split=options.split,
+        )
     from reading.readers.checkpoint import open_checkpoint
 
-    return open_checkpoint(options)
+    return _with_views(open_checkpoint(options), options)
+
+
+def _with_views(reader: Reader, options: ReaderOptions) -> Reader:
+    if options.orientation == "upright" and options.split == "none":
+        return reader
+    return ViewsReader(reader, options.orientation, options.split == "auto")

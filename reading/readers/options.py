@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
 from artifact.allowed import FORMS, AllowedError, parts_of
 from artifact.alternatives import MAX_ALTERNATIVES
+from artifact.orientation import Orientation
+
+Split = Literal["none", "auto"]
 
 OF_CHECKPOINTS: Final = ("model", "config", "weights", "decode", "refine_iters", "device")
 """Options for checkpoints only: in an artifact or a service these things are settled."""
@@ -36,6 +39,10 @@ class ReaderOptions:
     """How many texts each crop gets; 0: the one that was read."""
     allowed: str | None = None
     """Which characters may be read, as `artifact.allowed` has it; `None`: all."""
+    orientation: Orientation = "upright"
+    """Which turned views of a crop are read."""
+    split: Split = "none"
+    """Whether long crops are also read in parts."""
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> ReaderOptions:
@@ -105,6 +112,22 @@ def number_of_alternatives(text: str) -> int:
     if len(text) == 1 and text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_ALTERNATIVES:
         return int(text)
     raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_ALTERNATIVES}, not {text!r}")
+
+
+def add_view_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for reading crops turned and in parts; a service is asked to do it."""
+    parser.add_argument(
+        "--orientation",
+        choices=get_args(Orientation),
+        default="upright",
+        help="auto: read tall crops also turned by 90 and 270 degrees; full: doubtful ones also upside down (default: upright)",
+    )
+    parser.add_argument(
+        "--split",
+        choices=get_args(Split),
+        default="none",
+        help="auto: read crops much wider than a word also word by word, or in windows (default: none)",
+    )
 
 
 def positive(text: str) -> int:

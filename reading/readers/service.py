@@ -10,9 +10,12 @@ from typing import Any, Final
 
 import httpx
 
+from artifact.orientation import Orientation
 from artifact.text import Reading
+from artifact.views import Found, Word
 from model.data.pictures import encode_png
 from reading.readers.interface import Picture, ReaderError
+from reading.readers.options import Split
 
 CROPS_PER_REQUEST: Final = 32
 CONNECTIONS: Final = 2
@@ -32,6 +35,8 @@ class ServiceReader:
         *,
         alternatives: int = 0,
         allowed: str | None = None,
+        orientation: Orientation = "upright",
+        split: Split = "none",
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -41,6 +46,8 @@ class ServiceReader:
             url: Address of the service.
             alternatives: How many texts each crop gets; 0: the one that was read.
             allowed: Which characters may be read, as `artifact.allowed` has it; `None`: all.
+            orientation: Which turned views it is asked to read.
+            split: Whether it is asked to read long crops in parts, too.
             transport: Used instead of the network, by tests.
             sleep: Waits for a number of seconds while the service is busy.
 
@@ -55,8 +62,14 @@ class ServiceReader:
             raise ReaderError(f"{url!r} is no address of a service: http://HOST:PORT or https://HOST:PORT is one")
         self._client = httpx.Client(base_url=address, timeout=TIMEOUT_S, transport=transport)
         self._sleep = sleep
-        options = {"alternatives": alternatives or None, "charset": allowed}
-        self._query = {name: value for name, value in options.items() if value is not None}
+        chosen: dict[str, str | int | None] = {
+            "alternatives": alternatives or None,
+            "charset": allowed,
+            # Only what differs from what a service does unasked: older ones know no such parameters.
+            "orientation": None if orientation == "upright" else orientation,
+            "split": None if split == "none" else split,
+        }
+        self._query = {name: value for name, value in chosen.items() if value is not None}
         try:
             model = self._model()
             self.charset = self._charset(model)
@@ -120,8 +133,11 @@ class ServiceReader:
     def _reading(self, result: dict[str, Any]) -> Reading:
         error = result.get("error")
         if error is None:
-            others = [Reading(other["text"], other["confidence"]) for other in result.get("alternatives", ())]
-            return Reading(result["text"], result["confidence"], alternatives=tuple(others))
+            others = tuple(Reading(other["text"], other["confidence"]) for other in result.get("alternatives", ()))
+            if "angle" not in result and "words" not in result:
+                return Reading(result["text"], result["confidence"], alternatives=others)
+            words = tuple(Word(word["text"], word["confidence"], tuple(word["box"])) for word in result.get("words", ()))
+            return Found(result["text"], result["confidence"], alternatives=others, angle=result.get("angle"), words=words)
         # A failure of the service says nothing about the model: no score is better than a wrong one.
         if error["status"] >= SERVER_ERROR:
             raise ReaderError(f"the service failed on a crop: {error['title']}. {error['detail']}")
@@ -133,7 +149,7 @@ class ServiceReader:
         end_s = time.monotonic() + PATIENCE_S
         while True:
             try:
-                answer = self._client.request(method, path, json=body, params=query)
+                answer = self._client.request(method, path, json=body, params=query or None)
             except httpx.TransportError as error:
                 raise ReaderError(f"no answer from {self._client.base_url}: {error or type(error).__name__}") from None
             wait_s = _retry_after_s(answer)

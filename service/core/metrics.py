@@ -118,6 +118,18 @@ class Metrics:
         self.empty_texts = Counter(
             "parseq_empty_texts_total", "Crops read as no text at all.", ["model"], registry=self.registry
         )
+        self.uncertain_texts = Counter(
+            "parseq_uncertain_texts_total",
+            "Texts with less confidence than PARSEQ_MIN_CONFIDENCE.",
+            ["model"],
+            registry=self.registry,
+        )
+        self.extra_reads = Counter(
+            "parseq_extra_reads_total",
+            "Reads of admitted crops beyond the first: turned, upside_down, or of a word or window of a long crop.",
+            ["model", "reason"],
+            registry=self.registry,
+        )
 
     def _add_engine(self) -> None:
         self.queue_wait = self._histogram("parseq_queue_wait_seconds", "Wait of one decoded crop for a lane.", ["model"])

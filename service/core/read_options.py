@@ -1,15 +1,21 @@
-"""What a client can say about how its crops are to be read."""
+"""How the crops of a request are to be read, whatever protocol it came by."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
+from artifact.orientation import Orientation
+
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """Of one request, for all its crops."""
+    """What a client asks for, for all crops of a request."""
 
+    orientation: Orientation | None = None
+    """Which turned views of a crop are read too; `None`: as the server's setting says."""
+    split: bool = False
+    """Whether crops much wider than a word are also read in parts."""
     alternatives: int = 0
     """How many texts each crop shall get, the one that was read included; 0: that one alone."""
     allowed: str | None = None

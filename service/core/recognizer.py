@@ -18,8 +18,10 @@ from typing import Final
 from artifact.alternatives import alternatives_of
 from artifact.fit import fit_for
 from artifact.metadata import ArtifactMetadata
+from artifact.orientation import Orientation
 from artifact.text import Reading, text_of
 from service.core.choices import Choices
+from service.core.inquiry import REASONS, Inquiry, Ways
 from service.core.metrics import Metrics
 from service.core.read_options import NO_OPTIONS, ReadOptions
 from service.core.stages import keep_stages
@@ -69,6 +71,15 @@ class CropResult:
     decode_s: float
     queue_s: float
     inference_s: float
+    uncertain: bool = False
+    """Whether the text has less confidence than the server's setting wants."""
+
+
+@dataclass(slots=True, eq=False)
+class _Leader(Item):
+    """A crop that is read in several ways."""
+
+    inquiry: Inquiry | None = None
 
 
 class _Waiter:
@@ -105,6 +116,8 @@ class Recognizer:
         metrics: Told how long decoding takes, and how sure the texts are.
         model: Its name, for metrics and traces.
         max_wait_s: A large picture that comes alone is turned away if others like it would keep it waiting for longer.
+        orientation: Of requests that do not say which turned views are read.
+        min_confidence: Texts with less confidence are flagged.
         clock: The engine's monotonic clock, in seconds.
     """
 
@@ -118,6 +131,8 @@ class Recognizer:
         metrics: Metrics,
         model: str,
         max_wait_s: float = math.inf,
+        orientation: Orientation = "upright",
+        min_confidence: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
@@ -132,6 +147,10 @@ class Recognizer:
         self._metrics = metrics
         self._model = model
         self._confidence, self._empty_texts = metrics.confidence.labels(model), metrics.empty_texts.labels(model)
+        self._uncertain_texts = metrics.uncertain_texts.labels(model)
+        self._extra_reads = {reason: metrics.extra_reads.labels(model, reason) for reason in REASONS}
+        self._orientation = orientation
+        self._min_confidence = min_confidence
         self._clock = clock
         self._choices = Choices(metadata)
 
@@ -171,18 +190,21 @@ class Recognizer:
         context = current_request.get()
         trace = None if context is None else context.trace
         exemplar = None if trace is None else trace.exemplar
-        items = [
-            Item(
-                admitted_s + timeout_s,
-                waiter.item_settled,
-                bulk,
-                client,
-                allowed=allowed,
-                wants_top=options.alternatives > 0,
-                exemplar=exemplar,
-            )
-            for _ in images
-        ]
+        orientation = options.orientation or self._orientation
+        several_ways = options.split or orientation != "upright"
+        wants_top = options.alternatives > 0
+        if several_ways:
+            reading_of = partial(self._reading_of, alternatives=options.alternatives)
+            ways = Ways(orientation, options.split, self._metadata, self._engine, reading_of, self._count_extra)
+        items: list[Item] = []
+        for _ in images:
+            if several_ways:
+                inquiry = Inquiry(ways, waiter.item_settled, waiter.ended.done)
+                item: Item = _Leader(admitted_s + timeout_s, inquiry.item_settled, bulk, client, inquiry=inquiry)
+            else:
+                item = Item(admitted_s + timeout_s, waiter.item_settled, bulk, client)
+            item.allowed, item.wants_top, item.exemplar = allowed, wants_top, exemplar
+            items.append(item)
         self._engine.admit(items)
         decoding = None
         if bulk or several or not self._decode_at_once(items[0], images[0], admitted_s):
@@ -298,7 +320,11 @@ class Recognizer:
                 picture = image.content.picture(limits)
             else:
                 picture = decode_image(self._bytes_of(image.content), limits, account)
-            crop = fit_for(self._metadata, picture)
+            inquiry = item.inquiry if isinstance(item, _Leader) else None
+            if inquiry is None:
+                crop, followers = fit_for(self._metadata, picture), None
+            else:
+                crop, followers = inquiry.prepare(item, picture)
         except Problem as problem:
             # Known from its header, before any decoding. What is too complex for these limits may be fine for the full ones.
             if problem.kind in (IMAGE_TOO_LARGE, IMAGE_TOO_COMPLEX) and limits.max_pixels < self._limits.max_pixels:
@@ -310,6 +336,8 @@ class Recognizer:
         else:
             item.decode_s = self._clock() - admitted_s
             self._engine.submit(item, crop)
+            if followers:
+                self._engine.follow(item, followers)
         self._metrics.decode_wait.observe(started_s - admitted_s, item.exemplar)
         self._metrics.decode_duration.observe(self._clock() - started_s, item.exemplar)
         return True
@@ -321,23 +349,38 @@ class Recognizer:
         return decode_base64(content)
 
     def _result(self, item: Item, alternatives: int) -> CropResult:
-        return CropResult(self._reading(item, alternatives), item.decode_s, item.queue_s, item.inference_s)
+        reading = self._reading_of(item, alternatives)
+        if isinstance(item, _Leader) and item.inquiry is not None:
+            reading = item.inquiry.found() or reading
+        if reading is None:
+            return CropResult(self._problem(item), item.decode_s, item.queue_s, item.inference_s)
+        self._confidence.observe(reading.confidence)
+        if not reading.text:
+            self._empty_texts.inc()
+        uncertain = reading.confidence < self._min_confidence
+        if uncertain:
+            self._uncertain_texts.inc()
+        return CropResult(reading, item.decode_s, item.queue_s, item.inference_s, uncertain)
 
-    def _reading(self, item: Item, alternatives: int) -> Reading | Problem:
-        if item.token_ids is not None and item.confidences is not None and item.outcome is Outcome.DONE:
-            try:
-                reading = text_of(item.token_ids.tolist(), item.confidences.tolist(), self._vocabulary)
-                if item.top_ids is not None and item.top_confidences is not None:
-                    candidates = item.top_ids.tolist(), item.top_confidences.tolist()
-                    others = alternatives_of(*candidates, self._vocabulary, alternatives, reading)
-                    reading = replace(reading, alternatives=others)
-            except ValueError:
-                logger.exception("the model's answer is not text")
-                return Problem(INFERENCE_FAILED, "The model failed on this crop.")
-            self._confidence.observe(reading.confidence)
-            if not reading.text:
-                self._empty_texts.inc()
-            return reading
+    def _count_extra(self, reason: str, n_reads: int) -> None:
+        self._extra_reads[reason].inc(n_reads)
+
+    def _reading_of(self, item: Item, alternatives: int) -> Reading | None:
+        """What an item says by itself; `None` if it has not ended well, or says what is no text."""
+        if item.token_ids is None or item.confidences is None or item.outcome is not Outcome.DONE:
+            return None
+        try:
+            reading = text_of(item.token_ids.tolist(), item.confidences.tolist(), self._vocabulary)
+            if item.top_ids is not None and item.top_confidences is not None:
+                candidates = item.top_ids.tolist(), item.top_confidences.tolist()
+                reading = replace(reading, alternatives=alternatives_of(*candidates, self._vocabulary, alternatives, reading))
+        except ValueError:
+            logger.exception("the model's answer is not text")
+            return None
+        return reading
+
+    def _problem(self, item: Item) -> Problem:
+        """Why there is no text."""
         if item.outcome is Outcome.EXPIRED:
             return Problem(DEADLINE_EXPIRED, "The crop was not read before its deadline. Try again when it is quieter.")
         match item.error:
@@ -345,6 +388,8 @@ class Recognizer:
                 return problem
             case EngineDownError():
                 return Problem(NOT_READY, "The server stopped before the crop was read.")
+            case None if item.outcome is Outcome.DONE:
+                return Problem(INFERENCE_FAILED, "The model failed on this crop.")
             case None:
                 return Problem(INTERNAL, "The server failed on this crop.")
             case _:

@@ -89,6 +89,8 @@ class ServedModel:
             metrics=metrics,
             model=self.name,
             max_wait_s=limits.budgets.single_s,
+            orientation=settings.orientation,
+            min_confidence=settings.min_confidence,
         )
         self._known_answer: KnownAnswer | None = None
 

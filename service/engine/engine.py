@@ -184,15 +184,33 @@ class Engine:
                 return
         self.fail(item, EngineDownError("the engine stopped"))
 
+    def follow(self, leader: Item, followers: Sequence[Item]) -> None:
+        """Queue further reads of an admitted item, with their crops, without admission: it would refuse a crop half-way.
+
+        Newcomers wait for them, and the client's turns pay for them. Where the item has ended badly, they end as it did.
+        """
+        with self._condition:
+            if self._running and leader.outcome in (None, Outcome.DONE):
+                self._scheduler.follow(leader, followers, self._clock())
+                self._wake(len(followers))
+                return
+        self._finish(followers, Outcome.FAILED, EngineDownError("the engine stopped, or the crop has ended"))
+
     def fail(self, item: Item, error: Exception) -> None:
         """End an admitted item that will never be submitted, because its image cannot be decoded."""
         self._finish([item], Outcome.FAILED, error)
 
     def abandon(self, items: Sequence[Item], outcome: Outcome) -> None:
-        """End those of `items` that have not ended, since nobody waits for them; their slots are free, none is delivered."""
-        ended = len(self._settle(items, outcome))
+        """End those of `items` that have not ended, and their followers, since nobody waits for them.
+
+        Their slots are free, and none is delivered.
+        """
+        ended = self._settle(items, outcome)
+        for item in items:
+            if item.followers:
+                self._settle(item.followers, outcome)
         if ended:
-            self._observer.settled(outcome, ended)
+            self._observer.settled(outcome, len(ended))
 
     # -- What lanes do ----------------------------------------------------------------------------------------------
 
@@ -329,5 +347,9 @@ class Engine:
 
     def _hand_out(self, items: Sequence[Item], outcome: Outcome) -> None:
         if items:
-            self._observer.settled(outcome, len(items))
+            n_crops = len(items)
+            for item in items:
+                n_crops -= item.is_follower
+            if n_crops:
+                self._observer.settled(outcome, n_crops)
             self._deliver(items)

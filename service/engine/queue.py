@@ -144,12 +144,13 @@ class DeadlineQueue:
         return self.capacity
 
     def reserve(self, item: Item) -> None:
-        """Reserve a slot.
+        """Reserve a slot. A follower gets one in any case: its crop was let in, and is not refused half-way.
 
         Raises:
             ValueError: None is free, or the item was here before.
         """
-        if item.stage is not Stage.NEW or self.n_taken >= self.capacity + int(EXTRA_PLACES * self.capacity):
+        full = self.n_taken >= self.capacity + int(EXTRA_PLACES * self.capacity)
+        if item.stage is not Stage.NEW or (full and not item.is_follower):
             raise ValueError("no slot for this item")
         item.stage = Stage.DECODING
         self.n_taken += 1

@@ -177,6 +177,20 @@ class Scheduler:
         self._queue.push(item, now_s)
         return True
 
+    def follow(self, leader: Item, followers: Sequence[Item], now_s: float) -> None:
+        """Queue further reads of an admitted item, whose deadline, client and class they have. They count as any items do.
+
+        Args:
+            leader: The item; it has not ended, or ended well.
+            followers: They have their crops.
+            now_s: The time.
+        """
+        leader.followers = (*leader.followers, *followers)
+        for item in followers:
+            self._queue.reserve(item)
+            item.admitted_s = now_s
+            self._queue.push(item, now_s)
+
     def settle(self, item: Item, outcome: Outcome, error: Exception | None = None) -> bool:
         """End an item wherever it is, and free its slot; `False` when it had ended before."""
         if item.outcome is not None:

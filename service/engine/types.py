@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import NamedTuple, Protocol
@@ -94,6 +94,10 @@ class Item:
     demoted: bool = False
     """Whether it is a single crop that counts as bulk, since its image will take long to decode."""
     exemplar: Exemplar = None
+    followers: Sequence[Item] = ()
+    """Further reads of the same crop, such as of the picture turned; `Engine.follow` adds them, under its lock."""
+    is_follower: bool = False
+    """Whether it is one of them: metrics count crops, not reads."""
 
     @property
     def pixels(self) -> Crop:

@@ -604,6 +604,8 @@ def test_the_openapi_covers_every_body_and_every_status() -> None:
         ("query", "characters"),
         ("query", "charset"),
         ("query", "list"),
+        ("query", "orientation"),
+        ("query", "split"),
         ("query", "model"),
         ("header", TIMEOUT_HEADER),
         ("header", "X-Request-Id"),
@@ -734,7 +736,7 @@ def test_a_query_that_cannot_be_meant_is_told(path: str, query: str, told: str) 
     ).detail
     assert told in detail
     assert len(detail) < 300
-    assert "twice" in detail or "characters, list, model" in detail
+    assert "twice" in detail or "characters, list, model, orientation, split, alternatives, charset" in detail
     assert 'parseq_crops_admitted_total{model="toy"} 0.0' in runtime.metrics.render().decode()
 
 

@@ -80,7 +80,7 @@ def test_only_what_is_allowed_is_read() -> None:
         ("charset=abc", "`abc` is no kind"),
         ("charset=chars:", "no character behind"),
         ("charset=digits&charset=letters", "twice"),
-        ("Charset=digits", "characters, list, model, alternatives, charset"),
+        ("Charset=digits", "characters, list, model, orientation, split, alternatives, charset"),
     ],
 )
 def test_values_that_cannot_be_are_refused(query: str, said: str) -> None:

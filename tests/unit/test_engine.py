@@ -438,3 +438,86 @@ def test_an_item_that_failed_alone_is_tried_as_any_other(bench_with_wide: Bench,
     assert (good.outcome, ids_of(good)) == (Outcome.DONE, [8])
     assert (poisoned.outcome, type(poisoned.error)) == (Outcome.FAILED, InferenceError)
     assert (wide.batches, bench_with_wide.session.batches) == ([1, 1], [1, 1])
+
+
+def follower_of(leader: Item, text: str, *, poisoned: bool = False) -> Item:
+    item = new_item(leader.deadline_s, leader.bulk, leader.client)
+    item.crop, item.is_follower = pixels_of(text, poisoned=poisoned), True
+    return item
+
+
+def test_followers_are_run_and_delivered_but_not_counted_as_crops(bench: Bench) -> None:
+    bench.session.gate.clear()
+    [leader] = bench.post("a")
+    bench.session.wait_entered()
+    followers = [follower_of(leader, "b"), follower_of(leader, "c", poisoned=True)]
+    bench.engine.follow(leader, followers)
+    assert (bench.engine.in_flight, bench.engine.depth) == (3, 2)
+    bench.session.gate.set()
+    bench.mailbox.wait_for(3)
+    assert [item.outcome for item in (leader, *followers)] == [Outcome.DONE, Outcome.DONE, Outcome.FAILED]
+    assert bench.tally.counts == {"admitted": 1, "done": 1}
+    later = follower_of(leader, "d")
+    bench.engine.follow(leader, [later])  # what the first ones said may ask for more
+    bench.mailbox.wait_for(4)
+    assert ids_of(later) == [14]
+
+
+def test_followers_are_let_in_although_the_queue_is_full_and_newcomers_are_not(bench: Bench) -> None:
+    bench.session.gate.clear()
+    bench.post("0")
+    bench.session.wait_entered()
+    items = bench.post(*["a"] * 64)
+    bench.engine.follow(items[0], [follower_of(items[0], "b") for _ in range(80)])
+    assert bench.engine.depth == 144
+    assert bench.engine.refusal_of(1, False, 1e12) is not None
+    bench.session.gate.set()
+    bench.mailbox.wait_for(145)
+    assert bench.engine.in_flight == 0
+
+
+def test_followers_are_abandoned_with_their_leader_even_if_that_is_done(bench: Bench) -> None:
+    bench.session.gate.clear()
+    [leader] = bench.post("a")
+    bench.session.wait_entered()
+    other = follower_of(leader, "b")
+    bench.engine.follow(leader, [other])
+    bench.engine.abandon([leader], Outcome.CANCELLED)
+    assert (leader.outcome, other.outcome) == (Outcome.CANCELLED, Outcome.CANCELLED)
+    assert bench.engine.depth == 0
+    late = follower_of(leader, "c")
+    bench.engine.follow(leader, [late])
+    assert late.outcome is Outcome.FAILED
+    assert bench.tally.counts == {"admitted": 1, "cancelled": 1}
+
+
+def test_followers_that_come_when_the_engine_has_stopped_end_at_once() -> None:
+    bench = Bench()
+    bench.engine.start()
+    [leader] = bench.post("a")
+    bench.mailbox.wait_for(1)
+    assert bench.engine.stop(PATIENCE_S)
+    late = follower_of(leader, "b")
+    bench.engine.follow(leader, [late])
+    assert late.outcome is Outcome.FAILED
+    assert isinstance(late.error, EngineDownError)
+    assert bench.mailbox.items[-1] is late
+    assert bench.engine.in_flight == 0
+
+
+def test_followers_expire_as_their_leader_does() -> None:
+    now_s = [0.0]
+    bench = Bench(clock=lambda: now_s[0])
+    bench.engine.start()
+    bench.session.gate.clear()
+    bench.post("0")
+    bench.session.wait_entered()
+    [leader] = bench.post("a", deadline_s=5.0)
+    other = follower_of(leader, "b")
+    bench.engine.follow(leader, [other])
+    now_s[0] = 6.0
+    bench.session.gate.set()
+    bench.mailbox.wait_for(3)
+    assert bench.engine.stop(PATIENCE_S)
+    assert (leader.outcome, other.outcome) == (Outcome.EXPIRED, Outcome.EXPIRED)
+    assert bench.tally.counts == {"admitted": 2, "done": 1, "expired": 1}

@@ -15,6 +15,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from artifact.allowed import Allowed
 from export.gate import parity
 from export.gate.crops import BATCH, GateCrop, Pixels, parity_crops
 from export.gate.parity import BATCH_SIZES, ParityReport, batches, check_parity

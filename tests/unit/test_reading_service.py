@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from artifact.text import Reading
+from artifact.views import Found
 from reading.readers.interface import Picture, ReaderError
 from reading.readers.service import CROPS_PER_REQUEST, ServiceReader
 
@@ -119,3 +120,23 @@ def test_a_long_charset_is_fetched_from_its_place(telling: dict[str, str]) -> No
         return httpx.Response(200, json={"models": [{**model, **telling, "limits": limits}]})
 
     assert ServiceReader("http://fake/ocr", transport=httpx.MockTransport(handle)).charset == "ab"
+
+
+def test_a_service_is_asked_to_turn_and_split_only_if_that_is_wanted() -> None:
+    queries = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            limits = {"max_crops_per_request": 8, "max_body_bytes": 2**20}
+            return httpx.Response(200, json={"models": [{**MODEL, "limits": limits}]})
+        queries.append(request.url.query)
+        word = {"text": "b", "confidence": 0.5, "box": [1, 2, 3, 4]}
+        result = {"id": "0", "text": "a b", "confidence": 0.5, "angle": 90, "words": [word, word]}
+        return httpx.Response(200, json={"results": [result]})
+
+    for options in ({}, {"orientation": "auto"}, {"orientation": "full", "split": "auto"}):
+        reader = ServiceReader("http://fake", transport=httpx.MockTransport(handle), **options)  # type: ignore[arg-type]
+        [found] = reader.read(pictures(1))
+        assert isinstance(found, Found)
+        assert (found.text, found.angle, found.words[1].box) == ("a b", 90, (1, 2, 3, 4))
+    assert queries == [b"", b"orientation=auto", b"orientation=full&split=auto"]

@@ -60,7 +60,7 @@ class Instances(Dialect):
         for result in results:
             reading = result.reading
             predictions.append(
-                encode_json({"error": reading.detail} if isinstance(reading, Problem) else text_members(reading, False))
+                encode_json({"error": reading.detail} if isinstance(reading, Problem) else text_members(result, False))
             )
             await turns.step()
         body = f'{{"predictions":[{",".join(predictions)}]}}'.encode()

@@ -96,7 +96,7 @@ class V1(Dialect):
             if isinstance(reading, Problem):
                 reading.headers["Server-Timing"] = header
                 raise reading
-            body = recognition(crops.images[0].id, reading, crops.wishes.characters, by)
+            body = recognition(crops.images[0].id, results[0], crops.wishes.characters, by)
         return Answer(200, body, "application/json", ((b"server-timing", header.encode()),))
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from artifact.text import Reading
+from artifact.views import Found
 from service.core.recognizer import CropResult
 from service.errors import Problem
 
@@ -20,10 +20,10 @@ Timings = dict[str, float]
 encode_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
-def recognition(id_: str | None, reading: Reading, characters: bool, by: Mapping[str, Any]) -> bytes:
-    """The answer for a single crop; `by` has the members about model, version and timings."""
+def recognition(id_: str | None, result: CropResult, characters: bool, by: Mapping[str, Any]) -> bytes:
+    """The answer for a single crop, which was read; `by` has the members about model, version and timings."""
     name = {} if id_ is None else {"id": id_}
-    return encode_json({**name, **text_members(reading, characters), **by}).encode()
+    return encode_json({**name, **text_members(result, characters), **by}).encode()
 
 
 def result_members(id_: str, result: CropResult, characters: bool) -> dict[str, Any]:
@@ -31,21 +31,43 @@ def result_members(id_: str, result: CropResult, characters: bool) -> dict[str, 
     reading = result.reading
     if isinstance(reading, Problem):
         return {"id": id_, "error": reading.document()}
-    return {"id": id_, **text_members(reading, characters)}
+    return {"id": id_, **text_members(result, characters)}
 
 
-def text_members(reading: Reading, characters: bool) -> dict[str, Any]:
-    """The members of an answer that hold the text of one crop."""
+def text_members(result: CropResult, characters: bool) -> dict[str, Any]:
+    """The members of an answer that hold the text of one crop, which was read."""
+    reading = result.reading
+    if isinstance(reading, Problem):
+        raise TypeError("this crop was not read")
     members: dict[str, Any] = {"text": reading.text, "confidence": min(1.0, round(reading.confidence, CONFIDENCE_DIGITS))}
     if characters:
         members["characters"] = [
             {"char": char, "confidence": min(1.0, round(confidence, CONFIDENCE_DIGITS))}
             for char, confidence in zip(reading.text, reading.character_confidences, strict=True)
         ]
+    if isinstance(reading, Found):
+        members |= _found_members(reading)
     if reading.alternatives:
         members["alternatives"] = [
             {"text": other.text, "confidence": min(1.0, round(other.confidence, CONFIDENCE_DIGITS))}
             for other in reading.alternatives
+        ]
+    if result.uncertain:
+        members["uncertain"] = True
+    return members
+
+
+def _found_members(found: Found) -> dict[str, Any]:
+    """How a crop was turned before it was read, and the words of a line."""
+    members: dict[str, Any] = {} if found.angle is None else {"angle": found.angle}
+    if found.words:
+        members["words"] = [
+            {
+                "text": word.text,
+                "confidence": min(1.0, round(word.confidence, CONFIDENCE_DIGITS)),
+                "box": list(word.box),
+            }
+            for word in found.words
         ]
     return members
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 from urllib.parse import parse_qsl
 
 from pydantic import TypeAdapter, ValidationError
 
 from artifact.allowed import EXPLICIT, FORMS, AllowedError, parts_of
 from artifact.alternatives import MAX_ALTERNATIVES
+from artifact.orientation import Orientation
 from service.core.read_options import NO_OPTIONS, ReadOptions
 from service.errors import INVALID_QUERY, Problem
 from service.http.problems import invalid_request
@@ -23,6 +24,9 @@ FLAGS: Final = {
     "error in the list, with status 200.",
 }
 """The boolean parameters, with their descriptions."""
+ORIENTATION: Final = "orientation"
+SPLIT: Final = "split"
+SPLITS: Final = ("none", "auto")
 ALTERNATIVES: Final = "alternatives"
 CHARSET: Final = "charset"
 MAX_TOLD_NAMES: Final = 3
@@ -57,6 +61,20 @@ class Parameter:
     """Of OpenAPI."""
 
 
+def _read_orientation(value: str) -> str:
+    return _one_of(ORIENTATION, get_args(Orientation), value)
+
+
+def _read_split(value: str) -> bool:
+    return _one_of(SPLIT, SPLITS, value) == "auto"
+
+
+def _one_of(name: str, choices: Sequence[str], value: str) -> str:
+    if value not in choices:
+        raise Problem(INVALID_QUERY, f"The query parameter `{name}` must be one of {', '.join(choices)}.")
+    return value
+
+
 def _read_alternatives(value: str) -> int:
     if len(value) == 1 and value.isascii() and value.isdigit() and 1 <= int(value) <= MAX_ALTERNATIVES:
         return int(value)
@@ -72,6 +90,20 @@ def _read_charset(value: str) -> str:
 
 
 READING: Final[Mapping[str, Parameter]] = {
+    ORIENTATION: Parameter(
+        "orientation",
+        _read_orientation,
+        "`upright`: crops are read as they are. `auto`: those at least 1.5 times as high as wide also turned by 90 and 270 "
+        "degrees. `full`: those that are read with little confidence also upside down. The most plausible text is answered; "
+        "unless it is `upright`, `angle` tells how the picture was turned. Default: a setting of the server.",
+        {"type": "string", "enum": list(get_args(Orientation))},
+    ),
+    SPLIT: Parameter(
+        "split",
+        _read_split,
+        "`auto`: crops at least 5 times as wide as high are also cut at the gaps between words, or read in windows.",
+        {"type": "string", "enum": list(SPLITS)},
+    ),
     ALTERNATIVES: Parameter(
         "alternatives",
         _read_alternatives,

@@ -119,6 +119,17 @@ class Character(_Answer):
     confidence: float = Field(ge=0, le=1)
 
 
+class WordOfLine(_Answer):
+    """One of several words of a crop."""
+
+    text: str
+    confidence: float = Field(ge=0, le=1)
+    box: Annotated[list[int], Field(min_length=4, max_length=4)] = Field(
+        description="Left, top, right and bottom in pixels of the picture that was sent, after its EXIF orientation; right and "
+        "bottom are behind the last pixel."
+    )
+
+
 class Timings(_Answer):
     """Where the time went, in milliseconds. Of several crops: the longest of each stage."""
 
@@ -156,6 +167,14 @@ class _Text(_Answer):
     characters: list[Character] | None = Field(None, description="With `?characters=true`: the probability of each character.")
     alternatives: list[Alternative] | None = Field(
         None, description="With `?alternatives=`: the most probable texts, the most probable first, which is `text` itself."
+    )
+    angle: Literal[0, 90, 180, 270] | None = Field(
+        None,
+        description="Unless the orientation is `upright`: degrees, clockwise, by which the picture was turned to be read.",
+    )
+    words: list[WordOfLine] | None = Field(None, description="With `?split=auto`, of a line: its words, in their order.")
+    uncertain: Literal[True] | None = Field(
+        None, description="There, and true, where the confidence is below the server's PARSEQ_MIN_CONFIDENCE."
     )
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, get_args
 
 from artifact.allowed import AllowedError, parts_of
 from artifact.alternatives import MAX_ALTERNATIVES
+from artifact.orientation import Orientation
 from service.core.read_options import NO_OPTIONS, ReadOptions
 from service.core.recognizer import EncodedImage
 from service.errors import MALFORMED_REQUEST, Problem, too_many_crops
 from service.http.dialects.dialect import Crops
 from service.http.dialects.open_inference.documents import invalid, told
+from service.http.dialects.v1_query import ORIENTATION, SPLIT, SPLITS
 from service.http.dialects.v1_schemas import MAX_ID_LENGTH
 from service.images.decode import RawPicture
 
@@ -30,7 +33,7 @@ DATATYPES: Final = {
 """Of the outputs there are."""
 OF_ALTERNATIVES: Final = frozenset((ALTERNATIVES, ALTERNATIVE_CONFIDENCES))
 """Outputs of models that give alternatives."""
-READING: Final = frozenset(("charset", "alternatives"))
+READING: Final = frozenset(("charset", "alternatives", ORIENTATION, SPLIT))
 """Parameters that say how images are to be read."""
 USUAL_OUTPUTS: Final = (TEXT, CONFIDENCE)
 LENGTH_BYTES: Final = 4
@@ -124,7 +127,10 @@ def _bulk(parameters: dict[str, Any]) -> bool | None:
 
 
 def _options(parameters: dict[str, Any], outputs: Outputs) -> ReadOptions:
-    """How the images are to be read, by `charset` and `alternatives`, whose outputs have the most there can be without it."""
+    """How the images are to be read; the parameters are called as in the service's own protocol.
+
+    The outputs of alternatives have the most there can be where no parameter says how many.
+    """
     allowed, count = parameters.get("charset"), parameters.get("alternatives")
     if allowed is not None:
         if not isinstance(allowed, str):
@@ -139,7 +145,24 @@ def _options(parameters: dict[str, Any], outputs: Outputs) -> ReadOptions:
         count = 0
     elif count is None:
         count = MAX_ALTERNATIVES
-    return ReadOptions(alternatives=count, allowed=allowed) if count or allowed is not None else NO_OPTIONS
+    return replace(read_options(parameters), alternatives=count, allowed=allowed)
+
+
+def read_options(parameters: dict[str, Any]) -> ReadOptions:
+    """Which views of the images are to be read, by `orientation` and `split`.
+
+    Raises:
+        Problem: A value is none of those there are.
+    """
+    orientation = _choice(parameters, ORIENTATION, get_args(Orientation))
+    return ReadOptions(orientation, _choice(parameters, SPLIT, SPLITS) == "auto")
+
+
+def _choice(parameters: dict[str, Any], name: str, choices: Sequence[str]) -> Any:
+    given = parameters.get(name)
+    if given is not None and given not in choices:
+        raise invalid(f"parameters.{name}: must be one of {', '.join(choices)}.")
+    return given
 
 
 def _outputs(wanted: Any, binary: bool) -> Outputs:
