@@ -54,6 +54,7 @@ def network(name: str) -> Any:
     return made_up(SMALL[name])
 
 
+@functools.cache
 def crops_for(name: str) -> NDArray[np.uint8]:
     config = SMALL[name]
     crops = parity_crops(config.img_size, config.charset_train, config.max_label_length)[:32]
@@ -132,6 +133,7 @@ def test_the_batch_is_the_only_dynamic_size(name: str) -> None:
     assert (metadata.architecture, metadata.decode_mode) == (kind, "ar" if kind == "trba" else "ctc")
 
 
+@pytest.mark.usefixtures("few_batches")
 @pytest.mark.parametrize("name", ["crnn", "trba", "trbc"])
 def test_it_passes_the_gate_and_another_network_does_not(name: str) -> None:
     options = ExportOptions("mine", "")
@@ -142,12 +144,13 @@ def test_it_passes_the_gate_and_another_network_does_not(name: str) -> None:
         run_parity_gate(artifact, made_up(SMALL[name], seed=8), options, {})
 
 
+@pytest.mark.usefixtures("small_gate")
 @pytest.mark.parametrize(
     ("kind", "precision", "end_bias"),
     [("crnn", "fp16", 1.0), ("crnn", "int8", 2.0), ("trba", "int8", 2.0), ("trbc", "fp16", 2.0), ("trbc", "int8", 4.0)],
 )
 def test_other_precisions_pass_the_gate(kind: str, precision: Any, end_bias: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("export.gate.gate.AGREEMENT_CROPS", 32)
+    monkeypatch.setattr("export.gate.gate.AGREEMENT_CROPS", 12)
     # Two letters, and an end that is well liked: made-up weights decide nothing else by such a margin as int8 is asked for.
     model = made_up(replace(SMALL[kind], charset_train="ab", max_label_length=4), end_bias=end_bias)  # type: ignore[type-var]
     options = ExportOptions("mine", "", precision=precision)
