@@ -511,7 +511,7 @@ def test_a_large_body_that_trickles_is_ended_by_the_replica(tmp_path: Path) -> N
     """nginx alone would wait for ever, as long as there is a byte now and then."""
     artifact = write_artifact(tmp_path / "toy.onnx")
     with (
-        running(artifact, tmp_path / "log", receive_timeout_s=2) as replica,
+        running(artifact, tmp_path / "log", receive_timeout_s=2, forked=True) as replica,
         gateway(tmp_path / "g", (int(httpx.URL(replica.url).port or 0),) * 2) as url,
         Uploads(url) as uploads,
     ):
@@ -570,7 +570,7 @@ def test_each_replica_restarts_under_load_and_nothing_is_lost(tmp_path: Path) ->
     ports = (free_port(), free_port())
 
     def start(stack: ExitStack, index: int) -> ServerProcess:
-        return stack.enter_context(running(artifact, tmp_path / f"log-{index}", port=ports[index]))
+        return stack.enter_context(running(artifact, tmp_path / f"log-{index}", port=ports[index], forked=True))
 
     with ExitStack() as stack:
         replicas = [start(stack, 0), start(stack, 1)]

@@ -150,7 +150,7 @@ def test_it_passes_the_gate_and_another_network_does_not(name: str) -> None:
     [("crnn", "fp16", 1.0), ("crnn", "int8", 2.0), ("trba", "int8", 2.0), ("trbc", "fp16", 2.0), ("trbc", "int8", 4.0)],
 )
 def test_other_precisions_pass_the_gate(kind: str, precision: Any, end_bias: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("export.gate.gate.AGREEMENT_CROPS", 12)
+    monkeypatch.setattr("export.gate.gate.AGREEMENT_CROPS", 32)
     # Two letters, and an end that is well liked: made-up weights decide nothing else by such a margin as int8 is asked for.
     model = made_up(replace(SMALL[kind], charset_train="ab", max_label_length=4), end_bias=end_bias)  # type: ignore[type-var]
     options = ExportOptions("mine", "", precision=precision)
