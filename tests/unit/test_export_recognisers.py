@@ -144,7 +144,7 @@ def test_it_passes_the_gate_and_another_network_does_not(name: str) -> None:
         run_parity_gate(artifact, made_up(SMALL[name], seed=8), options, {})
 
 
-@pytest.mark.usefixtures("small_gate")
+@pytest.mark.usefixtures("few_batches")
 @pytest.mark.parametrize(
     ("kind", "precision", "end_bias"),
     [("crnn", "fp16", 1.0), ("crnn", "int8", 2.0), ("trba", "int8", 2.0), ("trbc", "fp16", 2.0), ("trbc", "int8", 4.0)],
