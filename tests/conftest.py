@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from export.gate.crops import GateCrop
     from tests.forked_training import ForkedTraining
 
 
@@ -26,8 +28,20 @@ def pytest_collection_finish() -> None:
     """
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
+    if crops := sys.modules.get("export.gate.crops"):
+        for name in ("parity_crops", "word_crops"):
+            _keep_what_is_drawn(getattr(crops, name))
     gc.freeze()
     gc.enable()
+
+
+def _keep_what_is_drawn(draw: Callable[..., list[GateCrop]]) -> None:
+    """Exports draw the same crops again and again, which takes longer than small networks take to read them."""
+    kept = functools.lru_cache(maxsize=32)(lambda *asked, **named: tuple(draw(*asked, **named)))
+    # Tests of what is drawn have the function itself.
+    for name, module in sys.modules.items():
+        if name.startswith("export.") and getattr(module, draw.__name__, None) is draw:
+            setattr(module, draw.__name__, lambda *asked, **named: list(kept(*asked, **named)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,6 +56,24 @@ def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Training without its learning curve, which takes longer to draw than tiny networks to train; `draws` marks exceptions."""
     if request.node.get_closest_marker("draws") is None:
         monkeypatch.setattr("model.training.curve.draw_curve", lambda output: Path(output) / "none.png")
+
+
+@pytest.fixture
+def small_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export reads an eighth of its crops: for large networks, which read slowly. What a gate finds, small ones show."""
+    from export.gate import gate, known_answer
+
+    drawn = gate.parity_crops
+    monkeypatch.setattr(gate, "parity_crops", lambda *limits: drawn(*limits)[::8])
+    monkeypatch.setattr(known_answer, "CANDIDATES", known_answer.CANDIDATES // 8)
+
+
+@pytest.fixture
+def few_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parity gate forms batches of one size besides single crops, where other tests read at all sizes."""
+    from export.gate import gate
+
+    monkeypatch.setattr(gate, "check_parity", functools.partial(gate.check_parity, batch_sizes=(1, 8)))
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +15,15 @@ from typing import Any
 
 import lightning
 import numpy as np
+import torch
 
+from model.training.train import main, parse_args, train
+from model.training.trainer import LAST
 from tests.archives import picture, write_lmdb
 
 ROOT = Path(__file__).parents[1]
 TINY: dict[str, Any] = {
-    "stem": "residual",
-    "patch_size": [8, 4],
+    "patch_size": [8, 16],
     "embed_dim": 16,
     "enc_num_heads": 2,
     "dec_num_heads": 2,
@@ -28,6 +31,8 @@ TINY: dict[str, Any] = {
     "dropout": 0.1,
     "max_label_length": 6,
 }
+WITH_NORMS: dict[str, Any] = {"stem": "residual", "patch_size": [8, 4]}
+"""Changes of it, for what happens to statistics of batch norms: its convolutions take as long as all the rest of a run."""
 
 
 def write_shards(folder: Path, count: int = 24) -> Path:
@@ -101,6 +106,45 @@ class StopAt(lightning.Callback):
     def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
         if trainer.global_step == self.step:
             raise RuntimeError("the power went out")
+
+
+class CopyBefore(lightning.Callback):
+    """Keeps what a power cut before some steps would leave of a run."""
+
+    def __init__(self, output: Path, steps: Sequence[int]) -> None:
+        self.output, self.steps = output, steps
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        kept = self.path(trainer.global_step)
+        if trainer.global_step in self.steps and not kept.exists():
+            shutil.copytree(self.output, kept)
+
+    def path(self, step: int) -> Path:
+        """The folder that is kept of the run before a step."""
+        return self.output.with_name(f"{self.output.name}-before-{step}")
+
+
+def whole_and_resumed(options: Mapping[str, Any], output: Path, *stops: int) -> list[Path]:
+    """Run the job, and again the rest of it after a power cut before each of some steps.
+
+    Args:
+        options: Of the job, without its output; they must make it save a checkpoint before each of these steps.
+        output: Where it runs; afterwards nothing is there.
+        stops: The steps.
+
+    Returns:
+        What the whole run left, and each of those that were resumed.
+    """
+    command, copies = words({**options, "--output": output}), CopyBefore(output, stops)
+    train(*parse_args(command), [copies])
+    left = [output.rename(output.with_name(f"{output.name}-whole"))]
+    for stop in stops:
+        # A checkpoint knows where it was written.
+        copies.path(stop).rename(output)
+        assert torch.load(output / LAST, weights_only=True)["global_step"] == stop
+        assert main([*command, "--resume"]) == 0
+        left.append(output.rename(output.with_name(f"{output.name}-resumed-at-{stop}")))
+    return left
 
 
 class KillAfter(lightning.Callback):

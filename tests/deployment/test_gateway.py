@@ -511,7 +511,7 @@ def test_a_large_body_that_trickles_is_ended_by_the_replica(tmp_path: Path) -> N
     """nginx alone would wait for ever, as long as there is a byte now and then."""
     artifact = write_artifact(tmp_path / "toy.onnx")
     with (
-        running(artifact, tmp_path / "log", receive_timeout_s=2) as replica,
+        running(artifact, tmp_path / "log", receive_timeout_s=2, forked=True) as replica,
         gateway(tmp_path / "g", (int(httpx.URL(replica.url).port or 0),) * 2) as url,
         Uploads(url) as uploads,
     ):
@@ -523,7 +523,10 @@ def test_a_large_body_that_trickles_is_ended_by_the_replica(tmp_path: Path) -> N
 
 
 class Load:
-    """Clients that post without a pause until told to stop; what came back is counted."""
+    """Clients that post until told to stop; what came back is counted.
+
+    They take a breath between requests: without it they would take the cores from the replica that starts meanwhile.
+    """
 
     def __init__(self, url: str, clients: int) -> None:
         self.answers: Counter[str] = Counter()
@@ -549,10 +552,11 @@ class Load:
             assert self._changed.wait_for(lambda: self.answers.total() >= enough, PATIENCE_S)
 
     def _post(self) -> None:
+        content = png_of("word")
         with httpx.Client(base_url=self._url, timeout=PATIENCE_S) as client:
-            while not self._stop.is_set():
+            while not self._stop.wait(0.02):
                 try:
-                    response = client.post(PATH, content=png_of("word"), headers=PNG)
+                    response = client.post(PATH, content=content, headers=PNG)
                     answer = response.json()["text"] if response.status_code == 200 else str(response.status_code)
                 except httpx.HTTPError as error:
                     answer = repr(error)
@@ -566,7 +570,7 @@ def test_each_replica_restarts_under_load_and_nothing_is_lost(tmp_path: Path) ->
     ports = (free_port(), free_port())
 
     def start(stack: ExitStack, index: int) -> ServerProcess:
-        return stack.enter_context(running(artifact, tmp_path / f"log-{index}", port=ports[index]))
+        return stack.enter_context(running(artifact, tmp_path / f"log-{index}", port=ports[index], forked=True))
 
     with ExitStack() as stack:
         replicas = [start(stack, 0), start(stack, 1)]

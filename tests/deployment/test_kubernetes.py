@@ -176,7 +176,7 @@ def test_the_service_starts_with_the_settings_of_the_manifests(target: str, tmp_
     # Not on all addresses of the machine that tests it; the port is any that is free.
     given = {name.removeprefix(ENV_PREFIX).lower(): value for name, value in settings.items()} | {"host": "127.0.0.1"}
     given.pop("artifact", None)
-    with running(BUNDLED_ARTIFACT, tmp_path / "log", **given) as server:
+    with running(BUNDLED_ARTIFACT, tmp_path / "log", forked=True, **given) as server:
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             assert httpx.get(server.url + container[probe]["httpGet"]["path"]).status_code == OK
         assert limits.items() <= httpx.get(f"{server.url}/v1/models").json()["models"][0]["limits"].items()

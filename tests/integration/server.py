@@ -15,6 +15,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.integration.forked_server import ForkedServer
+
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120
 
@@ -34,7 +36,7 @@ def environment(**settings: object) -> dict[str, str]:
 
 @dataclass
 class ServerProcess:
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedServer
     log: Path
     url: str
 
@@ -59,6 +61,7 @@ def running(
     *,
     module: str = "service",
     variables: Mapping[str, str] | None = None,
+    forked: bool = False,
     **settings: object,
 ) -> Iterator[ServerProcess]:
     """A server that is ready, at a free port unless one is given; killed at the end if the test did not stop it.
@@ -69,11 +72,18 @@ def running(
         port: To listen on.
         module: To run instead of the service itself.
         variables: Of the environment, besides the settings.
+        forked: From a process that has imported what it needs: where nothing depends on how it started, or on its memory.
         settings: As `environment` takes them.
     """
-    arguments = command("--port", str(port), "--artifact", str(artifact), module=module)
+    arguments = ["--port", str(port), "--artifact", str(artifact)]
+    given = environment(**settings) | dict(variables or {})
+    process: subprocess.Popen[bytes] | ForkedServer
     with log.open("wb") as stderr:
-        process = subprocess.Popen(arguments, cwd=ROOT, env=environment(**settings) | dict(variables or {}), stderr=stderr)
+        if forked:
+            assert module == "service"
+            process = ForkedServer(arguments, given, log)
+        else:
+            process = subprocess.Popen(command(*arguments, module=module), cwd=ROOT, env=given, stderr=stderr)
     try:
         yield ServerProcess(process, log, _wait_ready(process, log))
     finally:
@@ -81,7 +91,7 @@ def running(
         process.wait(PATIENCE_S)
 
 
-def _wait_ready(process: subprocess.Popen[bytes], log: Path) -> str:
+def _wait_ready(process: subprocess.Popen[bytes] | ForkedServer, log: Path) -> str:
     end_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < end_s:
         assert process.poll() is None, log.read_text()

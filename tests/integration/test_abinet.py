@@ -25,7 +25,6 @@ from model.recognisers.abinet.config import ABINetConfig
 from model.recognisers.registry import named_config
 from model.training.train import main as train
 from model.training.train import network_config, parse_args
-from model.training.train import train as run_training
 from reading.benchmark import main as benchmark
 from reading.evaluate import main as evaluate
 from service.core.runtime import Runtime
@@ -35,7 +34,7 @@ from tests.archives import write_lmdb
 from tests.fakes import toy_settings, with_client
 from tests.golden.goldens import COMPACT, arrays, description, network
 from tests.small_abinet import small_abinet
-from tests.training_runs import StopAt, words
+from tests.training_runs import whole_and_resumed, words
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
 
@@ -51,8 +50,8 @@ TINY: dict[str, Any] = {
 }
 ROWS = {"a": slice(0, 16), "b": slice(16, 32)}
 """Where a character is white."""
-SWITCH = 4
-"""Of nine steps so many train the parts apart."""
+SWITCH = 2
+"""Of five steps so many train the parts apart."""
 
 
 def png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
@@ -111,6 +110,7 @@ def scores(archive: Path, table: Path, *model: str) -> tuple[str, float, float]:
     return row["crops"], float(row["one_minus_ned"]), float(row["confidence"])
 
 
+@pytest.mark.usefixtures("small_gate")
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_it_passes_the_gate_in_every_precision(
     precision: str, weights: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -130,6 +130,7 @@ def test_it_passes_the_gate_in_every_precision(
         assert found[0][0] == "31"
 
 
+@pytest.mark.usefixtures("small_gate")
 @pytest.mark.parametrize("name", ["abinet"])
 def test_the_golden_is_exported_by_its_config_and_served(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Of a network as wide as the published one each crop takes a while.
@@ -167,15 +168,11 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def test_a_run_goes_on_exactly_before_at_and_after_the_change_of_phases(archive: Path, tmp_path: Path) -> None:
-    whole = options(tmp_path, archive, **{"--checkpoint-every": 1, "--batch-size": 2, "--trainer.accumulate_grad_batches": 2})
-    assert train(words(whole)) == 0
-    for stop in (SWITCH - 1, SWITCH, SWITCH + 1):
-        broken = {**whole, "--output": tmp_path / str(stop)}
-        with pytest.raises(RuntimeError, match="the power went out"):
-            run_training(*parse_args(words(broken)), callbacks=[StopAt(stop)])
-        assert torch.load(tmp_path / str(stop) / "last.ckpt", weights_only=True)["global_step"] == stop
-        assert train(words({**broken, "--resume": True})) == 0
-        assert equal(state(tmp_path / "run"), state(tmp_path / str(stop))), stop
+    steps = {"--steps": 5, "--checkpoint-every": 1, "--batch-size": 2, "--trainer.accumulate_grad_batches": 2}
+    stops = (SWITCH - 1, SWITCH, SWITCH + 1)
+    whole, *parts = whole_and_resumed(options(tmp_path, archive, **steps), tmp_path / "run", *stops)
+    for stop, part in zip(stops, parts, strict=True):
+        assert equal(state(whole), state(part)), stop
 
 
 def test_more_characters_and_longer_labels(

@@ -23,8 +23,6 @@ from model.checkpoints.loading import load, save_weights
 from model.recognisers.interface import Config
 from model.recognisers.registry import RECOGNISER, recogniser_of
 from model.training.train import main as train
-from model.training.train import parse_args
-from model.training.train import train as train_job
 from reading.benchmark import main as benchmark
 from reading.evaluate import main as evaluate
 from service.core.runtime import Runtime
@@ -32,9 +30,10 @@ from service.http.dialects.v1_schemas import ModelList, Recognition
 from service.sessions.artifact import load_artifact
 from tests.archives import write_lmdb
 from tests.fakes import toy_settings, with_client
+from tests.forked_training import ForkedTraining
 from tests.golden.goldens import arrays, description, network
 from tests.small_recognisers import SMALL
-from tests.training_runs import StopAt, run_module, words
+from tests.training_runs import whole_and_resumed, words
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
 KINDS = pytest.mark.parametrize("kind", ["crnn", "trba", "trbc"])
@@ -70,8 +69,9 @@ def run_options(folder: Path, config: Config) -> dict[str, Any]:
         "--steps": 4,
         "--lr": 1e-3,
         "--warmup-steps": 1,
-        "--validate-every": 2,
-        "--checkpoint-every": 2,
+        # Each writes a checkpoint, of tens of megabytes.
+        "--validate-every": 4,
+        "--checkpoint-every": 4,
         "--threads": 1,
         "--trainer.enable_progress_bar": "false",
     }
@@ -81,15 +81,14 @@ def run_options(folder: Path, config: Config) -> dict[str, Any]:
 
 
 @KINDS
-def test_a_run_is_resumed_exactly_finetuned_and_scored(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_of_mixed_precision_that_averages_is_resumed_exactly_finetuned_and_scored(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = run_options(tmp_path, SMALL[kind])
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert train(words({**options, "--output": whole})) == 0
-    with pytest.raises(RuntimeError, match="the power went out"):
-        train_job(*parse_args(words({**options, "--output": parts})), [StopAt(2)])
-    assert train(words({**options, "--output": parts, "--resume": True})) == 0
+    mixed = {"--checkpoint-every": 2, "--average": "swa", "--average-from": 0.25, "--trainer.precision": "bf16-mixed"}
+    whole, parts = whole_and_resumed({**options, **mixed}, tmp_path / "run", 2)
     states = [load(weights=output / "last.ckpt").state_dict() for output in (whole, parts)]
-    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert all(torch.isfinite(value).all() and torch.equal(value, states[1][name]) for name, value in states[0].items())
 
     capsys.readouterr()
     more = {**options, "--output": tmp_path / "more", "--weights": whole / "small.safetensors", "--add-characters": "ÄÖü"}
@@ -108,16 +107,7 @@ def test_a_run_is_resumed_exactly_finetuned_and_scored(kind: str, tmp_path: Path
         assert {row["crops"] for row in csv.DictReader(file)} == {"24"}
 
 
-@KINDS
-def test_averages_and_mixed_precision(kind: str, tmp_path: Path) -> None:
-    options = run_options(tmp_path, SMALL[kind])
-    mixed = {"--average": "swa", "--average-from": 0.5, "--trainer.precision": "bf16-mixed"}
-    assert train(words({**options, **mixed, "--output": tmp_path / "run"})) == 0
-    state = load(weights=tmp_path / "run" / "last.ckpt").state_dict()
-    assert all(torch.isfinite(values).all() for values in state.values())
-
-
-def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
+def test_two_processes_equal_one_with_twice_the_batch(forked_training: ForkedTraining, tmp_path: Path) -> None:
     # TRBA: the mean over tokens, of which the processes have different numbers.
     steps = {
         "--steps": 3,
@@ -129,7 +119,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
     options = {**run_options(tmp_path, SMALL["trba"]), **steps}
     several = {"--batch-size": 4, "--output": "two", "--trainer.devices": 2, "--trainer.strategy": "ddp"}
     assert train(words({**options, "--batch-size": 8, "--output": tmp_path / "one"})) == 0
-    done = run_module("model.training.train", words({**options, **several}), tmp_path)
+    done = forked_training.run(words({**options, **several}), tmp_path, processes=2)
     assert done.returncode == 0, done.stderr
     one, two = (losses(tmp_path / run) for run in ("one", "two"))
     assert len(two) == 3
@@ -175,6 +165,7 @@ def golden_artifact(name: str, folder: Path) -> Path:
 
 
 @GOLDENS
+@pytest.mark.usefixtures("small_gate")
 def test_the_goldens_over_http(name: str, folder: Path) -> None:
     pixels = arrays(name)["input_u8"]
     model, settings = network(name), toy_settings(artifact=golden_artifact(name, folder))
@@ -202,6 +193,7 @@ def test_the_goldens_over_http(name: str, folder: Path) -> None:
 
 
 @GOLDENS
+@pytest.mark.usefixtures("small_gate")
 def test_the_goldens_are_measured(name: str, folder: Path) -> None:
     artifact, output = golden_artifact(name, folder), folder / f"{name}-benchmark.json"
     measured = ["--batch", "2", "--length", "3", "--repeats", "1", "--threads", "1", "--json", str(output)]

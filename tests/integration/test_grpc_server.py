@@ -39,7 +39,7 @@ Started = tuple[ServerProcess, Caller]
 def grpc_running(artifact: Path, log: Path, **settings: object) -> Iterator[Started]:
     """A server that is ready, and a client that sends anything."""
     port = free_port()
-    with running(artifact, log, grpc_port=port, **settings) as server:
+    with running(artifact, log, grpc_port=port, forked=True, **settings) as server:
         caller = Caller(f"127.0.0.1:{port}", server.url)
         with caller.channel:
             yield server, caller

@@ -101,7 +101,7 @@ def test_sighup_serves_the_artifact_file_as_it_is_now_without_losing_a_request(t
             await asyncio.gather(*asking)
         return told
 
-    with running(artifact, tmp_path / "log") as server:
+    with running(artifact, tmp_path / "log", forked=True) as server:
         told = asyncio.run(scenario(server))
         assert {status for status, _, _ in told} == {200}
         assert all(right for _, _, right in told)
@@ -115,7 +115,7 @@ def test_sighup_serves_the_artifact_file_as_it_is_now_without_losing_a_request(t
 
 def test_a_second_signal_ends_the_drain(tmp_path: Path) -> None:
     artifact = write_artifact(tmp_path / "endless.onnx", work=ENDLESS)
-    with running(artifact, tmp_path / "log", **PATIENT) as server:
+    with running(artifact, tmp_path / "log", forked=True, **PATIENT) as server:
 
         async def scenario() -> int:
             async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
@@ -141,7 +141,9 @@ def test_a_second_signal_ends_the_drain(tmp_path: Path) -> None:
 def test_a_pause_of_the_whole_process_is_no_run_that_hangs(tmp_path: Path) -> None:
     artifact = write_artifact(tmp_path / "endless.onnx", work=ENDLESS)
     stuck_after_s = 4
-    with running(artifact, tmp_path / "log", **PATIENT, stuck_after_s=stuck_after_s, self_check_interval_s=0) as server:
+    with running(
+        artifact, tmp_path / "log", forked=True, **PATIENT, stuck_after_s=stuck_after_s, self_check_interval_s=0
+    ) as server:
 
         async def scenario() -> list[int]:
             async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
@@ -164,7 +166,7 @@ def test_a_pause_of_the_whole_process_is_no_run_that_hangs(tmp_path: Path) -> No
 def test_what_is_logged_of_signals_names_no_request(tmp_path: Path) -> None:
     artifact = named(tmp_path / "toy.onnx", "first")
 
-    with running(artifact, tmp_path / "log") as server:
+    with running(artifact, tmp_path / "log", forked=True) as server:
         for number in range(10):
             named(artifact, f"m{number}")
             # The signal then interrupts what the event loop does for this request, or what is left of it.

@@ -44,7 +44,7 @@ def slow_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     log = tmp_path_factory.mktemp("server") / "log"
-    with running(artifact, log, max_body_bytes=2_000_000) as process:
+    with running(artifact, log, max_body_bytes=2_000_000, forked=True) as process:
         yield process
 
 
@@ -159,7 +159,9 @@ BODIES: dict[str, tuple[bytes, int]] = {
 
 
 def test_the_crops_of_clients_that_left_are_not_run(slow_artifact: Path, tmp_path: Path) -> None:
-    with running(slow_artifact, tmp_path / "log", **ONE_LANE, max_batch_size=1, max_batch_queue_wait_ms=60_000) as server:
+    with running(
+        slow_artifact, tmp_path / "log", forked=True, **ONE_LANE, max_batch_size=1, max_batch_queue_wait_ms=60_000
+    ) as server:
         host, port = server.url.removeprefix("http://").split(":")
         busy = {"images": [{"content": base64.b64encode(png_of("busy")).decode()}] * 100}
         with ThreadPoolExecutor(1) as pool:
@@ -188,7 +190,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def test_two_hundred_at_once_all_answer_and_share_batches(slow_artifact: Path, tmp_path: Path) -> None:
-    with running(slow_artifact, tmp_path / "log", **ONE_LANE, max_batch_size=8) as server:
+    with running(slow_artifact, tmp_path / "log", forked=True, **ONE_LANE, max_batch_size=8) as server:
         texts = [f"word{index}" for index in range(200)]
         answers = post_all(server, texts)
         assert [answer.json().get("text") for answer in answers] == texts
@@ -202,7 +204,7 @@ def test_two_hundred_at_once_all_answer_and_share_batches(slow_artifact: Path, t
 
 def test_a_full_queue_refuses_some_and_answers_the_others(slow_artifact: Path, tmp_path: Path) -> None:
     limits = {**ONE_LANE, "max_batch_size": 1, "max_queue_items": 2, "max_crops_per_request": 2}
-    with running(slow_artifact, tmp_path / "log", **limits) as server:
+    with running(slow_artifact, tmp_path / "log", forked=True, **limits) as server:
         texts = [f"word{index}" for index in range(60)]
         answers = post_all(server, texts)
         assert {answer.status_code for answer in answers} == {200, 429}
@@ -226,7 +228,7 @@ def test_sigterm_answers_what_is_in_flight_and_exits_with_0(slow_artifact: Path,
             server.process.terminate()
             return await asyncio.gather(*posts)
 
-    with running(slow_artifact, tmp_path / "log", **ONE_LANE) as server:
+    with running(slow_artifact, tmp_path / "log", forked=True, **ONE_LANE) as server:
         answers = asyncio.run(scenario(server))
         assert [answer.json()["text"] for answer in answers] == [f"w{index}" for index in range(32)]
         assert server.process.wait(PATIENCE_S) == 0
@@ -263,7 +265,7 @@ def test_an_artifact_that_fails_its_warm_up_is_one_line(tmp_path: Path) -> None:
 
 def test_a_start_measures_and_leaves_nothing_behind(tmp_path: Path) -> None:
     artifact = write_artifact(tmp_path / "toy.onnx")
-    with running(artifact, tmp_path / "log", tune=1) as server:
+    with running(artifact, tmp_path / "log", tune=1, forked=True) as server:
         assert post(server, content=png_of("tuned"), headers=PNG).json()["text"] == "tuned"
         assert "(measured)" in (tmp_path / "log").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "toy.onnx"]

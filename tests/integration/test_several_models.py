@@ -57,7 +57,7 @@ def test_a_reload_that_adds_a_model_and_removes_the_first_loses_no_request(tmp_p
             assert found["text"] == [MIRRORED]
         return seen
 
-    with running(folder, tmp_path / "log") as server:
+    with running(folder, tmp_path / "log", forked=True) as server:
         seen = asyncio.run(scenario(server))
         assert {"first", "second"} == set(seen)
         assert "not served any more: model first" in server.log.read_text()
@@ -67,7 +67,7 @@ def test_a_reload_that_adds_a_model_and_removes_the_first_loses_no_request(tmp_p
 
 def test_models_are_named_and_one_is_the_default(tmp_path: Path) -> None:
     first, second = write_artifact(tmp_path / "a.onnx"), mirror_at(tmp_path / "b.onnx")
-    with running(Path(f"{first},plates={second}"), tmp_path / "log", default_model="plates") as server:
+    with running(Path(f"{first},plates={second}"), tmp_path / "log", default_model="plates", forked=True) as server:
         for query, model, text in (("", "plates", MIRRORED), ("?model=a", "a", TEXT), ("?model=plates", "plates", MIRRORED)):
             document = httpx.post(f"{server.url}/v1/recognize{query}", files={"f": png_of(TEXT)}).json()
             assert (document["model"], document["text"]) == (model, text)

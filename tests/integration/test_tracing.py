@@ -36,7 +36,7 @@ def test_spans_arrive_and_log_lines_name_them(artifact: Path, tmp_path: Path) ->
     with receiving() as collector:
         # So late that only the end of the server exports anything.
         variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "3600000", "NO_PROXY": "*"}
-        with running(artifact, log, variables=variables, log_format="json", log_level="debug") as server:
+        with running(artifact, log, variables=variables, log_format="json", log_level="debug", forked=True) as server:
             for headers in (TAKEN, LEFT):
                 assert httpx.post(f"{server.url}/v1/recognize", content=png_of("a"), headers=headers).status_code == 200
             assert server.terminate() == 0
@@ -55,7 +55,7 @@ def test_without_a_collector_the_service_serves_and_stops_as_ever(artifact: Path
         endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "20", "NO_PROXY": "*"}
     variables |= {"OTEL_EXPORTER_OTLP_TIMEOUT": "1.5", "OTEL_TRACES_SAMPLER": "always_on"}
-    with running(artifact, log, variables=variables, log_format="json", log_level="info") as server:
+    with running(artifact, log, variables=variables, log_format="json", log_level="info", forked=True) as server:
         while not server.metric('parseq_trace_spans_total{outcome="failed"}'):
             assert httpx.post(f"{server.url}/v1/recognize", content=png_of("a"), headers=HEADERS).status_code == 200
         assert server.terminate() == 0

@@ -14,7 +14,7 @@ from tests.reliability.hostile_requests import hostile_requests
 
 @pytest.mark.serial
 def test_hostile_requests_are_told_documented_problems_and_good_ones_are_served() -> None:
-    command = [sys.executable, "-m", "tests.reliability.hostile", "--phase-s", "8", "--rounds", "1", "--busy-machine"]
+    command = [sys.executable, "-m", "tests.reliability.hostile", "--phase-s", "4", "--rounds", "1", "--busy-machine"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"| {LORIS} |" in done.stdout

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import recognisers
+from export.gate import crop_sources
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -33,12 +36,13 @@ def test_cost_of_decoding(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_networks_beside_each_other() -> None:
+def test_networks_beside_each_other(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(crop_sources, "CALIBRATION_CROPS", 8)
     options = ["--model", "parseq-nano", "--model", "crnn", "--batch", "1", "--rounds", "1", "--precision", "fp32", "int8"]
-    command = [sys.executable, "-m", "benchmarks.recognisers", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line.startswith("| ")]
+    monkeypatch.setattr(sys, "argv", ["recognisers", *options])
+    assert recognisers.main() == 0
+    told = capsys.readouterr().out.splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told if line.startswith("| ")]
     assert [row[0] for row in rows if row[0] not in ("network", "---")] == 2 * ["parseq-nano", "crnn"]
     for _, parameters, *_, ms, ratio in (row for row in rows if row[0] == "parseq-nano"):
         assert (parameters, ratio) == ("1.56", "1.00")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from typing import Any
 
@@ -52,8 +53,12 @@ ALLOWED_IN_A_LOOP = ALLOWED | {"Greater", "Min"}
 
 def crops_for(model: PARSeq) -> NDArray[np.uint8]:
     config = model.config
-    crops = parity_crops(config.img_size, config.charset_train, config.max_label_length)[:32]
-    return np.stack([crop.pixels for crop in crops])
+    return _drawn(config.img_size, config.charset_train, config.max_label_length)
+
+
+@functools.cache
+def _drawn(*limits: Any) -> NDArray[np.uint8]:
+    return np.stack([crop.pixels for crop in parity_crops(*limits)[:32]])
 
 
 def assert_equals_pytorch(model: PARSeq, decode: Decode, refine_iters: int, **options: Any) -> None:

@@ -58,8 +58,9 @@ def network(name: str) -> PARSeq:
 
 
 @pytest.fixture
-def few_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_crops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gate draws fewer crops, for problems that each of many shows, and opens a graph that it is given again only once."""
+    request.getfixturevalue("small_gate")
     monkeypatch.setattr("export.gate.gate.AGREEMENT_CROPS", 32)
     monkeypatch.setattr(agreement, "open_cpu_session", functools.cache(agreement.open_cpu_session))
     monkeypatch.setattr("export.gate.parity.open_cpu_session", agreement.open_cpu_session)

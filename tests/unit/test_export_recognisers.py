@@ -54,6 +54,7 @@ def network(name: str) -> Any:
     return made_up(SMALL[name])
 
 
+@functools.cache
 def crops_for(name: str) -> NDArray[np.uint8]:
     config = SMALL[name]
     crops = parity_crops(config.img_size, config.charset_train, config.max_label_length)[:32]
@@ -132,6 +133,7 @@ def test_the_batch_is_the_only_dynamic_size(name: str) -> None:
     assert (metadata.architecture, metadata.decode_mode) == (kind, "ar" if kind == "trba" else "ctc")
 
 
+@pytest.mark.usefixtures("few_batches")
 @pytest.mark.parametrize("name", ["crnn", "trba", "trbc"])
 def test_it_passes_the_gate_and_another_network_does_not(name: str) -> None:
     options = ExportOptions("mine", "")
@@ -142,6 +144,7 @@ def test_it_passes_the_gate_and_another_network_does_not(name: str) -> None:
         run_parity_gate(artifact, made_up(SMALL[name], seed=8), options, {})
 
 
+@pytest.mark.usefixtures("few_batches")
 @pytest.mark.parametrize(
     ("kind", "precision", "end_bias"),
     [("crnn", "fp16", 1.0), ("crnn", "int8", 2.0), ("trba", "int8", 2.0), ("trbc", "fp16", 2.0), ("trbc", "int8", 4.0)],

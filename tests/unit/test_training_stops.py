@@ -14,7 +14,7 @@ from model.training.curve import read_logs
 from model.training.train import main
 from model.training.trainer import LAST
 from tests.forked_training import ForkedTraining
-from tests.training_runs import run_options, words
+from tests.training_runs import WITH_NORMS, run_options, words, write_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
 
@@ -54,6 +54,8 @@ def test_a_stop_saves_before_the_first_checkpoint_is_due(
     tmp_path: Path,
 ) -> None:
     options |= changes
+    if "--average" in changes:
+        write_config(tmp_path / "tiny.json", **WITH_NORMS)
     stopped = run_in_a_group(forked_training, options, tmp_path, step=step, how=int(how))
     assert stopped.returncode == 128 + how, stopped.stderr
     assert f"stopped; the same command with --resume goes on from step {step + 1}" in stopped.stderr
