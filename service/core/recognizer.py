@@ -1,7 +1,4 @@
-"""The way of a request's crops: admission, decode pool, engine, text.
-
-Everything slow happens off the event loop. A small crop is decoded on it: handing it to a thread would cost about as much.
-"""
+"""The way of a request's crops: admission, decoding, engine, text."""
 
 from __future__ import annotations
 
@@ -9,58 +6,35 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
 
 from artifact.alternatives import alternatives_of
-from artifact.fit import fit_for
 from artifact.metadata import ArtifactMetadata
 from artifact.orientation import Orientation
 from artifact.text import Reading, text_of
 from service.core.choices import Choices
+from service.core.crop_decoder import CropDecoder, EncodedImage, Leader
 from service.core.inquiry import REASONS, Inquiry, Ways
 from service.core.metrics import Metrics
 from service.core.read_options import NO_OPTIONS, ReadOptions
 from service.core.stages import keep_stages
-from service.engine.admission import PESSIMISM
-from service.engine.decode_backlog import DecodeRequest, Job
 from service.engine.engine import Engine
-from service.engine.types import EngineDownError, Item, Outcome, QueueFullError, Refusal
+from service.engine.types import EngineDownError, Item, Outcome, QueueFullError
 from service.errors import (
     DEADLINE_EXPIRED,
-    IMAGE_TOO_COMPLEX,
-    IMAGE_TOO_LARGE,
     INFERENCE_FAILED,
     INTERNAL,
     NOT_READY,
     ClientLeftError,
     Problem,
 )
-from service.images.decode import QUICK_PIXELS, RawPicture, decode_base64, decode_image, may_be_quick
-from service.images.limits import ImageLimits, PixelAccount
-from service.images.pages import EncodedPage, PageRegion
+from service.images.limits import ImageLimits
 from service.images.pool import DecodePool
-from service.process.logs import CONTEXT_KEY
-from service.process.request import RequestContext, current_request
-
-LIGHT_PIXELS: Final = 2**18
-"""Width times height of a light image, at most; a larger picture that comes alone is decoded after the light ones."""
-LIGHT_BYTES: Final = 2**18
+from service.process.request import current_request
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedImage:
-    """One image as it arrived."""
-
-    id: str | None
-    """What the client calls it; `None`: nothing, and in a list its position is its id."""
-    content: bytes | str | RawPicture | PageRegion
-    """The file itself, or base64 text, or pixels, or a region of a page that all images of its request share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +47,6 @@ class CropResult:
     inference_s: float
     uncertain: bool = False
     """Whether the text has less confidence than the server's setting wants."""
-
-
-@dataclass(slots=True, eq=False)
-class _Leader(Item):
-    """A crop that is read in several ways."""
-
-    inquiry: Inquiry | None = None
 
 
 class _Waiter:
@@ -139,12 +106,15 @@ class Recognizer:
         self._metadata = metadata
         self._vocabulary = metadata.vocabulary
         self._decode_pool = decode_pool
-        self._limits = image_limits
-        self._page_limits = image_limits.for_page()
-        self._quick_limits = replace(image_limits, max_pixels=min(QUICK_PIXELS, image_limits.max_pixels))
-        self._light_limits = replace(image_limits, max_pixels=min(LIGHT_PIXELS, image_limits.max_pixels))
-        self._max_wait_s = max_wait_s
-        self._metrics = metrics
+        self._decoder = CropDecoder(
+            engine,
+            metadata,
+            decode_pool,
+            image_limits=image_limits,
+            metrics=metrics,
+            max_wait_s=max_wait_s,
+            clock=clock,
+        )
         self._model = model
         self._confidence, self._empty_texts = metrics.confidence.labels(model), metrics.empty_texts.labels(model)
         self._uncertain_texts = metrics.uncertain_texts.labels(model)
@@ -200,15 +170,15 @@ class Recognizer:
         for _ in images:
             if several_ways:
                 inquiry = Inquiry(ways, waiter.item_settled, waiter.ended.done)
-                item: Item = _Leader(admitted_s + timeout_s, inquiry.item_settled, bulk, client, inquiry=inquiry)
+                item: Item = Leader(admitted_s + timeout_s, inquiry.item_settled, bulk, client, inquiry=inquiry)
             else:
                 item = Item(admitted_s + timeout_s, waiter.item_settled, bulk, client)
             item.allowed, item.wants_top, item.exemplar = allowed, wants_top, exemplar
             items.append(item)
         self._engine.admit(items)
         decoding = None
-        if bulk or several or not self._decode_at_once(items[0], images[0], admitted_s):
-            decoding = self._decode_in_turn(items, images, admitted_s)
+        if bulk or several or not self._decoder.decode_at_once(items[0], images[0], admitted_s):
+            decoding = self._decoder.decode_in_turn(items, images, admitted_s)
         try:
             await self._wait(items, waiter, timeout_s, disconnected)
         finally:
@@ -244,113 +214,9 @@ class Recognizer:
                 waiter.end(outcome)
                 self._engine.abandon(items, outcome)
 
-    def _decode_at_once(self, item: Item, image: EncodedImage, admitted_s: float) -> bool:
-        """On the event loop: decode a crop that takes less time than handing it over to a thread would; else `False`."""
-        content = image.content
-        if isinstance(content, (str, PageRegion)) or (isinstance(content, bytes) and not may_be_quick(content)):
-            return False
-        return self._decode(item, image, admitted_s, None, self._quick_limits)
-
-    def _decode_in_turn(self, items: Sequence[Item], images: Sequence[EncodedImage], admitted_s: float) -> DecodeRequest:
-        """Hand the images of a request to the decode threads."""
-        first, context = items[0], current_request.get()
-        # Several images are decoded as bulk even if their crops are not bulk: only a single one may turn out to be large.
-        bulk = first.bulk or len(items) > 1
-        account = PixelAccount(self._limits) if bulk else None
-        jobs: deque[Job] = deque(
-            partial(self._decode_by_weight, item, image, admitted_s, context, account)
-            for item, image in zip(items, images, strict=True)
-        )
-        budget_s = min(self._max_wait_s, first.deadline_s - admitted_s)
-        request = DecodeRequest(first.client, bulk, first.deadline_s, jobs, budget_s, partial(self._too_heavy, first))
-        if isinstance(region := images[0].content, PageRegion):
-            request.opening, request.jobs = True, deque([partial(self._open_page, region.page, request, jobs, items)])
-        self._decode_pool.submit(request)
-        return request
-
-    def _open_page(
-        self, page: EncodedPage, request: DecodeRequest, cuts: Collection[Job], items: Sequence[Item], _light: bool
-    ) -> bool:
-        """On a decode thread: decode a page, and have its regions cut out. If it cannot be decoded, each of them says why."""
-        if any(item.outcome is None for item in items):
-            started_s = self._clock()
-            page.open(self._page_limits, self._metadata.image_height, self._metadata.image_width)
-            self._metrics.decode_duration.observe(self._clock() - started_s, items[0].exemplar)
-            self._decode_pool.extend(request, cuts)
-        return True
-
-    def _decode_by_weight(
-        self,
-        item: Item,
-        image: EncodedImage,
-        admitted_s: float,
-        context: RequestContext | None,
-        account: PixelAccount | None,
-        light: bool,
-    ) -> bool:
-        """On a decode thread: decode an image. If it must be `light` and is not: `False`, and nothing done."""
-        if not light:
-            return self._decode(item, image, admitted_s, context, self._limits, account)
-        light_bytes = not isinstance(image.content, PageRegion) and len(image.content) <= LIGHT_BYTES
-        if light_bytes and self._decode(item, image, admitted_s, context, self._light_limits):
-            return True
-        self._engine.demote(item)
-        return False
-
-    def _too_heavy(self, item: Item, wait_s: float) -> None:
-        """On a decode thread: turn away a large picture that others like it would keep waiting for too long."""
-        late_s = PESSIMISM * wait_s - self._max_wait_s
-        self._engine.fail(item, QueueFullError(Refusal.PREDICTED_WAIT, wait_s, late_s))
-
-    def _decode(
-        self,
-        item: Item,
-        image: EncodedImage,
-        admitted_s: float,
-        context: RequestContext | None,
-        limits: ImageLimits,
-        account: PixelAccount | None = None,
-    ) -> bool:
-        """From bytes to a queued crop, or a failed item; `False`, and nothing done, when the image must go to a thread."""
-        if item.outcome is not None:
-            return True  # ended meanwhile: nobody waits for it
-        started_s = self._clock()
-        try:
-            if isinstance(image.content, (RawPicture, PageRegion)):
-                picture = image.content.picture(limits)
-            else:
-                picture = decode_image(self._bytes_of(image.content), limits, account)
-            inquiry = item.inquiry if isinstance(item, _Leader) else None
-            if inquiry is None:
-                crop, followers = fit_for(self._metadata, picture), None
-            else:
-                crop, followers = inquiry.prepare(item, picture)
-        except Problem as problem:
-            # Known from its header, before any decoding. What is too complex for these limits may be fine for the full ones.
-            if problem.kind in (IMAGE_TOO_LARGE, IMAGE_TOO_COMPLEX) and limits.max_pixels < self._limits.max_pixels:
-                return False
-            self._engine.fail(item, problem.bare())
-        except Exception as error:
-            logger.exception("preprocessing failed", extra={CONTEXT_KEY: context})
-            self._engine.fail(item, error)
-        else:
-            item.decode_s = self._clock() - admitted_s
-            self._engine.submit(item, crop)
-            if followers:
-                self._engine.follow(item, followers)
-        self._metrics.decode_wait.observe(started_s - admitted_s, item.exemplar)
-        self._metrics.decode_duration.observe(self._clock() - started_s, item.exemplar)
-        return True
-
-    def _bytes_of(self, content: bytes | str) -> bytes:
-        if isinstance(content, bytes):
-            return content
-        self._limits.check_base64(len(content))
-        return decode_base64(content)
-
     def _result(self, item: Item, alternatives: int) -> CropResult:
         reading = self._reading_of(item, alternatives)
-        if isinstance(item, _Leader) and item.inquiry is not None:
+        if isinstance(item, Leader) and item.inquiry is not None:
             reading = item.inquiry.found() or reading
         if reading is None:
             return CropResult(self._problem(item), item.decode_s, item.queue_s, item.inference_s)

@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.recognizer import EncodedImage
+from service.core.crop_decoder import EncodedImage
 from service.errors import Problem
 from service.http.bodies.body import Body
 from service.http.dialects.dialect import Crops, Dialect

@@ -19,7 +19,7 @@ import pytest
 from pydantic import ValidationError
 
 from service import errors
-from service.core.recognizer import EncodedImage
+from service.core.crop_decoder import EncodedImage
 from service.engine.decode_backlog import DecodeRequest
 from service.errors import KINDS, ClientLeftError, Kind, Problem
 from service.http.bodies.media_types import BINARY_TYPES

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from service import errors
-from service.core.recognizer import CropResult, EncodedImage
+from service.core.crop_decoder import EncodedImage
+from service.core.recognizer import CropResult
 from service.core.runtime import Runtime
 from service.core.served_model import ServedModel
 from service.errors import Problem

@@ -19,8 +19,8 @@ import pytest
 from artifact.text import Reading
 from service.config import Settings
 from service.core.catalogue import model_sources
+from service.core.crop_decoder import EncodedImage
 from service.core.models import ModelEntry, Models, ModelSource
-from service.core.recognizer import EncodedImage
 from service.core.runtime import Runtime
 from service.core.served_model import ServedModel
 from service.engine.types import EngineDownError

@@ -11,8 +11,9 @@ from typing import cast
 import pytest
 from PIL import Image
 
+from service.core.crop_decoder import LIGHT_BYTES, LIGHT_PIXELS, EncodedImage
 from service.core.metrics import Metrics
-from service.core.recognizer import LIGHT_BYTES, LIGHT_PIXELS, CropResult, EncodedImage, Recognizer
+from service.core.recognizer import CropResult, Recognizer
 from service.engine.engine import Engine
 from service.engine.types import Crop, Item, Outcome, QueueFullError, Refusal
 from service.errors import DEADLINE_EXPIRED, IMAGE_TOO_LARGE, Problem
@@ -150,7 +151,7 @@ def test_crops_whose_deadline_has_passed_are_not_decoded(monkeypatch: pytest.Mon
         assert gate.wait(PATIENCE_S)
         return decode_image(content, limits)
 
-    monkeypatch.setattr("service.core.recognizer.decode_image", decode)
+    monkeypatch.setattr("service.core.crop_decoder.decode_image", decode)
     threading.Timer(0.5, gate.set).start()
     _, results = read(LIGHT, LIGHT, LIGHT, timeout_s=0.1)
     assert decoded == [LIGHT]

@@ -160,7 +160,7 @@ def test_log_lines_of_decode_threads_carry_the_id_too(log: io.StringIO, monkeypa
         threads.append(threading.current_thread().name)
         raise ZeroDivisionError
 
-    monkeypatch.setattr("service.core.recognizer.fit_for", broken)
+    monkeypatch.setattr("service.core.crop_decoder.fit_for", broken)
     headers = {"x-request-id": "mine"}
     response = request(toy_runtime(), "POST", PATH, files=[("a", png_of("a")), ("b", png_of("b"))], headers=headers)
     assert [result["error"]["status"] for result in response.json()["results"]] == [500, 500]

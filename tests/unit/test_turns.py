@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from artifact.text import Reading
-from service.core.recognizer import CropResult, EncodedImage
+from service.core.crop_decoder import EncodedImage
+from service.core.recognizer import CropResult
 from service.http import turns
 from service.http.bodies.body import Body
 from service.http.dialects.v1 import V1, V1Crops

@@ -9,8 +9,9 @@ from typing import Final
 
 from starlette.routing import compile_path
 
+from service.core.crop_decoder import EncodedImage
 from service.core.read_options import NO_OPTIONS, ReadOptions
-from service.core.recognizer import CropResult, EncodedImage
+from service.core.recognizer import CropResult
 from service.core.served_model import ServedModel
 from service.errors import Problem
 from service.http.bodies.body import Body

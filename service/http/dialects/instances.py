@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.config import Settings
-from service.core.recognizer import CropResult, EncodedImage
+from service.core.crop_decoder import EncodedImage
+from service.core.recognizer import CropResult
 from service.core.served_model import ServedModel
 from service.errors import Problem, too_many_crops
 from service.http.bodies.body import Body

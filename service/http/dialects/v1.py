@@ -8,7 +8,8 @@ from functools import partial
 from typing import Final
 
 from service.config import Settings
-from service.core.recognizer import CropResult, EncodedImage
+from service.core.crop_decoder import EncodedImage
+from service.core.recognizer import CropResult
 from service.core.served_model import ServedModel
 from service.errors import EMPTY_BODY, Problem
 from service.http.bodies.body import Body

@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from service.config import Settings
-from service.core.recognizer import EncodedImage
+from service.core.crop_decoder import EncodedImage
 from service.errors import (
     JSON_TOO_LARGE,
     MALFORMED_REQUEST,

@@ -10,7 +10,8 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from service.core.recognizer import CropResult, EncodedImage
+from service.core.crop_decoder import EncodedImage
+from service.core.recognizer import CropResult
 from service.core.served_model import ServedModel
 from service.errors import EMPTY_BODY, INVALID_REQUEST, NO_FILE, UNSUPPORTED_MEDIA_TYPE, Problem, too_many_regions
 from service.http.bodies.body import Body

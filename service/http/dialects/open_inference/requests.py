@@ -10,8 +10,8 @@ from typing import Any, Final, get_args
 from artifact.allowed import AllowedError, parts_of
 from artifact.alternatives import MAX_ALTERNATIVES
 from artifact.orientation import Orientation
+from service.core.crop_decoder import EncodedImage
 from service.core.read_options import NO_OPTIONS, ReadOptions
-from service.core.recognizer import EncodedImage
 from service.errors import MALFORMED_REQUEST, Problem, too_many_crops
 from service.http.dialects.dialect import Crops
 from service.http.dialects.open_inference.documents import invalid, told
