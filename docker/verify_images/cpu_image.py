@@ -51,7 +51,8 @@ def verify_cpu_image(image: str) -> None:
         check(container.stop() == 0, "it ends with exit code 0")
     with started(image) as container:
         exit_code = container.stop()
-        check(exit_code == 143, "a container that is stopped as it starts ends at once, by the signal (143)", exit_code)
+        # By the signal if that was faster than the program.
+        check(exit_code in (0, 143), "a container that is stopped as it starts ends at once (0, or 143)", exit_code)
     _bring_another_artifact(image)
 
 
