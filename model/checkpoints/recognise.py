@@ -129,7 +129,7 @@ def architecture_of(state: Mapping[str, Tensor], source: str) -> Config:
 
 
 def _check_whole(entries: Iterable[Recogniser], state: Mapping[str, Tensor], source: str) -> None:
-    """Check that tensors whose names only one of some recognisers has are all of a named architecture's.
+    """Check that tensors whose names and sizes only one of some recognisers has are all of a named architecture's.
 
     Raises:
         WeightsError: Some are missing.
@@ -138,9 +138,10 @@ def _check_whole(entries: Iterable[Recogniser], state: Mapping[str, Tensor], sou
     for entry in entries:
         for config in entry.named.values():
             with torch.device("meta"):
-                wanted = entry.build_network(config).state_dict().keys()
-            if state.keys() < wanted:
-                missing.setdefault(entry.name, (entry, sorted(wanted - state.keys())))
+                wanted = entry.build_network(config).state_dict()
+            # The first axis of some depends on the charset.
+            if state.keys() < wanted.keys() and all(tensor.shape[1:] == wanted[key].shape[1:] for key, tensor in state.items()):
+                missing.setdefault(entry.name, (entry, sorted(wanted.keys() - state.keys())))
     if len(missing) == 1:
         [(entry, names)] = missing.values()
         raise WeightsError(part_of(entry, names, source))
