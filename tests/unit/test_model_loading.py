@@ -141,7 +141,7 @@ def test_contradictory_calls(network: PARSeq, tmp_path: Path) -> None:
         load("parseq-tiny", pretrained=True, weights=tmp_path / "w.pt")
     with pytest.raises(ConfigError, match="need the name"):
         load(pretrained=True)
-    with pytest.raises(ConfigError, match="does not tell its architecture"):
+    with pytest.raises(ConfigError, match="does not tell their architecture"):
         load(weights=tmp_path / "w.pt")
 
 

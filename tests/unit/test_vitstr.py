@@ -184,7 +184,7 @@ def test_files_that_tell_it(tmp_path: Path) -> None:
     save_weights(model, tmp_path / "w.safetensors")
     assert load(weights=tmp_path / "w.safetensors").config == model.config
     torch.save(model.state_dict(), tmp_path / "w.pt")
-    with pytest.raises(ConfigError, match="does not tell its architecture"):
+    with pytest.raises(ConfigError, match="does not tell their architecture"):
         load(weights=tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="was trained with 36 characters, the charset has 94"):
         load("vitstr", weights=tmp_path / "w.pt")
