@@ -22,11 +22,11 @@ from statistics import median
 from typing import Any, Protocol
 
 import grpc.aio
-import onnxruntime
 import uvloop
 from tqdm import tqdm
 
 from artifact.metadata import ArtifactMetadata
+from artifact.session import open_cpu_session
 from benchmarks.serve import WORK_FOLDER
 from benchmarks.serving.arithmetic import cpu_use, ratio, read_cpu
 from benchmarks.serving.artifacts import crop_files, null_artifact
@@ -148,7 +148,7 @@ def _message(file: bytes, model: str) -> bytes:
 
 def metadata_of(artifact: Path) -> ArtifactMetadata:
     """What a file says of its model."""
-    return ArtifactMetadata.from_map(onnxruntime.InferenceSession(artifact).get_modelmeta().custom_metadata_map)
+    return ArtifactMetadata.from_map(open_cpu_session(artifact).get_modelmeta().custom_metadata_map)
 
 
 async def cpu_ms(load: Load, server: Server, seconds: float) -> tuple[float, float]:

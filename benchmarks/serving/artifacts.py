@@ -68,7 +68,7 @@ def null_artifact(like: ArtifactMetadata, folder: Path) -> Path:
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", like.opset)], ir_version=9)
-    metadata = replace(like, model_name="null", precision="fp32", has_logits=False)
+    metadata = replace(like, model_name="null", precision="fp32", has_logits=False, top_count=0, has_allowed=False)
     helper.set_model_props(model, metadata.to_map())
     path = folder / "null.onnx"
     onnx.save(model, path)

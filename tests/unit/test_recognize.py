@@ -223,16 +223,16 @@ def test_a_crop_that_failed_has_its_timings_too() -> None:
 
 def decoding_thread(monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
     """Which thread decoded the image of a request to completion."""
-    from service.core import recognizer
+    from service.core import crop_decoder
 
-    decode, threads = recognizer.decode_image, []
+    decode, threads = crop_decoder.decode_image, []
 
     def noting(*arguments: Any) -> Any:
         image = decode(*arguments)
         threads.append(threading.current_thread().name)
         return image
 
-    monkeypatch.setattr(recognizer, "decode_image", noting)
+    monkeypatch.setattr(crop_decoder, "decode_image", noting)
     runtime = toy_runtime()
     assert request(runtime, "POST", PATH, **options).status_code == 200
     text = runtime.metrics.render().decode()
