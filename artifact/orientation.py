@@ -29,6 +29,8 @@ AS_IT_IS_MALUS: Final = 1.0
 that lie on their side with some confidence."""
 UPSIDE_DOWN_MALUS: Final = 1.5
 """The same of a crop that is upside down, since few are."""
+SIGNS_MALUS: Final = 3.0
+"""The same of a reading without letters and digits: letters that lie on their side look like `=` and `*`."""
 USUAL_ADVANCE: Final = 0.42
 """Width of a usual character, in heights of the crop."""
 ADVANCE_WEIGHT: Final = 0.4
@@ -74,4 +76,6 @@ def _plausibility(reading: Reading | None, angle: int, width: int, height: int) 
     malus = ADVANCE_WEIGHT * math.log(advance / USUAL_ADVANCE) ** 2
     if angle not in (90, 270) and is_tall(width, height):
         malus += AS_IT_IS_MALUS
+    if not any(character.isalnum() for character in reading.text):
+        malus += SIGNS_MALUS
     return odds - malus - (UPSIDE_DOWN_MALUS if angle == 180 else 0.0)

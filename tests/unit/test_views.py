@@ -73,6 +73,12 @@ def test_the_most_plausible_angle_wins_and_is_told() -> None:
     assert (found.text, found.angle) == ("7", 0)
 
 
+def test_signs_alone_are_what_letters_on_their_side_look_like() -> None:
+    # Crops of the ICDAR 2003 training set.
+    assert most_plausible({0: reading("If", 0.36), 90: reading("=", 0.59), 270: reading("*", 0.35)}, 18, 27) == 0
+    assert most_plausible({0: reading("", 0.9), 90: reading("=", 0.59), 270: reading("*", 0.35)}, 18, 27) == 90
+
+
 def test_views_that_fail_do_not_count() -> None:
     views = Views(Image.new("RGB", (20, 90)), "auto", False)
     found = read_all(views, {0: reading("a", 0.1), 1: None, 2: None})
