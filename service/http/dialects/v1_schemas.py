@@ -96,8 +96,10 @@ class RegionsRequest(BaseModel):
         return _checked_length(value, info)
 
 
-class RegionList(RootModel[Annotated[list[RegionInput], FailFast(), Field(min_length=1)]]):
+class RegionList(RootModel[list[RegionInput]]):
     """The field `regions` of a form."""
+
+    root: Annotated[list[RegionInput], FailFast()] = Field(min_length=1)
 
     @model_validator(mode="before")
     @classmethod
