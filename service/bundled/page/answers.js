@@ -18,7 +18,10 @@ export function button(text, name, onClick) {
 }
 
 /** Rounded down: only what is certain is 100 %. */
-export const percent = (confidence) => `${(Math.floor(1000 * confidence + 1e-6) / 10).toFixed(1)} %`;
+export function percent(confidence) {
+  if (confidence > 0 && confidence < 0.001) return "< 0.1 %";
+  return `${(Math.floor(1000 * confidence + 1e-6) / 10).toFixed(1)} %`;
+}
 
 const surenessOf = (confidence) => (confidence >= 0.9 ? "sure" : confidence >= 0.5 ? "fair" : "doubtful");
 

@@ -106,7 +106,7 @@ function charactersOf({ charset, charset_size }) {
 function cannot(model) {
   const told = [];
   const hasSpace = model.charset === undefined || model.charset.includes(" ");
-  if (!hasSpace) told.push("It has no space: a picture should show one word, cut out closely. For lines, choose to cut at gaps below; on a page, mark the words.");
+  if (!hasSpace) told.push("It reads one word a picture, cut out closely, and knows no space. For lines choose below to cut at gaps; on a page mark the words.");
   told.push("On a picture without any text it may see a word all the same.");
   if ([model.name, ...model.aliases].includes(BUNDLED)) told.push(...BUNDLED_CANNOT);
   return told;

@@ -146,6 +146,7 @@ function show(entry) {
   } else if (entry.state === "read") parts.push(...readingOf(entry.answers[0]));
   const tools = element("p", "tools");
   if (entry.state === "failed") tools.append(button("Try again", entry.name, () => enqueue(entry)));
+  if (entry.boxes) tools.append(button("Read as one word", entry.name, () => readAsOneWord(entry)));
   const mark = button("Mark words", entry.name, () => markWordsOf(entry));
   mark.disabled = entry.unseen === true;
   tools.append(mark, button("Remove", entry.name, () => remove(entry)));
@@ -153,6 +154,11 @@ function show(entry) {
   entry.answer.replaceChildren(...parts);
   entry.answer.setAttribute("aria-busy", String(entry.state === "waiting" || entry.state === "reading"));
   if (focused) [...tools.children].find((one) => one.textContent === focused)?.focus();
+}
+
+function readAsOneWord(entry) {
+  entry.boxes = null;
+  enqueue(entry);
 }
 
 function markWordsOf(entry) {
@@ -168,6 +174,8 @@ function markWordsOf(entry) {
       const texts = entry.answers.map((answer) => (answer.error ? "cannot be read" : answer.text || "no text"));
       return { texts, summary: `Read in ${entry.timings.total_ms.toFixed(0)} ms: ${texts.join(", ")}` };
     },
+    // The button that opened the dialogue may have been made anew meanwhile.
+    closed: () => [...entry.answer.querySelectorAll(".tools button")].find(({ textContent }) => textContent === "Mark words")?.focus(),
   });
 }
 

@@ -22,12 +22,14 @@ let onRead = null;
  * @param marked Boxes that are there already.
  * @param most How many boxes the server takes.
  * @param read Called with the boxes when they shall be read; returns a list of texts for them, and a line about them all.
+ * @param closed Called when the dialogue has been closed.
  */
-export function markWords({ url, name, marked, most, read }) {
+export function markWords({ url, name, marked, most, read, closed }) {
   boxes = marked.map((box) => ({ ...box }));
   chosen = -1;
   limit = most;
   onRead = read;
+  dialog.onclose = closed;
   picture.src = url;
   picture.alt = `The picture ${name}`;
   part("title").textContent = `Mark words on ${name}`;
