@@ -22,9 +22,7 @@ HTML = (FOLDER / "index.html").read_text(encoding="utf-8")
 CSS = (FOLDER / "page.css").read_text(encoding="utf-8")
 SCRIPTS = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.js")}
 INLINE = re.findall(r"<script>(.*?)</script>", HTML, re.S)
-LIGHT, DARK = (
-    dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", rules)) for rules in re.findall(r":root \{(.*?)\}", CSS, re.S)
-)
+LIGHT, DARK = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", rules)) for rules in re.findall(r":root \{(.*?)\}", CSS, re.S))
 
 
 def luminance(colour: str) -> float:
@@ -42,7 +40,9 @@ def contrast(one: str, other: str) -> float:
 def test_all_files_are_served_and_packed() -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         addresses = {"/": (FOLDER / "index.html", "text/html")}
-        addresses |= {f"/page/{path.name}": (path, MEDIA_TYPES[path.suffix]) for path in FOLDER.iterdir() if path.suffix != ".html"}
+        addresses |= {
+            f"/page/{path.name}": (path, MEDIA_TYPES[path.suffix]) for path in FOLDER.iterdir() if path.suffix != ".html"
+        }
         assert len(addresses) == len(list(FOLDER.iterdir()))
         for address, (path, media_type) in addresses.items():
             response = await client.get(address)
