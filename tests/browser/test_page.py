@@ -105,8 +105,8 @@ def test_options_are_those_of_the_model(page: Any) -> None:
     page.select_option("#split", "auto")
     with Image.open(SAMPLES / "harbour.png") as upright:
         turned = upright.convert("RGB").transpose(Image.Transpose.ROTATE_90)
-    line = Image.new("RGB", (400, 50), "white")
-    ImageDraw.Draw(line).text((10, 2), "PLEASE   DRIVE", "black", ImageFont.load_default(40))
+    line = Image.new("RGB", (296, 48), "white")
+    ImageDraw.Draw(line).text((6, 2), "PLEASE   DRIVE", "black", ImageFont.load_default(40))
     page.set_input_files("#file", [picture_file(turned, "turned.png"), picture_file(line, "line.png")])
     expect(page.locator("#status")).to_have_text("2 of 2 read.")
     expect(rows(page).nth(0)).to_contain_text("turned by 90° clockwise")

@@ -97,7 +97,7 @@ def test_scripts_name_only_what_the_page_has() -> None:
     named = {found for text in SCRIPTS.values() for found in re.findall(r"""(?:byId|getElementById)\("([^"]+)"\)""", text)}
     named |= {f"editor-{found}" for found in re.findall(r'\bpart\("([^"]+)"\)', SCRIPTS["regions.js"])}
     assert named - set(ids) == set()
-    assert {found for found in re.findall(r'(?:for|aria-describedby|aria-labelledby)="([^"]+)"', HTML)} <= set(ids)
+    assert set(re.findall(r'(?:for|aria-describedby|aria-labelledby)="([^"]+)"', HTML)) <= set(ids)
 
 
 def test_the_page_knows_every_option_of_the_interface() -> None:
