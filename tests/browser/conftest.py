@@ -14,9 +14,12 @@ from tests.integration.server import ServerProcess, running
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Skips where there is no Chromium: `make chromium` installs one."""
+    """Skips where there is no Chromium: `make chromium` installs one.
+
+    Of a module, not of all: while it is there, an event loop runs in this thread, and no other test could start one.
+    """
     api = pytest.importorskip("playwright.sync_api")
     with api.sync_playwright() as playwright:
         path = next(filter(None, map(shutil.which, NAMES)), None)
@@ -29,10 +32,10 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("server")
-    with running(BUNDLED_ARTIFACT, folder / "log") as started:
+    with running(BUNDLED_ARTIFACT, folder / "log", forked=True) as started:
         yield started
 
 

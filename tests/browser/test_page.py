@@ -194,7 +194,7 @@ def test_words_are_marked_by_mouse_and_keyboard(page: Any) -> None:
 def test_a_key_is_asked_for_and_kept_in_the_tab(browser: Any, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("open-sesame-for-tests\n")  # pragma: allowlist secret
-    with running(BUNDLED_ARTIFACT, tmp_path / "log", api_keys_file=keys) as server:
+    with running(BUNDLED_ARTIFACT, tmp_path / "log", forked=True, api_keys_file=keys) as server:
         page = browser.new_page()
         page.goto(server.url)
         expect(page.locator("#key")).to_be_focused()
