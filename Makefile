@@ -39,7 +39,7 @@ LINT_REPORT := build/lint.txt
 .PHONY: help serve dev test test-fast test-oldest tools lint format export train evaluate benchmark convert render clean
 .PHONY: test-at-once lint-report $(CHECKS)
 .PHONY: verify-gpu-placement verify-images verify-dashboard
-.PHONY: fuzz hostile sbom
+.PHONY: fuzz hostile sbom chromium
 .PHONY: api-fuzz overload siege soak rolling-restart
 
 help: ## List the targets
@@ -73,6 +73,9 @@ test-oldest: $(OLDEST_READY) ## Run all tests with the oldest versions that pypr
 
 tools: $(DEV_READY) ## Fetch the programs that check the deployment, those that are not installed (230 MB; make test does it)
 	$(DEV_BIN)/python -m tests.deployment.tools
+
+chromium: $(DEV_READY) ## Install the browser in which make test tries the page at /, where there is none (150 MB)
+	$(DEV_BIN)/playwright install --with-deps chromium
 
 lint: $(DEV_READY) ## Check style, types, insecure code and secrets
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(CHECKS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
@@ -23,13 +22,7 @@ from service.http import openapi
 from service.http.dialects.v1_answers import encode_json
 from service.http.dialects.v1_schemas import MAX_INLINE, CharsetOfModel, Health, Limits, ModelList
 from service.http.gates.model_choice import find_model
-
-PAGE: Final = Path(__file__).parent.parent / "bundled" / "index.html"
-PAGE_POLICY: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; connect-src 'self'"
-)
-"""The page is one file: it needs nothing from elsewhere and may load nothing."""
-
+from service.http.page import add_page
 
 OPENMETRICS: Final = "application/openmetrics-text"
 OPENMETRICS_VERSION: Final = "1.0.0"
@@ -55,7 +48,7 @@ def build_router(models: Models, settings: Settings, metrics: Metrics, probe: Pr
     _add_model_list(router, models, settings)
     _add_probes(router, probe)
     _add_metrics(router, metrics)
-    _add_page(router)
+    add_page(router)
     return router
 
 
@@ -175,14 +168,6 @@ def prefers_openmetrics(accept: str) -> bool:
         if name in quality and not (name == OPENMETRICS and given.get("version", "1") > OPENMETRICS_VERSION):
             quality[name] = max(quality[name], q)
     return 0.0 < quality[OPENMETRICS] >= quality["text/plain"]
-
-
-def _add_page(router: APIRouter) -> None:
-    page = PAGE.read_bytes()
-
-    @router.get("/", include_in_schema=False)
-    async def try_it() -> Response:
-        return Response(page, media_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY})
 
 
 def _json(value: Any) -> Response:

@@ -625,14 +625,6 @@ def _references(node: Any) -> list[str]:
     return [name for value in node for name in _references(value)] if isinstance(node, list) else []
 
 
-def test_the_page_to_try_it_loads_nothing_from_elsewhere() -> None:
-    response = request(toy_runtime(), "GET", "/")
-    assert response.headers["content-type"].startswith("text/html")
-    assert "default-src 'none'" in response.headers["content-security-policy"]
-    assert "://" not in response.text
-    assert "v1/recognize" in response.text
-
-
 def test_everything_is_found_below_a_path_of_a_gateway() -> None:
     """It strips that path, and says nothing of it."""
     runtime = toy_runtime()
