@@ -20,6 +20,17 @@ MAX_ALTERNATIVES: Final = 5
 """Texts that can be asked for, at most."""
 
 
+def count_of(text: str) -> int:
+    """How many texts are asked for, written as a number from 1 to `MAX_ALTERNATIVES`.
+
+    Raises:
+        ValueError: It is another text; the message says what it must be.
+    """
+    if len(text) == 1 and text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_ALTERNATIVES:
+        return int(text)
+    raise ValueError(f"must be a whole number from 1 to {MAX_ALTERNATIVES}")
+
+
 class _Rest(NamedTuple):
     """What may follow from a step on."""
 

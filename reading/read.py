@@ -23,7 +23,7 @@ from tqdm import tqdm
 from artifact.regions import RegionError
 from artifact.rgb import to_rgb
 from artifact.text import Reading
-from artifact.views import Found
+from artifact.views import Found, Word
 from model.data.pictures import BrokenImageError, decode_image, read_file
 from reading.pictures.paths import STANDARD_INPUT, NothingFoundError, expand, listed
 from reading.pictures.regions import RegionFileError, cut_regions, load_regions
@@ -103,7 +103,7 @@ def found_values(reading: Reading) -> dict[str, Any]:
     """How a crop was turned, and the words of a line, as the service tells them; nothing where that was not asked for."""
     if not isinstance(reading, Found):
         return {}
-    words = [{"text": word.text, "confidence": round(word.confidence, 6), "box": list(word.box)} for word in reading.words]
+    words = [{**_told(word), "box": list(word.box)} for word in reading.words]
     return ({} if reading.angle is None else {"angle": reading.angle}) | ({"words": words} if words else {})
 
 
@@ -185,8 +185,8 @@ class ReadCall:
         return f"{told}: {reading.text}  ({reading.confidence:.3f})"
 
 
-def _told(reading: Reading) -> dict[str, Any]:
-    return {"text": reading.text, "confidence": round(reading.confidence, 6)}
+def _told(read: Reading | Word) -> dict[str, Any]:
+    return {"text": read.text, "confidence": round(read.confidence, 6)}
 
 
 def refuse(reason: str) -> int:

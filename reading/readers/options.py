@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from artifact.allowed import FORMS, AllowedError, parts_of
-from artifact.alternatives import MAX_ALTERNATIVES
+from artifact.alternatives import count_of
 from artifact.orientation import Orientation
 
 Split = Literal["none", "auto"]
@@ -109,9 +109,10 @@ def number_of_alternatives(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: The text is not a number that can be asked for.
     """
-    if len(text) == 1 and text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_ALTERNATIVES:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_ALTERNATIVES}, not {text!r}")
+    try:
+        return count_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, not {text!r}") from None
 
 
 def add_view_options(parser: argparse.ArgumentParser) -> None:

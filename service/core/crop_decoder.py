@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -51,7 +51,7 @@ class EncodedImage:
 class Leader(Item):
     """A crop that is read in several ways."""
 
-    inquiry: Inquiry | None = None
+    inquiry: Inquiry = field(kw_only=True)
 
 
 class CropDecoder:
@@ -165,11 +165,10 @@ class CropDecoder:
                 picture = image.content.picture(limits)
             else:
                 picture = decode_image(self._bytes_of(image.content), limits, account)
-            inquiry = item.inquiry if isinstance(item, Leader) else None
-            if inquiry is None:
-                crop, followers = fit_for(self._metadata, picture), None
+            if isinstance(item, Leader):
+                crop, followers = item.inquiry.prepare(item, picture)
             else:
-                crop, followers = inquiry.prepare(item, picture)
+                crop, followers = fit_for(self._metadata, picture), []
         except Problem as problem:
             # Known from its header, before any decoding. What is too complex for these limits may be fine for the full ones.
             if problem.kind in (IMAGE_TOO_LARGE, IMAGE_TOO_COMPLEX) and limits.max_pixels < self._limits.max_pixels:

@@ -32,8 +32,8 @@ class Ways:
     engine: Engine
     reading_of: Callable[[Item], Reading | None]
     """What an item that has ended says; `None`: it failed."""
-    count: Callable[[str, int], None]
-    """Told the reason and the number of extra reads."""
+    count: Callable[[str], None]
+    """Told the reason of each extra read."""
 
 
 class Inquiry:
@@ -96,6 +96,6 @@ class Inquiry:
             item.is_follower, item.exemplar = True, leader.exemplar
             item.allowed, item.wants_top = leader.allowed, leader.wants_top
             self._items[index] = item
-            self._ways.count(views.reasons[index], 1)
+            self._ways.count(views.reasons[index])
             followers.append(item)
         return followers

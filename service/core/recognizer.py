@@ -7,10 +7,10 @@ import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-from artifact.alternatives import alternatives_of
+from artifact.alternatives import read_with_alternatives
 from artifact.metadata import ArtifactMetadata
 from artifact.orientation import Orientation
 from artifact.text import Reading, text_of
@@ -160,21 +160,13 @@ class Recognizer:
         context = current_request.get()
         trace = None if context is None else context.trace
         exemplar = None if trace is None else trace.exemplar
-        orientation = options.orientation or self._orientation
-        several_ways = options.split or orientation != "upright"
-        wants_top = options.alternatives > 0
-        if several_ways:
-            reading_of = partial(self._reading_of, alternatives=options.alternatives)
-            ways = Ways(orientation, options.split, self._metadata, self._engine, reading_of, self._count_extra)
-        items: list[Item] = []
-        for _ in images:
-            if several_ways:
-                inquiry = Inquiry(ways, waiter.item_settled, waiter.ended.done)
-                item: Item = Leader(admitted_s + timeout_s, inquiry.item_settled, bulk, client, inquiry=inquiry)
-            else:
-                item = Item(admitted_s + timeout_s, waiter.item_settled, bulk, client)
-            item.allowed, item.wants_top, item.exemplar = allowed, wants_top, exemplar
-            items.append(item)
+        deadline_s, orientation = admitted_s + timeout_s, options.orientation or self._orientation
+        if orientation == "upright" and not options.split:
+            items: Sequence[Item] = [Item(deadline_s, waiter.item_settled, bulk, client) for _ in images]
+        else:
+            items = self._leaders(waiter, len(images), deadline_s, bulk, client, options)
+        for item in items:
+            item.allowed, item.wants_top, item.exemplar = allowed, options.alternatives > 0, exemplar
         self._engine.admit(items)
         decoding = None
         if bulk or several or not self._decoder.decode_at_once(items[0], images[0], admitted_s):
@@ -189,6 +181,16 @@ class Recognizer:
         if isinstance(late := items[0].error, QueueFullError):
             raise QueueFullError(late.refusal, late.wait_s, late.retry_after_s)  # a new one: tracebacks hold the items
         return [self._result(item, options.alternatives) for item in items]
+
+    def _leaders(
+        self, waiter: _Waiter, n_items: int, deadline_s: float, bulk: bool, client: Hashable, options: ReadOptions
+    ) -> Sequence[Item]:
+        """Items that are read in several ways, and tell the waiter when they are settled with all their followers."""
+        orientation = options.orientation or self._orientation
+        reading_of = partial(self._reading_of, alternatives=options.alternatives)
+        ways = Ways(orientation, options.split, self._metadata, self._engine, reading_of, self._count_extra)
+        inquiries = [Inquiry(ways, waiter.item_settled, waiter.ended.done) for _ in range(n_items)]
+        return [Leader(deadline_s, inquiry.item_settled, bulk, client, inquiry=inquiry) for inquiry in inquiries]
 
     async def _wait(
         self,
@@ -215,9 +217,10 @@ class Recognizer:
                 self._engine.abandon(items, outcome)
 
     def _result(self, item: Item, alternatives: int) -> CropResult:
-        reading = self._reading_of(item, alternatives)
-        if isinstance(item, Leader) and item.inquiry is not None:
-            reading = item.inquiry.found() or reading
+        if isinstance(item, Leader):
+            reading: Reading | None = item.inquiry.found()
+        else:
+            reading = self._reading_of(item, alternatives)
         if reading is None:
             return CropResult(self._problem(item), item.decode_s, item.queue_s, item.inference_s)
         self._confidence.observe(reading.confidence)
@@ -228,22 +231,22 @@ class Recognizer:
             self._uncertain_texts.inc()
         return CropResult(reading, item.decode_s, item.queue_s, item.inference_s, uncertain)
 
-    def _count_extra(self, reason: str, n_reads: int) -> None:
-        self._extra_reads[reason].inc(n_reads)
+    def _count_extra(self, reason: str) -> None:
+        self._extra_reads[reason].inc()
 
     def _reading_of(self, item: Item, alternatives: int) -> Reading | None:
         """What an item says by itself; `None` if it has not ended well, or says what is no text."""
         if item.token_ids is None or item.confidences is None or item.outcome is not Outcome.DONE:
             return None
         try:
-            reading = text_of(item.token_ids.tolist(), item.confidences.tolist(), self._vocabulary)
-            if item.top_ids is not None and item.top_confidences is not None:
-                candidates = item.top_ids.tolist(), item.top_confidences.tolist()
-                reading = replace(reading, alternatives=alternatives_of(*candidates, self._vocabulary, alternatives, reading))
+            read = item.token_ids.tolist(), item.confidences.tolist()
+            if item.top_ids is None or item.top_confidences is None:
+                return text_of(*read, self._vocabulary)
+            candidates = item.top_ids.tolist(), item.top_confidences.tolist()
+            return read_with_alternatives(*read, *candidates, self._vocabulary, alternatives)
         except ValueError:
             logger.exception("the model's answer is not text")
             return None
-        return reading
 
     def _problem(self, item: Item) -> Problem:
         """Why there is no text."""

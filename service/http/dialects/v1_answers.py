@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from artifact.views import Found
+from artifact.text import Reading
+from artifact.views import Found, Word
 from service.core.recognizer import CropResult
 from service.errors import Problem
 
@@ -48,10 +49,7 @@ def text_members(result: CropResult, characters: bool) -> dict[str, Any]:
     if isinstance(reading, Found):
         members |= _found_members(reading)
     if reading.alternatives:
-        members["alternatives"] = [
-            {"text": other.text, "confidence": min(1.0, round(other.confidence, CONFIDENCE_DIGITS))}
-            for other in reading.alternatives
-        ]
+        members["alternatives"] = [_told(other) for other in reading.alternatives]
     if result.uncertain:
         members["uncertain"] = True
     return members
@@ -61,15 +59,12 @@ def _found_members(found: Found) -> dict[str, Any]:
     """How a crop was turned before it was read, and the words of a line."""
     members: dict[str, Any] = {} if found.angle is None else {"angle": found.angle}
     if found.words:
-        members["words"] = [
-            {
-                "text": word.text,
-                "confidence": min(1.0, round(word.confidence, CONFIDENCE_DIGITS)),
-                "box": list(word.box),
-            }
-            for word in found.words
-        ]
+        members["words"] = [{**_told(word), "box": list(word.box)} for word in found.words]
     return members
+
+
+def _told(read: Reading | Word) -> dict[str, Any]:
+    return {"text": read.text, "confidence": min(1.0, round(read.confidence, CONFIDENCE_DIGITS))}
 
 
 def timings_of(results: Sequence[CropResult], total_s: float) -> Timings:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from pydantic import TypeAdapter, ValidationError
 
 from artifact.allowed import EXPLICIT, FORMS, AllowedError, parts_of
-from artifact.alternatives import MAX_ALTERNATIVES
+from artifact.alternatives import MAX_ALTERNATIVES, count_of
 from artifact.orientation import Orientation
 from service.core.read_options import NO_OPTIONS, ReadOptions
 from service.errors import INVALID_QUERY, Problem
@@ -76,9 +76,10 @@ def _one_of(name: str, choices: Sequence[str], value: str) -> str:
 
 
 def _read_alternatives(value: str) -> int:
-    if len(value) == 1 and value.isascii() and value.isdigit() and 1 <= int(value) <= MAX_ALTERNATIVES:
-        return int(value)
-    raise Problem(INVALID_QUERY, f"`{ALTERNATIVES}` must be a whole number from 1 to {MAX_ALTERNATIVES}.")
+    try:
+        return count_of(value)
+    except ValueError as error:
+        raise Problem(INVALID_QUERY, f"`{ALTERNATIVES}` {error}.") from error
 
 
 def _read_charset(value: str) -> str:
