@@ -66,6 +66,10 @@ class CostModel:
         weight = self._weight(n_items, right)
         return self._pace * ((1 - weight) * self._durations_s[right - 1] + weight * self._durations_s[right])
 
+    def run_times(self) -> dict[int, float]:
+        """T(n) at each measured size, as it is now."""
+        return {size: self._pace * duration_s for size, duration_s in zip(self._sizes, self._durations_s, strict=True)}
+
     def largest_within(self, limit_s: float, max_items: int) -> int:
         """The largest batch up to `max_items` with T(n) <= `limit_s`; 0 when even one crop takes longer."""
         if self.duration_s(max_items) <= limit_s:

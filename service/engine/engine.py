@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 
+from service.engine.admission import AdmissionState
 from service.engine.cost import CostModel
 from service.engine.runs import run_checked, run_with_checked, wanted_by
 from service.engine.scheduler import EngineLimits, Scheduler
@@ -136,6 +137,11 @@ class Engine:
         """How long a request with one crop would wait for a lane if it came now."""
         with self._condition:
             return self._scheduler.predict(1, bulk=False).start_s
+
+    def admission_state(self) -> AdmissionState | None:
+        """What `admit` decides by now; `None`: it takes no items."""
+        with self._condition:
+            return self._scheduler.state() if self._accepting else None
 
     def admit(self, items: Sequence[Item]) -> None:
         """Let in all items of a request, or none. They have the same deadline and client, and are alike in `bulk`.

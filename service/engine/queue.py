@@ -5,8 +5,7 @@ Reserved and waiting items count alike against the capacity, so crops still bein
 An item that ends before it is taken (its client left) gives its slot back at once.
 
 Several clients take turns within a class, each with its earliest deadline first; an early deadline does not bring one client's
-bulk before another client's single crops. When places run short, each client has a fair share: places that nobody wants may be
-used by others, and a client that holds less than its share is let in although others hold all places.
+bulk before another client's single crops. When places run short, each client has a fair share (`Places`).
 
 Deadlines alone would let a flood of single crops keep the crops of larger requests ("bulk") waiting until theirs are near.
 So bulk has a minimum share: while any of it waits, it gets at least one in `BULK_EVERY` places in batches.
@@ -19,11 +18,10 @@ from collections.abc import Hashable
 from typing import Final
 
 from service.engine.fair_queue import MIN_DEAD, FairQueue
+from service.engine.places import EXTRA_PLACES, Places
 from service.engine.types import Item, Stage
 
 BULK_EVERY: Final = 10
-EXTRA_PLACES: Final = 0.5
-"""Places beyond the capacity, as a part of it, for clients that hold less than their share when all places are taken."""
 
 
 def _waits(item: Item) -> bool:
@@ -61,7 +59,7 @@ class _ClassQueue:
             heapq.heapify(self.heap)
 
 
-class DeadlineQueue:
+class DeadlineQueue(Places):
     """Items being decoded (reserved slots) and items that wait. Not thread-safe: the engine holds a lock around it.
 
     Args:
@@ -69,18 +67,14 @@ class DeadlineQueue:
     """
 
     def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+        super().__init__(capacity)
         self._reserved = {False: 0, True: 0}
         self._classes = {False: _ClassQueue(), True: _ClassQueue()}
-        self._held: dict[Hashable, dict[bool, int]] = {}
-        """By client: slots of its single crops (`False`) and of its bulk (`True`); clients without slots are left out."""
         self._by_arrival: dict[int, Item] = {}
         self._arrivals = 0
         self._places_without_bulk = 0
         self.n_waiting = 0
         """Items that wait; reserved slots are not among them."""
-        self.n_taken = 0
-        """Slots held, reserved or waiting."""
 
     def __len__(self) -> int:
         """Items that wait."""
@@ -94,54 +88,6 @@ class DeadlineQueue:
     def held(self, bulk: bool) -> int:
         """Slots held by one class, reserved or waiting."""
         return self._reserved[bulk] + self._classes[bulk].n_waiting
-
-    @property
-    def free(self) -> int:
-        """Slots that nobody holds; negative while `EXTRA_PLACES` are in use."""
-        return self.capacity - self.n_taken
-
-    @property
-    def n_holders(self) -> int:
-        """Clients that hold slots."""
-        return len(self._held)
-
-    def held_by(self, client: Hashable) -> int:
-        """Slots of one client."""
-        return sum(self._held[client].values()) if client in self._held else 0
-
-    def held_by_others(self, client: Hashable) -> bool:
-        """Whether anybody else holds a slot."""
-        return len(self._held) > (client in self._held)
-
-    def ahead_of(self, client: Hashable, bulk: bool, n_items: int) -> int:
-        """Items of one class that run before the last of `n_items` more of this client, if clients take turns."""
-        own = self._held[client][bulk] if client in self._held else 0
-        return own + sum(min(held[bulk], own + n_items) for other, held in self._held.items() if held[bulk] and other != client)
-
-    def has_room(self, client: Hashable, n_items: int) -> bool:
-        """Whether the items of a request may be let in: there are places for all, or they are within the client's share."""
-        lacking = n_items + self.n_taken - self.capacity
-        if lacking <= 0:
-            return True
-        if lacking > EXTRA_PLACES * self.capacity or not self.held_by_others(client):
-            return False
-        held = self.held_by(client)
-        return held == 0 or held + n_items <= self.share_of(client, n_items)
-
-    def share_of(self, client: Hashable, n_items: int) -> int:
-        """Places this client may hold, if every other one wants what it holds and this one wants `n_items` more than it holds.
-
-        Clients that want less than an equal part get what they want; the rest is shared among the others (max-min fairness).
-        """
-        wanted = [sum(held.values()) for other, held in self._held.items() if other != client]
-        wanted = sorted([*wanted, self.held_by(client) + n_items])
-        left = self.capacity
-        for index, places in enumerate(wanted):
-            share = left // (len(wanted) - index)
-            if places > share:
-                return share
-            left -= places
-        return self.capacity
 
     def reserve(self, item: Item) -> None:
         """Reserve a slot. A follower gets one in any case: its crop was let in, and is not refused half-way.
@@ -228,6 +174,11 @@ class DeadlineQueue:
         """Whether the most urgent bulk has an earlier deadline; with a client, also whether that bulk is its own."""
         entry = self._classes[True].most_urgent()
         return entry is not None and entry[0] < deadline_s and (client is None or entry[2].client == client)
+
+    def first_bulk(self) -> tuple[float, Hashable] | None:
+        """Deadline and client of the most urgent bulk."""
+        entry = self._classes[True].most_urgent()
+        return None if entry is None else (entry[0], entry[2].client)
 
     @property
     def bulk_is_due(self) -> bool:

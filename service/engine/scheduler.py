@@ -6,20 +6,19 @@ The engine calls it under its lock and tells it the time, so a test can play thr
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from service.engine.admission import Budgets, Load, Prediction, late_by_s, predict
+from service.engine.admission import UNBOUNDED, Admission, AdmissionState, Budgets
 from service.engine.cost import CostModel
 from service.engine.queue import DeadlineQueue
-from service.engine.types import Crop, Decoding, Item, Outcome, QueueFullError, Refusal, Stage
+from service.engine.types import Crop, Decoding, Item, Outcome, Stage
 
 BULK_STRETCH: Final = 1.75
 """While single crops come, bulk makes a run at most this many times longer than its single crops, or one crop, would need."""
 BULK_YIELDS_S: Final = 1.0
 """How long after the last admitted single crop that rule holds."""
-UNBOUNDED: Final = Budgets(single_s=math.inf, bulk_s=math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +40,7 @@ class EngineLimits:
     bulk_stretch: float = BULK_STRETCH
 
 
-class NoDecoding:
-    """Stands in for `Decoding` where decoding takes no time worth counting."""
-
-    def backlog_s(self, bulk: bool) -> float:
-        """0: nothing waits to be decoded."""
-        return 0.0
-
-    def wait_s(self, bulk: bool, client: Hashable, deadline_s: float) -> float:
-        """0: nobody waits for a turn."""
-        return 0.0
-
-
-class Scheduler:
+class Scheduler(Admission):
     """The state of all items. Not thread-safe: the engine holds a lock around it.
 
     Args:
@@ -63,12 +50,9 @@ class Scheduler:
     """
 
     def __init__(self, cost: CostModel, limits: EngineLimits, decoding: Decoding | None = None) -> None:
-        self.cost = cost
-        self._limits = limits
         self._queue = DeadlineQueue(limits.max_queue_items)
-        self._decoding = decoding or NoDecoding()
-        self._running = 0
-        self._busy_lanes = 0
+        super().__init__(self._queue, cost, limits.lanes, limits.budgets, decoding)
+        self._limits = limits
         self._single_seen_s = -math.inf
 
     # -- What there is ------------------------------------------------------------------------------------------------
@@ -97,58 +81,24 @@ class Scheduler:
         """Age of the item that has waited longest; 0 when nothing waits."""
         return self._queue.oldest_age_s(now_s)
 
-    def predict(self, n_items: int, bulk: bool, deadline_s: float = -math.inf) -> Prediction:
-        """What a request would wait at most if it came now; without a deadline, no bulk counts as more urgent."""
+    def state(self) -> AdmissionState:
+        """What admission decides by at this moment."""
         queue = self._queue
-        singles, others = queue.held(False), queue.held(True)
-        if others and queue.bulk_precedes(deadline_s):  # how much of the bulk is more urgent is not worth counting
-            singles, others = singles + others, 0
-        decode_s = self._decoding.backlog_s(bulk) if singles or others else 0.0
-        load = Load(singles, others, self._running, self._busy_lanes, decode_s)
-        return predict(load, n_items, bulk, self.cost, self._limits.lanes)
+        holders = {client: (held[False], held[True]) for client, held in queue.holders().items()}
+        return AdmissionState(
+            queue.capacity,
+            queue.n_taken,
+            queue.held(False),
+            queue.held(True),
+            self._running,
+            self._busy_lanes,
+            queue.first_bulk(),
+            holders,
+            self.cost.cap,
+            self.cost.run_times(),
+        )
 
     # -- What happens to items ----------------------------------------------------------------------------------------
-
-    def refusal_of(
-        self, n_items: int, bulk: bool, deadline_s: float, now_s: float, client: Hashable = None
-    ) -> QueueFullError | None:
-        """Why `admit` would turn away such a request now; `None`: it would let it in."""
-        if not self._queue.n_taken and self._busy_lanes < self._limits.lanes and n_items <= self._queue.capacity:
-            return None  # a lane is free: all that follows would come to the same
-        prediction = self.predict(n_items, bulk, deadline_s)
-        if not self._queue.has_room(client, n_items):
-            return self._no_room(n_items, client, prediction.start_s)
-        budget_s = self._limits.budgets.of(bulk)
-        late_s = late_by_s(prediction, budget_s, deadline_s - now_s)
-        if late_s > 0:  # that assumed everything to be ahead of it: now exactly
-            prediction = self._predict_turn(n_items, bulk, deadline_s, client)
-            late_s = late_by_s(prediction, budget_s, deadline_s - now_s)
-        return QueueFullError(Refusal.PREDICTED_WAIT, prediction.start_s, late_s) if late_s > 0 else None
-
-    def _predict_turn(self, n_items: int, bulk: bool, deadline_s: float, client: Hashable) -> Prediction:
-        """What a request of this client would wait, considering that clients take turns."""
-        queue = self._queue
-        of_bulk = queue.ahead_of(client, True, 1)
-        if bulk:
-            singles = queue.held(False)
-            between = queue.ahead_of(client, True, n_items) - of_bulk
-        else:
-            singles, between = queue.ahead_of(client, False, 1), 0
-            if of_bulk and queue.bulk_precedes(deadline_s, client):
-                singles, of_bulk = singles + of_bulk, 0
-        decode_s = self._decoding.wait_s(bulk, client, deadline_s)
-        load = Load(singles, of_bulk, self._running, self._busy_lanes, decode_s, between)
-        return predict(load, n_items, bulk, self.cost, self._limits.lanes)
-
-    def _no_room(self, n_items: int, client: Hashable, wait_s: float) -> QueueFullError:
-        queue = self._queue
-        lacking, refusal = n_items - queue.free, Refusal.QUEUE_FULL
-        if queue.held_by_others(client):
-            over = queue.held_by(client) + n_items - queue.share_of(client, n_items)
-            if queue.held_by(client) and over > 0:
-                lacking, refusal = min(lacking, over * queue.n_holders), Refusal.CLIENT_SHARE
-        retry_after_s = lacking * self.cost.duration_s(self.cost.cap) / self.cost.cap / self._limits.lanes
-        return QueueFullError(refusal, wait_s, retry_after_s)
 
     def admit(self, items: Sequence[Item], now_s: float) -> None:
         """Let in all items of a request, or none. They have the same deadline and client, and are alike in `bulk`.
