@@ -30,17 +30,18 @@ from benchmarks.serving.arithmetic import median, percentile
 from benchmarks.serving.artifacts import NULL_TEXT_LENGTH, single_requests
 from benchmarks.serving.client import OK, Address
 from benchmarks.serving.loads import ClosedLoop
-from service.__main__ import _uvicorn_config
 from service.config import BUNDLED_ARTIFACT, Settings
 from service.core.runtime import Runtime
 from service.engine.types import Outputs, Wanted
 from service.process.logs import configure_logging
+from service.serving import uvicorn_config
 from service.sessions.artifact import LoadedArtifact, read_artifact
 from service.sessions.topology import plan_topology
 
 ROOT: Final = Path(__file__).parents[1]
 RAMP_S: Final = 1.5
 LARGEST: Final = 64
+PATIENCE_MS: Final = 60_000
 
 
 class SharedDevice:
@@ -77,15 +78,17 @@ class SharedDevice:
 def serve(args: argparse.Namespace) -> None:
     """One whole process."""
     configure_logging("info", "text")
-    settings = Settings(artifact=BUNDLED_ARTIFACT, lanes=1, intra_op_threads=1, max_batch_size=LARGEST, tune=False)
+    # Nobody is refused: a refusal would be answered by the next request, and those would take the machine's time.
+    patient = {"max_queue_wait_ms": PATIENCE_MS, "request_timeout_ms": PATIENCE_MS}
+    settings = Settings(artifact=BUNDLED_ARTIFACT, lanes=1, intra_op_threads=1, max_batch_size=LARGEST, tune=False, **patient)
     metadata, _ = read_artifact(BUNDLED_ARTIFACT)
     device = SharedDevice(args.lock, metadata.max_label_length + 1, args.fixed_ms / 1000, args.crop_ms / 1000)
-    artifact = LoadedArtifact(metadata, device, "cpu", plan_topology(settings, "cpu", 1))
+    artifact = LoadedArtifact(metadata, device, "cuda", plan_topology(settings, "cpu", 1))
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind(("127.0.0.1", args.serve))
     listener.listen(2048)
-    uvicorn.Server(_uvicorn_config(settings, Runtime(settings, artifact))).run(sockets=[listener])
+    uvicorn.Server(uvicorn_config(settings, Runtime(settings, artifact))).run(sockets=[listener])
 
 
 def start(n_processes: int, args: argparse.Namespace, lock: Path) -> tuple[Address, list[subprocess.Popen[bytes]]]:
@@ -152,8 +155,8 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=64, help="(default: %(default)s)")
     parser.add_argument("--slices", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--slice-s", type=float, default=8.0, help="(default: %(default)s)")
-    parser.add_argument("--fixed-ms", type=float, default=40.0, help="T(n): of any run (default: %(default)s)")
-    parser.add_argument("--crop-ms", type=float, default=2.5, help="T(n): for each crop (default: %(default)s)")
+    parser.add_argument("--fixed-ms", type=float, default=100.0, help="T(n): of any run (default: %(default)s)")
+    parser.add_argument("--crop-ms", type=float, default=6.25, help="T(n): for each crop (default: %(default)s)")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--lock", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -16,8 +16,8 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from service.__main__ import _uvicorn_config
 from service.core.runtime import Runtime
+from service.serving import uvicorn_config
 
 ROOT = Path(__file__).parents[1]
 OURS = tuple(f"{ROOT / name}/" for name in ("service", "artifact"))
@@ -77,7 +77,7 @@ class Connection:
 @asynccontextmanager
 async def connected(runtime: Runtime) -> AsyncIterator[Connection]:
     """A connection to a server of this runtime, which is ready."""
-    config = _uvicorn_config(runtime.settings, runtime)
+    config = uvicorn_config(runtime.settings, runtime)
     app: Any = config.app
     async with app.api.router.lifespan_context(app.api):
         await runtime.warmed_up()

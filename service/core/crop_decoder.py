@@ -20,8 +20,7 @@ from service.core.inquiry import Inquiry
 from service.core.metrics import Metrics
 from service.engine.admission import PESSIMISM
 from service.engine.decode_backlog import DecodeRequest, Job
-from service.engine.engine import Engine
-from service.engine.types import Item, QueueFullError, Refusal
+from service.engine.types import CropEngine, Item, QueueFullError, Refusal
 from service.errors import IMAGE_TOO_COMPLEX, IMAGE_TOO_LARGE, Problem
 from service.images.decode import QUICK_PIXELS, RawPicture, decode_base64, decode_image, may_be_quick
 from service.images.limits import ImageLimits, PixelAccount
@@ -69,7 +68,7 @@ class CropDecoder:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: CropEngine,
         metadata: ArtifactMetadata,
         pool: DecodePool,
         *,

@@ -16,8 +16,7 @@ from artifact.metadata import ArtifactMetadata
 from artifact.orientation import Orientation
 from artifact.text import Reading
 from artifact.views import AS_IT_IS, Found, Views
-from service.engine.engine import Engine
-from service.engine.types import Crop, Item, Outcome
+from service.engine.types import Crop, CropEngine, Item, Outcome
 
 REASONS: Final = ("turned", "upside_down", "word", "window")
 
@@ -29,7 +28,7 @@ class Ways:
     orientation: Orientation
     split: bool
     metadata: ArtifactMetadata
-    engine: Engine
+    engine: CropEngine
     reading_of: Callable[[Item], Reading | None]
     """What an item that has ended says; `None`: it failed."""
     count: Callable[[str], None]

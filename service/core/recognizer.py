@@ -20,8 +20,7 @@ from service.core.inquiry import REASONS, Inquiry, Ways
 from service.core.metrics import Metrics
 from service.core.read_options import NO_OPTIONS, ReadOptions
 from service.core.stages import keep_stages
-from service.engine.engine import Engine
-from service.engine.types import EngineDownError, Item, Outcome, QueueFullError
+from service.engine.types import CropEngine, EngineDownError, Item, Outcome, QueueFullError
 from service.errors import (
     DEADLINE_EXPIRED,
     INFERENCE_FAILED,
@@ -90,7 +89,7 @@ class Recognizer:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: CropEngine,
         metadata: ArtifactMetadata,
         decode_pool: DecodePool,
         *,

@@ -55,6 +55,7 @@ class Runtime:
         find: Finds the models to serve, for a reload. Default: those that are served at the beginning.
         budget: Cores this process may use. Default: as many as the system lets it.
         tracing: Ends with it; `None`: no request is traced.
+        deliver: Takes items as they settle, from any thread, where they are not this process's requests'.
 
     Raises:
         StartupError: Two models have the same name, or the default one is not there.
@@ -70,8 +71,11 @@ class Runtime:
         find: Callable[[], Sequence[ModelSource]] | None = None,
         budget: int | None = None,
         tracing: Tracing | None = None,
+        deliver: Callable[[Sequence[Item]], None] | None = None,
     ) -> None:
         self.settings = settings
+        self.changed: Callable[[], None] = _nobody
+        """Called when what is served has changed, or whether it is; from any thread, also amid a signal."""
         self.metrics = Metrics()
         self.tracing = tracing
         if tracing is not None:
@@ -89,11 +93,12 @@ class Runtime:
         self._budget = budget or cpu_budget()
         self._n_decode_threads = settings.decode_threads or decode_threads_for(self._budget)
         self._decode_pool = DecodePool(self._n_decode_threads)
+        self._deliver = deliver or self._settle_on_loop
         if isinstance(served, LoadedArtifact):
             served = [ModelEntry(served, ModelSource(partial(load, settings)))]
         self._places = [_Place(entry.source, self._serve(entry.source, entry.artifact)) for entry in served]
         self._find = find or [entry.source for entry in served].copy
-        self.models = Models([place.model for place in self._places])
+        self.models: Models[ServedModel] = Models([place.model for place in self._places])
         if settings.default_model and self.models.get(settings.default_model) is not self.models.default:
             names = self.models.spoken_names()
             raise StartupError(f"PARSEQ_DEFAULT_MODEL={settings.default_model} is none of the models, which are {names}")
@@ -146,6 +151,7 @@ class Runtime:
         """Turn readiness off; requests in flight go on. Returns when that began, on the monotonic clock."""
         if self._drain_started_s is None:
             self._drain_started_s = time.monotonic()
+            self.changed()
         return self._drain_started_s
 
     def ask_to_reload(self) -> None:
@@ -176,6 +182,14 @@ class Runtime:
         described = "; ".join(model.describe() for model in models or self.models)
         return f"{described}, {self._n_decode_threads} decode threads"
 
+    async def scrape(self, openmetrics: bool) -> bytes:
+        """The metrics, in the text format or as OpenMetrics."""
+        return self.metrics.render_openmetrics() if openmetrics else self.metrics.render()
+
+    def _show_models(self) -> None:
+        self.metrics.show_models(model.labels() for model in self.models)
+        self.changed()
+
     def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, context=Context())  # log lines name no request
         self._tasks.add(task)  # the loop alone would not keep it
@@ -200,6 +214,7 @@ class Runtime:
         for model in self.models:
             model.engine.start()
         self._warm = True
+        self.changed()
         logger.info("ready after %.1f s of warm-up: %s", time.monotonic() - started_s, self.describe())
         for place in self._places:
             self._watch(place)
@@ -243,7 +258,7 @@ class Runtime:
             self._watch(place)
         else:
             place.source, place.model, old = source, new, place.model
-        self.metrics.show_models(model.labels() for model in self.models)
+        self._show_models()
         self.metrics.reloaded(succeeded=True)
         logger.info("reloaded: %s", self.describe([new]))
         if old is not None:
@@ -256,7 +271,7 @@ class Runtime:
         gone = [place for place in self._places if place.source.key not in keys]
         self._places = [by_key[key] for key in keys]
         self.models.serve([place.model for place in self._places])
-        self.metrics.show_models(model.labels() for model in self.models)
+        self._show_models()
         for place in gone:
             logger.info("not served any more: model %s", place.model.name)
             if place.watch is not None:
@@ -283,9 +298,10 @@ class Runtime:
     def _give_up(self, reason: str) -> None:
         if not self._sick:
             self._sick = True
+            self.changed()
             self._on_unhealthy(reason)
 
-    def _deliver(self, items: Sequence[Item]) -> None:
+    def _settle_on_loop(self, items: Sequence[Item]) -> None:
         """From any thread: tell the event loop which items are settled, one wake-up for all of them."""
         loop = self._loop
         if loop is None:
@@ -295,6 +311,10 @@ class Runtime:
         except RuntimeError:
             # The loop is closed: the server was forced to stop, and whoever waited is gone.
             logger.warning("%d items were settled after the server stopped", len(items))
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""
 
 
 def _settle_all(items: Sequence[Item]) -> None:

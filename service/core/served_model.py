@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from service.config import Settings
 from service.core.metrics import Metrics
+from service.core.models import Model
 from service.core.recognizer import Recognizer
 from service.engine.admission import Budgets
 from service.engine.cost import CostModel
@@ -30,7 +29,7 @@ LANE_NICENESS: Final = 5
 """When lanes compute on all cores they give way to the event loop; else all answers would wait for a core."""
 
 
-class ServedModel:
+class ServedModel(Model):
     """An artifact and the engine that runs it. A reload makes a new one; the old one still runs the crops it has admitted.
 
     Args:
@@ -53,14 +52,9 @@ class ServedModel:
         name: str | None = None,
         aliases: tuple[str, ...] = (),
     ) -> None:
+        metadata = artifact.metadata
+        super().__init__(name or metadata.model_name, aliases, artifact.version, metadata, artifact.sha256, artifact.provider)
         self.artifact = artifact
-        self.name = name or artifact.metadata.model_name
-        self.version = artifact.version
-        self.aliases = aliases
-        self.n_requests = 0
-        """Requests that have found this model and have not ended yet."""
-        self.unused: asyncio.Event | None = None
-        """Set when `n_requests` becomes 0; `None` as long as nobody waits for that."""
         topology = artifact.topology
         self.observer = metrics.observer(self.name, topology.buckets)
         tuned = bool(topology.durations_s) and not settings.max_batch_size
@@ -71,7 +65,7 @@ class ServedModel:
             max_queue_delay_s=settings.max_queue_delay_ms / 1000,
             budgets=Budgets(settings.max_queue_wait_ms / 1000, settings.max_batch_queue_wait_ms / 1000),
         )
-        self.engine = Engine(
+        self.engine: Engine = Engine(
             artifact.session,
             self.cost,
             limits,
@@ -110,19 +104,6 @@ class ServedModel:
         for session in (*self._slots(), self.artifact.alone):
             if session is not None:
                 self._known_answer.check(session)
-
-    def request_ended(self) -> None:
-        """One of `n_requests` has ended. On the event loop."""
-        self.n_requests -= 1
-        if self.unused is not None and not self.n_requests:
-            self.unused.set()
-
-    async def until_unused(self, timeout_s: float) -> None:
-        """Wait until all requests for it have been answered. On the event loop, when no more can come."""
-        if self.n_requests:
-            self.unused = asyncio.Event()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.unused.wait(), timeout_s)
 
     def check(self) -> None:
         """Read the known crop once more on every session, beside whatever runs.

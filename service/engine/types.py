@@ -185,6 +185,38 @@ class Observer(Protocol):
         ...
 
 
+class CropEngine(Protocol):
+    """What those who serve requests ask of an engine, which may be in another process."""
+
+    def admit(self, items: Sequence[Item]) -> None:
+        """Let in all items of a request, or none: `Engine.admit`."""
+        ...
+
+    def refusal_of(self, n_items: int, bulk: bool, timeout_s: float, client: Hashable = None) -> QueueFullError | None:
+        """Why `admit` would turn away such a request now: `Engine.refusal_of`."""
+        ...
+
+    def demote(self, item: Item) -> None:
+        """The image of an admitted single crop will take long to decode."""
+        ...
+
+    def submit(self, item: Item, crop: Crop) -> None:
+        """Queue the decoded crop of an admitted item."""
+        ...
+
+    def follow(self, leader: Item, followers: Sequence[Item]) -> None:
+        """Queue further reads of an admitted item: `Engine.follow`."""
+        ...
+
+    def fail(self, item: Item, error: Exception) -> None:
+        """End an admitted item that will never be submitted."""
+        ...
+
+    def abandon(self, items: Sequence[Item], outcome: Outcome) -> None:
+        """End those of `items` that have not ended, and their followers, since nobody waits for them."""
+        ...
+
+
 class QueueFullError(Exception):
     """The items of a request were turned away: there is no room for all of them, or they would wait too long.
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
+from service.core.models import Model
 from service.core.recognizer import CropResult
-from service.core.served_model import ServedModel
 from service.errors import INVALID_REQUEST, MALFORMED_REQUEST, Problem
 from service.grpc.messages import CHOICE, CLASSES
 from service.http.bodies.body import Body
@@ -66,9 +66,7 @@ class Inference(Dialect):
         crops.timeout_ms = min(crops.timeout_ms, head.checked_timeout_ms(), body.timeout_ms)
         return crops
 
-    async def answer(
-        self, head: Head, crops: Crops, results: Sequence[CropResult], model: ServedModel, total_s: float
-    ) -> Answer:
+    async def answer(self, head: Head, crops: Crops, results: Sequence[CropResult], model: Model, total_s: float) -> Answer:
         """The outputs, raw if the images came so; of a request that names no `error` among them, the first crop that failed is
         the answer."""
         if not isinstance(crops, InferCrops):

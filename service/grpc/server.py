@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from service.config import Settings
-from service.core.runtime import Runtime
+from service.core.host import Host
 from service.errors import StartupError
 from service.grpc.arrivals import Arrivals
 from service.grpc.health import Health
@@ -47,7 +47,7 @@ class GrpcServer:
         budget: Of the bodies of requests, however they come.
     """
 
-    def __init__(self, app: App, runtime: Runtime, settings: Settings, budget: BodyBudget) -> None:
+    def __init__(self, app: App, runtime: Host, settings: Settings, budget: BodyBudget) -> None:
         self._app = app
         self._runtime = runtime
         self._settings = settings

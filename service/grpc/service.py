@@ -9,8 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from service import __version__, errors
-from service.core.models import Models
-from service.core.served_model import ServedModel
+from service.core.models import Model, Models
 from service.errors import Problem
 from service.grpc.arrivals import Arrivals
 from service.grpc.calls import head_of, send, timeout_ms_of
@@ -48,7 +47,9 @@ class InferenceService:
         max_crops: Images of a request, at most.
     """
 
-    def __init__(self, app: App, models: Models, probe: Probe, arrivals: Arrivals, *, max_headers: int, max_crops: int) -> None:
+    def __init__(
+        self, app: App, models: Models[Model], probe: Probe, arrivals: Arrivals, *, max_headers: int, max_crops: int
+    ) -> None:
         self._observer, self._problems, self._endpoint = app.observer, app.problems, app.endpoint
         self._models = models
         self._probe = probe
@@ -164,7 +165,7 @@ class InferenceService:
     def _model_metadata(self, request: Any) -> Any:
         model = self._find(request)
         response = CLASSES["ModelMetadataResponse"](name=request.name, versions=[model.version], platform=PLATFORM)
-        for side, described in tensors(model.artifact.metadata).items():
+        for side, described in tensors(model.metadata).items():
             for tensor in described:
                 getattr(response, side).add(name=tensor["name"], datatype=tensor["datatype"], shape=tensor["shape"])
         return response
@@ -176,7 +177,7 @@ class InferenceService:
             response.models.add(name=model.name, version=model.version, state=state)
         return response
 
-    def _find(self, request: Any) -> ServedModel:
+    def _find(self, request: Any) -> Model:
         return find_model(self._models, request.name, request.version or None)
 
 

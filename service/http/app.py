@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service import __version__, errors
 from service.config import Settings
-from service.core.runtime import Runtime
+from service.core.host import Host
 from service.errors import Problem
 from service.http import openapi, server_span
 from service.http.bodies.body import Body
@@ -69,7 +69,7 @@ class App:
         dialects: That are spoken; `None`: the service's own.
     """
 
-    def __init__(self, runtime: Runtime, dialects: Sequence[Dialect] | None = None) -> None:
+    def __init__(self, runtime: Host, dialects: Sequence[Dialect] | None = None) -> None:
         settings, metrics, models = runtime.settings, runtime.metrics, runtime.models
         self._max_body_bytes = settings.max_body_bytes
         self._dialects = Dialects(_usual(settings) if dialects is None else dialects)
@@ -90,7 +90,7 @@ class App:
         self.companions: list[Companion] = []
         """Servers of other transports: started after the runtime, and stopped before it."""
         self.api = _new_api(runtime, self.companions)
-        self.api.include_router(build_router(models, settings, metrics, runtime))
+        self.api.include_router(build_router(models, settings, runtime, runtime.scrape))
         self.api.include_router(open_inference_router(models, runtime))
         for path in self._dialects.paths:  # FastAPI never sees a POST here, but answers other methods with 405
             self.api.router.routes.append(Route(path, self, methods=["POST"], include_in_schema=False))
@@ -165,7 +165,7 @@ def _usual(settings: Settings) -> Sequence[Dialect]:
     return V1(settings), V1Regions(settings), OpenInference(settings), Instances(settings)
 
 
-def _new_api(runtime: Runtime, companions: Sequence[Companion]) -> FastAPI:
+def _new_api(runtime: Host, companions: Sequence[Companion]) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         runtime.start()

@@ -10,7 +10,7 @@ from typing import Final
 from service import errors
 from service.config import Settings
 from service.core.metrics import Metrics
-from service.core.models import Models
+from service.core.models import Model, Models
 from service.engine.types import EngineDownError, QueueFullError
 from service.errors import ClientLeftError, Problem
 from service.http.bodies.body import Body
@@ -35,7 +35,7 @@ class Endpoint:
         problems: Words and counts what went wrong.
     """
 
-    def __init__(self, models: Models, settings: Settings, metrics: Metrics, problems: Problems) -> None:
+    def __init__(self, models: Models[Model], settings: Settings, metrics: Metrics, problems: Problems) -> None:
         self._models = models
         self._single_ms = settings.request_timeout_ms
         self._batch_ms = settings.batch_timeout_ms

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from service.core.served_model import ServedModel
+from service.core.models import Model
 from service.errors import MALFORMED_REQUEST, Problem
 from service.http.bodies.media_types import media_type_of
 from service.process.request import RequestContext
@@ -85,7 +85,7 @@ class Head:
         self.context = _NO_CONTEXT
         self.client: Hashable = None
         """Whose request it is, for fair shares: the digest of an API key, or an address."""
-        self.model: ServedModel | None = None
+        self.model: Model | None = None
         """The model that is asked for; a reload may replace it while the body arrives."""
 
     def checked_timeout_ms(self) -> float:

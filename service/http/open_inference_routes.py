@@ -10,8 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import __version__, errors
-from service.core.models import Models
-from service.core.served_model import ServedModel
+from service.core.models import Model, Models
 from service.errors import Kind, Problem
 from service.http import openapi
 from service.http.dialects.open_inference.answers import BINARY_TYPE
@@ -45,7 +44,7 @@ _LENGTH_HEADER: Final = {
 }
 
 
-def open_inference_router(models: Models, probe: Probe) -> APIRouter:
+def open_inference_router(models: Models[Model], probe: Probe) -> APIRouter:
     """The endpoints of one app."""
     router = APIRouter(default_response_class=Response)
     _add_server(router, probe)
@@ -87,7 +86,7 @@ def _add_server(router: APIRouter, probe: Probe) -> None:
         return _json({"ready": True, "live": True})
 
 
-def _add_models(router: APIRouter, models: Models, probe: Probe) -> None:
+def _add_models(router: APIRouter, models: Models[Model], probe: Probe) -> None:
     for path, suffix in ((MODEL_PATH, ""), (VERSION_PATH, "_version")):
         parameters = [
             {"name": name, "in": "path", "required": True, "description": meaning, "schema": {"type": "string"}}
@@ -107,7 +106,7 @@ def _add_models(router: APIRouter, models: Models, probe: Probe) -> None:
         async def model_metadata(request: Request) -> Response:
             model = _find(models, request)
             name = request.path_params["name"]
-            return _json({"name": name, "versions": [model.version], "platform": PLATFORM, **tensors(model.artifact.metadata)})
+            return _json({"name": name, "versions": [model.version], "platform": PLATFORM, **tensors(model.metadata)})
 
         @router.get(
             f"{path}/ready",
@@ -128,7 +127,7 @@ def _add_models(router: APIRouter, models: Models, probe: Probe) -> None:
         return _json({"name": request.path_params["name"], "ready": True})
 
 
-def _add_repository(router: APIRouter, models: Models, probe: Probe) -> None:
+def _add_repository(router: APIRouter, models: Models[Model], probe: Probe) -> None:
     index = {"type": "array", "items": openapi.ref(RepositoryModel)}
 
     @router.post(
@@ -160,7 +159,7 @@ def not_loaded_over(transport: str) -> Problem:
     return Problem(errors.OTHER_HTTP_ERROR, detail)
 
 
-def _find(models: Models, request: Request) -> ServedModel:
+def _find(models: Models[Model], request: Request) -> Model:
     return find_model(models, request.path_params["name"], request.path_params.get("version"))
 
 

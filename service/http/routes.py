@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
@@ -14,9 +15,7 @@ from starlette.responses import Response
 from artifact.alternatives import MAX_ALTERNATIVES
 from service import errors
 from service.config import Settings
-from service.core.metrics import Metrics
-from service.core.models import Models
-from service.core.served_model import ServedModel
+from service.core.models import Model, Models
 from service.errors import Problem
 from service.http import openapi
 from service.http.dialects.v1_answers import encode_json
@@ -26,6 +25,8 @@ from service.http.page import add_page
 
 OPENMETRICS: Final = "application/openmetrics-text"
 OPENMETRICS_VERSION: Final = "1.0.0"
+Scrape = Callable[[bool], Awaitable[bytes]]
+"""Gives the metrics, as OpenMetrics if it is told so, else in the text format."""
 
 
 class Probe(Protocol):
@@ -42,17 +43,17 @@ class Probe(Protocol):
         ...
 
 
-def build_router(models: Models, settings: Settings, metrics: Metrics, probe: Probe) -> APIRouter:
+def build_router(models: Models[Model], settings: Settings, probe: Probe, scrape: Scrape) -> APIRouter:
     """The endpoints of one app."""
     router = APIRouter(default_response_class=Response)
     _add_model_list(router, models, settings)
     _add_probes(router, probe)
-    _add_metrics(router, metrics)
+    _add_metrics(router, scrape)
     add_page(router)
     return router
 
 
-def _add_model_list(router: APIRouter, models: Models, settings: Settings) -> None:
+def _add_model_list(router: APIRouter, models: Models[Model], settings: Settings) -> None:
     @router.get(
         "/v1/models",
         summary="The models that are served, and their limits",
@@ -75,19 +76,19 @@ def _add_model_list(router: APIRouter, models: Models, settings: Settings) -> No
         openapi_extra={"security": openapi.SECURITY, "parameters": openapi.MODEL_PARAMETERS},
     )
     async def charset_of_model(request: Request) -> Response:
-        metadata = find_model(models, request.path_params["name"], None).artifact.metadata
+        metadata = find_model(models, request.path_params["name"], None).metadata
         symbols = {} if metadata.symbols is None else {"symbols": metadata.symbols}
         return _json({"charset": metadata.charset, **symbols})
 
 
-def _described(model: ServedModel, settings: Settings) -> dict[str, Any]:
-    metadata = model.artifact.metadata
+def _described(model: Model, settings: Settings) -> dict[str, Any]:
+    metadata = model.metadata
     origin = {name: getattr(metadata, name) for name in ("source", "licence", "notice") if getattr(metadata, name) is not None}
     return {
         "name": model.name,
         "aliases": [alias for alias in model.aliases if alias != model.name],
         "version": model.version,
-        "sha256": model.artifact.sha256,
+        "sha256": model.sha256,
         "architecture": metadata.architecture,
         **({"charset": metadata.charset} if len(metadata.charset) <= MAX_INLINE else {}),
         "charset_size": len(metadata.charset),
@@ -102,7 +103,7 @@ def _described(model: ServedModel, settings: Settings) -> dict[str, Any]:
         "precision": metadata.precision,
         "weights_sha256": metadata.weights_sha256,
         **origin,
-        "provider": model.artifact.provider,
+        "provider": model.provider,
         "limits": {name: getattr(settings, name) for name in Limits.model_fields},
     }
 
@@ -133,7 +134,7 @@ def _add_probes(router: APIRouter, probe: Probe) -> None:
     router.add_api_route("/ping", readyz, include_in_schema=False)  # SageMaker's health check
 
 
-def _add_metrics(router: APIRouter, metrics: Metrics) -> None:
+def _add_metrics(router: APIRouter, scrape: Scrape) -> None:
     @router.get(
         "/metrics",
         summary="Metrics in the Prometheus text format, or in OpenMetrics for those who accept it",
@@ -145,10 +146,10 @@ def _add_metrics(router: APIRouter, metrics: Metrics) -> None:
             }
         },
     )
-    async def scrape(request: Request) -> Response:
-        if prefers_openmetrics(",".join(request.headers.getlist("accept"))):
-            return Response(metrics.render_openmetrics(), media_type=exposition.CONTENT_TYPE_LATEST)
-        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    async def metrics(request: Request) -> Response:
+        openmetrics = prefers_openmetrics(",".join(request.headers.getlist("accept")))
+        media_type = exposition.CONTENT_TYPE_LATEST if openmetrics else CONTENT_TYPE_LATEST
+        return Response(await scrape(openmetrics), media_type=media_type)
 
 
 def prefers_openmetrics(accept: str) -> bool:

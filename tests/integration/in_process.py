@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import httpx
 import uvicorn
 
-from service.__main__ import _listen, _uvicorn_config
 from service.core.runtime import Runtime
+from service.serving import listen, uvicorn_config
 from tests.fakes import PATIENCE_S
 
 Address = tuple[str, int]
@@ -20,9 +20,9 @@ Address = tuple[str, int]
 @contextmanager
 def listening(runtime: Runtime, started: Callable[[], None] = lambda: None) -> Iterator[Address]:
     """A server that is ready; `started` is called in between."""
-    listener = _listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", 0)
     address = listener.getsockname()
-    service = uvicorn.Server(_uvicorn_config(runtime.settings, runtime))
+    service = uvicorn.Server(uvicorn_config(runtime.settings, runtime))
     thread = threading.Thread(target=service.run, args=([listener],))
     thread.start()
     try:

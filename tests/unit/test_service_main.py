@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from service.__main__ import EXIT_STARTUP_FAILED, _listen, main
+from service.__main__ import EXIT_STARTUP_FAILED, main
 from service.config import Settings, env_name
+from service.serving import listen
 from tests.toy_artifact import write_artifact
 
 
@@ -94,7 +95,7 @@ def has_ipv6() -> bool:
     ],
 )
 def test_all_addresses_are_those_of_both_families(host: str, reached: tuple[str, ...]) -> None:
-    with _listen(host, 0) as listener:
+    with listen(host, 0) as listener:
         port = listener.getsockname()[1]
         found = []
         for address in ("127.0.0.1", "::1"):

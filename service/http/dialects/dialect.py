@@ -10,9 +10,9 @@ from typing import Final
 from starlette.routing import compile_path
 
 from service.core.crop_decoder import EncodedImage
+from service.core.models import Model
 from service.core.read_options import NO_OPTIONS, ReadOptions
 from service.core.recognizer import CropResult
-from service.core.served_model import ServedModel
 from service.errors import Problem
 from service.http.bodies.body import Body
 from service.http.head import Announcement, Head
@@ -53,9 +53,7 @@ class Dialect(ABC):
         """The images of a request, at least one. Faults of the head should be reported before the body is read."""
 
     @abstractmethod
-    async def answer(
-        self, head: Head, crops: Crops, results: Sequence[CropResult], model: ServedModel, total_s: float
-    ) -> Answer:
+    async def answer(self, head: Head, crops: Crops, results: Sequence[CropResult], model: Model, total_s: float) -> Answer:
         """The answer to a request that was read.
 
         Args:

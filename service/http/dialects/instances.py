@@ -10,8 +10,8 @@ from typing import Any
 
 from service.config import Settings
 from service.core.crop_decoder import EncodedImage
+from service.core.models import Model
 from service.core.recognizer import CropResult
-from service.core.served_model import ServedModel
 from service.errors import Problem, too_many_crops
 from service.http.bodies.body import Body
 from service.http.dialects.dialect import Crops, Dialect
@@ -53,9 +53,7 @@ class Instances(Dialect):
             raise too_many_crops(limits.max_crops)
         return Crops([EncodedImage(None, _base64_of(index, each)) for index, each in enumerate(instances)], timeout_ms)
 
-    async def answer(
-        self, head: Head, crops: Crops, results: Sequence[CropResult], model: ServedModel, total_s: float
-    ) -> Answer:
+    async def answer(self, head: Head, crops: Crops, results: Sequence[CropResult], model: Model, total_s: float) -> Answer:
         """A prediction for each instance, in order."""
         predictions, turns = [], Turns()
         for result in results:

@@ -9,8 +9,8 @@ from typing import Final
 
 from service.config import Settings
 from service.core.crop_decoder import EncodedImage
+from service.core.models import Model
 from service.core.recognizer import CropResult
-from service.core.served_model import ServedModel
 from service.errors import EMPTY_BODY, Problem
 from service.http.bodies.body import Body
 from service.http.dialects.dialect import NOTHING_ANNOUNCED, Crops, Dialect
@@ -81,9 +81,7 @@ class V1(Dialect):
         images = await images_of_form(head.headers[b"content-type"], data, self._limits)
         return V1Crops(images, timeout_ms, wishes, wishes.list or len(images) > 1, options=wishes.options)
 
-    async def answer(
-        self, head: Head, crops: Crops, results: Sequence[CropResult], model: ServedModel, total_s: float
-    ) -> Answer:
+    async def answer(self, head: Head, crops: Crops, results: Sequence[CropResult], model: Model, total_s: float) -> Answer:
         """One object, or a list in the order of the request."""
         if not isinstance(crops, V1Crops):
             raise TypeError("crops of another dialect")

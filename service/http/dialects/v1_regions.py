@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from service.core.crop_decoder import EncodedImage
+from service.core.models import Model
 from service.core.recognizer import CropResult
-from service.core.served_model import ServedModel
 from service.errors import EMPTY_BODY, INVALID_REQUEST, NO_FILE, UNSUPPORTED_MEDIA_TYPE, Problem, too_many_regions
 from service.http.bodies.body import Body
 from service.http.bodies.form_parts import form_problem
@@ -70,7 +70,7 @@ class V1Regions(V1):
         ]
         return RegionCrops(images, timeout_ms, wishes, as_list=True, options=wishes.options, page=page, bulk=True)
 
-    async def answer(self, head: Head, crops: Any, results: Sequence[CropResult], model: ServedModel, total_s: float) -> Answer:
+    async def answer(self, head: Head, crops: Any, results: Sequence[CropResult], model: Model, total_s: float) -> Answer:
         """A list in the order of the request; if the page cannot be decoded, that is the answer."""
         if isinstance(crops, RegionCrops) and crops.page.problem is not None:
             raise crops.page.problem

@@ -11,7 +11,7 @@ import logging
 import math
 
 from service.config import Settings
-from service.core.served_model import ServedModel
+from service.core.models import Model
 from service.engine.types import QueueFullError, Refusal
 from service.errors import QUEUE_FULL, Problem
 from service.http.head import Count, Head
@@ -64,7 +64,7 @@ class Doorman:
         logger.debug("%s %s: %d by its head", head.method, head.path, problem.status)
         return problem
 
-    def _refusal_of(self, head: Head, count: Count) -> tuple[ServedModel, QueueFullError, int] | None:
+    def _refusal_of(self, head: Head, count: Count) -> tuple[Model, QueueFullError, int] | None:
         """The model that refuses, why, and the number of crops; `None`: no refusal."""
         model = head.model
         if model is None:

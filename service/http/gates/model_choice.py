@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from typing import Final
 
-from service.core.models import Models
-from service.core.served_model import ServedModel
+from service.core.models import Model, Models
 from service.errors import NOT_FOUND, Problem
 from service.http.head import Head
 
 MAX_TOLD_CHARACTERS: Final = 40
 
 
-def no_model(name: str, models: Models) -> Problem:
+def no_model(name: str, models: Models[Model]) -> Problem:
     """The problem of a request for a model that is not served."""
     return Problem(NOT_FOUND, f"There is no model `{name[:MAX_TOLD_CHARACTERS]}`; those there are: {models.spoken_names()}.")
 
 
-def no_version(model: ServedModel) -> Problem:
+def no_version(model: Model) -> Problem:
     """The problem of a request for a version that is not served."""
     return Problem(NOT_FOUND, f"Of model `{model.name}` there is version {model.version} and no other.")
 
 
-def find_model(models: Models, name: str, version: str | None) -> ServedModel:
+def find_model(models: Models[Model], name: str, version: str | None) -> Model:
     """The model of this name, or alias, for those who ask about it; recognition passes `ModelChoice`, which costs no call more.
 
     Args:
@@ -48,7 +47,7 @@ class ModelChoice:
         models: The served models; each may be replaced at any time.
     """
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models[Model]) -> None:
         self._models = models
 
     def check(self, head: Head) -> Problem | None:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from service.config import Settings
+from service.core.models import Model
 from service.core.recognizer import CropResult
-from service.core.served_model import ServedModel
 from service.errors import MALFORMED_REQUEST, Problem
 from service.http.bodies.body import Body
 from service.http.connection.body_budget import SMALL_BODY_BYTES
@@ -73,9 +73,7 @@ class OpenInference(Dialect):
         crops.timeout_ms = min(crops.timeout_ms, given_ms)
         return crops
 
-    async def answer(
-        self, head: Head, crops: Crops, results: Sequence[CropResult], model: ServedModel, total_s: float
-    ) -> Answer:
+    async def answer(self, head: Head, crops: Crops, results: Sequence[CropResult], model: Model, total_s: float) -> Answer:
         """The outputs. If the request does not ask for the output `error`, the first crop that failed decides the answer."""
         if not isinstance(crops, InferCrops):
             raise TypeError("crops of another dialect")
