@@ -10,20 +10,20 @@ if __name__ == "__main__":  # `service.entry` does it for the console script
 import argparse
 import logging
 import os
-import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from types import FrameType
 from typing import Final, NoReturn
 
 from service import __version__
 from service.config import Settings, doubts, env_name, load_settings
 from service.core.catalogue import model_sources
-from service.core.models import ModelEntry
+from service.core.models import ModelEntry, ModelSource
 from service.core.runtime import Runtime
+from service.ending import Reasons, handle_signals, log_address
 from service.errors import StartupError
+from service.pod_serving import front_processes, serve_pod
 from service.process.cpu import cpu_budget
 from service.process.logs import configure_logging
 from service.process.open_files import allow_connections, connections_within, max_open_files
@@ -31,10 +31,7 @@ from service.serving import Server, listen, prepare_process, uvicorn_config
 from service.sessions.artifact import load_artifact
 from service.tracing.tracing import open_tracing
 
-EXIT_OK: Final = 0
-EXIT_FORCED: Final = 1
 EXIT_STARTUP_FAILED: Final = 3
-EXIT_UNHEALTHY: Final = 4
 
 logger = logging.getLogger("service")
 
@@ -88,46 +85,23 @@ def _serve(settings: Settings) -> int:
         _check_grpc(settings)
     find = partial(model_sources, settings, load_artifact)
     entries = [ModelEntry(source.open(None, cpu_budget()), source) for source in find()]
-    failures: list[str] = []
-    illnesses: list[str] = []
+    n_fronts = front_processes(settings, entries[0].artifact.provider, cpu_budget())
+    return _serve_alone(settings, entries, find) if n_fronts == 1 else serve_pod(settings, entries, n_fronts, load_artifact)
 
-    def stop_for(reasons: list[str], reason: str) -> None:
-        reasons.append(reason)
+
+def _serve_alone(settings: Settings, entries: Sequence[ModelEntry], find: Callable[[], Sequence[ModelSource]]) -> int:
+    def end(*_signal: object) -> None:
         server.should_exit = True
 
+    reasons = Reasons(end)
     tracing = open_tracing(os.environ, __version__)
-    runtime = Runtime(settings, entries, partial(stop_for, failures), partial(stop_for, illnesses), find=find, tracing=tracing)
+    runtime = Runtime(settings, entries, reasons.failed, reasons.ill, find=find, tracing=tracing)
     listener = listen(settings.host, settings.port)
     server = Server(uvicorn_config(settings, runtime), runtime)
-    host, port = listener.getsockname()[:2]
-    logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
-    _handle_signals(server, runtime)
+    log_address(listener)
+    handle_signals(end, runtime)
     server.run(sockets=[listener])
-    if failures:
-        raise StartupError(f"{settings.artifact}: {failures[0]}")
-    if illnesses:
-        # An orderly end would wait for whatever hangs.
-        print(f"parseq-serve: ended, to be restarted: {illnesses[0]}", file=sys.stderr, flush=True)
-        os._exit(EXIT_UNHEALTHY)
-    return EXIT_FORCED if server.force_exit else EXIT_OK
-
-
-def _handle_signals(server: Server, runtime: Runtime) -> None:
-    """Exit with 0 on SIGTERM and SIGINT, and reload the artifacts on SIGHUP, even if it came earlier.
-
-    uvicorn has handlers of its own while it runs. At its end it raises the signal that stopped it again, for the handlers that
-    it found: the default ones would turn a clean stop into a kill.
-    """
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        server.should_exit = True
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    if hasattr(signal, "SIGHUP"):  # not on Windows
-        signal.signal(signal.SIGHUP, lambda _signal, _frame: runtime.ask_to_reload())
-    if early_signals.release():
-        runtime.ask_to_reload()
+    return reasons.exit_code(settings, server.force_exit)
 
 
 def _check_grpc(settings: Settings) -> None:

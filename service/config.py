@@ -47,6 +47,13 @@ class Settings(BaseSettings):
     grpc_port: int = Field(
         0, ge=0, le=65535, description="TCP port for the Open Inference Protocol over gRPC; 0: none. Needs the extra `grpc`."
     )
+    http_workers: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Processes that serve HTTP and decode images, in front of one that has the models; 1: one process does "
+        "all. 0: 1 on a CPU, and on a GPU half the allotted cores, at most 4. More than 1 need Linux, and no gRPC.",
+    )
     artifact: Path = Field(
         BUNDLED_ARTIFACT,
         description="The `.onnx` artifact to serve, written by `parseq-export`; or several, with commas between them, or a "
@@ -237,6 +244,15 @@ class Settings(BaseSettings):
     def _ports_differ(self) -> Settings:
         if self.grpc_port and self.grpc_port == self.port:
             raise ValueError(f"PARSEQ_GRPC_PORT and PARSEQ_PORT are both {self.port}: gRPC needs a port of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _grpc_has_one_process(self) -> Settings:
+        if self.grpc_port and self.http_workers > 1:
+            raise ValueError(
+                f"PARSEQ_HTTP_WORKERS={self.http_workers} and PARSEQ_GRPC_PORT={self.grpc_port}: gRPC is served by one process "
+                "only; set PARSEQ_HTTP_WORKERS to 1, or PARSEQ_GRPC_PORT to 0"
+            )
         return self
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from typing import Final
 import uvicorn
 
 from service.config import Settings
-from service.core.host import Host
+from service.core.host import Host, Tally
 from service.errors import StartupError
 from service.http.app import App
 from service.http.connection.protocol import protocol_for
@@ -71,8 +71,14 @@ def prepare_process() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
-def listen(host: str, port: int, cure: str = "PARSEQ_PORT, or --host and --port") -> socket.socket:
+def listen(host: str, port: int, cure: str = "PARSEQ_PORT, or --host and --port", *, shared: bool = False) -> socket.socket:
     """A listening socket; bound here, so that a port in use is reported in one clear line.
+
+    Args:
+        host: Name or address.
+        port: 0: a free one.
+        cure: What to set otherwise, for the message.
+        shared: Whether further sockets may listen at the same port (SO_REUSEPORT); connections are divided among them.
 
     The unspecified IPv6 address (`::`) means all addresses, those of IPv4 too where the system can do both with one socket.
 
@@ -82,19 +88,26 @@ def listen(host: str, port: int, cure: str = "PARSEQ_PORT, or --host and --port"
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         both = family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
-        return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both, reuse_port=shared)
     except OSError as error:
         raise StartupError(
             f"cannot listen on {host} port {port} ({error.strerror or error}): set PARSEQ_HOST and {cure}"
         ) from error
 
 
-def uvicorn_config(settings: Settings, runtime: Host) -> uvicorn.Config:
+def uvicorn_config(settings: Settings, runtime: Host, tallies: tuple[Tally, Tally] | None = None) -> uvicorn.Config:
+    """How uvicorn serves the app.
+
+    Args:
+        settings: Of the service.
+        runtime: Has the models; its lifecycle is the app's.
+        tallies: Of connections, and of bytes of bodies, where the limits are on the sums over several processes.
+    """
     app = App(runtime)
     n_grpc = max(1, settings.max_connections // GRPC_SHARE) if settings.grpc_port else 0
     n_http = max(1, settings.max_connections - n_grpc)
     protocol = protocol_for(
-        settings.model_copy(update={"max_connections": n_http}), runtime.metrics, app.problems, app.addresses
+        settings.model_copy(update={"max_connections": n_http}), runtime.metrics, app.problems, app.addresses, tallies
     )
     if n_grpc:
         from service.grpc.server import GrpcServer

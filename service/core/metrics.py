@@ -31,7 +31,7 @@ LATENCY_BUCKETS_S: Final = (
 BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 CONFIDENCE_BUCKETS: Final = (0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
 SPAN_ENDS: Final = ("exported", "failed", "dropped")
-_AS_THEY_ARE: Final[dict[str, Any]] = {"escaping": openmetrics.ALLOWUTF8} if hasattr(openmetrics, "ALLOWUTF8") else {}
+AS_THEY_ARE: Final[dict[str, Any]] = {"escaping": openmetrics.ALLOWUTF8} if hasattr(openmetrics, "ALLOWUTF8") else {}
 """Names of metrics need no escaping. To look for what does, character by character, takes longer than all else together; older
 versions of the library do not."""
 CONNECTION_ENDS: Final = ("made_room", "unread")
@@ -217,7 +217,7 @@ class Metrics:
 
     def render_openmetrics(self) -> bytes:
         """The same as OpenMetrics 1.0, which has exemplars."""
-        text: bytes = openmetrics.generate_latest(self.registry, **_AS_THEY_ARE)  # type: ignore[no-untyped-call]
+        text: bytes = openmetrics.generate_latest(self.registry, **AS_THEY_ARE)  # type: ignore[no-untyped-call]
         return text
 
     def problem_told(self, slug: str) -> None:

@@ -70,6 +70,15 @@ class CostModel:
         """T(n) at each measured size, as it is now."""
         return {size: self._pace * duration_s for size, duration_s in zip(self._sizes, self._durations_s, strict=True)}
 
+    def adopt(self, run_times: Mapping[int, float], cap: int) -> None:
+        """Take over what another one knows.
+
+        Args:
+            run_times: Its `run_times`, by ascending size.
+            cap: The largest batch worth running.
+        """
+        self._sizes, self._durations_s, self._pace, self.cap = list(run_times), list(run_times.values()), 1.0, cap
+
     def largest_within(self, limit_s: float, max_items: int) -> int:
         """The largest batch up to `max_items` with T(n) <= `limit_s`; 0 when even one crop takes longer."""
         if self.duration_s(max_items) <= limit_s:

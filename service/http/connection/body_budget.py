@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 from typing import Final
 
 from service.config import Settings
+from service.core.host import Tally
 from service.process.memory import memory_limit_bytes
 
 SMALL_BODY_BYTES: Final = 2**16
@@ -56,14 +57,16 @@ class BodyBudget:
 
     Args:
         max_bytes: Memory that they may take together, besides the reserve for small ones.
+        tally: Of the bytes that are held, where other processes' count too; who is refused is chosen among this one's.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, tally: Tally | None = None) -> None:
         self.max_bytes = max_bytes
         self._reserve_bytes = max_bytes // RESERVE_SHARE
         self._holdings: dict[Holding, None] = {}
         """In the order in which they began."""
         self.held_bytes = 0
+        self._tally = tally
 
     def take(self, holding: Holding, n_bytes: int) -> bool:
         """More of a body has arrived; returns whether it may be kept. If not, `holding` has been refused and holds nothing."""
@@ -73,6 +76,9 @@ class BodyBudget:
         self._holdings[holding] = None
         holding.n_bytes += n_bytes
         self.held_bytes += n_bytes
+        if self._tally is not None:
+            self._tally.tell(self.held_bytes)
+            most -= self._tally.others()
         while self.held_bytes > most:
             victim = self._victim() or holding
             self.release(victim)
@@ -86,6 +92,8 @@ class BodyBudget:
         if holding in self._holdings:
             del self._holdings[holding]
             self.held_bytes -= holding.n_bytes
+            if self._tally is not None:
+                self._tally.tell(self.held_bytes)
 
     def _victim(self) -> Holding | None:
         """The largest body that is arriving, of the client with the most bytes; of equal ones the oldest."""

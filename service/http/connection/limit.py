@@ -11,6 +11,8 @@ from collections.abc import Callable, Hashable, Iterator
 from enum import Enum, auto
 from typing import Final, Protocol
 
+from service.core.host import Tally
+
 SLOW_HEAD_S: Final = 1.0
 """A connection whose head takes longer to arrive gives way to any new one: heads come in one packet, or in a few."""
 SLOW_BODY_S: Final = 10.0
@@ -58,12 +60,20 @@ class ConnectionLimit:
         max_surplus: Connections beyond that, at most. Each may ask a probe, or is being told that there are too many; the
             oldest is dropped when there is one more.
         clock: Monotonic clock in seconds.
+        tally: Of the connections, where other processes' count too; who gives way is chosen among this one's.
     """
 
-    def __init__(self, max_connections: int, max_surplus: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        max_connections: int,
+        max_surplus: int,
+        clock: Callable[[], float] = time.monotonic,
+        tally: Tally | None = None,
+    ) -> None:
         self.max_connections = max_connections
         self._max_surplus = max_surplus
         self._clock = clock
+        self._tally = tally
         self._entries: dict[Connection, _Entry] = {}
         self._by_activity: dict[Activity, dict[Connection, _Entry]] = {activity: {} for activity in Activity}
         """The entries by activity, in the order in which they took it up."""
@@ -80,7 +90,7 @@ class ConnectionLimit:
             connection: Idle so far.
             client: Whose it is; `None`: a trusted proxy's, whose connections have no limit but the total.
         """
-        if len(self._entries) + self._n_waiting < self.max_connections or self._make_room(client):
+        if self._n_open() + self._n_waiting < self.max_connections or self._make_room(client):
             self._add(connection, client)
             return True
         self._n_waiting += 1
@@ -90,7 +100,7 @@ class ConnectionLimit:
     def promote(self, connection: Connection) -> bool:
         """Give a waiting connection room if there is enough, those that came before it counted; returns whether it has room."""
         waiting = [other for other, (_, waits) in self._surplus.items() if waits]
-        if connection in waiting and len(self._entries) + waiting.index(connection) < self.max_connections:
+        if connection in waiting and self._n_open() + waiting.index(connection) < self.max_connections:
             client = self._surplus[connection][0]
             self._leave_surplus(connection)
             self._add(connection, client)
@@ -109,6 +119,7 @@ class ConnectionLimit:
         entry = self._entries.pop(connection, None)
         if entry is None:
             return
+        self._tell()
         del self._by_activity[entry.activity][connection]
         if entry.client is not None:
             self._counts[entry.client] -= 1
@@ -129,6 +140,14 @@ class ConnectionLimit:
         self._entries[connection] = self._by_activity[Activity.IDLE][connection] = entry
         if client is not None:
             self._counts[client] = self._counts.get(client, 0) + 1
+        self._tell()
+
+    def _n_open(self) -> int:
+        return len(self._entries) + (0 if self._tally is None else self._tally.others())
+
+    def _tell(self) -> None:
+        if self._tally is not None:
+            self._tally.tell(len(self._entries))
 
     def _add_surplus(self, connection: Connection, client: Hashable | None, waiting: bool) -> None:
         self._surplus[connection] = client, waiting

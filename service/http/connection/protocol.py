@@ -14,6 +14,7 @@ from typing import Final
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from service.config import Settings
+from service.core.host import Tally
 from service.core.metrics import Metrics
 from service.errors import Problem
 from service.http.connection import refusals
@@ -283,7 +284,13 @@ class HttpProtocol(ArrivingRequests):
             logger.debug("%d without the app: %s", problem.status, problem.detail, extra={CONTEXT_KEY: context})
 
 
-def protocol_for(settings: Settings, metrics: Metrics, problems: Problems, addresses: ClientAddresses) -> type[HttpProtocol]:
+def protocol_for(
+    settings: Settings,
+    metrics: Metrics,
+    problems: Problems,
+    addresses: ClientAddresses,
+    tallies: tuple[Tally, Tally] | None = None,
+) -> type[HttpProtocol]:
     """The protocol class of one server, to be given to uvicorn.
 
     Args:
@@ -291,9 +298,10 @@ def protocol_for(settings: Settings, metrics: Metrics, problems: Problems, addre
         metrics: Counts connections, and what is refused before the app sees it.
         problems: The app's, to word refusals alike.
         addresses: The app's, so that each client is the same to both.
+        tallies: Of connections, and of bytes of bodies, where the limits are on the sums over several processes.
     """
 
     class Protocol(HttpProtocol):
-        shared = Shared.of(settings, metrics, problems, addresses)
+        shared = Shared.of(settings, metrics, problems, addresses, tallies)
 
     return Protocol

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.config import Settings
+from service.core.host import Tally
 from service.core.metrics import Metrics
 from service.http.connection.body_budget import BodyBudget, bodies_bytes
 from service.http.connection.limit import ConnectionLimit
@@ -32,16 +33,25 @@ class Shared:
     max_headers: int
 
     @classmethod
-    def of(cls, settings: Settings, metrics: Metrics, problems: Problems, addresses: ClientAddresses) -> Shared:
-        """What a server with these settings shares; the other arguments are the app's."""
-        budget = BodyBudget(bodies_bytes(settings))
+    def of(
+        cls,
+        settings: Settings,
+        metrics: Metrics,
+        problems: Problems,
+        addresses: ClientAddresses,
+        tallies: tuple[Tally, Tally] | None = None,
+    ) -> Shared:
+        """What a server with these settings shares. The tallies are those of connections and of bytes of bodies, if several
+        processes share the limits; the other arguments are the app's."""
+        of_connections, of_bodies = tallies or (None, None)
+        budget = BodyBudget(bodies_bytes(settings), of_bodies)
         metrics.body_bytes.set_function(lambda: budget.held_bytes)
         most = settings.max_connections
         return cls(
             metrics,
             problems,
             addresses,
-            ConnectionLimit(most, surplus_within(max_open_files(), most)),
+            ConnectionLimit(most, surplus_within(max_open_files(), most), tally=of_connections),
             budget,
             Pace(),
             SlowReaders(settings.send_timeout_s),
