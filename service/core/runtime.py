@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
@@ -76,6 +76,8 @@ class Runtime:
         self.settings = settings
         self.changed: Callable[[], None] = _nobody
         """Called when what is served has changed, or whether it is; from any thread, also amid a signal."""
+        self.others_ready: Callable[[], Awaitable[object]] | None = None
+        """Waits for other processes without which nothing is served; it is ready after them."""
         self.metrics = Metrics()
         self.tracing = tracing
         if tracing is not None:
@@ -210,6 +212,8 @@ class Runtime:
                 self._on_failure(f"{which}the artifact failed its warm-up: {type(error).__name__}: {str(error)[:300]}")
                 return
         self.metrics.show_models(model.labels() for model in self.models)  # now with the largest batch worth running
+        if self.others_ready is not None:
+            await self.others_ready()
         self._decode_pool.start()
         for model in self.models:
             model.engine.start()

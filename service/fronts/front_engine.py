@@ -113,7 +113,7 @@ class Sender:
 
     def settled(self, record: memoryview) -> None:
         """The engine has ended an item. On the event loop."""
-        number = wire.RESULT.unpack_from(record)[5]
+        number = wire.RESULT.unpack_from(record)[4]
         with self.lock:
             item = self.items.pop(number, None)
             if item is None or item.outcome is not None:

@@ -93,6 +93,8 @@ class Pod:
         self._ending = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = asyncio.Event()
+        self._all_serve = asyncio.Event()
+        """Set when all fronts serve for the first time, or the pod ends before."""
         self._on_unhealthy = on_unhealthy
         metrics = runtime.metrics
         self._restarts = Counter(
@@ -108,6 +110,7 @@ class Pod:
         """Start all fronts. On the event loop, after the runtime has started."""
         self._loop = asyncio.get_running_loop()
         self._runtime.changed = self._changed_somewhere
+        self._runtime.others_ready = self._all_serve.wait
         self._update()
         for index in range(len(self._listeners)):
             self._start_front(index)
@@ -116,6 +119,7 @@ class Pod:
     def end(self, forced: bool) -> None:
         """Have the fronts answer what they have begun, or not even that, and end. On the event loop."""
         self._ending = True
+        self._all_serve.set()
         self._update()
         for listener in self._listeners:
             listener.close()
@@ -292,6 +296,8 @@ class Pod:
             return
         if "serving" in what:
             desk.serving = True
+            if all(front.desk.serving for front in self._fronts.values()):
+                self._all_serve.set()
         elif "unused" in what:
             desk.forget(what["unused"])
             self._update()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
@@ -99,7 +99,7 @@ class PodMetrics:
         if as_openmetrics:
             text: bytes = openmetrics.generate_latest(self, **AS_THEY_ARE)  # type: ignore[no-untyped-call]
             return text
-        return generate_latest(self)  # type: ignore[arg-type]  # it only collects
+        return generate_latest(self)
 
 
 class _Merged:
@@ -133,5 +133,5 @@ class _Merged:
         return [each for group in groups.values() for each in group]
 
 
-def _labels(labels: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+def _labels(labels: tuple[tuple[str, str], ...]) -> dict[str, str]:
     return dict(labels)

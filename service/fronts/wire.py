@@ -23,8 +23,8 @@ from service.engine.types import Item, Outcome, QueueFullError, Refusal
 HEAD: Final = struct.Struct("<IB")
 ITEM: Final = struct.Struct("<IBBHIQQd16s16s")
 """Length, kind, flags or outcome, slot, model, item, count, deadline, client, trace."""
-RESULT: Final = struct.Struct("<IBBBIQdddHH")
-"""Length, kind, outcome, error, batch size, item, when it was queued, seconds in the queue and in the run, steps, candidates."""
+RESULT: Final = struct.Struct("<IBBBQdddHHH")
+"""Length, kind, outcome, cause, item; when it was queued, seconds in queue and run; batch size, steps, candidates."""
 REFUSED: Final = struct.Struct("<IBBQQdd")
 """Length, kind, refusal, first item, count, predicted wait, when to try again."""
 FREED: Final = struct.Struct("<IBI")
@@ -80,15 +80,14 @@ def result(item: Item, number: int, cause: Cause) -> bytes:
     length = RESULT.size + sum([len(part) for part in parts])
     outcome = OUTCOMES.index(item.outcome or Outcome.FAILED)
     times = item.enqueued_s, item.queue_s, item.inference_s
-    parts[0] = RESULT.pack(length, Kind.RESULT, outcome, cause, item.batch_size, number, *times, steps, candidates)
+    parts[0] = RESULT.pack(length, Kind.RESULT, outcome, cause, number, *times, item.batch_size, steps, candidates)
     return b"".join(parts)
 
 
 def read_result(record: memoryview, item: Item) -> tuple[Outcome, Cause]:
     """Take what a result says into the item, but for its outcome, which is returned with its cause."""
-    _, _, outcome, cause, item.batch_size, _, enqueued_s, item.queue_s, item.inference_s, steps, candidates = (
-        RESULT.unpack_from(record)
-    )
+    values = RESULT.unpack_from(record)
+    _, _, outcome, cause, _, enqueued_s, item.queue_s, item.inference_s, item.batch_size, steps, candidates = values
     item.enqueued_s = enqueued_s or item.enqueued_s
     if steps:
         offset = RESULT.size

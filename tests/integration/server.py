@@ -21,6 +21,17 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120
 
 
+@dataclass
+class Form:
+    """Of the servers that tests start."""
+
+    http_workers: int = int(os.environ.get("TEST_HTTP_WORKERS", "1"))
+    """More than 1: that many processes in front of the one with the models."""
+
+
+form = Form()
+
+
 def command(*arguments: str, module: str = "service") -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
@@ -31,7 +42,10 @@ def environment(**settings: object) -> dict[str, str]:
     Nothing is tuned unless a test asks for it: each start would pay for it, and leave a file beside the artifact.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PARSEQ_")}
-    return inherited | {f"PARSEQ_{name.upper()}": str(value) for name, value in ({"tune": 0} | settings).items()}
+    given = {"tune": 0, "http_workers": form.http_workers} | settings
+    if given.get("grpc_port"):
+        given["http_workers"] = 1
+    return inherited | {f"PARSEQ_{name.upper()}": str(value) for name, value in given.items()}
 
 
 @dataclass
