@@ -1,16 +1,19 @@
-"""A front process: serves HTTP and decodes; the models are in the process that started it (`service.fronts.pod`)."""
+"""The nursery, and the front processes that it forks: they serve HTTP and decode, the models are in the process that started it
+(`service.fronts.pod`).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -18,7 +21,8 @@ from service import __version__
 from service.config import Settings
 from service.fronts.board import Board, Cell
 from service.fronts.front_engine import Sender
-from service.fronts.front_host import EXIT_ENGINE_GONE, FrontHost
+from service.fronts.front_host import FrontHost
+from service.fronts.nursery import PID_BYTES
 from service.fronts.slots import Slots
 from service.fronts.wire import Wire
 from service.process.logs import configure_logging
@@ -27,6 +31,8 @@ from service.tracing.tracing import open_tracing
 
 PR_SET_PDEATHSIG: Final = 1
 """Of `prctl`, from linux/prctl.h."""
+ASKED_BYTES: Final = 2**17
+N_DESCRIPTORS: Final = 4
 
 
 class FrontServer(Server):
@@ -45,40 +51,65 @@ class FrontServer(Server):
             logging.getLogger("uvicorn.error").disabled = True
 
 
-def main(told: dict[str, Any]) -> None:
-    """Serve until told to end.
+def serve(told: dict[str, Any], descriptors: Sequence[int]) -> None:
+    """Be a front until told to end.
 
     Args:
-        told: By `Pod`: the settings, and descriptors that were inherited.
+        told: By `Pod`.
+        descriptors: Of the connection to the engine's process, the slots, the board, and the socket to listen at.
     """
-    # Those of a terminal or a control group go to all processes; what they mean for the pod, its first process decides.
-    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(each, signal.SIG_IGN)
-    _end_with(told["parent"])
+    wire, slots, board_memory, listener = descriptors
     settings = Settings(**told["settings"])
     configure_logging(settings.log_level, settings.log_format)
     prepare_process()
     index, n_fronts = told["index"], told["fronts"]
-    end, board = Wire(socket.socket(fileno=told["wire"])), Board(told["board"])
-    sender = Sender(end, Slots(told["slots"], told["slot_bytes"]))
+    end, board = Wire(socket.socket(fileno=wire)), Board(board_memory)
+    sender = Sender(end, Slots(slots, told["slot_bytes"]))
     tracing = open_tracing(os.environ, __version__)
     host = FrontHost(settings, end, board, sender, index, n_fronts, end.first(), tracing)
     tallies = Cell(board, index, 0, n_fronts), Cell(board, index, 1, n_fronts)
     server = FrontServer(uvicorn_config(settings, host, tallies), host)
     host.ends = server.end
-    server.run(sockets=[socket.socket(fileno=told["listener"])])
+    server.run(sockets=[socket.socket(fileno=listener)])
 
 
-def _end_with(parent: int) -> None:
-    """Have the system kill this process when the one that started it ends, however it ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(EXIT_ENGINE_GONE)
+def nurse(control: socket.socket) -> None:
+    """Fork a front whenever the engine's process asks for one. Returns in each front, when that is over, and never here."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: the engine's process sees them end by itself
+    gc.collect()
+    gc.freeze()  # else each front looks through all that is imported, and copies it
+    while True:
+        asked, descriptors, _, _ = socket.recv_fds(control, ASKED_BYTES, N_DESCRIPTORS)
+        if not asked:
+            os._exit(0)
+        pid = os.fork()
+        if not pid:
+            control.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            with contextlib.suppress(EOFError):  # the engine's process has ended meanwhile
+                serve(json.loads(asked), descriptors)
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
+        control.send(pid.to_bytes(PID_BYTES, "little"))
+
+
+def main(control: int, parent: int) -> None:
+    """Be the nursery of the process `parent`, which has the other end of the socket `control`."""
+    # Those of a terminal or a control group go to all processes; what they mean for the pod, its first process decides.
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # of fronts, the end of their connection is the end
+    if os.getppid() == parent:
+        nurse(socket.socket(fileno=control))
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(EOFError):
-        main(json.loads(sys.argv[1]))
+    try:
+        main(int(sys.argv[1]), int(sys.argv[2]))
+    except BaseException:
+        logging.getLogger("service").critical("a front process failed", exc_info=True)
+        os._exit(1)
     logging.shutdown()
     # As in `service.__main__`: without taking Python apart while decode threads run.
     os._exit(0)

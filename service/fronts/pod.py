@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,11 +21,11 @@ from service.engine.types import Item
 from service.fronts import wire
 from service.fronts.board import BOARD_BYTES, HEARTBEAT_S, MAX_MODELS, Board
 from service.fronts.desk import Desk, FrontItem
+from service.fronts.nursery import Child, Nursery
 from service.fronts.pod_metrics import Fallen, Family, PodMetrics
 from service.fronts.slots import N_SLOTS, Slots, new_memory, slot_bytes_for
 from service.fronts.wire import Wire
 
-MODULE: Final = "service.front"
 GATHER_S: Final = 1.0
 """How long fronts have to tell what they have counted; of one that does not, what it told last counts."""
 SILENT_S: Final = 30.0
@@ -47,11 +44,21 @@ logger = logging.getLogger(__name__)
 class _Front:
     """A front process and what belongs to it."""
 
-    process: subprocess.Popen[bytes]
+    child: Child | None
+    """`None`: it has not come to life."""
     desk: Desk
     families: Sequence[Family] = ()
     """What it told last."""
     started_s: float = field(default_factory=time.monotonic)
+
+    def __str__(self) -> str:
+        """For log lines."""
+        return f"front process {0 if self.child is None else self.child.pid}"
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self.child is not None:
+            self.child.kill()
 
 
 class Pod:
@@ -75,6 +82,7 @@ class Pod:
         self._runtime = runtime
         self._listeners = listeners
         self._fronts: dict[int, _Front] = {}
+        self._nursery = Nursery()
         self._board_memory = new_memory("parseq-board", BOARD_BYTES)
         self._board = Board(self._board_memory)
         self._numbers: dict[ServedModel, int] = {}
@@ -113,7 +121,7 @@ class Pod:
         self._runtime.others_ready = self._all_serve.wait
         self._update()
         for index in range(len(self._listeners)):
-            self._start_front(index)
+            self._keep(self._start_front(index))
         self._beat()
 
     def end(self, forced: bool) -> None:
@@ -146,36 +154,30 @@ class Pod:
         """End all fronts at once."""
         self._ending = True
         for front in self._fronts.values():
-            front.process.kill()
+            front.kill()
+        self._nursery.close()
 
-    def _start_front(self, index: int) -> None:
+    async def _start_front(self, index: int) -> None:
         ours, theirs = socket.socketpair()
         memory = new_memory(f"parseq-slots-{index}", N_SLOTS * self._slot_bytes)
-        listener = self._listeners[index]
         told = {
             "index": index,
             "fronts": len(self._listeners),
-            "wire": theirs.fileno(),
-            "slots": memory,
             "slot_bytes": self._slot_bytes,
-            "board": self._board_memory,
-            "listener": listener.fileno(),
             "settings": self._settings.model_dump(mode="json"),
-            "parent": os.getpid(),
         }
-        command = [sys.executable, "-m", MODULE, json.dumps(told)]
-        inherited = (theirs.fileno(), memory, self._board_memory, listener.fileno())
-        # Numpy's matrix library would start a thread for each core, each with memory of its own; a front has no use for it.
-        variables = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        try:
-            process = subprocess.Popen(command, env=variables, pass_fds=inherited)
-        finally:
-            theirs.close()
+        with theirs:
+            descriptors = [theirs.fileno(), memory, self._board_memory, self._listeners[index].fileno()]
+            child = await self._nursery.bear(told, descriptors)
         desk = Desk(index, Wire(ours), Slots(memory, self._slot_bytes), self)
         os.close(memory)
-        self._fronts[index] = _Front(process, desk)
+        self._fronts[index] = front = _Front(child, desk)
         desk.start()
         self._tell_models(desk)
+        if child is None:
+            self.front_gone(desk)
+        elif self._ending:
+            front.desk.end.send(wire.control(end="drained"))
 
     def front_gone(self, desk: Desk) -> None:
         """A front has ended, or is about to."""
@@ -189,22 +191,23 @@ class Pod:
             waiting.discard(desk.index)
             if not waiting:
                 complete.set()
-        front.process.kill()  # it may hang without its connection
         self._keep(self._bury(front))
 
     async def _bury(self, front: _Front) -> None:
-        code = await asyncio.to_thread(front.process.wait)
+        if front.child is not None:
+            front.child.kill()  # it may hang without its connection
+            await front.child.ended()
         if self._ending:
             if not self._fronts:
                 self._ended.set()
             return
         self._failed_starts = 0 if front.desk.serving else self._failed_starts + 1
         if self._failed_starts >= MAX_FAILED_STARTS:
-            self._on_unhealthy(f"front processes end as soon as they start, the last one with exit code {code}")
+            self._on_unhealthy("front processes end as soon as they start")
             return
-        logger.error("front process %d ended (exit code %d) and is replaced", front.process.pid, code)
+        logger.error("%s ended and is replaced", front)
         self._restarts.inc()
-        self._start_front(front.desk.index)
+        await self._start_front(front.desk.index)
 
     # -- Models and readiness ---------------------------------------------------------------------------------------------
 
@@ -283,8 +286,8 @@ class Pod:
         for index, front in self._fronts.items():
             heard_s = max(self._board.beaten_s(index), front.started_s)
             if now_s - heard_s > SILENT_S:
-                logger.error("front process %d has shown no life for %.0f s", front.process.pid, now_s - heard_s)
-                front.process.kill()
+                logger.error("%s has shown no life for %.0f s", front, now_s - heard_s)
+                front.kill()
         asyncio.get_running_loop().call_later(HEARTBEAT_S, self._beat)
 
     # -- What fronts say --------------------------------------------------------------------------------------------------
@@ -296,7 +299,7 @@ class Pod:
             return
         if "serving" in what:
             desk.serving = True
-            if all(front.desk.serving for front in self._fronts.values()):
+            if sum(front.desk.serving for front in self._fronts.values()) == len(self._listeners):
                 self._all_serve.set()
         elif "unused" in what:
             desk.forget(what["unused"])

@@ -6,6 +6,7 @@ new one.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from typing import Final
@@ -27,6 +28,8 @@ _TRACEPARENT: Final = re.compile(
 _SAMPLED: Final = 1
 """The flag of a `traceparent` by which a caller says that it traces this request."""
 _random: Final = random.Random()
+if hasattr(os, "register_at_fork"):  # front processes are forked, and their ids must not be the same
+    os.register_at_fork(after_in_child=_random.seed)
 
 
 def context_of(headers: list[tuple[bytes, bytes]], sampler: Sampler | None = None) -> RequestContext:

@@ -1,0 +1,117 @@
+"""Front processes and the engine's process are killed at random under load: nothing is doubled, mixed up or leaked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.integration.fronts import fronts_of, is_alive, open_files, shared_memory, wait_for_fronts
+from tests.integration.server import PATIENCE_S, ServerProcess, come_to_rest, outcomes, running, unsettled
+from tests.toy_artifact import png_of, write_artifact
+
+PNG = {"content-type": "image/png"}
+KILLS = 4
+CLIENTS = 12
+SEED = int(os.environ.get("PARSEQ_TEST_SEED", "0"))
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="front processes need Linux")
+
+
+async def ask(url: str, client: int, told: Counter[str], stop: asyncio.Event) -> None:
+    """Post words that nobody else posts, over connections that are made anew when they break."""
+    number = 0
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as connection:
+        while not stop.is_set():
+            number += 1
+            words = [f"c{client}n{number}", f"c{client}n{number}b"][: 1 + number % 2]
+            try:
+                if len(words) == 1:
+                    response = await connection.post(f"{url}/v1/recognize", content=png_of(words[0]), headers=PNG)
+                    texts = [response.json().get("text")]
+                else:
+                    files = [("image", (word, png_of(word), "image/png")) for word in words]
+                    response = await connection.post(f"{url}/v1/recognize", files=files)
+                    texts = [each.get("text") for each in response.json()["results"]]
+            except httpx.TransportError:
+                told["broken"] += 1
+                await asyncio.sleep(0.01)
+                continue
+            assert response.status_code == 200, response.text
+            assert texts == words
+            told["right"] += 1
+
+
+async def kill_some(server: ServerProcess, told: Counter[str]) -> None:
+    chance = random.Random(SEED)
+    for _ in range(KILLS):
+        n_right = told["right"]
+        while told["right"] < n_right + 50:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(chance.uniform(0, 0.05))
+        os.kill(chance.choice(fronts_of(server)), signal.SIGKILL)
+        await asyncio.to_thread(wait_for_fronts, server, 2)
+
+
+async def chaos(server: ServerProcess) -> Counter[str]:
+    told, stop = Counter[str](), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        for client in range(CLIENTS):
+            group.create_task(ask(server.url, client, told, stop))
+        await kill_some(server, told)
+        stop.set()
+    return told
+
+
+def test_fronts_that_die_take_only_their_own_connections_along(tmp_path: Path) -> None:
+    artifact = write_artifact(tmp_path / "toy.onnx", work=1)
+    with running(artifact, tmp_path / "log", http_workers=2) as server:
+        come_to_rest(server)
+        files, memory = open_files(server.process.pid), shared_memory(server.process.pid)
+        assert memory == 3  # the board, and the slots of two fronts
+        told = asyncio.run(chaos(server))
+        come_to_rest(server)
+        assert told["right"] > KILLS * 50
+        assert 0 < told["broken"] <= KILLS * CLIENTS
+        assert server.metric("parseq_front_restarts_total") == KILLS
+        assert unsettled(server) == 0
+        assert outcomes(server)["failed"] == outcomes(server)["expired"] == 0
+        assert outcomes(server)["done"] + outcomes(server)["cancelled"] >= told["right"]
+        assert server.metric('parseq_request_duration_seconds_count{status="200"}') > 0
+        assert open_files(server.process.pid) == files
+        assert shared_memory(server.process.pid) == memory
+        assert len(fronts_of(server)) == 2
+        assert server.terminate() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_front_outlives_the_engine(tmp_path: Path, number: int) -> None:
+    with running(write_artifact(tmp_path / "toy.onnx"), tmp_path / "log", http_workers=2) as server:
+        fronts = fronts_of(server)
+        assert len(fronts) == 2
+        server.process.send_signal(number)
+        assert server.process.wait(PATIENCE_S) == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+        end_s = time.monotonic() + PATIENCE_S
+        while any(is_alive(pid) for pid in fronts):
+            assert time.monotonic() < end_s
+            time.sleep(0.01)
+
+
+def test_signals_to_a_front_are_not_for_it(tmp_path: Path) -> None:
+    """A terminal, or systemd, sends them to all processes of the service; the engine's decides."""
+    with running(write_artifact(tmp_path / "toy.onnx"), tmp_path / "log", http_workers=2) as server:
+        fronts = fronts_of(server)
+        for pid in fronts:
+            for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                os.kill(pid, each)
+        assert httpx.post(f"{server.url}/v1/recognize", content=png_of("still"), headers=PNG).json()["text"] == "still"
+        assert fronts_of(server) == fronts
+        assert server.terminate() == 0
