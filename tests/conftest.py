@@ -84,3 +84,13 @@ def forked_training() -> Iterator[ForkedTraining]:
     forks = ForkedTraining()
     yield forks
     forks.close()
+
+
+@pytest.fixture(params=[1, 2], ids=["one process", "two fronts"])
+def both_forms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Servers that the test starts as processes have this many that serve HTTP; each test that uses it runs in both forms."""
+    n_workers: int = request.param
+    if n_workers > 1 and sys.platform != "linux":
+        pytest.skip("front processes need Linux")
+    monkeypatch.setattr("tests.integration.server.form.http_workers", n_workers)
+    return n_workers

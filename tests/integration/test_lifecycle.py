@@ -20,6 +20,8 @@ from artifact.metadata import KNOWN_ANSWER_KEY
 from tests.integration.server import PATIENCE_S, ROOT, ServerProcess, command, environment, running, wait_until_refused
 from tests.toy_artifact import METADATA, png_of, write_artifact
 
+pytestmark = pytest.mark.usefixtures("both_forms")
+
 PNG = {"content-type": "image/png"}
 ENDLESS = 500
 """Matrix products a crop: a run lasts so long that a drain of 30 of them can be interrupted."""
