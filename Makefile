@@ -91,7 +91,7 @@ lint-security:
 	$(DEV_BIN)/bandit --quiet --configfile pyproject.toml --recursive artifact service export model reading benchmarks
 
 lint-secrets:
-	git ls-files -z | xargs -0 $(DEV_BIN)/detect-secrets-hook $(SECRET_OPTIONS)
+	git ls-files -z | xargs -0 $(DEV_BIN)/python -m tests.secrets_hook $(SECRET_OPTIONS)
 
 format: $(DEV_READY) ## Format the code
 	$(DEV_BIN)/ruff format .
