@@ -1,5 +1,5 @@
-"""`detect-secrets-hook` without the programs and pages in which it could find nothing: it shows each line to each plug-in by itself,
-which takes five times as long as to search whole files.
+"""`detect-secrets-hook` without the programs and pages in which it could find nothing: it shows each line to each plug-in by
+itself, which takes several times as long as to search whole files.
 
 `python -m tests.secrets_hook [options of the hook] FILES...` ends as the hook does.
 """
