@@ -35,7 +35,9 @@ def signs_of(plugins: Sequence[str]) -> Iterator[re.Pattern[str]]:
         if plugin.__name__ in plugins:
             # Every pattern of keywords has one of them within.
             keywords = [re.compile(DENYLIST_REGEX, re.IGNORECASE)] if issubclass(plugin, KeywordDetector) else None
-            yield from keywords or getattr(plugin(), "denylist", None) or [EVERYTHING]
+            for sign in keywords or getattr(plugin(), "denylist", None) or [EVERYTHING]:
+                # They are meant for one line: where it begins and ends, a sign may say so.
+                yield re.compile(sign.pattern, sign.flags | re.MULTILINE)
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from detect_secrets.plugins.artifactory import ArtifactoryDetector
 
 from tests.secrets_hook import may_hold_secrets, signs_of
 
@@ -31,6 +33,13 @@ def test_a_file_with_a_secret_is_searched(plugin: str, tmp_path: Path) -> None:
     assert may_hold_secrets(path, list(signs_of([plugin])))
     path.write_text("import sys\n\nsys.exit()\n")
     assert not may_hold_secrets(path, list(signs_of([plugin])))
+
+
+def test_a_sign_may_be_a_whole_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ArtifactoryDetector, "denylist", [re.compile("^AKC[a-z]+$")])
+    path = tmp_path / "program.py"
+    path.write_text(f"import sys\n{'AK' + 'Csecret'}\nsys.exit()\n")
+    assert may_hold_secrets(path, list(signs_of(["ArtifactoryDetector"])))
 
 
 def test_other_kinds_of_files_and_plugins_without_patterns_are_left_to_the_hook(tmp_path: Path) -> None:
