@@ -1,4 +1,4 @@
-"""What the service answers, as frozen dataclasses; members that the client does not know are ignored: a service may be newer."""
+"""What the service answers, as frozen dataclasses; members that the client does not know are ignored, as of newer services."""
 
 from __future__ import annotations
 

@@ -48,7 +48,9 @@ class ClientSettings:
         key = {} if self.api_key is None else {KEY_HEADER: self.api_key}
         limits = httpx.Limits(max_connections=self.connections, max_keepalive_connections=self.connections)
         base_url = self.url.rstrip("/")
-        return {"base_url": base_url, "headers": {**self.headers, **key}, "limits": limits, "verify": self.verify}
+        # To read the system's certificates takes longer than many a request; no redirect is followed, so HTTP never needs them.
+        verify = self.verify if base_url.lower().startswith("https:") else False
+        return {"base_url": base_url, "headers": {**self.headers, **key}, "limits": limits, "verify": verify}
 
     def patience(self, timeout_s: float | None) -> Patience:
         """For one call.
