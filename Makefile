@@ -38,7 +38,7 @@ LINT_REPORT := build/lint.txt
 .DEFAULT_GOAL := help
 .PHONY: help serve dev test test-fast test-oldest tools lint format export train evaluate benchmark convert render clean
 .PHONY: test-at-once lint-report $(CHECKS)
-.PHONY: verify-gpu-placement verify-images verify-dashboard
+.PHONY: verify-gpu-placement verify-images verify-dashboard verify-wheel release
 .PHONY: fuzz hostile sbom chromium
 .PHONY: api-fuzz overload siege soak rolling-restart
 
@@ -88,7 +88,7 @@ lint-style:
 	$(DEV_BIN)/ruff format --check .
 
 lint-security:
-	$(DEV_BIN)/bandit --quiet --configfile pyproject.toml --recursive artifact service export model reading benchmarks
+	$(DEV_BIN)/bandit --quiet --configfile pyproject.toml --recursive artifact service export model reading parseq_client parseq_service release benchmarks
 
 lint-secrets:
 	git ls-files -z | xargs -0 $(DEV_BIN)/detect-secrets-hook $(SECRET_OPTIONS)
@@ -115,7 +115,13 @@ convert: $(DEV_READY) ## Build an LMDB from image files: make convert ARGS='phot
 render: $(DEV_READY) ## Render crops to train on: make render ARGS='--output crops --count 100000 --split train'
 	$(DEV_BIN)/python -m model.synth $(ARGS)
 
-api-fuzz: $(DEV_READY) ## Post thousands of cases to every endpoint, from the OpenAPI description; minutes
+api-verify-wheel: $(DEV_READY) ## Build the wheel, install it into an empty environment, serve from it; a minute, 250 MB
+	$(DEV_BIN)/python -m tests.deployment.verify_wheel
+
+release: $(DEV_READY) ## Build what a release has, in dist/: wheel, sdist, SBOMs, provenance, checksums, notes (docs/releasing.md)
+	$(DEV_BIN)/python -m release $(ARGS)
+
+fuzz: $(DEV_READY) ## Post thousands of cases to every endpoint, from the OpenAPI description; minutes
 	$(DEV_BIN)/python -m tests.reliability.api_fuzz $(ARGS)
 
 overload: $(DEV_READY) ## Offer four and ten times what the service can do; needs h2load (nghttp2-client)
