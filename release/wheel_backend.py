@@ -2,10 +2,11 @@
 
 In the repository `service/`, `model/` and the others are top-level packages; in `site-packages` such names would meet those
 of others. So a wheel is built from a copy of the tree, in which they are moved into `parseq_service/` and their imports of
-each other follow. An editable install and the sdist have the tree as it is. docs/adr/0016-one-name-in-site-packages.md says why.
+each other follow. An editable install and the sdist have the tree as it is (docs/adr/0016-one-name-in-site-packages.md).
 
 What is rewritten: the module of an import; strings that are the name of a module or of something in one
-(`"model.data.convert"`, `"model.recognisers.crnn.network:Crnn"`); and `python -m` in texts. An import that this cannot follow ends the build.
+(`"model.data.convert"`, `"model.recognisers.crnn.network:Crnn"`); and `python -m` in texts. An import that this cannot
+follow ends the build.
 """
 
 from __future__ import annotations
@@ -56,14 +57,16 @@ def build_wheel(
     wheel_directory: str, config_settings: Mapping[str, Any] | None = None, _metadata_directory: str | None = None
 ) -> str:
     """Build the wheel (PEP 517) of a copy of the tree."""
+    target = str(Path(wheel_directory).resolve())
     with _moved_tree():
-        return str(build_meta.build_wheel(wheel_directory, _plain(config_settings)))
+        return str(build_meta.build_wheel(target, _plain(config_settings)))
 
 
 def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: Mapping[str, Any] | None = None) -> str:
     """The metadata of that wheel (PEP 517)."""
+    target = str(Path(metadata_directory).resolve())
     with _moved_tree():
-        return str(build_meta.prepare_metadata_for_build_wheel(metadata_directory, _plain(config_settings)))
+        return str(build_meta.prepare_metadata_for_build_wheel(target, _plain(config_settings)))
 
 
 def _plain(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
