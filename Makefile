@@ -115,13 +115,7 @@ convert: $(DEV_READY) ## Build an LMDB from image files: make convert ARGS='phot
 render: $(DEV_READY) ## Render crops to train on: make render ARGS='--output crops --count 100000 --split train'
 	$(DEV_BIN)/python -m model.synth $(ARGS)
 
-api-verify-wheel: $(DEV_READY) ## Build the wheel, install it into an empty environment, serve from it; a minute, 250 MB
-	$(DEV_BIN)/python -m tests.deployment.verify_wheel
-
-release: $(DEV_READY) ## Build what a release has, in dist/: wheel, sdist, SBOMs, provenance, checksums, notes (docs/releasing.md)
-	$(DEV_BIN)/python -m release $(ARGS)
-
-fuzz: $(DEV_READY) ## Post thousands of cases to every endpoint, from the OpenAPI description; minutes
+api-fuzz: $(DEV_READY) ## Post thousands of cases to every endpoint, from the OpenAPI description; minutes
 	$(DEV_BIN)/python -m tests.reliability.api_fuzz $(ARGS)
 
 overload: $(DEV_READY) ## Offer four and ten times what the service can do; needs h2load (nghttp2-client)
@@ -145,6 +139,12 @@ verify-images: tools ## Build both container images and run them; needs root on 
 
 verify-dashboard: tools ## Ask every expression of dashboard and rules of a real Prometheus under load; a minute
 	$(DEV_BIN)/python -m tests.deployment.verify_dashboard
+
+verify-wheel: $(DEV_READY) ## Build the wheel, install it into an empty environment, serve from it; a minute, 250 MB
+	$(DEV_BIN)/python -m tests.deployment.verify_wheel
+
+release: $(DEV_READY) ## Build what a release has, in dist/: wheel, sdist, SBOMs, provenance, checksums, notes (docs/releasing.md)
+	$(DEV_BIN)/python -m release $(ARGS)
 
 fuzz: $(DEV_READY) ## Read 100,000 broken image files and post 5,000: make fuzz ARGS='--seed 1'
 	$(DEV_BIN)/python -m tests.fuzz $(ARGS)

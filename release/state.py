@@ -10,8 +10,20 @@ from pathlib import Path
 from typing import Final
 
 VERSION: Final = re.compile(r"\d+\.\d+\.\d+((a|b|rc)\d+)?")
-OF_IMAGES: Final = re.compile(r"(?:parseq-service:|image\.version=\")(\d+\.\d+\.\d+\w*)")
-NAME_THE_VERSION: Final = ("Dockerfile", "docker/cpu.Dockerfile", "docker-compose.yml", "README.md", "docs/container_images.md")
+OF_IMAGES: Final = re.compile(
+    r"(?:parseq-service:|image\.version=\"|newTag: \"?|kubernetes\.io/version: \"?)(\d+\.\d+\.\d+\w*)"
+)
+NAME_THE_VERSION: Final = (
+    "Dockerfile",
+    "docker/cpu.Dockerfile",
+    "docker-compose.yml",
+    "README.md",
+    "docs/container_images.md",
+    "k8s/base/kustomization.yaml",
+    "k8s/overlays/cpu/kustomization.yaml",
+    "k8s/overlays/gpu/kustomization.yaml",
+    "k8s/examples/kserve/kustomization.yaml",
+)
 """Files that name the version of the images; that of the project is in `pyproject.toml` alone."""
 
 
@@ -39,7 +51,8 @@ def git(tree: Path, *arguments: str) -> str:
     Raises:
         ReleaseError: It failed.
     """
-    done = subprocess.run(["git", *arguments], cwd=tree, capture_output=True, text=True)
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
     if done.returncode:
         raise ReleaseError(f"git {' '.join(arguments)}: {done.stderr.strip() or done.returncode}")
     return done.stdout.strip()

@@ -31,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def test_all_options_of_a_real_service(server: ServerProcess) -> None:
-    with Client(server.url, api_key="open-sesame-open-sesame") as client:
+    with Client(server.url, api_key="open-sesame-open-sesame") as client:  # pragma: allowlist secret
         assert client.is_ready()
         assert client.is_alive()
         client.wait_until_ready()

@@ -214,7 +214,7 @@ def test_one_crop_without_a_text_is_an_error(do: Both) -> None:
 
 def test_options_key_and_headers_are_sent(do: Both) -> None:
     with misbehaving() as server:
-        of_client = {"api_key": "sesame", "headers": {"X-Mine": "1"}}
+        of_client = {"api_key": "sesame", "headers": {"X-Mine": "1"}}  # pragma: allowlist secret
         do(f"{server.url}/ocr/", "read", b"x", charset="chars:+&", alternatives=3, characters=True, of_client=of_client)
         assert server.paths == ["/ocr/v1/recognize?charset=chars%3A%2B%26&alternatives=3&characters=true&list=true"]
         assert (server.headers[0]["X-API-Key"], server.headers[0]["X-Mine"]) == ("sesame", "1")

@@ -41,7 +41,7 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "CHANGELOG.md").write_text(CHANGELOG)
     (tmp_path / "Dockerfile").write_text('LABEL org.opencontainers.image.version="1.2.3"\n')
     git(tmp_path, "init", "--quiet")
-    git(tmp_path, "remote", "add", "origin", "https://user:secret@example.org/parseq.git")
+    git(tmp_path, "remote", "add", "origin", "https://user:secret@example.org/parseq.git")  # pragma: allowlist secret
     commit(tmp_path)
     return tmp_path
 
