@@ -59,7 +59,7 @@ def test_all_options_of_a_real_service(server: ServerProcess) -> None:
 
 def test_the_asynchronous_client_reads_the_same(server: ServerProcess) -> None:
     async def read() -> list[str]:
-        async with AsyncClient(server.url, api_key="open-sesame-open-sesame") as client:
+        async with AsyncClient(server.url, api_key="open-sesame-open-sesame") as client:  # pragma: allowlist secret
             assert await client.is_ready()
             many = await client.read_many([SAMPLES / "harbour.png"] * 7)
             [region] = await client.read_regions(SAMPLES / "harbour.png", [(0, 0, 176, 39)])
