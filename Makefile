@@ -38,7 +38,7 @@ LINT_REPORT := build/lint.txt
 .DEFAULT_GOAL := help
 .PHONY: help serve dev test test-fast test-oldest tools lint format export train evaluate benchmark convert render clean
 .PHONY: test-at-once lint-report $(CHECKS)
-.PHONY: verify-gpu-placement verify-images verify-dashboard
+.PHONY: verify-gpu-placement verify-images verify-dashboard verify-wheel release
 .PHONY: fuzz hostile sbom chromium
 .PHONY: api-fuzz overload siege soak rolling-restart
 
@@ -88,7 +88,7 @@ lint-style:
 	$(DEV_BIN)/ruff format --check .
 
 lint-security:
-	$(DEV_BIN)/bandit --quiet --configfile pyproject.toml --recursive artifact service export model reading benchmarks
+	$(DEV_BIN)/bandit --quiet --configfile pyproject.toml --recursive artifact service export model reading parseq_client parseq_service release benchmarks
 
 lint-secrets:
 	git ls-files -z | xargs -0 $(DEV_BIN)/python -m tests.secrets_hook $(SECRET_OPTIONS)
@@ -139,6 +139,12 @@ verify-images: tools ## Build both container images and run them; needs root on 
 
 verify-dashboard: tools ## Ask every expression of dashboard and rules of a real Prometheus under load; a minute
 	$(DEV_BIN)/python -m tests.deployment.verify_dashboard
+
+verify-wheel: $(DEV_READY) ## Build the wheel, install it into an empty environment, serve from it; a minute, 250 MB
+	$(DEV_BIN)/python -m tests.deployment.verify_wheel
+
+release: $(DEV_READY) ## Build what a release has, in dist/: wheel, sdist, SBOMs, provenance, checksums, notes (docs/releasing.md)
+	$(DEV_BIN)/python -m release $(ARGS)
 
 fuzz: $(DEV_READY) ## Read 100,000 broken image files and post 5,000: make fuzz ARGS='--seed 1'
 	$(DEV_BIN)/python -m tests.fuzz $(ARGS)
