@@ -22,3 +22,8 @@ def evaluate() -> int:
 def benchmark() -> int:
     """`parseq-benchmark`."""
     return run("parseq-benchmark", "reading.benchmark", EXTRA)
+
+
+def bulk() -> int:
+    """`parseq-bulk`."""
+    return run("parseq-bulk", "reading.bulk.command", "the extra `cpu`, and for `--engine ray` also `ray`")
