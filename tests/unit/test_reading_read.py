@@ -19,6 +19,7 @@ from model.data.pictures import BrokenImageError, decode_image
 from model.recognisers.parseq.config import PARSeqConfig
 from model.recognisers.parseq.network import PARSeq
 from reading import read
+from reading.pictures.opening import as_seen
 from reading.pictures.paths import NothingFoundError, expand
 from service.images.decode import decode_image as decode_in_service
 from service.images.limits import ImageLimits
