@@ -156,7 +156,7 @@ clean: ## Remove the environments and caches
 
 $(SERVE_READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12")'
-	@echo "Installing the service into $(SERVE_ENV) (230 MB; once)"
+	@echo "Installing the service and parseq-bulk into $(SERVE_ENV) (410 MB; once)"
 	$(PYTHON) -m venv $(SERVE_ENV)
 	$(SERVE_ENV)/bin/python $(PIP) -c constraints.txt -e '.[cpu]'
 	@touch $@

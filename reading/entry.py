@@ -6,7 +6,7 @@ from typing import Final
 
 from model.entry import run
 
-EXTRA: Final = "the extra `read`, and for checkpoints and plots `train`"
+EXTRA: Final = "the extra `cpu` or `read`, and for checkpoints and plots `train`; `--artifact bundled` needs no checkpoint"
 
 
 def read() -> int:

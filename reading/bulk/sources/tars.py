@@ -6,11 +6,11 @@ import bz2
 import gzip
 import lzma
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final
 
 from reading.bulk.sources.files import identity_of, open_file
 from reading.bulk.sources.interface import Row, Source, reason_of
@@ -19,7 +19,7 @@ from reading.pictures.paths import SUFFIXES
 MARK_EVERY: Final = 1000
 """Rows between two places in a file that are remembered, so that a part need not be looked for from the beginning."""
 BROKEN: Final = (tarfile.TarError, EOFError, OSError, lzma.LZMAError, ValueError)
-COMPRESSED: Final = {b"\x1f\x8b": gzip.GzipFile, b"BZ": bz2.BZ2File, b"\xfd7": lzma.LZMAFile}
+COMPRESSED: Final[Mapping[bytes, Callable[[BinaryIO], Any]]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ def _opened(file: str, stack: ExitStack) -> BinaryIO:
     content = stack.enter_context(open_file(file))
     kind = COMPRESSED.get(content.read(2))
     content.seek(0)
-    return content if kind is None else cast(BinaryIO, stack.enter_context(kind(content)))
+    return content if kind is None else stack.enter_context(kind(content))
 
 
 def _pictures(archive: tarfile.TarFile, suffix: str | None) -> Iterator[tarfile.TarInfo]:
@@ -103,7 +103,8 @@ def _pictures(archive: tarfile.TarFile, suffix: str | None) -> Iterator[tarfile.
 
 def _row(number: int, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Row:
     content = archive.extractfile(member)
-    encoded = content.read() if content else b""
-    if len(encoded) < member.size:
+    try:
+        encoded = content.read() if content else b""
+    except tarfile.ReadError:
         return Row(number, member.name, error="is cut short in the archive")
     return Row(number, member.name, encoded)
