@@ -27,10 +27,12 @@ def read(name: str) -> list[str]:
 
 
 def pins(name: str) -> dict[str, str]:
-    """Version by package."""
+    """Version by package, of those that are installed here: tqdm wants another one on Windows."""
     found = {}
     for line in read(name):
         requirement = Requirement(line.partition("--hash")[0])
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            continue
         (pin,) = requirement.specifier
         assert pin.operator == "==", line
         found[canonicalize_name(requirement.name)] = pin.version
