@@ -11,6 +11,8 @@ DEV_READY := $(DEV_ENV)/.ready
 DEV_BIN := $(DEV_ENV)/bin
 OLDEST_ENV := .venv-oldest
 OLDEST_READY := $(OLDEST_ENV)/.ready
+RAY_ENV := .venv-ray
+RAY_READY := $(RAY_ENV)/.ready
 GPU_ENV := .venv-gpu
 GPU_READY := $(GPU_ENV)/.ready
 GPU_GRAPHS := build/gpu-graphs
@@ -38,7 +40,7 @@ LINT_REPORT := build/lint.txt
 .DEFAULT_GOAL := help
 .PHONY: help serve dev test test-fast test-oldest tools lint format export train evaluate benchmark convert render clean
 .PHONY: test-at-once lint-report $(CHECKS)
-.PHONY: verify-gpu-placement verify-images verify-dashboard verify-wheel release
+.PHONY: verify-gpu-placement verify-images verify-dashboard verify-wheel verify-ray release
 .PHONY: fuzz hostile sbom chromium
 .PHONY: api-fuzz overload siege soak rolling-restart
 
@@ -157,12 +159,15 @@ sbom: $(DEV_READY) ## Write a software bill of materials: make sbom REQUIREMENTS
 	$(DEV_BIN)/cyclonedx-py requirements --output-format JSON --output-file $(SBOM) $(REQUIREMENTS)
 	@echo "$(SBOM) lists what $(REQUIREMENTS) installs (CycloneDX)"
 
+verify-ray: $(RAY_READY) ## Run parseq-bulk on a real Ray, kill its actors and its driver; 900 MB of disk and minutes
+	$(RAY_ENV)/bin/python -m pytest $(or $(ARGS),tests/ray_bulk.py)
+
 clean: ## Remove the environments and caches
-	rm -rf $(SERVE_ENV) $(DEV_ENV) $(OLDEST_ENV) $(GPU_ENV) $(GPU_GRAPHS) build/verify-images .cache/deployment-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(SERVE_ENV) $(DEV_ENV) $(OLDEST_ENV) $(RAY_ENV) $(GPU_ENV) $(GPU_GRAPHS) build/verify-images .cache/deployment-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(SERVE_READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12")'
-	@echo "Installing the service into $(SERVE_ENV) (230 MB; once)"
+	@echo "Installing the service and parseq-bulk into $(SERVE_ENV) (410 MB; once)"
 	$(PYTHON) -m venv $(SERVE_ENV)
 	$(SERVE_ENV)/bin/python $(PIP) -c constraints.txt -e '.[cpu]'
 	@touch $@
@@ -178,6 +183,12 @@ $(OLDEST_READY): pyproject.toml constraints-oldest.txt
 	@echo "Installing the oldest versions that are allowed into $(OLDEST_ENV) (1.6 GB with the CPU build of PyTorch; once)"
 	$(PYTHON) -m venv $(OLDEST_ENV)
 	$(OLDEST_ENV)/bin/python $(PIP) -c constraints-oldest.txt -e '.[cpu,export,train,dev]'
+	@touch $@
+
+$(RAY_READY): pyproject.toml constraints.txt
+	@echo "Installing parseq-bulk and Ray into $(RAY_ENV) (900 MB; once)"
+	$(PYTHON) -m venv $(RAY_ENV)
+	$(RAY_ENV)/bin/python $(PIP) -c constraints.txt -e '.[cpu,ray]' onnx pytest pytest-timeout
 	@touch $@
 
 $(GPU_READY):
