@@ -71,7 +71,7 @@ test-oldest: $(OLDEST_READY) ## Run all tests with the oldest versions that pypr
 	$(call run_at_once,$(OLDEST_ENV)/bin)
 	$(call run_alone,$(OLDEST_ENV)/bin)
 
-tools: $(DEV_READY) ## Fetch the programs that check the deployment, those that are not installed (230 MB; make test does it)
+tools: $(DEV_READY) ## Fetch the programs that check the deployment, those that are not installed (260 MB; make test does it)
 	$(DEV_BIN)/python -m tests.deployment.tools
 
 chromium: $(DEV_READY) ## Install the browser in which make test tries the page at /, where there is none (150 MB)
