@@ -39,7 +39,7 @@ LINT_REPORT := build/lint.txt
 .PHONY: help serve dev test test-fast test-oldest tools lint format export train evaluate benchmark convert render clean
 .PHONY: test-at-once lint-report $(CHECKS)
 .PHONY: verify-gpu-placement verify-images verify-dashboard
-.PHONY: fuzz hostile sbom chromium
+.PHONY: docs fuzz hostile sbom chromium
 .PHONY: api-fuzz overload siege soak rolling-restart
 
 help: ## List the targets
@@ -150,6 +150,10 @@ sbom: $(DEV_READY) ## Write a software bill of materials: make sbom REQUIREMENTS
 	mkdir -p $(dir $(SBOM))
 	$(DEV_BIN)/cyclonedx-py requirements --output-format JSON --output-file $(SBOM) $(REQUIREMENTS)
 	@echo "$(SBOM) lists what $(REQUIREMENTS) installs (CycloneDX)"
+
+docs: $(DEV_READY) ## Build the site of these docs into build/site; REPOSITORY=https://... is where links to files lead
+	NO_MKDOCS_2_WARNING=1 $(DEV_BIN)/python -m mkdocs build --config-file docs/site/mkdocs.yml
+	@echo "open build/site/index.html, or: $(PYTHON) -m http.server --directory build/site 8080"
 
 clean: ## Remove the environments and caches
 	rm -rf $(SERVE_ENV) $(DEV_ENV) $(OLDEST_ENV) $(GPU_ENV) $(GPU_GRAPHS) build/verify-images .cache/deployment-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis
