@@ -41,7 +41,7 @@ LINT_REPORT := build/lint.txt
 .PHONY: help serve dev test test-fast test-oldest tools lint format export train evaluate benchmark convert render clean
 .PHONY: test-at-once lint-report $(CHECKS)
 .PHONY: verify-gpu-placement verify-images verify-dashboard verify-wheel verify-ray release
-.PHONY: fuzz hostile sbom chromium
+.PHONY: docs fuzz hostile sbom chromium
 .PHONY: api-fuzz overload siege soak rolling-restart
 
 help: ## List the targets
@@ -73,7 +73,7 @@ test-oldest: $(OLDEST_READY) ## Run all tests with the oldest versions that pypr
 	$(call run_at_once,$(OLDEST_ENV)/bin)
 	$(call run_alone,$(OLDEST_ENV)/bin)
 
-tools: $(DEV_READY) ## Fetch the programs that check the deployment, those that are not installed (230 MB; make test does it)
+tools: $(DEV_READY) ## Fetch the programs that check the deployment, those that are not installed (260 MB; make test does it)
 	$(DEV_BIN)/python -m tests.deployment.tools
 
 chromium: $(DEV_READY) ## Install the browser in which make test tries the page at /, where there is none (150 MB)
@@ -161,6 +161,10 @@ sbom: $(DEV_READY) ## Write a software bill of materials: make sbom REQUIREMENTS
 
 verify-ray: $(RAY_READY) ## Run parseq-bulk on a real Ray, kill its actors and its driver; 900 MB of disk and minutes
 	$(RAY_ENV)/bin/python -m pytest $(or $(ARGS),tests/ray_bulk.py)
+
+docs: $(DEV_READY) ## Build the site of these docs into build/site; REPOSITORY=https://... is where links to files lead
+	NO_MKDOCS_2_WARNING=1 $(DEV_BIN)/python -m mkdocs build --config-file docs/site/mkdocs.yml
+	@echo "open build/site/index.html, or: $(PYTHON) -m http.server --directory build/site 8080"
 
 clean: ## Remove the environments and caches
 	rm -rf $(SERVE_ENV) $(DEV_ENV) $(OLDEST_ENV) $(RAY_ENV) $(GPU_ENV) $(GPU_GRAPHS) build/verify-images .cache/deployment-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis
