@@ -11,6 +11,8 @@ DEV_READY := $(DEV_ENV)/.ready
 DEV_BIN := $(DEV_ENV)/bin
 OLDEST_ENV := .venv-oldest
 OLDEST_READY := $(OLDEST_ENV)/.ready
+RAY_ENV := .venv-ray
+RAY_READY := $(RAY_ENV)/.ready
 GPU_ENV := .venv-gpu
 GPU_READY := $(GPU_ENV)/.ready
 GPU_GRAPHS := build/gpu-graphs
@@ -38,8 +40,8 @@ LINT_REPORT := build/lint.txt
 .DEFAULT_GOAL := help
 .PHONY: help serve dev test test-fast test-oldest tools lint format export train evaluate benchmark convert render clean
 .PHONY: test-at-once lint-report $(CHECKS)
-.PHONY: verify-gpu-placement verify-images verify-dashboard
-.PHONY: fuzz hostile sbom chromium
+.PHONY: verify-gpu-placement verify-images verify-dashboard verify-wheel verify-ray release
+.PHONY: docs fuzz hostile sbom chromium
 .PHONY: api-fuzz overload siege soak rolling-restart
 
 help: ## List the targets
@@ -71,7 +73,7 @@ test-oldest: $(OLDEST_READY) ## Run all tests with the oldest versions that pypr
 	$(call run_at_once,$(OLDEST_ENV)/bin)
 	$(call run_alone,$(OLDEST_ENV)/bin)
 
-tools: $(DEV_READY) ## Fetch the programs that check the deployment, those that are not installed (230 MB; make test does it)
+tools: $(DEV_READY) ## Fetch the programs that check the deployment, those that are not installed (260 MB; make test does it)
 	$(DEV_BIN)/python -m tests.deployment.tools
 
 chromium: $(DEV_READY) ## Install the browser in which make test tries the page at /, where there is none (150 MB)
@@ -88,10 +90,10 @@ lint-style:
 	$(DEV_BIN)/ruff format --check .
 
 lint-security:
-	$(DEV_BIN)/bandit --quiet --configfile pyproject.toml --recursive artifact service export model reading benchmarks
+	$(DEV_BIN)/bandit --quiet --configfile pyproject.toml --recursive artifact service export model reading parseq_client parseq_service release benchmarks
 
 lint-secrets:
-	git ls-files -z | xargs -0 $(DEV_BIN)/detect-secrets-hook $(SECRET_OPTIONS)
+	git ls-files -z | xargs -0 $(DEV_BIN)/python -m tests.secrets_hook $(SECRET_OPTIONS)
 
 format: $(DEV_READY) ## Format the code
 	$(DEV_BIN)/ruff format .
@@ -140,6 +142,12 @@ verify-images: tools ## Build both container images and run them; needs root on 
 verify-dashboard: tools ## Ask every expression of dashboard and rules of a real Prometheus under load; a minute
 	$(DEV_BIN)/python -m tests.deployment.verify_dashboard
 
+verify-wheel: $(DEV_READY) ## Build the wheel, install it into an empty environment, serve from it; a minute, 250 MB
+	$(DEV_BIN)/python -m tests.deployment.verify_wheel
+
+release: $(DEV_READY) ## Build what a release has, in dist/: wheel, sdist, SBOMs, provenance, checksums, notes (docs/releasing.md)
+	$(DEV_BIN)/python -m release $(ARGS)
+
 fuzz: $(DEV_READY) ## Read 100,000 broken image files and post 5,000: make fuzz ARGS='--seed 1'
 	$(DEV_BIN)/python -m tests.fuzz $(ARGS)
 
@@ -151,12 +159,19 @@ sbom: $(DEV_READY) ## Write a software bill of materials: make sbom REQUIREMENTS
 	$(DEV_BIN)/cyclonedx-py requirements --output-format JSON --output-file $(SBOM) $(REQUIREMENTS)
 	@echo "$(SBOM) lists what $(REQUIREMENTS) installs (CycloneDX)"
 
+verify-ray: $(RAY_READY) ## Run parseq-bulk on a real Ray, kill its actors and its driver; 900 MB of disk and minutes
+	$(RAY_ENV)/bin/python -m pytest $(or $(ARGS),tests/ray_bulk.py)
+
+docs: $(DEV_READY) ## Build the site of these docs into build/site; REPOSITORY=https://... is where links to files lead
+	NO_MKDOCS_2_WARNING=1 $(DEV_BIN)/python -m mkdocs build --config-file docs/site/mkdocs.yml
+	@echo "open build/site/index.html, or: $(PYTHON) -m http.server --directory build/site 8080"
+
 clean: ## Remove the environments and caches
-	rm -rf $(SERVE_ENV) $(DEV_ENV) $(OLDEST_ENV) $(GPU_ENV) $(GPU_GRAPHS) build/verify-images .cache/deployment-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(SERVE_ENV) $(DEV_ENV) $(OLDEST_ENV) $(RAY_ENV) $(GPU_ENV) $(GPU_GRAPHS) build/verify-images .cache/deployment-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(SERVE_READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12")'
-	@echo "Installing the service into $(SERVE_ENV) (230 MB; once)"
+	@echo "Installing the service and parseq-bulk into $(SERVE_ENV) (410 MB; once)"
 	$(PYTHON) -m venv $(SERVE_ENV)
 	$(SERVE_ENV)/bin/python $(PIP) -c constraints.txt -e '.[cpu]'
 	@touch $@
@@ -172,6 +187,12 @@ $(OLDEST_READY): pyproject.toml constraints-oldest.txt
 	@echo "Installing the oldest versions that are allowed into $(OLDEST_ENV) (1.6 GB with the CPU build of PyTorch; once)"
 	$(PYTHON) -m venv $(OLDEST_ENV)
 	$(OLDEST_ENV)/bin/python $(PIP) -c constraints-oldest.txt -e '.[cpu,export,train,dev]'
+	@touch $@
+
+$(RAY_READY): pyproject.toml constraints.txt
+	@echo "Installing parseq-bulk and Ray into $(RAY_ENV) (900 MB; once)"
+	$(PYTHON) -m venv $(RAY_ENV)
+	$(RAY_ENV)/bin/python $(PIP) -c constraints.txt -e '.[cpu,ray]' onnx pytest pytest-timeout
 	@touch $@
 
 $(GPU_READY):

@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The service on a CPU, with the bundled artifact. From the project's root (docs/container_images.md says more):
+# The service on a CPU, with the bundled artifact, and parseq-read and parseq-evaluate. From the project's root (docs/container_images.md says more):
 #
 #   docker build -f docker/cpu.Dockerfile -t parseq-service:0.1.0-cpu .
 
@@ -23,11 +23,13 @@ RUN --mount=type=cache,target=/var/cache/pip \
     python3 -m pip --python /opt/venv/bin/python3 install --require-hashes -r requirements-cpu.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY artifact artifact
+COPY model model
+COPY reading reading
 COPY service service
 # The commands of the parts that are not in here would only fail.
 RUN /opt/build/bin/python3 -c "from setuptools.build_meta import build_wheel; build_wheel('wheels')" && \
     python3 -m pip --python /opt/venv/bin/python3 install --no-cache-dir --no-index --no-deps wheels/*.whl && \
-    find /opt/venv/bin -name 'parseq-*' ! -name parseq-serve -delete
+    find /opt/venv/bin -name 'parseq-*' ! -name parseq-serve ! -name parseq-read ! -name parseq-evaluate -delete
 
 FROM ${PYTHON_IMAGE} AS runtime
 # The latest security fixes of the distribution's release: no version is named.

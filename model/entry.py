@@ -7,7 +7,7 @@ import sys
 from typing import Final
 
 EXIT_USAGE: Final = 2
-OURS: Final = frozenset({"artifact", "model", "export", "reading"})
+OURS: Final = frozenset({"artifact", "model", "export", "reading", "parseq_service"})
 
 
 def run(script: str, module: str, extra: str) -> int:

@@ -6,7 +6,7 @@ from typing import Final
 
 from model.entry import run
 
-EXTRA: Final = "the extra `read`, and for checkpoints and plots `train`"
+EXTRA: Final = "the extra `cpu` or `read`, and for checkpoints and plots `train`; `--artifact bundled` needs no checkpoint"
 
 
 def read() -> int:
@@ -22,3 +22,8 @@ def evaluate() -> int:
 def benchmark() -> int:
     """`parseq-benchmark`."""
     return run("parseq-benchmark", "reading.benchmark", EXTRA)
+
+
+def bulk() -> int:
+    """`parseq-bulk`."""
+    return run("parseq-bulk", "reading.bulk.command", "the extra `cpu`, and for `--engine ray` also `ray`")

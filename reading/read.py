@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
 from artifact.regions import RegionError
-from artifact.rgb import to_rgb
 from artifact.text import Reading
 from artifact.views import Found, Word
-from model.data.pictures import BrokenImageError, decode_image, read_file
+from model.data.pictures import BrokenImageError, read_file
+from reading.pictures.opening import open_picture
 from reading.pictures.paths import STANDARD_INPUT, NothingFoundError, expand, listed
 from reading.pictures.regions import RegionFileError, cut_regions, load_regions
 from reading.readers.interface import Picture, Reader, ReaderError
@@ -83,22 +83,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def as_seen(image: Image.Image) -> Image.Image:
-    """The picture as the service sees it: upright, RGB. (Data sets are read as they are stored.)
-
-    Raises:
-        BrokenImageError: It has pixels that are not numbers.
-    """
-    try:
-        upright = ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF data: no orientation
-        upright = image
-    try:
-        return to_rgb(upright)
-    except ValueError as error:
-        raise BrokenImageError(f"has {error}") from None
-
-
 def found_values(reading: Reading) -> dict[str, Any]:
     """How a crop was turned, and the words of a line, as the service tells them; nothing where that was not asked for."""
     if not isinstance(reading, Found):
@@ -138,7 +122,7 @@ class ReadCall:
         for name in names:
             try:
                 encoded = sys.stdin.buffer.read() if name == STANDARD_INPUT else read_file(Path(name))
-                picture = as_seen(decode_image(encoded))
+                picture = open_picture(encoded)
                 if self.regions is None:
                     yield Named(name, Picture(picture))
                 else:

@@ -33,7 +33,7 @@ from service.tracing.tracing import open_tracing
 
 EXIT_STARTUP_FAILED: Final = 3
 
-logger = logging.getLogger("service")
+logger = logging.getLogger(__package__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lmdb
 import numpy as np
 from PIL import Image
 
-from model.data.crops import CropArrays
+if TYPE_CHECKING:
+    from model.data.crops import CropArrays
 
 
 def png(colour: int) -> bytes:
@@ -36,6 +38,8 @@ def write_lmdb(folder: Path, samples: list[tuple[bytes, str]], count: int | None
 
 
 def crops(size: int, first: int = 0) -> CropArrays:
+    from model.data.crops import CropArrays  # late: it needs torch, and those who only write archives do not
+
     images = np.arange(first, first + size, dtype=np.uint8)[:, None, None, None].repeat(3, -1)
     return CropArrays(images, [str(first + i) for i in range(size)], np.zeros((size, 25, 2), np.float16))
 

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from tests.forked_training import ForkedTraining
 
 
+# jsonschema imports it where it is there, and it makes a grammar of links that are not ASCII: ten times the time of the rest.
+# No test checks the form of such a link.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # which is how imports of it fail
+
+
 def pytest_collection() -> None:
     """What is imported stays: to look through it for garbage takes a part of the time that imports take."""
     gc.disable()

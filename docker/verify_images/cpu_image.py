@@ -70,7 +70,18 @@ def _look_inside(image: str) -> None:
     found = json.loads(output)
     note(f"Python {found['python']}, {len(found['packages'])} packages")
     check(not {"torch", "onnx", "pip"} & set(found["packages"]), "no PyTorch in it, nor anything else of the offline programs")
-    check(found["rooms"] == ["artifact"] and not found["weights"], "of the offline programs only the contract with them", found)
+    offline = found["rooms"] == ["artifact", "model", "reading"] and not found["weights"]
+    check(offline, "of the offline programs only what reads, and no weights", found)
+    _read_offline(image)
+
+
+def _read_offline(image: str) -> None:
+    """The commands that read are there and need nothing that is not."""
+    options = ("--entrypoint=parseq-read", f"--volume={ROOT / 'docs' / 'samples'}:/crops:ro")
+    exit_code, output = run_once(image, *options, arguments=["--artifact", "bundled", "/crops/bakery.png"])
+    check(exit_code == 0 and SAMPLES["bakery"] in output, "parseq-read reads a crop with the bundled artifact", output)
+    exit_code, output = run_once(image, "--entrypoint=parseq-evaluate", arguments=["--artifact", "bundled", "--data", "/tmp"])
+    check(exit_code == 2 and "no LMDB archive" in output, "parseq-evaluate looks for labelled crops", output)
 
 
 def _check_rights(container: Container) -> None:

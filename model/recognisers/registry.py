@@ -105,10 +105,10 @@ class Recogniser:
 @functools.cache
 def recognisers() -> dict[str, Recogniser]:
     """All recognisers by name. The dict is shared: `register` adds to it."""
-    import model.recognisers
+    from model import recognisers as folder
 
-    packages = [found.name for found in pkgutil.iter_modules(model.recognisers.__path__) if found.ispkg]
-    modules = [importlib.import_module(f"model.recognisers.{name}") for name in sorted(packages)]
+    packages = [found.name for found in pkgutil.iter_modules(folder.__path__) if found.ispkg]
+    modules = [importlib.import_module(f"{folder.__name__}.{name}") for name in sorted(packages)]
     entries = [module.RECOGNISER for module in modules if hasattr(module, "RECOGNISER")]
     return {entry.name: entry for entry in entries}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,15 @@ from artifact.session import open_cpu_session
 from artifact.text import Reading, text_of
 from reading.readers.interface import Picture, ReaderError, allowed_row
 
+BUNDLED: Final = "bundled"
+"""Instead of a file: the artifact that the service serves by default."""
+BUNDLED_FILE: Final = Path(__file__).parents[2] / "service" / "bundled" / "parseq-nano.onnx"
+
+
+def artifact_of(name: str | Path) -> Path:
+    """The file that `--artifact` names."""
+    return BUNDLED_FILE if str(name) == BUNDLED else Path(name)
+
 
 class ArtifactReader:
     """Reads with an `.onnx` file on the CPU."""
@@ -33,7 +42,7 @@ class ArtifactReader:
         """Open an artifact.
 
         Args:
-            path: The file.
+            path: The file; `bundled`: the one that comes with the service.
             threads: Threads of a run; 0: ONNX Runtime's choice.
             alternatives: How many texts each crop gets; 0: the one that was read.
             allowed: Which characters may be read, as `artifact.allowed` has it; `None`: all.
@@ -41,6 +50,7 @@ class ArtifactReader:
         Raises:
             ReaderError: There is no such file, it is not an artifact that this version knows, or it cannot be asked for that.
         """
+        path = artifact_of(path)
         try:
             self.session = open_cpu_session(path, threads=threads)
             self.metadata = ArtifactMetadata.from_map(self.session.get_modelmeta().custom_metadata_map)

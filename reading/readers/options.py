@@ -79,7 +79,12 @@ def add_reader_options(parser: argparse.ArgumentParser, *, url: bool = False, se
     parser.add_argument("--refine-iters", type=int, help="refinement passes (default: the config's)")
     parser.add_argument("--device", help="where PyTorch computes, such as cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: the library's choice)")
-    parser.add_argument("--artifact", type=Path, metavar="FILE.onnx", help="an exported artifact instead of a checkpoint")
+    parser.add_argument(
+        "--artifact",
+        type=Path,
+        metavar="FILE.onnx",
+        help="an exported artifact instead of a checkpoint; `bundled`: the one that comes with the service",
+    )
     if url:
         parser.add_argument("--url", metavar="http://...", help="a running service instead of a checkpoint")
 

@@ -20,11 +20,19 @@ from service.sessions.artifact import LoadedArtifact
 from service.sessions.devices import SpreadSession
 from service.sessions.self_check import KnownAnswer, learned_answer
 from service.sessions.session import warm_up
+from service.sessions.topology import Origin
 
 DESCRIPTION: Final = (
     "model {name} ({decode_mode}, {refine_iters} refinements, {precision}), provider {provider}, "
     "{lanes} lanes x {intra_op_threads} threads{alone}, batches of up to {max_batch_size} ({origin})"
 )
+ORIGINS: Final[Mapping[Origin, str]] = {
+    "set": "set",
+    "measured": "measured; a restart measures again",
+    "kept": "kept; a restart measures again",
+    "usual": "the usual ones, as the machine was busy; a restart measures again",
+}
+"""How lanes, threads and batches were found, for the log."""
 LANE_NICENESS: Final = 5
 """When lanes compute on all cores they give way to the event loop; else all answers would wait for a core."""
 
@@ -140,7 +148,7 @@ class ServedModel(Model):
         """What the model is and how it is run, in one line for the log."""
         topology = self.artifact.topology
         alone = f" ({topology.alone_threads} for a crop that is alone)" if topology.alone_threads else ""
-        return DESCRIPTION.format_map({**self.labels(), "alone": alone, "origin": topology.origin})
+        return DESCRIPTION.format_map({**self.labels(), "alone": alone, "origin": ORIGINS[topology.origin]})
 
     def _slots(self) -> Sequence[Session]:
         session = self.artifact.session

@@ -10,6 +10,8 @@ from typing import Any, Final
 from service.process.request import current_request
 
 FORMAT: Final = "%(asctime)s %(levelname)s %(name)s:%(about)s %(message)s"
+OURS: Final = __name__.removesuffix(".process.logs")
+"""The logger above all of the service's own."""
 CONTEXT_KEY: Final = "request_context"
 """A thread that works for a request logs with `extra={CONTEXT_KEY: context}`; in the request's own task this is not needed."""
 
@@ -57,6 +59,6 @@ def configure_logging(level: str, log_format: str = "text") -> None:
     handler.setFormatter(JsonFormatter() if log_format == "json" else RequestFormatter(FORMAT))
     own_level = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=max(own_level, logging.WARNING), handlers=[handler])
-    logging.getLogger("service").setLevel(own_level)
+    logging.getLogger(OURS).setLevel(own_level)
     # What is wrong with a client's form is told in the answer to that client.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)

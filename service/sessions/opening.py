@@ -131,14 +131,17 @@ def _open_tuned(settings: Settings, opener: SessionOpener, budget: int, like: To
         kept = replace(like, durations_s={}, origin="kept")
         return EngineSessions(opener.open(Candidate(like.lanes, like.intra_op_threads)), alone, provider, kept)
     found, session, alone = _measure(opener, options)
+    if found is None:
+        return EngineSessions(session, None, provider, plan_topology(settings, provider, budget, origin="usual"))
     return EngineSessions(session, alone, provider, plan_topology(settings, provider, budget, found=found, origin="measured"))
 
 
-def _measure(opener: SessionOpener, options: Sequence[Candidate]) -> tuple[Sweep, Session, Session | None]:
+def _measure(opener: SessionOpener, options: Sequence[Candidate]) -> tuple[Sweep | None, Session, Session | None]:
     """Sweep all candidates.
 
     Returns:
-        What the best candidate did, its session, and a session for a crop that is alone, if that pays.
+        What the best candidate did, its session, and a session for a crop that is alone, if that pays. If other work had the
+        processors meanwhile: nothing, and the session of the most likely candidate.
 
     Raises:
         StartupError: The artifact does not run.
@@ -150,6 +153,14 @@ def _measure(opener: SessionOpener, options: Sequence[Candidate]) -> tuple[Sweep
     wide, alone = wide_candidate(options, opener.plan.provider), None
     try:
         sweeps = sweep(list(sessions.items()), shape, sizes)
+        if opener.plan.provider == "cpu" and sweeps[0].is_crowded:
+            logger.warning(
+                "not tuned: while lanes and batches were measured, this process had %.0f %% of the processor time that it "
+                "could use (other work, or a CPU quota). The usual ones are taken; restart to measure again on a quiet "
+                "machine, or set PARSEQ_LANES, PARSEQ_INTRA_OP_THREADS and PARSEQ_MAX_BATCH_SIZE",
+                100 * (sweeps[0].cpu_share or 0),
+            )
+            return None, sessions[options[0]], None
         best = choose(sweeps)
         session = sessions[best.candidate]
         if wide is not None and best.candidate != wide and pays_alone(sessions[wide], session, shape):

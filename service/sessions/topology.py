@@ -18,7 +18,10 @@ DEFAULT_CPU_BATCH_SIZE: Final = 8
 """The largest batch on a CPU where nothing is measured."""
 MAX_LANES_PER_DEVICE: Final = 2
 """A GPU runs one batch of a session at a time; a second one in flight is copied and decoded meanwhile."""
-Origin = Literal["set", "measured", "kept"]
+Origin = Literal["set", "measured", "kept", "usual"]
+"""`usual`: it was measured, but beside so much other work that the measurement is not used."""
+MIN_CPU_SHARE: Final = 0.8
+"""Of the processor time that a sweep wanted; with less it measured the neighbours as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,14 @@ class Sweep:
     candidate: Candidate
     durations_s: dict[int, float]
     """Seconds of a run by batch size, with all lanes at work; at least one size."""
+    cpu_share: float | None = None
+    """Share of the time of its runs in which its threads had a processor; `None`: it is not known (lanes of several
+    threads wait for each other, and so do very short runs)."""
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether other work took the processors while this was measured, on a CPU."""
+        return self.cpu_share is not None and self.cpu_share < MIN_CPU_SHARE
 
     def crops_per_s(self, size: int) -> float:
         """Crops a second of all lanes together, in batches of `size`."""

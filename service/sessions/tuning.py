@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from math import ceil
 from statistics import quantiles
 from typing import Final
@@ -23,6 +24,9 @@ ROUNDS: Final = 2
 PAIRS: Final = 9
 MIN_RUN_S: Final = 1e-6
 MAX_RUNS: Final = 64
+MIN_TOLD_RUN_S: Final = 0.001
+"""Of runs that compute for less than this it is not told whether they had a processor: their lanes wait for each other, in
+Python."""
 
 PAST_BEST: Final = 0.05
 """Larger batches are not tried once the rate of every candidate is this share below that at its best size."""
@@ -43,6 +47,7 @@ class _Contender:
         self.session, self.candidate = session, candidate
         self.found = Sweep(candidate, {})
         self._crop_shape, self._clock = crop_shape, clock
+        self._ran_s = self._computed_s = 0.0
         self._pool = ThreadPoolExecutor(candidate.lanes, thread_name_prefix="tuning")
 
     def __enter__(self) -> _Contender:
@@ -55,14 +60,24 @@ class _Contender:
         """Mean seconds of a run of `size` crops, when every lane does `n_runs` of them."""
         crops = word_crops(*self._crop_shape, size)
 
-        def run() -> None:
+        def run() -> tuple[float, float]:
+            started_s, computed_s = time.monotonic(), time.thread_time()
             for _ in range(n_runs):
                 run_checked(self.session, crops)
+            return time.monotonic() - started_s, time.thread_time() - computed_s
 
         started_s = self._clock()
         for lane in [self._pool.submit(run) for _ in range(self.candidate.lanes)]:
-            lane.result()
+            ran_s, computed_s = lane.result()
+            if computed_s >= n_runs * MIN_TOLD_RUN_S:
+                self._ran_s += ran_s
+                self._computed_s += computed_s
         return (self._clock() - started_s) / n_runs
+
+    def swept(self) -> Sweep:
+        """What was found."""
+        known = self.candidate.intra_op_threads == 1 and self._ran_s > 0
+        return replace(self.found, cpu_share=self._computed_s / self._ran_s if known else None)
 
     def keep(self, size: int, duration_s: float) -> None:
         """Keep the duration of a run if it is the shortest yet."""
@@ -107,7 +122,7 @@ def sweep(
             if clock() >= started_s + limit_s:
                 break
             _measure_in_turn(contenders, size)
-    return [contender.found for contender in contenders]
+    return [contender.swept() for contender in contenders]
 
 
 def _measure_in_turn(contenders: Sequence[_Contender], size: int) -> None:

@@ -26,6 +26,8 @@ LABELS = {
     "licenses": "spdx",
     "base.name": "text",
 }
+READING = ("parseq-read", "parseq-evaluate")
+"""What the CPU image has besides the service."""
 IGNORE_MARK = "# hadolint ignore="
 
 both = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
@@ -134,11 +136,13 @@ def test_the_two_differ_only_in_what_they_run_on() -> None:
 
 
 def test_the_two_are_built_in_the_same_way() -> None:
-    """But for the distribution's packages and the list of requirements."""
+    """But for the distribution's packages, the list of requirements, and the commands that read on a CPU."""
     gpu, cpu = (
         [(each.name, each.value.replace(f"requirements-{kind}", "requirements")) for each in read_stages(path)[1][1:]]
         for path, kind in zip(DOCKERFILES, ("gpu", "cpu"), strict=True)
     )
+    kept = "".join(f" ! -name {command}" for command in READING)
+    cpu = [(name, value.replace(kept, "")) for name, value in cpu if value not in ("model model", "reading reading")]
     assert [each for each in gpu if "apt-get" not in each[1]] == cpu
 
 
@@ -155,8 +159,12 @@ def test_packages_are_wheels_with_hashes_and_are_cached(path: Path) -> None:
     assert install.count(" -r ") == len(used) == 2
     assert [Path(name).name for name in copied] == used
     folders = [each.words for each in stage if each.name == "COPY" and each.words[-1] != "./"]
-    assert folders == [["artifact", "artifact"], ["service", "service"]]
-    assert "! -name parseq-serve -delete" in runs[-1]
+    rooms, commands = ["artifact", "service"], ["parseq-serve"]
+    if path.name == "cpu.Dockerfile":
+        rooms, commands = ["artifact", "model", "reading", "service"], ["parseq-serve", *READING]
+    assert folders == [[room, room] for room in rooms]
+    assert f"'parseq-*' {' '.join(f'! -name {command}' for command in commands)} -delete" in runs[-1]
+    assert set(commands) <= PROJECT["scripts"].keys()
 
 
 @both
@@ -170,7 +178,7 @@ def test_nothing_gets_into_a_build_but_what_it_needs() -> None:
     dockerignore = (ROOT / ".dockerignore").read_text()
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     sent = {path for path in listed.stdout.splitlines() if is_sent(path, dockerignore)}
-    rooms = ("artifact/", "service/")
+    rooms = ("artifact/", "model/", "reading/", "service/")
     assert {path for path in sent if not path.startswith(rooms)} == {
         "LICENSE",
         "README.md",
@@ -179,7 +187,9 @@ def test_nothing_gets_into_a_build_but_what_it_needs() -> None:
         "docker/requirements-gpu.txt",
         "pyproject.toml",
     }
-    assert {path for path in listed.stdout.splitlines() if path.startswith(rooms)} <= sent
+    assert {path for path in listed.stdout.splitlines() if path.startswith(rooms)} - sent == {
+        path for path in listed.stdout.splitlines() if path.startswith("model/weights/")
+    }
 
 
 @pytest.mark.parametrize(

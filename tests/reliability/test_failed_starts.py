@@ -94,5 +94,5 @@ def test_without_any_folder_to_write_to_it_starts_all_the_same(tmp_path: Path) -
     code, log = start(artifact, tune=1)
     kept.chmod(0o755)
     assert code == 0, log
-    assert "(measured)" in log
+    assert "a restart measures again)" in log
     assert list(kept.iterdir()) == [artifact]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("artifact", "export", "model", "reading", "service")
+PACKAGES = ("artifact", "export", "model", "parseq_client", "reading", "service")
 MAX_FILES = 14
 """Of a package, `__init__.py` apart."""
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -24,6 +24,7 @@ BELOW: Mapping[str, frozenset[str]] = {
     name: frozenset(below.split())
     for name, below in {
         "artifact": "",
+        "parseq_client": "",
         "model": "artifact.download artifact.files artifact.fit artifact.text",
         "export": "artifact model",
         "reading": "artifact model export",
@@ -59,7 +60,10 @@ FORBIDDEN: Mapping[str, frozenset[str]] = {
     "export": HTTP,
 }
 """Libraries that a layer must do without."""
-ONLY: Mapping[str, frozenset[str]] = {"artifact": frozenset({"numpy", "PIL", "onnxruntime"})}
+ONLY: Mapping[str, frozenset[str]] = {
+    "artifact": frozenset({"numpy", "PIL", "onnxruntime"}),
+    "parseq_client": frozenset({"httpx"}),
+}
 """Layers that may have these libraries and no other."""
 
 

@@ -19,6 +19,7 @@ Script = Callable[[], int]
     [
         (reading_entry.read, "reading.read", "tqdm", "`read`"),
         (reading_entry.evaluate, "reading.evaluate", "rapidfuzz", "`read`"),
+        (reading_entry.bulk, "reading.bulk.command", "pyarrow", "`cpu`"),
         (reading_entry.benchmark, "reading.benchmark", "torch", "`train`"),
         (entry.convert, "model.data.convert", "lmdb", "`train`"),
         (entry.train, "model.training.train", "lightning", "`train`"),

@@ -57,7 +57,7 @@ def test_all_files_are_served_and_packed() -> None:
         assert (await client.post("/page/page.js")).status_code == 405
 
     with_client(toy_runtime(), scenario)
-    packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["service"]
+    packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
     for path in FOLDER.iterdir():
         assert any(fnmatch.fnmatch(str(path.relative_to(ROOT / "service")), pattern) for pattern in packed)
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.toy_artifact import png_of, write_artifact
 
 ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LEAN = {"numpy", "PIL", "onnxruntime", "tqdm"}
+CPU = {canonicalize_name(Requirement(each).name) for each in PROJECT["optional-dependencies"]["cpu"]}
+"""Packages that the extra `cpu` adds to the base; they are imported by these names."""
 # Run as an installed script is, where nothing but the standard library and what is allowed can be imported.
 SCRIPT = """
 import importlib.abc, json, sys
@@ -21,7 +27,8 @@ allowed = {*sys.stdlib_module_names, *json.loads(sys.argv.pop(1)), "artifact", "
 
 class Block(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in allowed:
+        # The standard library has one module that is named after the machine.
+        if name.partition(".")[0] not in allowed and not name.startswith("_sysconfigdata"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Block())
@@ -61,6 +68,29 @@ def test_an_artifact_is_scored_on_labelled_words(words: Path, artifact: Path) ->
     done = run("evaluate", "--artifact", artifact, "--data", words, allowed={*LEAN, "lmdb", "rapidfuzz"})
     assert done.returncode == 0, done.stderr
     assert "| words    |         2 |    50.00 |" in done.stdout
+
+
+def test_the_extra_for_a_cpu_is_enough_to_read_score_and_read_in_bulk(words: Path, artifact: Path, tmp_path: Path) -> None:
+    assert {"torch", "httpx", "fsspec", "ray"}.isdisjoint(CPU)
+    allowed = {"numpy", "PIL", *CPU}
+    assert run("read", "--artifact", artifact, words, allowed=allowed).returncode == 0
+    assert run("evaluate", "--artifact", artifact, "--data", words, allowed=allowed).returncode == 0
+    done = run("bulk", words, "--artifact", artifact, "--output", tmp_path / "out", "--dry-run", allowed=allowed)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "2 crops in 1 parts" in done.stdout
+
+
+def test_ray_says_what_it_needs(words: Path, artifact: Path, tmp_path: Path) -> None:
+    options = ("--artifact", artifact, "--output", tmp_path / "out", "--engine", "ray")
+    done = run("bulk", words, *options, allowed={"numpy", "PIL", *CPU})
+    assert done.returncode == 2
+    assert "the package 'ray' is not installed" in done.stderr
+    assert "`ray`" in done.stderr
+
+
+def test_the_bundled_artifact_needs_no_name(words: Path) -> None:
+    done = run("read", "--artifact", "bundled", words, allowed=LEAN)
+    assert (done.returncode, done.stdout.count("\n")) == (0, 2)
 
 
 def test_a_service_is_asked_for_scores(words: Path) -> None:

@@ -19,8 +19,8 @@ from model.data.pictures import BrokenImageError, decode_image
 from model.recognisers.parseq.config import PARSeqConfig
 from model.recognisers.parseq.network import PARSeq
 from reading import read
+from reading.pictures.opening import as_seen
 from reading.pictures.paths import NothingFoundError, expand
-from reading.read import as_seen
 from service.images.decode import decode_image as decode_in_service
 from service.images.limits import ImageLimits
 from tests.training_runs import TINY

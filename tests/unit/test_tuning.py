@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -259,6 +260,52 @@ def test_every_start_measures(starts: Starts) -> None:
     assert sorted(path.name for path in starts.artifact.parent.iterdir()) == ["toy.onnx"]
 
 
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.79, (2, 1, 8, "usual")), (0.81, (2, 1, 1, "measured")), (None, (2, 1, 1, "measured"))]
+)
+def test_what_was_measured_beside_other_work_is_not_used(
+    share: float | None, expected: tuple[Any, ...], starts: Starts, caplog: pytest.LogCaptureFixture
+) -> None:
+    starts.pays_alone = True
+    starts.found[Candidate(2, 1)] = replace(swept(2, 1, at_1=300, at_4=200), cpu_share=share)
+    artifact = starts.start()
+    topology = artifact.topology
+    assert (topology.lanes, topology.intra_op_threads, topology.max_batch_size, topology.origin) == expected
+    crowded = topology.origin == "usual"
+    assert (artifact.alone is None, topology.durations_s == {}) == (crowded, crowded)
+    assert ("not tuned" in caplog.text and "79 %" in caplog.text and "restart" in caplog.text) == crowded
+    assert ("a restart measures again" in Runtime(toy_settings(), artifact).describe()) is True
+
+
+def test_a_sweep_tells_how_much_of_the_processors_it_had() -> None:
+    class Computing:
+        def run(self, crops: NDArray[np.uint8]) -> tuple[Any, Any]:
+            end_s = time.thread_time() + 0.004
+            while time.thread_time() < end_s:
+                pass
+            return read_toy(crops)
+
+    class Waiting:
+        def run(self, crops: NDArray[np.uint8]) -> tuple[Any, Any]:
+            end_s = time.thread_time() + 0.002
+            while time.thread_time() < end_s:
+                pass
+            time.sleep(0.004)
+            return read_toy(crops)
+
+    class Short:
+        def run(self, crops: NDArray[np.uint8]) -> tuple[Any, Any]:
+            return read_toy(crops)
+
+    sessions = [(Candidate(1, 1), each) for each in (Waiting(), Computing(), Short())] + [(Candidate(1, 2), Waiting())]
+    waiting, computing, short, wide = sweep(sessions, (HEIGHT, WIDTH), (1,), LONG_S)
+    assert waiting.is_crowded
+    assert waiting.cpu_share is not None
+    assert computing.cpu_share is not None
+    assert computing.cpu_share > waiting.cpu_share
+    assert (short.is_crowded, wide.cpu_share) == (False, None)
+
+
 def test_the_choice_of_a_start_follows_the_sweep(starts: Starts) -> None:
     starts.found[Candidate(1, 2)] = swept(1, 2, at_1=400, at_2=500)
     topology = starts.start().topology
@@ -312,7 +359,7 @@ def test_the_engine_starts_from_what_was_found_and_says_so() -> None:
     assert runtime.models.default.cost.duration_s(2) == pytest.approx(found.durations_s[2])
     [sample] = runtime.metrics.model.collect()[0].samples
     assert (sample.labels["lanes"], sample.labels["intra_op_threads"], sample.labels["max_batch_size"]) == ("2", "1", "2")
-    assert "2 lanes x 1 threads, batches of up to 2 (measured)" in runtime.describe()
+    assert "2 lanes x 1 threads, batches of up to 2 (measured; a restart measures again)" in runtime.describe()
 
 
 def test_a_sweep_that_ended_before_the_largest_bucket_still_starts() -> None:

@@ -1,0 +1,1 @@
+"""How wheels and releases are built. Not part of what is installed."""
