@@ -1,11 +1,13 @@
 """What the service adds to the bare model: throughput, latency and CPU time beside ONNX Runtime alone, in the same seconds.
 
 python -m benchmarks.serve [--model parseq-tiny bundled] [--artifact FILE] [--step c1 c8 ...] [--slices 5] [--json FILE]
-                           [--models]
+                           [--workers 1 2 4] [--models]
 
 Starts the service, puts it under load over loopback, and measures the bare session before and after each slice of load; the
 figures are medians of the slices. docs/serving_performance.md says what the columns mean. `parseq-tiny` gets made-up weights,
 which change no speed of a network that reads all characters at once; its artifact is exported once and kept in `build/`.
+
+With `--workers` each step is measured with so many processes that serve HTTP (`PARSEQ_HTTP_WORKERS`), which take turns.
 
 With `--models` one server has all of them, and each is measured twice: while the others are idle, and while they have as many
 connections as it has.
@@ -36,7 +38,7 @@ from service.config import BUNDLED_ARTIFACT
 from service.process.cpu import cpu_budget
 
 WORK_FOLDER = Path(__file__).parents[1] / "build" / "serve-benchmark"
-BUNDLED = "bundled"
+BUNDLED, NULL = "bundled", "null_c64"
 SEARCH_S = 1.0
 """For each candidate, when the best bare topology is looked for."""
 
@@ -49,6 +51,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--artifact", type=Path, nargs="+", help="artifacts to measure instead of --model")
     parser.add_argument("--step", nargs="+", choices=STEPS, default=list(STEPS), help="(default: all)")
+    parser.add_argument("--workers", nargs="+", type=int, default=[], help="processes that serve HTTP (default: the service's)")
     parser.add_argument("--models", action="store_true", help="serve all in one process, instead of one after the other")
     parser.add_argument("--slices", type=int, default=5, help="slices of each step (default: %(default)s)")
     parser.add_argument(
@@ -71,25 +74,38 @@ def artifacts(args: argparse.Namespace) -> list[tuple[str, Path]]:
 
 async def measure(name: str, artifact: Path, args: argparse.Namespace) -> list[Row]:
     """All steps of one artifact."""
-    settings = dict(pair.split("=", 1) for pair in args.setting)
     cores = cpu_budget()
     bare = BareModel(artifact, cores)
     best = bare.best(min(SEARCH_S, args.slice_s))
     print(f"{name}: best bare topology: {best}", flush=True)
-    rows: dict[str, list[Row]] = {step: [] for step in args.step}
+    null = null_artifact(bare.metadata, WORK_FOLDER) if NULL in args.step else None
     with ExitStack() as stack:
-        server = stack.enter_context(running(artifact, WORK_FOLDER / f"{name}.log", settings))
-        print(f"{name}: {server.description}", flush=True)
-        bench = null_bench = Bench(name, server, bare, cores, best, args.slice_s)
-        if "null_c64" in args.step:
-            null = null_artifact(bare.metadata, WORK_FOLDER)
-            null_server = stack.enter_context(running(null, WORK_FOLDER / "null.log", settings))
-            null_bench = Bench(name, null_server, bare, cores, best, args.slice_s)
-        plan = [(number, step) for number in range(args.slices) for step in args.step]
-        for number, step in tqdm(plan, desc=name, disable=None):
+        benches: dict[str, Bench] = {}
+        for label, settings in forms(name, args):
+            if args.step != [NULL]:
+                server = stack.enter_context(running(artifact, WORK_FOLDER / f"{label}.log", settings))
+                print(f"{label}: {server.description}", flush=True)
+                benches[label] = Bench(label, server, bare, cores, best, args.slice_s)
+            if null is not None:
+                null_server = stack.enter_context(running(null, WORK_FOLDER / f"null of {label}.log", settings))
+                benches[f"null of {label}"] = Bench(label, null_server, bare, cores, best, args.slice_s)
+        plan = [
+            (step, label) for step in args.step for label, bench in benches.items() if (label != bench.model) == (step == NULL)
+        ]
+        rows: dict[tuple[str, str], list[Row]] = {each: [] for each in plan}
+        for number, each in tqdm([(number, each) for number in range(args.slices) for each in plan], desc=name, disable=None):
+            step, label = each
+            bench = benches[label]
             bench.round = number
-            rows[step].append(await (null_bench.null() if step == "null_c64" else bench.run(step)))
+            rows[each].append(await (bench.null() if step == NULL else bench.run(step)))
     return [medians(slices) for slices in rows.values()]
+
+
+def forms(name: str, args: argparse.Namespace) -> list[tuple[str, dict[str, str]]]:
+    """The servers of one artifact: what each is called in the table, and its settings."""
+    settings = dict(pair.split("=", 1) for pair in args.setting)
+    by_workers = [(f"{name}, {workers} for HTTP", settings | {"http_workers": str(workers)}) for workers in args.workers]
+    return by_workers or [(name, settings)]
 
 
 async def measure_together(served: Sequence[tuple[str, Path]], args: argparse.Namespace) -> list[Row]:

@@ -68,6 +68,8 @@ class Engine:
         self._observer = observer
         self._clock = clock
         self._lane_niceness = lane_niceness
+        self.changed: Callable[[], None] | None = None
+        """Called by lanes when `admission_state` has changed and nothing is delivered."""
         self._condition = threading.Condition(threading.Lock())
         self._accepting = False
         self._running = False
@@ -246,6 +248,8 @@ class Engine:
             if expired:
                 self._hand_out(expired, Outcome.EXPIRED)
             if batch:
+                if self.changed is not None:
+                    self.changed()
                 return batch, self._session if alone is None else alone
             if stop:
                 return None
@@ -318,6 +322,8 @@ class Engine:
             self._scheduler.ran(len(batch), duration_s if session is self._session else None)
             settled = [item for item in batch if self._scheduler.settle(item, Outcome.DONE)]
         self._hand_out(settled, Outcome.DONE)
+        if not settled and self.changed is not None:
+            self.changed()
         exemplar = None
         for item in batch:
             exemplar = exemplar or item.exemplar

@@ -22,7 +22,7 @@ from service.engine.types import Decoding, QueueFullError
 MAX_MODELS: Final = 64
 """That have a place on the board. Of others, requests are refused by the engine only."""
 MAX_FRONTS: Final = 64
-MAX_HOLDERS: Final = 32
+MAX_HOLDERS: Final = 128
 """Clients whose places are told; if there are more, the engine decides."""
 MAX_SIZES: Final = 24
 ATTEMPTS: Final = 3
@@ -91,8 +91,8 @@ class Board:
         _STATE.pack_into(self._memory, at, True, *counts, deadline_s, _key(client), told, len(sizes))
         at += _STATE.size
         if told <= MAX_HOLDERS:
-            for index, (holder, (singles, bulk)) in enumerate(state.holders.items()):
-                _HOLDER.pack_into(self._memory, at + index * _HOLDER.size, _key(holder), singles, bulk)
+            told_of = [_HOLDER.pack(_key(holder), *places) for holder, places in state.holders.items()]
+            self._memory[at : at + told * _HOLDER.size] = b"".join(told_of)
         at += MAX_HOLDERS * _HOLDER.size
         for index, (size, duration_s) in enumerate(sizes):
             _SIZE.pack_into(self._memory, at + index * _SIZE.size, size, duration_s)
@@ -235,7 +235,7 @@ class PublishedAdmission(Admission):
         self._complete = n_holders <= MAX_HOLDERS
         at = _STATE.size
         if self._complete:
-            holders = [_HOLDER.unpack_from(content, at + index * _HOLDER.size) for index in range(n_holders)]
+            holders = _HOLDER.iter_unpack(content[at : at + n_holders * _HOLDER.size])
             told.hold({client: {False: n_singles, True: n_bulk} for client, n_singles, n_bulk in holders})
         at += MAX_HOLDERS * _HOLDER.size
         self.cost.adopt(dict(_SIZE.unpack_from(content, at + index * _SIZE.size) for index in range(n_sizes)), cap)

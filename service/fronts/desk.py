@@ -140,7 +140,7 @@ class Desk:
             self.end.send(wire.refused(error, first, count))
         except EngineDownError:
             self.end.send(b"".join([wire.result(item, item.number, Cause.DOWN) for item in items]))
-        else:
+        else:  # none of them ends before it is submitted, which happens on this thread
             self._items.update((item.number, (item, model)) for item in items)
 
     def _item(self, values: tuple[Any, ...], number: int) -> FrontItem:

@@ -187,8 +187,7 @@ class FrontHost:
         asyncio.get_running_loop().call_later(HEARTBEAT_S, self._beat, context=Context())
 
     def _engine_gone(self) -> None:
-        if self._drain_started_s is None:
-            os._exit(EXIT_ENGINE_GONE)  # nobody is left to read anything, and its exit code is the pod's
+        os._exit(EXIT_ENGINE_GONE)  # nobody is left to read anything, and its exit code is the pod's
 
 
 class FrontModel(Model):

@@ -20,6 +20,8 @@ from typing import Any, Final
 
 MODULE: Final = "service.front"
 PID_BYTES: Final = 8
+BIRTH_S: Final = 30.0
+"""A nursery that takes longer to answer, its start counted, is replaced."""
 
 
 class Child:
@@ -40,7 +42,9 @@ class Child:
 
     async def ended(self) -> None:
         """Wait until it has ended. Once."""
-        await asyncio.to_thread(select.select, [self._descriptor], [], [])
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        await asyncio.to_thread(poll.poll)
         os.close(self._descriptor)
 
 
@@ -71,10 +75,10 @@ class Nursery:
             loop = asyncio.get_running_loop()
             try:
                 socket.send_fds(self._control, [json.dumps(told).encode()], descriptors)
-                answer = await loop.sock_recv(self._control, PID_BYTES)
+                answer = await asyncio.wait_for(loop.sock_recv(self._control, PID_BYTES), BIRTH_S)
                 if answer:
                     return Child(int.from_bytes(answer, "little"))
-            except OSError:  # it has died, or the front has, as soon as it was there
+            except OSError:  # it has died or hangs, or the front has died as soon as it was there
                 pass
             self.close()
             self._start()

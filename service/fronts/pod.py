@@ -6,9 +6,9 @@ import asyncio
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from prometheus_client import Counter, Gauge
@@ -28,8 +28,11 @@ from service.fronts.wire import Wire
 
 GATHER_S: Final = 1.0
 """How long fronts have to tell what they have counted; of one that does not, what it told last counts."""
-SILENT_S: Final = 30.0
-"""A front whose event loop shows no life for so long is replaced."""
+MAX_SILENT_BEATS: Final = 15
+"""A front whose event loop shows no life during so many of the engine's heartbeats is replaced. Not a time: if all processes
+were stopped for a while, none has failed."""
+STARTS_BEATS: Final = 45
+"""So many more while it starts."""
 MAX_FAILED_STARTS: Final = 5
 """Fronts in a row that end before they serve: then a restart of the pod is all that may help."""
 FORCED_S: Final = 3.0
@@ -49,7 +52,10 @@ class _Front:
     desk: Desk
     families: Sequence[Family] = ()
     """What it told last."""
-    started_s: float = field(default_factory=time.monotonic)
+    beaten_s: float = 0.0
+    """When it last showed that its event loop goes on; 0: not yet."""
+    silent_beats: int = 0
+    """Heartbeats of this process since it did."""
 
     def __str__(self) -> str:
         """For log lines."""
@@ -185,7 +191,6 @@ class Pod:
         if front is None or front.desk is not desk:
             return
         desk.close()
-        self._board.clear_cell(desk.index)
         self._fallen.add(front.families)
         for waiting, complete in self._gathers.values():
             waiting.discard(desk.index)
@@ -197,6 +202,8 @@ class Pod:
         if front.child is not None:
             front.child.kill()  # it may hang without its connection
             await front.child.ended()
+        self._board.clear_cell(front.desk.index)
+        self._update()  # models that it was the last to use
         if self._ending:
             if not self._fronts:
                 self._ended.set()
@@ -223,6 +230,7 @@ class Pod:
                 self._n_models += 1
                 self._numbers[model] = self._n_models
                 self._by_number[self._n_models] = model
+                model.engine.changed = partial(self.touched, (self._n_models,))
                 free = set(range(MAX_MODELS)) - set(self._places.values())
                 self._places[self._n_models] = min(free, default=MAX_MODELS)
         for model, number in list(self._numbers.items()):
@@ -282,11 +290,12 @@ class Pod:
         """Show that the event loop goes on, publish what time changes, and look after the fronts."""
         self._tell_flags()
         self.touched(self._by_number)
-        now_s = time.monotonic()
         for index, front in self._fronts.items():
-            heard_s = max(self._board.beaten_s(index), front.started_s)
-            if now_s - heard_s > SILENT_S:
-                logger.error("%s has shown no life for %.0f s", front, now_s - heard_s)
+            beaten_s = self._board.beaten_s(index)
+            front.silent_beats = front.silent_beats + 1 if beaten_s == front.beaten_s else 0
+            front.beaten_s = beaten_s
+            if front.silent_beats > MAX_SILENT_BEATS + STARTS_BEATS * (not front.desk.serving):
+                logger.error("%s has shown no life for %d s", front, front.silent_beats * HEARTBEAT_S)
                 front.kill()
         asyncio.get_running_loop().call_later(HEARTBEAT_S, self._beat)
 

@@ -13,6 +13,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from enum import IntEnum
 from typing import Any, Final
 
@@ -190,7 +191,8 @@ class Wire:
                 return
             self._unsent.append(memoryview(data)[n_sent:])
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._await_room)
+            with suppress(RuntimeError):  # the event loop is closed: the pod was forced to end
+                self._loop.call_soon_threadsafe(self._await_room)
 
     def close(self) -> None:
         """Read and send no more. On the event loop."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,6 +38,8 @@ BELOW: Mapping[str, frozenset[str]] = {
         "service.tracing": "service.process service.errors",
         "service.core": "artifact service.process service.errors service.config service.engine service.sessions service.images "
         "service.tracing",
+        "service.fronts": "artifact service.process service.errors service.config service.engine service.sessions service.images "
+        "service.tracing service.core",
         "service": "artifact service",
     }.items()
 }
@@ -54,6 +57,7 @@ FORBIDDEN: Mapping[str, frozenset[str]] = {
     "service.images": HTTP | GRPC,
     "service.tracing": HTTP | {"grpc"},
     "service.core": HTTP | GRPC,
+    "service.fronts": HTTP | GRPC,
     "service.http": GRPC,
     "service.__main__": GRPC,
     "model": frozenset({"onnx", "onnxruntime"}) | HTTP,
@@ -179,6 +183,12 @@ def test_training_loads_no_onnxruntime_by_way_of_the_contract() -> None:
         waiting += [each for each in IMPORTS[name] if each in MODULES and is_in(each, "artifact") and each not in reached]
     assert any(is_in(name, "artifact") for name in reached)
     assert not [name for name in reached if "onnxruntime" in libraries(IMPORTS[name])]
+
+
+def test_front_processes_load_no_onnxruntime() -> None:
+    code = "import service.front, sys; print('onnxruntime' in sys.modules, 'fastapi' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False", "True"]
 
 
 @pytest.mark.parametrize("layer", list(ONLY))

@@ -41,6 +41,7 @@ class Ends:
         self.runtime = Runtime(chosen, artifact, deliver=self.deliver)
         self.model = self.runtime.models.default
         self.session = session
+        self.model.engine.changed = self.publish
         self.desk: Desk
         memories = new_memory("board", BOARD_BYTES), new_memory("slots", N_SLOTS * SLOT_BYTES)
         self.board = Board(memories[0])
@@ -85,6 +86,11 @@ class Ends:
         else:
             assert kind == Kind.FREED
             self.sender.freed(wire.FREED.unpack_from(record)[2])
+
+    def told_busy_lanes(self) -> int:
+        admission = self.front._admission
+        admission.refresh()
+        return admission._busy_lanes
 
     async def settled(self, item: Item) -> None:
         await until(lambda: item.outcome is not None)
@@ -165,6 +171,7 @@ def test_an_item_that_was_given_up_is_cancelled_in_the_engine() -> None:
             for item in (first, second):
                 ends.front.admit([item])
                 ends.front.submit(item, pixels_of("a"))
+                await until(lambda: ends.model.engine.longest_run_s > 0)  # the first is alone in its batch
             await until(lambda: ends.model.engine.in_flight == 2)
             ends.front.abandon([second], Outcome.CANCELLED)
             await until(lambda: ends.model.engine.in_flight == 1)
@@ -172,6 +179,22 @@ def test_an_item_that_was_given_up_is_cancelled_in_the_engine() -> None:
             await ends.settled(first)
             assert (first.outcome, second.outcome) == (Outcome.DONE, Outcome.CANCELLED)
             assert ends.runtime.metrics.crops.labels("toy", "cancelled")._value.get() == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_run_that_nobody_waits_for_any_more_leaves_no_busy_lane_on_the_board() -> None:
+    async def scenario() -> None:
+        async with connected() as ends:
+            ends.session.gate.clear()
+            item = new_item()
+            ends.front.admit([item])
+            ends.front.submit(item, pixels_of("a"))
+            await until(lambda: ends.model.engine.longest_run_s > 0)
+            ends.front.abandon([item], Outcome.CANCELLED)
+            await until(lambda: ends.told_busy_lanes() == 1)
+            ends.session.gate.set()
+            await until(lambda: ends.told_busy_lanes() == 0)
 
     asyncio.run(scenario())
 
