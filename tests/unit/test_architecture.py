@@ -38,8 +38,8 @@ BELOW: Mapping[str, frozenset[str]] = {
         "service.tracing": "service.process service.errors",
         "service.core": "artifact service.process service.errors service.config service.engine service.sessions service.images "
         "service.tracing",
-        "service.fronts": "artifact service.process service.errors service.config service.engine service.sessions service.images "
-        "service.tracing service.core",
+        "service.fronts": "artifact service.process service.errors service.config service.engine service.sessions "
+        "service.images service.tracing service.core",
         "service": "artifact service",
     }.items()
 }
