@@ -20,7 +20,7 @@ EXIT_OK: Final = 0
 EXIT_FORCED: Final = 1
 EXIT_UNHEALTHY: Final = 4
 
-logger = logging.getLogger("service")
+logger = logging.getLogger(__package__)
 
 
 class Reasons:

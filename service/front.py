@@ -108,7 +108,7 @@ if __name__ == "__main__":
     try:
         main(int(sys.argv[1]), int(sys.argv[2]))
     except BaseException:
-        logging.getLogger("service").critical("a front process failed", exc_info=True)
+        logging.getLogger(__package__).critical("a front process failed", exc_info=True)
         os._exit(1)
     logging.shutdown()
     # As in `service.__main__`: without taking Python apart while decode threads run.

@@ -30,7 +30,7 @@ from service.sessions.topology import Topology
 
 MAX_CHOSEN: Final = 4
 
-logger = logging.getLogger("service")
+logger = logging.getLogger(__package__)
 
 
 def front_processes(settings: Settings, provider: str, budget: int) -> int:

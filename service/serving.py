@@ -28,7 +28,7 @@ LOOK_EVERY_S: Final = 0.1
 GRPC_SHARE: Final = 4
 """One part in so many of the connections is for gRPC, which makes few: a client's calls share one."""
 
-logger = logging.getLogger("service")
+logger = logging.getLogger(__package__)
 
 
 class Server(uvicorn.Server):

@@ -9,12 +9,13 @@ import signal
 import sys
 import time
 from collections import Counter
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.integration.fronts import fronts_of, is_alive, open_files, shared_memory, wait_for_fronts
+from tests.integration.fronts import children_of, fronts_of, is_alive, nursery_of, open_files, shared_memory, wait_for_fronts
 from tests.integration.server import PATIENCE_S, ServerProcess, come_to_rest, outcomes, running, unsettled
 from tests.toy_artifact import png_of, write_artifact
 
@@ -105,13 +106,53 @@ def test_no_front_outlives_the_engine(tmp_path: Path, number: int) -> None:
             time.sleep(0.01)
 
 
-def test_signals_to_a_front_are_not_for_it(tmp_path: Path) -> None:
-    """A terminal, or systemd, sends them to all processes of the service; the engine's decides."""
+async def ask_all(clients: list[httpx.AsyncClient], n_each: int) -> list[asyncio.Task[list[str]]]:
+    """Each posts so many words, one after the other, over its connection; what it was told."""
+
+    async def ask(number: int, client: httpx.AsyncClient) -> list[str]:
+        posts = [await client.post("/v1/recognize", content=png_of(f"c{number}n{n}"), headers=PNG) for n in range(n_each)]
+        return [each.json()["text"] for each in posts]
+
+    return [asyncio.create_task(ask(number, client)) for number, client in enumerate(clients)]
+
+
+async def stop_one(server: ServerProcess, front: int) -> tuple[int, list[list[str]]]:
+    """Stop a front while it is asked, until others are answered; how many are not, and in the end the answers of all."""
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S)) for _ in range(CLIENTS)
+        ]
+        await asyncio.gather(*await ask_all(clients, 1))  # now each has its connection
+        tasks = await ask_all(clients, 30)
+        await asyncio.sleep(0.05)
+        os.kill(front, signal.SIGSTOP)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, timeout=1.0)
+            n_stuck = sum(not task.done() for task in tasks)
+        finally:
+            os.kill(front, signal.SIGCONT)
+        return n_stuck, await asyncio.gather(*tasks)
+
+
+def test_one_front_is_stopped_the_nursery_is_killed_and_signals_to_fronts_are_not_for_them(tmp_path: Path) -> None:
+    """A terminal, or systemd, sends signals to all processes of the service; the engine's decides."""
     with running(write_artifact(tmp_path / "toy.onnx"), tmp_path / "log", http_workers=2) as server:
         fronts = fronts_of(server)
+        n_stuck, texts = asyncio.run(stop_one(server, fronts[0]))
+        assert n_stuck < CLIENTS
+        assert texts == [[f"c{client}n{number}" for number in range(30)] for client in range(CLIENTS)]
+        come_to_rest(server)
         for pid in fronts:
             for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 os.kill(pid, each)
         assert httpx.post(f"{server.url}/v1/recognize", content=png_of("still"), headers=PNG).json()["text"] == "still"
         assert fronts_of(server) == fronts
+        os.kill(nursery_of(server), signal.SIGKILL)
+        os.kill(fronts[1], signal.SIGKILL)
+        while len(children_of(server.process.pid)) != 1 or len(fronts_of(server)) != 1:  # the other is an orphan now
+            time.sleep(0.01)
+        wait_for_fronts(server, 2)
+        assert is_alive(fronts[0])
         assert server.terminate() == 0
+        assert not is_alive(fronts[0])

@@ -10,10 +10,16 @@ from tests.integration.server import PATIENCE_S, ServerProcess
 
 def fronts_of(server: ServerProcess) -> list[int]:
     """The numbers of its front processes."""
-    return [front for nursery in _children(server.process.pid) for front in _children(nursery)]
+    return children_of(nursery_of(server))
 
 
-def _children(pid: int) -> list[int]:
+def nursery_of(server: ServerProcess) -> int:
+    """The process that forks the fronts."""
+    [nursery] = children_of(server.process.pid)
+    return nursery
+
+
+def children_of(pid: int) -> list[int]:
     threads = Path(f"/proc/{pid}/task").iterdir()
     return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
 

@@ -26,6 +26,7 @@ MIN_GOODPUT = 0.2
 
 
 @pytest.mark.serial
+@pytest.mark.usefixtures("both_forms")
 def test_ten_times_too_much_is_read_or_refused_and_soon_over(tmp_path: Path) -> None:
     artifact = write_artifact(tmp_path / "slow.onnx", work=WORK)
     requests = [post(png_of(f"w{index}"), "image/png") for index in range(50)]

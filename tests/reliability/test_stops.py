@@ -17,6 +17,8 @@ from tests.reliability import faulty_server
 from tests.reliability.faulty_server import Faults
 from tests.toy_artifact import png_of, write_artifact
 
+pytestmark = pytest.mark.usefixtures("both_forms")
+
 PNG = {"content-type": "image/png"}
 IN_FLIGHT = 64
 PATIENT = {"lanes": 1, "max_batch_size": 4, "max_queue_wait_ms": 600_000}

@@ -197,6 +197,12 @@ def test_layers_with_few_libraries(layer: str) -> None:
     assert {name: names for name, names in found.items() if names} == {}
 
 
+def test_loggers_of_ours_are_named_after_modules() -> None:
+    # In the wheel, modules have longer names; what is logged by another name is not shown.
+    named = re.compile(rf"getLogger\(['\"]({'|'.join(PACKAGES)})\b")
+    assert not [name for name, path in MODULES.items() if named.search(path.read_text(encoding="utf-8"))]
+
+
 def test_no_package_has_too_many_files() -> None:
     n_files = {path.parent: 0 for path in MODULES.values()}
     for path in MODULES.values():
