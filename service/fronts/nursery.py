@@ -46,6 +46,8 @@ class Child:
         poll.register(self._descriptor, select.POLLIN)
         await asyncio.to_thread(poll.poll)
         os.close(self._descriptor)
+        with suppress(ChildProcessError):  # it is one where this process is the first of a container and the nursery has died
+            os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222 - which does not wait
 
 
 class Nursery:

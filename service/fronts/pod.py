@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -22,12 +22,10 @@ from service.fronts import wire
 from service.fronts.board import BOARD_BYTES, HEARTBEAT_S, MAX_MODELS, Board
 from service.fronts.desk import Desk, FrontItem
 from service.fronts.nursery import Child, Nursery
-from service.fronts.pod_metrics import Fallen, Family, PodMetrics
+from service.fronts.pod_metrics import Count, Gathering
 from service.fronts.slots import N_SLOTS, Slots, new_memory, slot_bytes_for
 from service.fronts.wire import Wire
 
-GATHER_S: Final = 1.0
-"""How long fronts have to tell what they have counted; of one that does not, what it told last counts."""
 MAX_SILENT_BEATS: Final = 15
 """A front whose event loop shows no life during so many of the engine's heartbeats is replaced. Not a time: if all processes
 were stopped for a while, none has failed."""
@@ -50,8 +48,7 @@ class _Front:
     child: Child | None
     """`None`: it has not come to life."""
     desk: Desk
-    families: Sequence[Family] = ()
-    """What it told last."""
+    count: Count = field(default_factory=Count)
     beaten_s: float = 0.0
     """When it last showed that its event loop goes on; 0: not yet."""
     silent_beats: int = 0
@@ -99,9 +96,7 @@ class Pod:
         self._told: list[int] = []
         """The numbers of the models that fronts were told of last."""
         self._slot_bytes = slot_bytes_for(max(bytes_of_crop(model.metadata) for model in runtime.models))
-        self._fallen = Fallen()
-        self._gathers: dict[int, tuple[set[int], asyncio.Event]] = {}
-        self._n_gathers = 0
+        self._gathering = Gathering(runtime.metrics.registry)
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed_starts = 0
         self._ending = False
@@ -191,11 +186,7 @@ class Pod:
         if front is None or front.desk is not desk:
             return
         desk.close()
-        self._fallen.add(front.families)
-        for waiting, complete in self._gathers.values():
-            waiting.discard(desk.index)
-            if not waiting:
-                complete.set()
+        self._gathering.fallen(front.count)
         self._keep(self._bury(front))
 
     async def _bury(self, front: _Front) -> None:
@@ -314,32 +305,25 @@ class Pod:
             desk.forget(what["unused"])
             self._update()
         elif "last" in what:
-            front.families = what["last"]
+            front.count.families = what["last"]
         elif "scrape" in what:
-            front.families = what["families"]
-            self._keep(self._scrape(desk, what["scrape"], what["openmetrics"]))
+            front.count.families = what["families"]
+            self._keep(self._scrape(front, what["scrape"], what["openmetrics"]))
         elif "snapshot" in what:
-            front.families = what["families"]
-            waiting, complete = self._gathers.get(what["snapshot"], (set(), None))
-            waiting.discard(desk.index)
-            if complete is not None and not waiting:
-                complete.set()
+            self._gathering.told(front.count, what["families"], what["snapshot"])
 
-    async def _scrape(self, asking: Desk, number: int, openmetrics: bool) -> None:
-        """Gather what all fronts have counted, and answer the one that asked."""
-        self._n_gathers += 1
-        gather, complete = self._n_gathers, asyncio.Event()
-        others = {index: front for index, front in self._fronts.items() if front.desk is not asking and front.desk.serving}
-        if others:
-            self._gathers[gather] = set(others), complete
-            for front in others.values():
+    async def _scrape(self, asking: _Front, number: int, openmetrics: bool) -> None:
+        """Answer the front that was asked for metrics with those of all."""
+
+        def ask(gather: int) -> list[Count]:
+            others = [front for front in self._fronts.values() if front is not asking and front.desk.serving]
+            for front in others:
                 front.desk.end.send(wire.control(snapshot=gather))
-            await asyncio.wait([waiting := asyncio.ensure_future(complete.wait())], timeout=GATHER_S)
-            waiting.cancel()
-            del self._gathers[gather]
-        families = [self._fallen.families, *(front.families for front in self._fronts.values())]
-        text = PodMetrics(self._runtime.metrics.registry, families).render(openmetrics)
-        asking.end.send(wire.control(scraped=number, text=text.decode()))
+            return [front.count for front in others]
+
+        await self._gathering.gather(ask)
+        text = self._gathering.render([front.count for front in self._fronts.values()], openmetrics)
+        asking.desk.end.send(wire.control(scraped=number, text=text.decode()))
 
     def _keep(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

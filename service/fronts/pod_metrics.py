@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
@@ -25,6 +29,8 @@ SUMMED_GAUGES: Final = frozenset(
 )
 """Gauges of which each process has a part. Of any other the engine's process knows the whole."""
 SUMMED_TYPES: Final = frozenset({"counter", "histogram"})
+GATHER_S: Final = 1.0
+"""How long processes have to tell what they have counted."""
 
 Family = Sequence[Any]
 """Name, documentation, type, and samples: each a name, labels, a value and an exemplar (labels, value, time) or `None`."""
@@ -52,19 +58,63 @@ def _family(metric: Metric) -> Family:
     return [metric.name, metric.documentation, metric.type, samples]
 
 
-class Fallen:
-    """The counts of processes that have ended: what was counted stays counted. Gauges end with their process."""
+@dataclass(slots=True, eq=False)
+class Count:
+    """What one process told last."""
 
-    def __init__(self) -> None:
-        self.families: list[Family] = []
+    families: Sequence[Family] = ()
 
-    def add(self, families: Iterable[Family]) -> None:
-        """Keep the counts of one more."""
-        counts = [family for family in families if family[2] in SUMMED_TYPES]
+
+class Gathering:
+    """The counts of all processes of a pod. On the event loop.
+
+    Args:
+        own: The registry of this process.
+    """
+
+    def __init__(self, own: CollectorRegistry) -> None:
+        self._own = own
+        self._fallen: list[Family] = []
+        """Of processes that have ended: what was counted stays counted. Gauges end with their process."""
+        self._numbers = itertools.count(1)
+        self._waits: dict[int, tuple[set[Count], asyncio.Event]] = {}
+
+    async def gather(self, ask: Callable[[int], Iterable[Count]]) -> None:
+        """Wait for what others tell, but not for long: of one that tells nothing, what it told last counts.
+
+        Args:
+            ask: Asks others to tell what they have counted, with a number; returns theirs.
+        """
+        number, complete = next(self._numbers), asyncio.Event()
+        if not (waits := set(ask(number))):
+            return
+        self._waits[number] = waits, complete
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(complete.wait(), GATHER_S)
+        del self._waits[number]
+
+    def told(self, count: Count, families: Sequence[Family], number: int) -> None:
+        """A process tells what it has counted, as it was asked with this number."""
+        count.families = families
+        if number in self._waits:
+            waits, complete = self._waits[number]
+            waits.discard(count)
+            if not waits:
+                complete.set()
+
+    def fallen(self, count: Count) -> None:
+        """A process has ended."""
+        counts = [family for family in count.families if family[2] in SUMMED_TYPES]
         merged: dict[str, _Merged] = {}
-        for family in [*self.families, *counts]:
+        for family in [*self._fallen, *counts]:
             merged.setdefault(family[0], _Merged(family)).add(family)
-        self.families = [each.family() for each in merged.values()]
+        self._fallen = [each.family() for each in merged.values()]
+        for number in list(self._waits):
+            self.told(count, count.families, number)
+
+    def render(self, others: Iterable[Count], openmetrics: bool) -> bytes:
+        """The exposition of this process, those that have ended, and these others."""
+        return PodMetrics(self._own, [self._fallen, *(each.families for each in others)]).render(openmetrics)
 
 
 class PodMetrics:
@@ -122,7 +172,7 @@ class _Merged:
     def metric(self) -> Metric:
         metric = Metric(self.name, self.documentation, self.type_)
         for (name, labels), (value, exemplar) in self._in_order():
-            metric.samples.append(Sample(name, _labels(labels), value, None, None if exemplar is None else Exemplar(*exemplar)))
+            metric.samples.append(Sample(name, dict(labels), value, None, None if exemplar is None else Exemplar(*exemplar)))
         return metric
 
     def _in_order(self) -> list[tuple[tuple[str, tuple[tuple[str, str], ...]], tuple[float, Any]]]:
@@ -131,7 +181,3 @@ class _Merged:
         for key, value in self._samples.items():
             groups.setdefault(tuple(label for label in key[1] if label[0] != "le"), []).append((key, value))
         return [each for group in groups.values() for each in group]
-
-
-def _labels(labels: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    return dict(labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,15 +22,20 @@ from service.fronts import wire
 from service.fronts.board import BOARD_BYTES, MAX_HOLDERS, Board, Cell, PublishedAdmission
 from service.fronts.desk import Desk, FrontItem
 from service.fronts.front_engine import FrontEngine, Sender, client_key
-from service.fronts.pod_metrics import Fallen, PodMetrics, snapshot
+from service.fronts.front_host import FrontHost
+from service.fronts.pod_metrics import Count, Gathering, snapshot
 from service.fronts.slots import N_SLOTS, Slots, new_memory
 from service.fronts.wire import Kind, Wire
+from service.serving import uvicorn_config
 from service.sessions.artifact import LoadedArtifact
 from service.sessions.topology import plan_topology
 from tests.fakes import PATIENCE_S, FakeSession, toy_settings, until
-from tests.toy_artifact import METADATA, pixels_of
+from tests.toy_artifact import METADATA, pixels_of, png_of
+from tests.wire import Connection, counting
 
 SLOT_BYTES = 2**16
+MOST_CALLS = 245
+"""Of our own functions, for one small PNG file, in front and engine together; `tests/unit/test_request_cost.py` counts alike."""
 
 
 class Ends:
@@ -69,7 +75,15 @@ class Ends:
         self.board.tell_state(0, engine.admission_state)
 
     def front_says(self, desk: Desk, what: Mapping[str, Any]) -> None:
-        raise AssertionError
+        assert "serving" in what or "last" in what
+
+    def host(self) -> FrontHost:
+        """The whole of a front, instead of `front`."""
+        model, metadata = self.model, self.model.metadata.to_map()
+        told = {"number": 1, "place": 0, "name": model.name, "aliases": [], "version": model.version, "metadata": metadata}
+        told |= {"sha256": model.sha256, "provider": model.provider, "lanes": 1}
+        self.board.tell_flags(ready=True, alive=True)
+        return FrontHost(self.runtime.settings, self.wires[1], self.board, self.sender, 0, 1, {"models": [told]}, None)
 
     def touched(self, models: Iterable[int]) -> None:
         self.publish()
@@ -297,17 +311,18 @@ def test_clients_are_told_apart() -> None:
 
 
 def test_metrics_of_several_processes_are_added_up_or_are_the_engines() -> None:
-    engine, first, second, fallen = Metrics(), Metrics(), Metrics(), Fallen()
+    engine, first, second = Metrics(), Metrics(), Metrics()
+    gathering = Gathering(engine.registry)
     engine.ready.set(1)
     engine.crops.labels("toy", "done").inc(5)
     for number, metrics in enumerate((first, second), 1):
         metrics.connections.set(number)
         metrics.request_duration.labels("200").observe(0.003 * number, {"trace_id": f"{number}"})
         metrics.problem_told("queue-full")
-    fallen.add(snapshot(second.registry))
-    fallen.add(snapshot(second.registry))
-    of_others = [snapshot(first.registry), fallen.families]
-    text = PodMetrics(engine.registry, of_others).render(False).decode().splitlines()
+    gathering.fallen(Count(snapshot(second.registry)))
+    gathering.fallen(Count(snapshot(second.registry)))
+    others = [Count(snapshot(first.registry))]
+    text = gathering.render(others, False).decode().splitlines()
     assert "parseq_ready 1.0" in text
     assert "parseq_connections 1.0" in text  # those of a process that has ended are closed
     assert 'parseq_crops_total{model="toy",outcome="done"} 5.0' in text
@@ -315,4 +330,38 @@ def test_metrics_of_several_processes_are_added_up_or_are_the_engines() -> None:
     assert 'parseq_problems_total{problem="queue-full"} 3.0' in text
     names = [line.split()[2] for line in text if line.startswith("# TYPE")]
     assert len(names) == len(set(names))
-    assert "# EOF" in PodMetrics(engine.registry, of_others).render(True).decode()
+    assert "# EOF" in gathering.render(others, True).decode()
+
+
+async def cheapest_request() -> Counter[str]:
+    """The calls of a request from its bytes to those of the answer."""
+    content, counted = png_of("word"), []
+    request = b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n%b"
+    with counting() as calls:
+        ends = Ends(FakeSession(), self_check_interval_s=0)
+        ends.runtime.start()
+        await until(lambda: ends.runtime.ready)
+        ends.desk = Desk(0, ends.wires[0], ends.slots[0], ends)
+        ends.desk.knows({1: ends.model})
+        ends.desk.start()
+        ends.publish()
+        host = ends.host()
+        config = uvicorn_config(host.settings, host, (Cell(ends.board, 0, 0, 1), Cell(ends.board, 0, 1, 1)))
+        app: Any = config.app
+        async with app.api.router.lifespan_context(app.api):
+            connection = Connection(config)
+            for _ in range(20):
+                calls.reset()
+                assert b'"text":"word"' in await connection.ask(request % (len(content), content))
+                await asyncio.sleep(0.01)  # the lane goes back to wait
+                counted.append(calls.counts.copy())
+            connection.close()
+        ends.desk.close()
+        ends.wires[1].close()
+        await ends.runtime.stop()
+    return min(counted, key=Counter.total)
+
+
+def test_a_request_costs_a_hundred_calls_more_than_in_one_process() -> None:
+    cheapest = asyncio.run(cheapest_request())
+    assert 150 < cheapest.total() <= MOST_CALLS, "\n".join(f"{n} {name}" for name, n in sorted(cheapest.items()))
