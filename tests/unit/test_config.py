@@ -133,6 +133,14 @@ def test_a_queue_smaller_than_a_request_is_refused(monkeypatch: pytest.MonkeyPat
         load_settings()
 
 
+def test_front_processes_serve_no_grpc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARSEQ_HTTP_WORKERS", "2")
+    assert load_settings().http_workers == 2
+    monkeypatch.setenv("PARSEQ_GRPC_PORT", "9001")
+    with pytest.raises(StartupError, match=r"PARSEQ_HTTP_WORKERS=2 and PARSEQ_GRPC_PORT=9001: .*set PARSEQ_HTTP_WORKERS to 1"):
+        load_settings()
+
+
 def test_every_setting_is_documented_with_its_variable_and_default() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| ([^|]*) \| `([^|]*)` \| ([^|]+) \|$", DOCS.read_text(), re.M)
     documented = {name: (variable, default, meaning) for name, variable, _unit, default, meaning in rows}

@@ -26,6 +26,7 @@ from service.fronts.front_host import FrontHost
 from service.fronts.pod_metrics import Count, Gathering, snapshot
 from service.fronts.slots import N_SLOTS, Slots, new_memory
 from service.fronts.wire import Kind, Wire
+from service.pod_serving import front_processes
 from service.serving import uvicorn_config
 from service.sessions.artifact import LoadedArtifact
 from service.sessions.topology import plan_topology
@@ -35,7 +36,7 @@ from tests.wire import Connection, counting
 
 SLOT_BYTES = 2**16
 MOST_CALLS = 245
-"""Of our own functions, for one small PNG file, in front and engine together; `tests/unit/test_request_cost.py` counts alike."""
+"""Of our own functions, for one small PNG file, in front and engine together, counted as for one process."""
 
 
 class Ends:
@@ -365,3 +366,19 @@ async def cheapest_request() -> Counter[str]:
 def test_a_request_costs_a_hundred_calls_more_than_in_one_process() -> None:
     cheapest = asyncio.run(cheapest_request())
     assert 150 < cheapest.total() <= MOST_CALLS, "\n".join(f"{n} {name}" for name, n in sorted(cheapest.items()))
+
+
+@pytest.mark.parametrize(
+    ("provider", "budget", "settings", "n_fronts"),
+    [
+        ("cpu", 8, {}, 1),
+        ("cuda", 2, {}, 1),
+        ("cuda", 6, {}, 3),
+        ("tensorrt", 32, {}, 4),
+        ("cuda", 32, {"grpc_port": 9}, 1),
+        ("cpu", 2, {"http_workers": 3}, 3),
+        ("cuda", 32, {"http_workers": 1}, 1),
+    ],
+)
+def test_front_processes_are_for_gpus(provider: str, budget: int, settings: dict[str, int], n_fronts: int) -> None:
+    assert front_processes(toy_settings(**settings), provider, budget) == n_fronts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -14,6 +15,7 @@ import onnxruntime
 import pytest
 
 from artifact.metadata import ArtifactMetadata
+from benchmarks import serve
 from benchmarks.protocols import PROTOCOLS, cpu_ms, load_of
 from benchmarks.serving.arithmetic import (
     CpuReading,
@@ -253,3 +255,12 @@ def test_every_protocol_is_asked_and_answers() -> None:
             load = load_of(protocol, server, runtime.settings.grpc_port, "nosuch", 1)
             with pytest.raises(SystemExit, match=r"404|no model `nosuch`"):
                 asyncio.run(cpu_ms(load, server, 0.05))
+
+
+def test_each_number_of_front_processes_is_a_server_of_its_own() -> None:
+    args = argparse.Namespace(setting=["lanes=1"], workers=[1, 2])
+    assert [settings for _, settings in serve.forms("m", args)] == [
+        {"lanes": "1", "http_workers": "1"},
+        {"lanes": "1", "http_workers": "2"},
+    ]
+    assert serve.forms("m", argparse.Namespace(setting=[], workers=[])) == [("m", {})]
