@@ -292,6 +292,23 @@ def test_the_board_does_without_clients_that_it_has_no_room_for() -> None:
     asyncio.run(scenario())
 
 
+def test_a_full_socket_blocks_nobody_and_loses_nothing() -> None:
+    async def scenario() -> None:
+        near, far = [Wire(end) for end in socket.socketpair()]
+        told: list[int] = []
+        near.attach(lambda _kind, _record: None, lambda: None, lambda: None)
+        for number in range(2000):  # some MB, which nobody reads yet
+            near.send(wire.control(number=number, padding="x" * 2000))
+        far.attach(lambda _kind, record: told.append(wire.read_control(record)["number"]), lambda: None, lambda: None)
+        await until(lambda: len(told) == 2000)
+        assert told == list(range(2000))
+        far.close()
+        near.send(wire.control(number=0))
+        near.close()
+
+    asyncio.run(scenario())
+
+
 def test_cells_add_up_and_are_cleared() -> None:
     memory = new_memory("board", BOARD_BYTES)
     board = Board(memory)
