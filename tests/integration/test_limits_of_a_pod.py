@@ -12,14 +12,18 @@ import httpx
 import pytest
 
 from tests.integration.connections import head
+from tests.integration.fronts import fronts_of
 from tests.integration.in_process import read_answer
 from tests.integration.server import PATIENCE_S, ServerProcess, running
+from tests.reliability.memory import resident_bytes
 from tests.toy_artifact import png_of, write_artifact
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="front processes need Linux")
 
 PNG = {"content-type": "image/png"}
 MIB = 2**20
+MOST_OF_A_FRONT = 70 * MIB
+"""Resident, that it shares with others included; a body or picture comes on top."""
 MOST = 12
 """Connections; with so many, each of two fronts gets some but for one time in two thousand."""
 
@@ -44,6 +48,11 @@ def settle(server: ServerProcess, sample: str, least: float) -> None:
     while server.metric(sample) < least:
         assert time.monotonic() < end_s, sample
         time.sleep(0.01)
+
+
+def test_a_front_is_small(pod: ServerProcess) -> None:
+    assert httpx.post(f"{pod.url}/v1/recognize", content=png_of("word"), headers=PNG).status_code == 200
+    assert max(resident_bytes(front) for front in fronts_of(pod)) < MOST_OF_A_FRONT
 
 
 def test_connections_of_all_fronts_count(pod: ServerProcess) -> None:
