@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import struct
 import threading
@@ -20,6 +21,8 @@ from typing import Any, Final
 import numpy as np
 
 from service.engine.types import Item, Outcome, QueueFullError, Refusal
+
+logger = logging.getLogger(__name__)
 
 HEAD: Final = struct.Struct("<IB")
 ITEM: Final = struct.Struct("<IBBHIQQd16s16s")
@@ -238,8 +241,11 @@ class Wire:
         except OSError:
             data = b""
         if data:
-            self._take(data)
-            return
+            try:
+                self._take(data)
+                return
+            except Exception:  # a bug; where the next record begins is in doubt
+                logger.exception("a record of another process could not be taken")
         on_closed = self._on_closed
         self.close()
         on_closed()

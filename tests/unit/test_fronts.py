@@ -309,6 +309,19 @@ def test_a_full_socket_blocks_nobody_and_loses_nothing() -> None:
     asyncio.run(scenario())
 
 
+def test_a_record_that_cannot_be_taken_ends_the_connection() -> None:
+    async def scenario() -> None:
+        near, far = [Wire(end) for end in socket.socketpair()]
+        closed: list[bool] = []
+        far.attach(lambda _kind, record: wire.read_result(record, new_item()), lambda: None, lambda: closed.append(True))  # type: ignore[arg-type,return-value]
+        near.send(wire.control(number=0))
+        await until(lambda: closed == [True])
+        assert far.closed
+        near.close()
+
+    asyncio.run(scenario())
+
+
 def test_cells_add_up_and_are_cleared() -> None:
     memory = new_memory("board", BOARD_BYTES)
     board = Board(memory)
