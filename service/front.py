@@ -1,4 +1,4 @@
-"""The nursery, and the front processes that it forks: they serve HTTP and decode, the models are in the process that started it
+"""The fork server, and the front processes that it forks, which serve HTTP and decode; who started it has the models
 (`service.fronts.pod`).
 """
 
@@ -20,9 +20,9 @@ from typing import Any, Final
 from service import __version__
 from service.config import Settings
 from service.fronts.board import Board, Cell
+from service.fronts.fork_server import PID_BYTES
 from service.fronts.front_engine import Sender
 from service.fronts.front_host import FrontHost
-from service.fronts.nursery import PID_BYTES
 from service.fronts.slots import Slots
 from service.fronts.wire import Wire
 from service.process.logs import configure_logging
@@ -73,7 +73,7 @@ def serve(told: dict[str, Any], descriptors: Sequence[int]) -> None:
     server.run(sockets=[socket.socket(fileno=listener)])
 
 
-def nurse(control: socket.socket) -> None:
+def serve_forks(control: socket.socket) -> None:
     """Fork a front whenever the engine's process asks for one. Returns in each front, when that is over, and never here."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: the engine's process sees them end by itself
     gc.collect()
@@ -95,13 +95,13 @@ def nurse(control: socket.socket) -> None:
 
 
 def main(control: int, parent: int) -> None:
-    """Be the nursery of the process `parent`, which has the other end of the socket `control`."""
+    """Be the fork server of the process `parent`, which has the other end of the socket `control`."""
     # Those of a terminal or a control group go to all processes; what they mean for the pod, its first process decides.
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # of fronts, the end of their connection is the end
     if os.getppid() == parent:
-        nurse(socket.socket(fileno=control))
+        serve_forks(socket.socket(fileno=control))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from service.core.catalogue import OpenArtifact, model_sources
 from service.core.models import ModelEntry
 from service.core.runtime import Runtime
 from service.ending import Reasons, handle_signals, log_address
+from service.engine.types import Item
 from service.errors import StartupError
 from service.fronts.pod import Pod, bytes_of_crop
 from service.fronts.slots import slot_bytes_for
@@ -113,10 +114,10 @@ class _PodServer:
         self._runtime: Runtime | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def deliver(self, items: Sequence[object]) -> None:
+    def deliver(self, items: Sequence[Item]) -> None:
         """Hand settled items to the fronts."""
         if self.pod is not None:
-            self.pod.deliver(items)  # type: ignore[arg-type]
+            self.pod.deliver(items)
 
     def ask_to_end(self) -> None:
         """End soon. From any thread, also amid a signal."""

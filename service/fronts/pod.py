@@ -21,7 +21,7 @@ from service.engine.types import Item
 from service.fronts import wire
 from service.fronts.board import BOARD_BYTES, HEARTBEAT_S, MAX_MODELS, Board
 from service.fronts.desk import Desk, FrontItem
-from service.fronts.nursery import Child, Nursery
+from service.fronts.fork_server import Child, ForkServer
 from service.fronts.pod_metrics import Count, Gathering
 from service.fronts.slots import N_SLOTS, Slots, new_memory, slot_bytes_for
 from service.fronts.wire import Wire
@@ -85,7 +85,7 @@ class Pod:
         self._runtime = runtime
         self._listeners = listeners
         self._fronts: dict[int, _Front] = {}
-        self._nursery = Nursery()
+        self._fork_server = ForkServer()
         self._board_memory = new_memory("parseq-board", BOARD_BYTES)
         self._board = Board(self._board_memory)
         self._numbers: dict[ServedModel, int] = {}
@@ -156,7 +156,7 @@ class Pod:
         self._ending = True
         for front in self._fronts.values():
             front.kill()
-        self._nursery.close()
+        self._fork_server.close()
 
     async def _start_front(self, index: int) -> None:
         ours, theirs = socket.socketpair()
@@ -169,7 +169,7 @@ class Pod:
         }
         with theirs:
             descriptors = [theirs.fileno(), memory, self._board_memory, self._listeners[index].fileno()]
-            child = await self._nursery.bear(told, descriptors)
+            child = await self._fork_server.fork(told, descriptors)
         desk = Desk(index, Wire(ours), Slots(memory, self._slot_bytes), self)
         os.close(memory)
         self._fronts[index] = front = _Front(child, desk)
@@ -187,9 +187,9 @@ class Pod:
             return
         desk.close()
         self._gathering.fallen(front.count)
-        self._keep(self._bury(front))
+        self._keep(self._replace(front))
 
-    async def _bury(self, front: _Front) -> None:
+    async def _replace(self, front: _Front) -> None:
         if front.child is not None:
             front.child.kill()  # it may hang without its connection
             await front.child.ended()

@@ -15,7 +15,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.fronts import children_of, fronts_of, is_alive, nursery_of, open_files, shared_memory, wait_for_fronts
+from tests.integration.fronts import (
+    children_of,
+    fork_server_of,
+    fronts_of,
+    is_alive,
+    open_files,
+    shared_memory,
+    wait_for_fronts,
+)
 from tests.integration.server import PATIENCE_S, ServerProcess, come_to_rest, outcomes, running, unsettled
 from tests.toy_artifact import png_of, write_artifact
 
@@ -135,7 +143,7 @@ async def stop_one(server: ServerProcess, front: int) -> tuple[int, list[list[st
         return n_stuck, await asyncio.gather(*tasks)
 
 
-def test_one_front_is_stopped_the_nursery_is_killed_and_signals_to_fronts_are_not_for_them(tmp_path: Path) -> None:
+def test_one_front_is_stopped_the_fork_server_is_killed_and_signals_to_fronts_are_not_for_them(tmp_path: Path) -> None:
     """A terminal, or systemd, sends signals to all processes of the service; the engine's decides."""
     with running(write_artifact(tmp_path / "toy.onnx"), tmp_path / "log", http_workers=2) as server:
         fronts = fronts_of(server)
@@ -148,7 +156,7 @@ def test_one_front_is_stopped_the_nursery_is_killed_and_signals_to_fronts_are_no
                 os.kill(pid, each)
         assert httpx.post(f"{server.url}/v1/recognize", content=png_of("still"), headers=PNG).json()["text"] == "still"
         assert fronts_of(server) == fronts
-        os.kill(nursery_of(server), signal.SIGKILL)
+        os.kill(fork_server_of(server), signal.SIGKILL)
         os.kill(fronts[1], signal.SIGKILL)
         while len(children_of(server.process.pid)) != 1 or len(fronts_of(server)) != 1:  # the other is an orphan now
             time.sleep(0.01)

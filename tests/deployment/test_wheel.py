@@ -34,7 +34,7 @@ from parseq_service.model.recognisers.registry import recognisers
 assert str(BUNDLED_ARTIFACT).startswith(sys.argv[1]) and BUNDLED_ARTIFACT.is_file()
 assert len(recognisers()) >= 5
 recognisers()["crnn"].build_network
-from parseq_service.service.fronts.nursery import MODULE
+from parseq_service.service.fronts.fork_server import MODULE
 from parseq_service.service.process import logs
 assert MODULE == "parseq_service.service.front"
 print(logs.OURS)

@@ -10,13 +10,13 @@ from tests.integration.server import PATIENCE_S, ServerProcess
 
 def fronts_of(server: ServerProcess) -> list[int]:
     """The numbers of its front processes."""
-    return children_of(nursery_of(server))
+    return children_of(fork_server_of(server))
 
 
-def nursery_of(server: ServerProcess) -> int:
+def fork_server_of(server: ServerProcess) -> int:
     """The process that forks the fronts."""
-    [nursery] = children_of(server.process.pid)
-    return nursery
+    [fork_server] = children_of(server.process.pid)
+    return fork_server
 
 
 def children_of(pid: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""The engine's side of the nursery, a process that has imported what fronts need and forks them.
+"""The engine's side of the fork server, a process that has imported what fronts need and forks them.
 
 So a front that died is replaced within moments, several start together as fast as one, and they share the memory of what was
 imported. The engine's process itself has threads, and a model, and cannot be forked.
@@ -20,12 +20,12 @@ from typing import Any, Final
 
 MODULE: Final = "service.front"
 PID_BYTES: Final = 8
-BIRTH_S: Final = 30.0
-"""A nursery that takes longer to answer, its start counted, is replaced."""
+FORK_S: Final = 30.0
+"""A fork server that takes longer to answer, its start counted, is replaced."""
 
 
 class Child:
-    """A process that the nursery has forked. It is no child of this one, but there is a descriptor of it.
+    """A process that the fork server has forked. It is no child of this one, but there is a descriptor of it.
 
     Args:
         pid: Its number.
@@ -46,11 +46,13 @@ class Child:
         poll.register(self._descriptor, select.POLLIN)
         await asyncio.to_thread(poll.poll)
         os.close(self._descriptor)
-        with suppress(ChildProcessError):  # it is one where this process is the first of a container and the nursery has died
+        with suppress(
+            ChildProcessError
+        ):  # it is one where this process is the first of a container and the fork server has died
             os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222 - which does not wait
 
 
-class Nursery:
+class ForkServer:
     """Starts the process, and again when it has died, and asks it for fronts."""
 
     def __init__(self) -> None:
@@ -66,8 +68,8 @@ class Nursery:
         with theirs:
             self._process = subprocess.Popen(command, env=variables, pass_fds=(theirs.fileno(),))
 
-    async def bear(self, told: Mapping[str, Any], descriptors: Sequence[int]) -> Child | None:
-        """A new front; `None`: the nursery has died meanwhile, and another one has been started.
+    async def fork(self, told: Mapping[str, Any], descriptors: Sequence[int]) -> Child | None:
+        """A new front; `None`: the fork server has died meanwhile, and another one has been started.
 
         Args:
             told: Whatever can be JSON.
@@ -77,7 +79,7 @@ class Nursery:
             loop = asyncio.get_running_loop()
             try:
                 socket.send_fds(self._control, [json.dumps(told).encode()], descriptors)
-                answer = await asyncio.wait_for(loop.sock_recv(self._control, PID_BYTES), BIRTH_S)
+                answer = await asyncio.wait_for(loop.sock_recv(self._control, PID_BYTES), FORK_S)
                 if answer:
                     return Child(int.from_bytes(answer, "little"))
             except OSError:  # it has died or hangs, or the front has died as soon as it was there
