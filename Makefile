@@ -178,13 +178,14 @@ $(SERVE_READY): pyproject.toml constraints.txt
 
 $(DEV_READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12")'
-	@echo "Installing everything into $(DEV_ENV) (1.6 GB with the CPU build of PyTorch; once, some minutes)"
+	@echo "Installing everything into $(DEV_ENV) (2.1 GB with the CPU build of PyTorch; once, some minutes)"
 	$(PYTHON) -m venv $(DEV_ENV)
 	$(DEV_ENV)/bin/python $(PIP) -c constraints.txt -e '.[cpu,export,train,dev]'
 	@touch $@
+	@echo "$(DEV_BIN) has parseq-train, parseq-export, parseq-evaluate and the others"
 
 $(OLDEST_READY): pyproject.toml constraints-oldest.txt
-	@echo "Installing the oldest versions that are allowed into $(OLDEST_ENV) (1.6 GB with the CPU build of PyTorch; once)"
+	@echo "Installing the oldest versions that are allowed into $(OLDEST_ENV) (2.1 GB with the CPU build of PyTorch; once)"
 	$(PYTHON) -m venv $(OLDEST_ENV)
 	$(OLDEST_ENV)/bin/python $(PIP) -c constraints-oldest.txt -e '.[cpu,export,train,dev]'
 	@touch $@
