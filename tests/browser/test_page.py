@@ -97,7 +97,7 @@ def test_pictures_are_dropped_and_pasted(page: Any, event: str) -> None:
 
 
 def test_options_are_those_of_the_model(page: Any) -> None:
-    expect(page.locator("#model-note")).to_contain_text("parseq-nano reads the 94 characters")
+    expect(page.locator("#model-note")).to_contain_text("parseq-mini reads the 102 characters")
     expect(page.locator("#cannot")).to_contain_text("no handwriting")
     page.locator("#options summary").click()
     page.select_option("#alternatives", "3")

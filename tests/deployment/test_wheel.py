@@ -73,7 +73,7 @@ def test_its_names_are_its_own(wheel: zipfile.ZipFile) -> None:
 
 def test_it_has_what_is_served_and_nothing_of_training_or_tests(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
-    assert "parseq_service/service/bundled/parseq-nano.onnx" in names
+    assert "parseq_service/service/bundled/parseq-mini.onnx" in names
     assert "parseq_service/service/bundled/page/index.html" in names
     assert {Path(name).suffix for name in names} <= {
         ".py", ".onnx", ".js", ".css", ".html", ".yaml", ".typed", ".txt", "",

@@ -32,7 +32,7 @@ def archive(tmp_path: Path) -> Path:
 
 def test_an_archive_is_resized_and_named(archive: Path) -> None:
     config = small_model().config
-    pixels, said = calibration_crops(archive, config)
+    pixels, said = calibration_crops([archive], config)
     assert (pixels.shape, pixels.dtype) == ((5, 16, 64, 3), np.uint8)
     assert said == "5 crops of words"
     crops = parity_data(archive.parent, config)
@@ -43,7 +43,7 @@ def test_an_archive_is_resized_and_named(archive: Path) -> None:
 def test_a_damaged_archive(tmp_path: Path) -> None:
     (tmp_path / "shards.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CropSourceError):
-        calibration_crops(tmp_path, small_model().config)
+        calibration_crops([tmp_path], small_model().config)
 
 
 def test_calibration_is_for_int8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -167,7 +167,7 @@ def test_charsets_of_ones_own(tmp_path: Path) -> None:
     args, _ = parse_args(["--output", "x", "--add-characters", "äöa ", "--max-label-length", "40"])
     config = network_config(args, None)
     assert (config.charset_train, config.max_label_length) == (PRINTABLE + "äö ", 40)
-    assert weights_name(args, config) == "parseq-nano"
+    assert weights_name(args, config) == "parseq-mini"
     with pytest.raises(ConfigError, match="the charset '35' is none of 36, 62, 94, nor a UTF-8 text file"):
         network_config(parse_args(["--output", "x", "--charset", "35"])[0], None)
 
