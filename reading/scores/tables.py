@@ -1,8 +1,8 @@
 """`python -m reading.scores.tables`: put results of `parseq-evaluate --json` into Markdown files, so that nobody types a score.
 
 A table stands between two comments. The first names the results, relative to the Markdown file, the test charset, and the rows:
-`datasets`, `kinds` or `lengths`; or `thresholds` (how many readings are right from which confidence on), or `empty` (crops that
-were read as empty).
+`datasets`, `kinds` or `lengths`; or `thresholds` (how many readings are right from which confidence on), `empty` (crops that were read
+as empty), or `calibration` (whether confidences can be believed).
 
     <!-- scores: docs/scores/real.json 36 datasets -->
     <!-- end of scores -->
@@ -22,7 +22,7 @@ from model.errors import DataError
 from reading.scores.metrics import Score, table
 
 TITLES: Final = {"datasets": "Dataset", "kinds": "Kind", "lengths": "Length"}
-PLACE: Final = "<!-- scores: FILE CHARSET datasets|kinds|lengths|thresholds|empty --> <!-- end of scores -->"
+PLACE: Final = "<!-- scores: FILE CHARSET datasets|kinds|lengths|thresholds|empty|calibration --> <!-- end of scores -->"
 _PLACE: Final = re.compile(r"(<!-- scores: (\S+) (\S+) (\S+) -->\n).*?(<!-- end of scores -->)", re.DOTALL)
 
 
@@ -51,6 +51,8 @@ def _table(file: Path, charset: str, rows: str) -> str:
             return _thresholds(scored[rows])
         if rows == "empty":
             return _empty(scored["datasets"])
+        if rows == "calibration":
+            return _calibration([*scored["datasets"], scored["combined"]])
         return table([_score(row) for row in scored[rows]], TITLES[rows])
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise DataError(
@@ -63,6 +65,14 @@ def _thresholds(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         cells = [f"{row['threshold']:.2f}", row["crops"], f"{100 * row['coverage']:.1f} %", f"{100 * row['accuracy']:.1f} %"]
         lines.append("| " + " | ".join(f"**{cell}**" if row["suggested"] else str(cell) for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _calibration(rows: list[dict[str, Any]]) -> str:
+    lines = ["| Dataset | # samples | Accuracy | Confidence | Calibration error |", "|:---|---:|---:|---:|---:|"]
+    for row in rows:
+        numbers = " | ".join(f"{row[name]:.2f}" for name in ("accuracy", "confidence", "ece"))
+        lines.append(f"| {row['dataset']} | {row['crops']} | {numbers} |")
     return "\n".join(lines)
 
 
