@@ -1,8 +1,8 @@
 """`python -m reading.scores.tables`: put results of `parseq-evaluate --json` into Markdown files, so that nobody types a score.
 
 A table stands between two comments. The first names the results, relative to the Markdown file, the test charset, and the rows:
-`datasets`, `kinds` or `lengths`; or `thresholds` (how many readings are right from which confidence on), `empty` (crops that were read
-as empty), or `calibration` (whether confidences can be believed).
+`datasets`, `kinds`, `lengths`, `thresholds` (how many readings are right from which confidence on), `empty` (crops that were
+read as empty) or `calibration` (whether confidences can be believed).
 
     <!-- scores: docs/scores/real.json 36 datasets -->
     <!-- end of scores -->
@@ -80,7 +80,9 @@ def _empty(rows: list[dict[str, Any]]) -> str:
     lines = ["| Dataset | With a text | read as empty | Without a text | read as empty |", "|:---|---:|---:|---:|---:|"]
     for row in rows:
         without = row["without_text"]
-        of_without = f"{row['without_text_read_empty']} ({row['without_text_read_empty'] / without:.1%})" if without else ""
+        of_without = (
+            f"{row['without_text_read_empty']} ({100 * row['without_text_read_empty'] / without:.1f} %)" if without else ""
+        )
         cells = [row["dataset"], row["crops"] - without, row["with_text_read_empty"], without or "", of_without]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import lmdb
@@ -38,6 +39,19 @@ def test_an_archive_is_resized_and_named(archive: Path) -> None:
     crops = parity_data(archive.parent, config)
     assert crops[0].description == f"1 of {archive.parent.name}, label 'word1'"
     assert len(crops) == 5
+
+
+def test_several_folders_give_the_same_share_and_crops_without_a_text_count(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lmdb.open(str(archive), map_size=1 << 22) as environment, environment.begin(write=True) as transaction:
+        for number in range(1, 6):
+            transaction.put(b"label-%09d" % number, b"")
+    other = tmp_path / "other"
+    shutil.copytree(archive, other)
+    monkeypatch.setattr("export.gate.crop_sources.CALIBRATION_CROPS", 7)
+    pixels, said = calibration_crops([archive, other], small_model().config)
+    assert (len(pixels), said) == (7, "3 crops of words and 4 crops of other")
 
 
 def test_a_damaged_archive(tmp_path: Path) -> None:

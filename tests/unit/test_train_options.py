@@ -165,10 +165,10 @@ def test_charsets_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("abc\nжщэ\na\n", encoding="utf-8")
     config = network_config(parse_args(["--output", "x", "--charset", str(tmp_path / "letters.txt")])[0], None)
     assert config.charset_train == "abcжщэ"
-    args, _ = parse_args(["--output", "x", "--add-characters", "äöa ", "--max-label-length", "40"])
+    args, _ = parse_args(["--output", "x", "--model", "parseq-nano", "--add-characters", "äöa ", "--max-label-length", "40"])
     config = network_config(args, None)
     assert (config.charset_train, config.max_label_length) == (PRINTABLE + "äö ", 40)
-    assert weights_name(args, config) == "parseq-mini"
+    assert weights_name(args, config) == "parseq-nano"
     with pytest.raises(ConfigError, match="the charset '35' is none of 36, 62, 94, nor a UTF-8 text file"):
         network_config(parse_args(["--output", "x", "--charset", "35"])[0], None)
 
