@@ -1,6 +1,6 @@
 """Exported graphs of every mode and precision on labelled crops: accuracy, and how many texts equal PyTorch's.
 
-python -m benchmarks.export_accuracy --model parseq-nano --data LMDB [--weights FILE] [--precision fp32 int8] [--json FILE]
+python -m benchmarks.export_accuracy --model parseq-mini --data LMDB [--weights FILE] [--precision fp32 int8] [--json FILE]
 
 Without `--mode` all of them: `ar` and `nar`, with 0, 1 and 2 refinements. Texts that differ although PyTorch's two best logits
 were further apart than rounding can move them are counted as errors of the export; for fp32 there must be none. The exit code
