@@ -16,7 +16,7 @@ from release.wheel_backend import ROOMS, move, renamed
 from tests.unit.test_architecture import PACKAGES
 from tests.wheels import ROOT, build
 
-MAX_BYTES = 6_000_000
+MAX_BYTES = 9_000_000
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 import parseq_client, parseq_service

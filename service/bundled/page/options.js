@@ -101,7 +101,9 @@ function disable(name, is, why) {
 }
 
 function charactersOf({ charset, charset_size }) {
-  return charset !== undefined && charset_size <= 110 ? `the ${charset_size} characters ${charset}` : `${charset_size} characters`;
+  if (charset === undefined || charset_size > 110) return `${charset_size} characters`;
+  // Between others nobody would see the space.
+  return `the ${charset_size} characters ${charset.replace(" ", "")}${charset.includes(" ") ? " and the space" : ""}`;
 }
 
 function cannot(model) {
