@@ -99,7 +99,7 @@ format: $(DEV_READY) ## Format the code
 	$(DEV_BIN)/ruff format .
 	$(DEV_BIN)/ruff check --fix .
 
-export: $(DEV_READY) ## Export a model: make export ARGS='--model parseq-nano --output model.onnx'
+export: $(DEV_READY) ## Export a model: make export ARGS='--model parseq-mini --output model.onnx'
 	$(DEV_BIN)/parseq-export $(ARGS)
 
 train: $(DEV_READY) ## Train a model: make train ARGS='--synthetic crops --output runs/mine'
@@ -108,7 +108,7 @@ train: $(DEV_READY) ## Train a model: make train ARGS='--synthetic crops --outpu
 evaluate: $(DEV_READY) ## Score a model: make evaluate ARGS='--data data/test --charset 36 94'
 	$(DEV_BIN)/parseq-evaluate $(ARGS)
 
-benchmark: $(DEV_READY) ## Measure a model: make benchmark ARGS='--model parseq-nano --plot latency.png'
+benchmark: $(DEV_READY) ## Measure a model: make benchmark ARGS='--model parseq-mini --plot latency.png'
 	$(DEV_BIN)/parseq-benchmark $(ARGS)
 
 convert: $(DEV_READY) ## Build an LMDB from image files: make convert ARGS='photos data/train/real/mine'

@@ -60,7 +60,7 @@ def contender(name: str, precision: Precision, threads: int) -> Contender:
     config = named_config(name)
     network = recogniser_of(config).build_network(config).eval()
     graph = graph_of(network)
-    crops, _ = calibration_crops(None, config)
+    crops, _ = calibration_crops((), config)
     ranges: Ranges = {}
     if precision == "int8":
         written_out = graph.written_out(graph.options(network, {}, "fp32"))

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def test_cost_of_decoding(tmp_path: Path) -> None:
     report = tmp_path / "rows.json"
     options = ["--batch", "1", "--rounds", "1", "--threads", "1", "--precision", "fp32", "--json", str(report)]
-    command = [sys.executable, "-m", "benchmarks.export_cost", "--model", "parseq-nano", *options]
+    command = [sys.executable, "-m", "benchmarks.export_cost", "--model", "parseq-mini", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert "ratio to the fp32 encoder" in done.stdout

@@ -355,10 +355,10 @@ def test_the_calibration_crops_are_drawn_once(tmp_path: Path, monkeypatch: pytes
 
 def test_crops_from_folders(tmp_path: Path) -> None:
     config = small_model().config
-    drawn, said = calibration_crops(None, config)
+    drawn, said = calibration_crops((), config)
     assert drawn.shape == (256, 16, 64, 3)
     assert said == "256 drawn crops"
     with pytest.raises(CropSourceError, match="no LMDB archive"):
-        calibration_crops(tmp_path, config)
+        calibration_crops([tmp_path], config)
     with pytest.raises(CropSourceError, match="no LMDB archive"):
         parity_data(tmp_path, config)
