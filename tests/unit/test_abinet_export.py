@@ -168,7 +168,7 @@ def overflowing(**sizes: Any) -> ABINet:
 
 @pytest.mark.parametrize("kind", ["position", "additive"])
 def test_what_half_precision_cannot_hold_is_refused_unless_kept_in_float32(kind: str) -> None:
-    model, pixels = overflowing(**KINDS[kind]), small_crops()
+    model, pixels = overflowing(**KINDS[kind]), small_crops(8)
     reference, crops = GRAPH.reference(model, pixels), [GateCrop("drawn", crop) for crop in pixels]
     problems, found = [], []
     for chosen in ({}, {"float32_features": True}):

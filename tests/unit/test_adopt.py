@@ -484,7 +484,8 @@ def reader_in_the_form_of_doctr(path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_reader_of_drawn_words(tmp_path: Path) -> None:
+def test_a_reader_of_drawn_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.adopt.words.COUNT", 80)
     path = reader_in_the_form_of_doctr(tmp_path / "reader.onnx")
     stretched = {"fit": "stretch", "pad_value": None, "pad_side": None, "resample": "bicubic"}
     right = replace(FAMILIES["doctr-steps"], charset=Charset(inline=tuple(PRINTABLE)), **stretched)
