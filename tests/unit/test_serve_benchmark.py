@@ -210,7 +210,7 @@ def test_the_bare_session_is_tried_in_every_topology(tmp_path: Path) -> None:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Runs of the benchmark in this process: load and the bare session are measured for moments."""
-    monkeypatch.setattr("benchmarks.serving.steps.RAMP_S", 0.03)
+    monkeypatch.setattr("benchmarks.serving.steps.RAMP_S", 0.1)
     monkeypatch.setattr("benchmarks.serving.steps.BARE_S", 0.03)
     monkeypatch.setattr(serve, "SEARCH_S", 0.01)
     monkeypatch.setattr(serve, "WORK_FOLDER", tmp_path / "work")
@@ -222,7 +222,7 @@ def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("short")
 def test_a_short_run_of_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact, report = write_artifact(tmp_path / "toy.onnx"), tmp_path / "rows.json"
-    options = ["--artifact", str(artifact), "--slices", "1", "--slice-s", "0.1", "--json", str(report)]
+    options = ["--artifact", str(artifact), "--slices", "1", "--slice-s", "0.25", "--json", str(report)]
     monkeypatch.setattr(sys, "argv", ["serve", *options])
     assert serve.main() == 0
     rows = {row["step"]: row for row in json.loads(report.read_text(encoding="utf-8"))}
