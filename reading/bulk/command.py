@@ -133,8 +133,8 @@ def check_strangers(args: argparse.Namespace, parts: Sequence[Part]) -> None:
     found = strangers(args.output, (part.file_name for part in parts))
     if found and not args.overwrite:
         raise FolderError(
-            f"{args.output} holds {len(found)} Parquet files of other sources, artifacts or options (also --rows-per-part) than these (such as "
-            f"{found[0].name}; has a source changed?): give another --output, or --overwrite to remove them"
+            f"{args.output} holds {len(found)} Parquet files of other sources, artifacts or options than these (such as "
+            f"{found[0].name}; has a source changed, or --rows-per-part?): give another --output, or --overwrite to remove them"
         )
     if not args.dry_run:
         for path in found:

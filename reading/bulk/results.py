@@ -79,12 +79,16 @@ def write_part(part: Part, table: pa.Table, folder: Path) -> int:
     return errors
 
 
-def finished(part: Part, folder: Path) -> pa.Table | None:
-    """A finished part; `None` if there is none, or if its file is damaged or holds something else."""
+def finished(part: Part, folder: Path, schema: pa.Schema) -> pa.Table | None:
+    """A finished part; `None` if there is none, or if its file is damaged or holds something else.
+
+    Pages have checksums in a Parquet file, and what stands between them has none: hence the schema.
+    """
     with suppress(pa.ArrowException, OSError, ValueError, KeyError):
         table = pq.ParquetFile(folder / part.file_name, page_checksum_verification=True).read()
         numbers: Sequence[int] = table.column("row").to_pylist()
-        if table.schema.metadata[PART_KEY] == part.key.encode() and numbers == list(range(part.source.start, part.source.stop)):
+        is_its_own = table.schema.metadata[PART_KEY] == part.key.encode() and table.schema.equals(schema)
+        if is_its_own and numbers == list(range(part.source.start, part.source.stop)):
             return table
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -124,11 +125,21 @@ def test_what_is_rewritten(before: str, after: str) -> None:
 
 
 def test_an_import_that_cannot_be_followed_ends_the_build(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"here.py:1: write `from model import"):
-        renamed("import model.data\nmodel.data.x()", lambda _name: True, "here.py")
-    (tmp_path / "to").mkdir()
-    move(ROOT, tmp_path / "to")
-    assert not (tmp_path / "to" / "model").exists()
+    """In a tree of two modules."""
+    source, target = tmp_path / "from", tmp_path / "to"
+    (source / "model").mkdir(parents=True)
+    (source / "model" / "data.py").touch()
+    (source / "model" / "other.py").write_text("from model.data import x\n")
+    shutil.copy(ROOT / "pyproject.toml", source)
+    target.mkdir()
+    move(source, target)
+    assert not (target / "model").exists()
+    assert (target / "parseq_service" / "model" / "other.py").read_text() == "from parseq_service.model.data import x\n"
+    shutil.rmtree(target)
+    target.mkdir()
+    (source / "model" / "other.py").write_text("import model.data\nmodel.data.x()")
+    with pytest.raises(ValueError, match=r"model/other.py:1: write `from model import"):
+        move(source, target)
 
 
 def test_the_repository_has_the_same_names() -> None:

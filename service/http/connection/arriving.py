@@ -213,4 +213,4 @@ def _malformed(piece: bytes | memoryview) -> str:
     line = bytes(piece).partition(b"\r\n")[0]
     if line.isascii() or b" HTTP/" not in line:
         return "This is not valid HTTP/1.1."
-    return "This is not valid HTTP/1.1: a URL has ASCII characters only. Write others in per cent, such as %C2%A3 for a pound sign."
+    return "This is not valid HTTP/1.1: a URL has ASCII characters only; write a pound sign, for example, as %C2%A3."
