@@ -23,7 +23,7 @@ from artifact.session import open_cpu_session
 from artifact.text import text_of
 from export.adopt import check
 from export.adopt.adopt import AdoptOptions, adopt
-from export.adopt.check import MisreadError
+from export.adopt.check import MIN_SHARE, MisreadError
 from export.adopt.description import Charset, Description, lines_of, read_description
 from export.adopt.families import FAMILIES
 from export.adopt.graph import GraftBuilder
@@ -498,5 +498,6 @@ def test_a_reader_of_drawn_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     summary = adopt(path, right, OPTIONS, tmp_path / "artifact.onnx")
     report = json.loads(open_cpu_session(summary.path).get_modelmeta().custom_metadata_map["parseq_parity"])
     assert report["words"]["right"] > 0.7
-    assert max(other["z"] for other in report["words"]["others"]) < 3
+    # Less contrast may read a little better with any weights (ADR 0012), but never by so much.
+    assert max(other["share"] for other in report["words"]["others"]) < MIN_SHARE
     assert read_artifact(summary.path)[1] is not None, "no known answer"
