@@ -87,8 +87,12 @@ def finished(part: Part, folder: Path, schema: pa.Schema) -> pa.Table | None:
     with suppress(pa.ArrowException, OSError, ValueError, KeyError):
         table = pq.ParquetFile(folder / part.file_name, page_checksum_verification=True).read()
         numbers: Sequence[int] = table.column("row").to_pylist()
-        is_its_own = table.schema.metadata[PART_KEY] == part.key.encode() and table.schema.equals(schema)
-        if is_its_own and numbers == list(range(part.source.start, part.source.stop)):
+        known = table.schema.metadata or {}
+        if (
+            known.get(PART_KEY) == part.key.encode()
+            and table.schema.equals(schema)
+            and numbers == list(range(part.source.start, part.source.stop))
+        ):
             return table
     return None
 
