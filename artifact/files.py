@@ -7,7 +7,10 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
+
+BUNDLED_MODEL: Final = "parseq-mini"
+"""The model that comes with the project: `model/weights/NAME.safetensors`, and `service/bundled/NAME.onnx` made of it."""
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Exported graphs of every mode and precision on labelled crops: accuracy, and how many texts equal PyTorch's.
 
-python -m benchmarks.export_accuracy --model parseq-nano --data LMDB [--weights FILE] [--precision fp32 int8] [--json FILE]
+python -m benchmarks.export_accuracy --model parseq-mini --data LMDB [--weights FILE] [--precision fp32 int8] [--json FILE]
 
 Without `--mode` all of them: `ar` and `nar`, with 0, 1 and 2 refinements. Texts that differ although PyTorch's two best logits
 were further apart than rounding can move them are counted as errors of the export; for fp32 there must be none. The exit code
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from artifact.files import BUNDLED_MODEL
 from artifact.metadata import CONFIDENCES_NAME, TOKEN_IDS_NAME, Precision
 from artifact.session import open_cpu_session
 from artifact.text import Reading, text_of
@@ -91,12 +92,12 @@ def evaluate(model: PARSeq, archive: Path, mode: str, precisions: list[Precision
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=list(NAMED), default="parseq-nano")
+    parser.add_argument("--model", choices=list(NAMED), default=BUNDLED_MODEL)
     parser.add_argument("--weights", type=Path, help="weights file; without it the bundled or published ones")
     parser.add_argument("--data", type=Path, required=True, help="LMDB archive or a folder of them")
     parser.add_argument("--mode", nargs="+", choices=ALL_MODES, default=ALL_MODES)
     parser.add_argument("--precision", nargs="+", choices=get_args(Precision), default=["fp32"])
-    parser.add_argument("--calibration", type=Path, help="crops for int8, as for parseq-export")
+    parser.add_argument("--calibration", type=Path, action="append", default=[], help="crops for int8, as for parseq-export")
     parser.add_argument("--charset", choices=list(CHARSETS), default="36", help="characters that count (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     return parser.parse_args()

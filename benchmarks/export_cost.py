@@ -33,6 +33,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from artifact.files import BUNDLED_MODEL
 from artifact.metadata import INPUT_NAME, Precision
 from export.gate.calibrate import observe_ranges
 from export.gate.crop_sources import calibration_crops
@@ -78,7 +79,7 @@ def onnx_runs(model: PARSeq, precisions: list[Precision], threads: int) -> list[
     """Sessions for every mode and precision, in groups that take turns; each has the yardstick."""
     ranges: Ranges = {}
     if "int8" in precisions:
-        pixels, _ = calibration_crops(None, model.config)
+        pixels, _ = calibration_crops((), model.config)
         ranges = observe_ranges(lambda builder: GRAPH.write(builder, model, ParseqOptions("ar", 1)), pixels)
     encoder = session_run(write_encoder_graph(model), threads)
     groups: list[dict[tuple[str, str], Run]] = []
@@ -174,7 +175,7 @@ def table(rows: list[Row]) -> str:
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=list(NAMED), default="parseq-nano")
+    parser.add_argument("--model", choices=list(NAMED), default=BUNDLED_MODEL)
     parser.add_argument("--weights", type=Path, help="weights file; without it bundled or freshly initialised ones")
     parser.add_argument("--threads", type=int, default=2, help="threads of one run (default: %(default)s)")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32], help="batch sizes (default: 1 8 32)")

@@ -11,6 +11,7 @@ network's run of the same round.
 from __future__ import annotations
 
 import argparse
+import functools
 import random
 import statistics
 import sys
@@ -55,12 +56,19 @@ class Contender:
         return time.perf_counter() - started_s
 
 
+@functools.cache
+def named_size(name: str) -> NetworkSize:
+    """Of a named network in its usual way of reading, whatever the precision: to count takes longer than to write its graph."""
+    config = named_config(name)
+    return size_of(recogniser_of(config).build_network(config), name, all_ways=False)
+
+
 def contender(name: str, precision: Precision, threads: int) -> Contender:
     """A named network in its usual way of reading."""
     config = named_config(name)
     network = recogniser_of(config).build_network(config).eval()
     graph = graph_of(network)
-    crops, _ = calibration_crops(None, config)
+    crops, _ = calibration_crops((), config)
     ranges: Ranges = {}
     if precision == "int8":
         written_out = graph.written_out(graph.options(network, {}, "fp32"))
@@ -68,8 +76,7 @@ def contender(name: str, precision: Precision, threads: int) -> Contender:
     builder = new_builder(precision, ranges)
     graph.write(builder, network, graph.options(network, {}, precision))
     content = builder.model(name, {}, "0").SerializeToString()
-    size = size_of(network, name, all_ways=False)
-    return Contender(size, len(content), open_cpu_session(content, threads=threads), crops)
+    return Contender(named_size(name), len(content), open_cpu_session(content, threads=threads), crops)
 
 
 def measure(contenders: Sequence[Contender], batch: int, rounds: int) -> list[list[float]]:

@@ -1,6 +1,7 @@
 """`parseq-export`: weights in, self-contained artifact out.
 
 `parseq-export adopt FILE`: the same from somebody else's ONNX file. `parseq-export inspect FILE`: show what is in an artifact.
+`parseq-export weights FILE`: the weights alone, out of a training checkpoint.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from export.inspect import describe, inspect_artifact
 from export.to_onnx import ExportOptions, ExportSummary, check_writable, export_artifact
 from model.checkpoints.choose import choose_network
 from model.checkpoints.download import DownloadError
-from model.checkpoints.loading import weights_path
+from model.checkpoints.loading import save_weights, weights_path
 from model.errors import ConfigError
 from model.recognisers.interface import Network
 from model.recognisers.registry import named_configs
@@ -51,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Write a PARSeq network as one ONNX file that parseq-serve runs: pixels in, text and confidences out. "
         "The file is written only if it reads as PyTorch does.",
         epilog="parseq-export adopt FILE makes such a file of a recogniser that somebody else has exported; "
-        "parseq-export inspect FILE tells what is in one.",
+        "parseq-export inspect FILE tells what is in one; parseq-export weights FILE takes the weights out of a checkpoint.",
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", metavar="NAME", help=f"architecture: {', '.join(named_configs())}")
@@ -82,7 +83,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--calibration",
         metavar="FOLDER",
         type=Path,
-        help="int8: crops to find the scales with, an LMDB archive or rendered shards; never those it is tested on",
+        action="append",
+        default=[],
+        help="int8: crops to find the scales with, LMDB archives or rendered shards; never those it is tested on; repeat to "
+        "take as many of each",
     )
     parser.add_argument(
         "--parity-data",
@@ -158,6 +162,39 @@ def adopt(arguments: Sequence[str]) -> int:
     return 0
 
 
+def build_weights_parser() -> argparse.ArgumentParser:
+    """The command line of `parseq-export weights`."""
+    parser = OneLineParser(
+        prog="parseq-export weights",
+        description="Write the weights of a training checkpoint, or of any other file of weights, as safetensors. The file "
+        "tells its architecture, and has nothing of what only training needs.",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="state dict (.pt), safetensors or training checkpoint")
+    parser.add_argument("--config", metavar="FILE.json", type=Path, help="architecture, where the weights do not tell it")
+    parser.add_argument("--output", metavar="FILE.safetensors", type=Path, required=True, help="the file to write")
+    parser.add_argument("--half", action="store_true", help="store float16, half the size; they are read into float32")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    return parser
+
+
+def write_weights(arguments: Sequence[str]) -> int:
+    """Run `parseq-export weights`; returns the exit status: 0 written, 2 wrong input."""
+    args = build_weights_parser().parse_args(arguments)
+    try:
+        check_writable(args.output, force=args.force)
+        if args.output.suffix != ".safetensors":
+            raise ExportError(f"{args.output} is not called .safetensors, by which such a file is known: name it so")
+        network, _ = choose_network(None, args.config, args.file)
+        save_weights(network, args.output, half=args.half)
+    except (ValueError, DownloadError, OSError) as error:
+        print(f"parseq-export: error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    count = sum(parameter.numel() for parameter in network.parameters())
+    size, charset = args.output.stat().st_size / 1e6, network.config.charset_train
+    print(f"wrote    {args.output} ({size:.1f} MB, {count / 1e6:.2f} million parameters, {len(charset)} characters)")
+    return 0
+
+
 def _refused(error: ParityError | MisreadError) -> int:
     if isinstance(error, ParityError):
         for failure in error.report.failures[1:]:
@@ -185,6 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return inspect(arguments[1:])
     if arguments and arguments[0] == "adopt":
         return adopt(arguments[1:])
+    if arguments and arguments[0] == "weights":
+        return write_weights(arguments[1:])
     args = build_parser().parse_args(arguments)
     try:
         check_writable(args.output, force=args.force)

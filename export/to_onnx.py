@@ -51,8 +51,9 @@ class ExportOptions:
     """What is chosen of the recogniser's own options, such as `{"decode": "nar"}`; the rest is as its config has it."""
     with_logits: bool = False
     precision: Precision = "fp32"
-    calibration: Path | None = None
-    """A folder of crops to find the scales of an int8 graph with (LMDB archives or rendered shards); drawn crops without it."""
+    calibration: Sequence[Path] = ()
+    """Folders of crops to find the scales of an int8 graph with (LMDB archives or rendered shards), in equal shares; drawn
+    crops without them."""
     top: int = 0
     """How many candidates of each step the graph gives; 0: there are no such outputs."""
     with_allowed: bool = False

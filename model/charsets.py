@@ -13,6 +13,9 @@ ALPHANUMERIC: Final = DIGITS_AND_LOWERCASE + string.ascii_uppercase
 PRINTABLE: Final = ALPHANUMERIC + string.punctuation
 """94 characters: printable ASCII without the space. The order fixes the token ids of the released weights."""
 
+SIGNS_BESIDES: Final = " £€¥°©®§"
+"""What the bundled model reads besides: the space, and signs of prices and packages."""
+
 CHARSETS: Final = {"36": DIGITS_AND_LOWERCASE, "62": ALPHANUMERIC, "94": PRINTABLE}
 
 

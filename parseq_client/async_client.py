@@ -28,7 +28,7 @@ class AsyncClient:
         url: Address of the service, with a path if it is below one.
         api_key: Where the service wants one.
         timeout_s: For each call with all its attempts, also told to the service; of many crops for each request.
-        attempts: How often a request is sent, at most.
+        attempts: How often a request is sent, at most; `None`: the time alone decides.
         connections: Requests in flight at once, at most.
         crops_per_request: Crops that go into one request, at most.
         headers: Sent with each request.
@@ -46,7 +46,7 @@ class AsyncClient:
         *,
         api_key: str | None = None,
         timeout_s: float = 60.0,
-        attempts: int = 8,
+        attempts: int | None = None,
         connections: int = 4,
         crops_per_request: int = 32,
         headers: Mapping[str, str] | None = None,
@@ -171,7 +171,7 @@ class AsyncClient:
 
     async def wait_until_ready(self, timeout_s: float = 60.0) -> None:
         """Wait for a service that starts."""
-        await self._run(calls.ask(Send("GET", "/readyz", 0), Patience(timeout_s, attempts=10**6)))
+        await self._run(calls.ask(Send("GET", "/readyz", 0), Patience(timeout_s)))
 
     async def _run(self, call: Call[T]) -> T:
         """Do what a call says, to its end."""

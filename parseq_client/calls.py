@@ -99,7 +99,8 @@ def _failure(reply: Reply, patience: Patience) -> tuple[ParseqError, float | Non
     if not isinstance(reply, httpx.Response):
         if isinstance(reply, httpx.TimeoutException) and patience.is_over:
             return DeadlineError(f"no answer within {patience.timeout_s:g} s"), None
-        return UnreachableError(f"no answer from the service: {reply or type(reply).__name__}"), None
+        tries = f"{patience.sent} attempts" if patience.sent > 1 else "one attempt"
+        return UnreachableError(f"no answer from {_address(reply)} in {tries}: {reply or type(reply).__name__}"), None
     problem, status = _problem(reply), reply.status_code
     by_status = {401: UnauthorizedError, 403: UnauthorizedError, 404: NotFoundError, 504: DeadlineError}
     kind: type[ParseqError] = by_status.get(status) or (
@@ -109,6 +110,14 @@ def _failure(reply: Reply, patience: Patience) -> tuple[ParseqError, float | Non
     return kind(f"{status}: {what}".strip(), problem, reply.headers.get("X-Request-Id")), retry_after_s(
         reply.headers.get("Retry-After")
     )
+
+
+def _address(error: httpx.TransportError | None) -> str:
+    try:
+        url = error.request.url if error else None
+    except RuntimeError:  # it was not told which request had failed
+        url = None
+    return f"{url.scheme}://{url.netloc.decode()}" if url else "the service"
 
 
 def _problem(reply: httpx.Response) -> Problem | None:

@@ -29,7 +29,8 @@ class Client:
         url: Address of the service, with a path if it is below one: `http://localhost:8000`, `https://example.org/ocr`.
         api_key: Where the service wants one.
         timeout_s: For each call with all its attempts, also told to the service; of many crops for each request.
-        attempts: How often a request is sent, at most, while the service is busy, restarts or cannot be reached.
+        attempts: How often a request is sent, at most, while the service is busy, restarts or cannot be reached; `None`: the time
+            alone decides.
         connections: Requests in flight at once, at most.
         crops_per_request: Crops that go into one request, at most. The service's own limits hold besides.
         headers: Sent with each request.
@@ -47,7 +48,7 @@ class Client:
         *,
         api_key: str | None = None,
         timeout_s: float = 60.0,
-        attempts: int = 8,
+        attempts: int | None = None,
         connections: int = 4,
         crops_per_request: int = 32,
         headers: Mapping[str, str] | None = None,
@@ -179,7 +180,7 @@ class Client:
             UnreachableError: It did not begin to listen in time.
             BusyError: It did not become ready in time.
         """
-        self._run(calls.ask(Send("GET", "/readyz", 0), Patience(timeout_s, attempts=10**6)))
+        self._run(calls.ask(Send("GET", "/readyz", 0), Patience(timeout_s)))
 
     def _run(self, call: Call[T]) -> T:
         """Do what a call says, to its end."""

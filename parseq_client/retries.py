@@ -28,13 +28,13 @@ class Patience:
 
     Args:
         timeout_s: For all of it.
-        attempts: How often a request is sent, at most.
+        attempts: How often a request is sent, at most; `None`: the time alone decides.
         clock: Monotonic, seconds.
         chance: From 0 to 1.
     """
 
     timeout_s: float
-    attempts: int
+    attempts: int | None = None
     clock: Callable[[], float] = time.monotonic
     chance: Callable[[], float] = random.random
     end_s: float = field(init=False)
@@ -64,7 +64,7 @@ class Patience:
         Args:
             retry_after_s: As the service said.
         """
-        if self.sent >= self.attempts:
+        if self.attempts is not None and self.sent >= self.attempts:
             return None
         if retry_after_s is None:
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (self.sent - 1)) * (0.5 + 0.5 * self.chance())

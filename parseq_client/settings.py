@@ -21,7 +21,7 @@ class ClientSettings:
     url: str
     api_key: str | None = field(default=None, repr=False)
     timeout_s: float = 60.0
-    attempts: int = 8
+    attempts: int | None = None
     connections: int = 4
     crops_per_request: int = 32
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -40,8 +40,9 @@ class ClientSettings:
         if address.scheme not in ("http", "https") or not address.host:
             raise ValueError(f"url: {self.url!r} is no address of a service; http://HOST:PORT or https://HOST:PORT is one")
         for name, least in (("timeout_s", 0.1), ("attempts", 1), ("connections", 1), ("crops_per_request", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
 
     def of_http(self) -> dict[str, Any]:
         """Arguments for the client of httpx. What is behind the address (`https://example.org/ocr`) stays before each path."""

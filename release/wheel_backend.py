@@ -127,11 +127,11 @@ def renamed(source: str, is_module: Callable[[str], bool], where: str) -> str:
     Raises:
         ValueError: `import room.module` binds the name of the room, and that is used.
     """
-    tree = ast.parse(source)
-    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    nodes = list(ast.walk(ast.parse(source)))
+    inside = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
     places: list[tuple[int, int, str]] = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and not node.level and node.module and node.module.split(".")[0] in ROOMS:
             places.append((node.lineno, node.col_offset, node.module))
         elif isinstance(node, ast.Import):

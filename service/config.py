@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from artifact.files import BUNDLED_MODEL
 from artifact.orientation import Orientation
 from service.errors import StartupError
 
@@ -23,7 +24,7 @@ OTHER_PROGRAMS: Final = frozenset({"PARSEQ_CACHE"})
 """Read by the training and export jobs."""
 _SERVICE_VARIABLE: Final = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 """What Kubernetes (and Docker's links) add for a service called `parseq` or `parseq-...`."""
-BUNDLED_ARTIFACT: Final = Path(__file__).parent / "bundled" / "parseq-nano.onnx"
+BUNDLED_ARTIFACT: Final = Path(__file__).parent / "bundled" / f"{BUNDLED_MODEL}.onnx"
 
 DEFAULT_MAX_IMAGE_PIXELS: Final = 2**22
 DEFAULT_MAX_REQUEST_PIXELS: Final = 2**28

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 from collections.abc import Callable
@@ -259,9 +260,15 @@ def ycck_jpeg() -> bytes:
     return data[: adobe + 11] + b"\x02" + data[adobe + 12 :]
 
 
+@functools.cache
+def packed_zeros(n_bytes: int) -> bytes:
+    """So many, as zlib packs them; kept, for to pack a hundred megabytes takes longer than to refuse them."""
+    return zlib.compress(bytes(n_bytes))
+
+
 def packed_text(kind: bytes, n_texts: int, n_bytes: int) -> list[bytes]:
     between = b"\0\0" if kind == b"zTXt" else b"\0\1\0\0\0"
-    packed = zlib.compress(bytes(n_bytes))
+    packed = packed_zeros(n_bytes)
     return [chunk(kind, b"k%d" % index + between + packed) for index in range(n_texts)]
 
 
@@ -397,7 +404,7 @@ REFUSED: dict[str, tuple[File, Kind]] = {
     "text-bomb.png": (lambda: png(24, 10, *packed_text(b"iTXt", 200, MEBI - 100)), errors.UNREADABLE_IMAGE),
     "one-text-bomb.png": (lambda: png(24, 10, *packed_text(b"zTXt", 1, 100 * MEBI)), errors.UNREADABLE_IMAGE),
     "icc-bomb.png": (
-        lambda: png(24, 10, chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(100 * MEBI)))),
+        lambda: png(24, 10, chunk(b"iCCP", b"k\0\0" + packed_zeros(100 * MEBI))),
         errors.UNREADABLE_IMAGE,
     ),
     "zero.png": (lambda: png(0, 10), errors.UNREADABLE_IMAGE),

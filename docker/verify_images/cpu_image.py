@@ -20,7 +20,7 @@ from steps import ROOT, WORK, CheckError, check, heading, note, run
 
 UID = "10001"
 MOST_MB = 400
-BUNDLED = ROOT / "service" / "bundled" / "parseq-nano.onnx"
+BUNDLED = ROOT / "service" / "bundled" / "parseq-mini.onnx"
 LIMIT_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 LIMIT_BYTES = 512 * 2**20
 EXIT_NOT_FETCHED = 3

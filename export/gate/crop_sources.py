@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,14 +24,27 @@ class CropSourceError(ValueError):
     """A folder holds no crops that can be used; the message names the cause and the cure."""
 
 
-def calibration_crops(folder: Path | None, config: Config) -> tuple[NDArray[np.uint8], str]:
-    """Crops to calibrate on, uint8 `(N, H, W, 3)`, from a folder or drawn; and a description of them."""
-    if folder is None:
+def calibration_crops(folders: Sequence[Path], config: Config) -> tuple[NDArray[np.uint8], str]:
+    """Crops to calibrate on, uint8 `(N, H, W, 3)`, and a description of them.
+
+    Args:
+        folders: Where they are, each giving the same share of them, if it has so many; none: they are drawn.
+        config: The network's.
+
+    Raises:
+        CropSourceError: A folder has none that can be used.
+    """
+    if not folders:
         drawn = word_crops(config.img_size, config.charset_train, config.max_label_length, CALIBRATION_CROPS, SEED)
         return np.stack([crop.pixels for crop in drawn]), f"{len(drawn)} drawn crops"
-    crops = _read(folder, config)
-    chosen = np.random.default_rng(SEED).permutation(len(crops.labels))[:CALIBRATION_CROPS]
-    return crops.images[chosen], f"{len(chosen)} crops of {folder.resolve().name}"
+    taken, said = [], []
+    for number, folder in enumerate(folders):
+        crops = _read(folder, config)
+        share = CALIBRATION_CROPS * (number + 1) // len(folders) - CALIBRATION_CROPS * number // len(folders)
+        chosen = np.random.default_rng(SEED).permutation(len(crops.labels))[:share]
+        taken.append(crops.images[chosen])
+        said.append(f"{len(chosen)} crops of {folder.resolve().name}")
+    return np.concatenate(taken), " and ".join(said)
 
 
 def parity_data(folder: Path, config: Config) -> list[GateCrop]:
@@ -60,7 +74,7 @@ def _read(folder: Path, config: Config) -> CropArrays:
             crops = read_synthetic(folder)
         else:
             limits = (config.img_size, config.charset_train, config.max_label_length)
-            crops = concatenate([read_lmdb(path, *limits)[0] for path in find_lmdb(folder)])
+            crops = concatenate([read_lmdb(path, *limits, keep_empty=True)[0] for path in find_lmdb(folder)])
     except DataError as error:
         raise CropSourceError(str(error)) from error
     if crops.images.shape[1:3] != config.img_size:

@@ -207,9 +207,17 @@ def _no_state_dict(path: Path, found: Any) -> str:
     return f"{path} does not hold a state dict (names to tensors): {cure}"
 
 
-def save_weights(network: Network, path: Path) -> None:
-    """Write the network's weights as safetensors; the file tells its architecture."""
+def save_weights(network: Network, path: Path, *, half: bool = False) -> None:
+    """Write the network's weights as safetensors; the file tells its architecture.
+
+    Args:
+        network: The network.
+        path: The file; an existing one is replaced.
+        half: Write floating-point numbers as float16. They become float32 again when a network is loaded.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if half:
+        state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     key = CONFIG_KEY.format(recogniser=network.config.RECOGNISER)
     content = save(state, {key: json.dumps(network.config.to_dict())})
     path.write_bytes(content)  # unlike `save_file`, this gives the file the user's usual permissions

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from artifact.files import BUNDLED_MODEL
 from model.errors import ConfigError
 
 if TYPE_CHECKING:
     from model.recognisers.interface import Config, Network, Training
 
-DEFAULT_MODEL: Final = "parseq-nano"
+DEFAULT_MODEL: Final = BUNDLED_MODEL
 """The network that is used if none is named. A configuration that names no recogniser belongs to this network's."""
 RECOGNISER: Final = "recogniser"
 """Key under which configurations and checkpoints name their recogniser."""

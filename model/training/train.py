@@ -104,7 +104,10 @@ def how_the_reference_trains(args: TrainOptions, config: Config) -> str | None:
     if args.run or args.weights or not (name in recogniser.published or recogniser is not default_recogniser()):
         return None
     recipe = name if name in recipe_names() else recogniser.recipe
-    return f"no --run is given: the options are those for {DEFAULT_MODEL}; --run {recipe} has the reference implementation's"
+    return (
+        "no --run is given: the options are those for parseq-nano, a small network; "
+        f"--run {recipe} has the reference implementation's"
+    )
 
 
 def build_system(args: TrainOptions, config: Config, *, fresh: bool) -> RecognitionSystem:

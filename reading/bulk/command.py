@@ -134,7 +134,7 @@ def check_strangers(args: argparse.Namespace, parts: Sequence[Part]) -> None:
     if found and not args.overwrite:
         raise FolderError(
             f"{args.output} holds {len(found)} Parquet files of other sources, artifacts or options than these (such as "
-            f"{found[0].name}; has a source changed?): give another --output, or --overwrite to remove them"
+            f"{found[0].name}; has a source changed, or --rows-per-part?): give another --output, or --overwrite to remove them"
         )
     if not args.dry_run:
         for path in found:

@@ -79,12 +79,20 @@ def write_part(part: Part, table: pa.Table, folder: Path) -> int:
     return errors
 
 
-def finished(part: Part, folder: Path) -> pa.Table | None:
-    """A finished part; `None` if there is none, or if its file is damaged or holds something else."""
+def finished(part: Part, folder: Path, schema: pa.Schema) -> pa.Table | None:
+    """A finished part; `None` if there is none, or if its file is damaged or holds something else.
+
+    Pages have checksums in a Parquet file, and what stands between them has none: hence the schema.
+    """
     with suppress(pa.ArrowException, OSError, ValueError, KeyError):
         table = pq.ParquetFile(folder / part.file_name, page_checksum_verification=True).read()
         numbers: Sequence[int] = table.column("row").to_pylist()
-        if table.schema.metadata[PART_KEY] == part.key.encode() and numbers == list(range(part.source.start, part.source.stop)):
+        known = table.schema.metadata or {}
+        if (
+            known.get(PART_KEY) == part.key.encode()
+            and table.schema.equals(schema)
+            and numbers == list(range(part.source.start, part.source.stop))
+        ):
             return table
     return None
 

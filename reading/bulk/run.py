@@ -13,7 +13,7 @@ from reading.bulk.engine import Advanced, Died, Done, Engine, EngineError, Event
 from reading.bulk.folder import sweep, write_manifest
 from reading.bulk.parts import Job, Part, Settings
 from reading.bulk.progress import Progress
-from reading.bulk.results import errors_in, finished
+from reading.bulk.results import errors_in, finished, schema_of
 from reading.bulk.sources.interface import Source
 from reading.bulk.worker import marked_row
 
@@ -139,8 +139,9 @@ class Run:
         write_manifest(self.settings.output, manifest)
 
     def _find_finished(self, retry_errors: bool) -> None:
+        schema = schema_of(self.settings)
         for part in self.parts:
-            table = finished(part, self.settings.output)
+            table = finished(part, self.settings.output, schema)
             if table is None:
                 self.damaged += (self.settings.output / part.file_name).exists()
                 self._queue.append(Job(part))

@@ -50,7 +50,7 @@ class Worker:
             Exception: Reading has failed; a careful job fails only if its source cannot be opened.
         """
         part, folder = job.part, self.settings.output
-        old = finished(part, folder) if job.errors_only else None
+        old = finished(part, folder, self._schema) if job.errors_only else None
         rows = part.source.rows(careful=job.careful)
         if old is not None:
             wrong = error_rows(old)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifact.alternatives import read_with_alternatives
+from artifact.files import BUNDLED_MODEL
 from artifact.fit import fit_for
 from artifact.metadata import (
     ALLOWED_NAME,
@@ -27,7 +28,7 @@ from reading.readers.interface import Picture, ReaderError, allowed_row
 
 BUNDLED: Final = "bundled"
 """Instead of a file: the artifact that the service serves by default."""
-BUNDLED_FILE: Final = Path(__file__).parents[2] / "service" / "bundled" / "parseq-nano.onnx"
+BUNDLED_FILE: Final = Path(__file__).parents[2] / "service" / "bundled" / f"{BUNDLED_MODEL}.onnx"
 
 
 def artifact_of(name: str | Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Final, Literal, get_args
 
 from artifact.allowed import FORMS, AllowedError, parts_of
 from artifact.alternatives import count_of
+from artifact.files import BUNDLED_MODEL
 from artifact.orientation import Orientation
 
 Split = Literal["none", "auto"]
@@ -69,7 +70,7 @@ def add_reader_options(parser: argparse.ArgumentParser, *, url: bool = False, se
         "--model",
         metavar="NAME",
         action="append" if several else "store",
-        help=f"architecture by name{'; repeat' if several else ''} (default: that of --weights, else parseq-nano)",
+        help=f"architecture by name{'; repeat' if several else ''} (default: that of --weights, else {BUNDLED_MODEL})",
     )
     parser.add_argument("--config", type=Path, help="architecture from a JSON file instead")
     parser.add_argument("--weights", type=Path, help="weights file; without it the bundled or published weights of --model")

@@ -82,11 +82,11 @@ class Scoring:
 
     def add(self, dataset: str, picture: Picture, label: Spelling, text: str, confidence: float) -> None:
         """Count the reading of one crop."""
-        read = self.speller.read(text)
-        if not self.sets[dataset].add(read, label.text, confidence, altered=label.altered):
+        read, empty = self.speller.read(text), not text
+        if not self.sets[dataset].add(read, label.text, confidence, altered=label.altered, empty=empty):
             self.worst.add(confidence, picture.image, label.text, read, dataset)
         for groups, name in ((self.kinds, kind_of(label.whole)), (self.lengths, length_group(len(label.text)))):
-            groups.setdefault(name, Tally()).add(read, label.text, confidence, altered=label.altered)
+            groups.setdefault(name, Tally()).add(read, label.text, confidence, altered=label.altered, empty=empty)
 
     def scores(self) -> list[Score]:
         """The score of every data set with crops."""

@@ -16,6 +16,9 @@ LENGTHS: Final = ((0, 0), (1, 3), (4, 8), (9, 14), (15, 25), (26, None))
 """Groups of label lengths, in characters."""
 KINDS: Final = ("empty", "words", "numbers", "mixed", "punctuation")
 
+EMPTY_FIELDS: Final = ("without_text", "without_text_read_empty", "with_text_read_empty")
+"""Of a `Tally`: what results say of crops without a text, and of texts that were not seen."""
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
@@ -45,12 +48,21 @@ class Tally:
     confidence: float = 0.0
     characters: int = 0
     altered: int | None = None
+    without_text: int = 0
+    """Crops whose label is empty."""
+    without_text_read_empty: int = 0
+    with_text_read_empty: int = 0
+    """Crops of which nothing was read though their label says something."""
     reliability: Reliability = field(default_factory=Reliability)
 
-    def add(self, text: str, label: str, confidence: float, *, altered: bool | None = None) -> bool:
-        """Count one crop, text and label mapped onto the test charset; whether it was read right.
+    def add(self, text: str, label: str, confidence: float, *, altered: bool | None = None, empty: bool = False) -> bool:
+        """Count one crop; whether it was read right.
 
-        `altered`: whether the mapped label says less than the stored one, where that is known.
+        Args:
+            text, label: What was read and what there is, mapped onto the test charset.
+            confidence: That of the text.
+            altered: Whether the mapped label says less than the stored one, where that is known.
+            empty: Whether nothing at all was read, before anything was mapped.
         """
         right = text == label
         self.crops += 1
@@ -58,6 +70,9 @@ class Tally:
         self.similarity += Levenshtein.normalized_similarity(text, label)
         self.confidence += confidence
         self.characters += len(text)
+        self.without_text += not label
+        self.without_text_read_empty += not label and empty
+        self.with_text_read_empty += bool(label) and empty
         if altered is not None:
             self.altered = (self.altered or 0) + altered
         self.reliability.add(confidence, right)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from model.data.alterations import Alterations
+from reading.scores.calibration import WANTED_ACCURACY, Reliability
 from reading.scores.evaluation import Scoring
-from reading.scores.metrics import Tally, in_order, table
+from reading.scores.metrics import EMPTY_FIELDS, Tally, in_order, table
 
 
 def tables(scorings: Sequence[Scoring], *, by_kind: bool = False) -> str:
@@ -21,15 +22,39 @@ def tables(scorings: Sequence[Scoring], *, by_kind: bool = False) -> str:
         error = 100 * scoring.reliability().expected_calibration_error()
         blocks.append(f"Test charset: {scoring.name} ({len(scoring.charset)} characters)")
         blocks.append(table(scoring.scores(), combined=scoring.combined()))
-        blocks.append(f"Expected calibration error: {error:.2f} %\n")
+        blocks.append(f"Expected calibration error: {error:.2f} %")
+        blocks.append(_about_threshold(scoring.reliability()))
+        blocks.append(_about_empty(list(scoring.sets.values())) + "\n")
         if by_kind:
             for title, groups in (("Kind", scoring.kinds), ("Length", scoring.lengths)):
                 blocks.append(table([groups[name].score(name) for name in in_order(groups)], title) + "\n")
     return "\n".join(blocks).rstrip()
 
 
+def _about_threshold(reliability: Reliability) -> str:
+    suggested = reliability.suggested_threshold()
+    if suggested is None:
+        return f"There is no confidence from which on {WANTED_ACCURACY:.0%} are right".replace("%", " %")
+    left = reliability.from_threshold(suggested)
+    return (
+        f"From a confidence of {suggested:.2f} on {100 * left.accuracy:.1f} % are right; "
+        f"{100 * left.coverage:.1f} % of the crops are read with that"
+    )
+
+
+def _about_empty(tallies: Sequence[Tally]) -> str:
+    without = sum(tally.without_text for tally in tallies)
+    crops = sum(tally.crops for tally in tallies) - without
+    told = f"Read as empty: {sum(tally.with_text_read_empty for tally in tallies)} of {crops} crops with a text"
+    return told + (f", {sum(tally.without_text_read_empty for tally in tallies)} of {without} without" if without else "")
+
+
 def _row(dataset: str, tally: Tally) -> dict[str, Any]:
-    return {**asdict(tally.score(dataset)), "ece": 100 * tally.reliability.expected_calibration_error()}
+    return {
+        **asdict(tally.score(dataset)),
+        "ece": 100 * tally.reliability.expected_calibration_error(),
+        **{name: getattr(tally, name) for name in EMPTY_FIELDS},
+    }
 
 
 def _combined(scoring: Scoring) -> dict[str, Any]:
@@ -54,6 +79,7 @@ def write_json(path: Path, scorings: Sequence[Scoring], *, model: str, rotation:
                 "kinds": [_row(name, scoring.kinds[name]) for name in in_order(scoring.kinds)],
                 "lengths": [_row(name, scoring.lengths[name]) for name in in_order(scoring.lengths)],
                 "reliability": [asdict(entry) for entry in scoring.reliability().bins()],
+                "thresholds": [asdict(entry) for entry in scoring.reliability().thresholds()],
                 "left_out": {name: dict(+reasons) for name, reasons in scoring.left_out.items()},
                 "lost": {name: dict(found.lost.most_common()) for name, found in scoring.alterations.items()},
                 "folded": {name: _folded(found) for name, found in scoring.alterations.items()},

@@ -1,7 +1,8 @@
 """`python -m reading.scores.tables`: put results of `parseq-evaluate --json` into Markdown files, so that nobody types a score.
 
 A table stands between two comments. The first names the results, relative to the Markdown file, the test charset, and the rows:
-`datasets`, `kinds` or `lengths`.
+`datasets`, `kinds`, `lengths`, `thresholds` (how many readings are right from which confidence on), `empty` (crops that were
+read as empty) or `calibration` (whether confidences can be believed).
 
     <!-- scores: docs/scores/real.json 36 datasets -->
     <!-- end of scores -->
@@ -21,7 +22,7 @@ from model.errors import DataError
 from reading.scores.metrics import Score, table
 
 TITLES: Final = {"datasets": "Dataset", "kinds": "Kind", "lengths": "Length"}
-PLACE: Final = "<!-- scores: FILE CHARSET datasets|kinds|lengths --> <!-- end of scores -->"
+PLACE: Final = "<!-- scores: FILE CHARSET datasets|kinds|lengths|thresholds|empty|calibration --> <!-- end of scores -->"
 _PLACE: Final = re.compile(r"(<!-- scores: (\S+) (\S+) (\S+) -->\n).*?(<!-- end of scores -->)", re.DOTALL)
 
 
@@ -46,11 +47,45 @@ def _table(file: Path, charset: str, rows: str) -> str:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         scored = next(entry for entry in content["charsets"] if entry["charset"] == charset)
+        if rows == "thresholds":
+            return _thresholds(scored[rows])
+        if rows == "empty":
+            return _empty(scored["datasets"])
+        if rows == "calibration":
+            return _calibration([*scored["datasets"], scored["combined"]])
         return table([_score(row) for row in scored[rows]], TITLES[rows])
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise DataError(
             f"{file} holds no {rows} for charset {charset} as parseq-evaluate --json writes them ({error!r})"
         ) from error
+
+
+def _thresholds(rows: list[dict[str, Any]]) -> str:
+    lines = ["| Confidence from | # samples | Share of all | Right |", "|:---|---:|---:|---:|"]
+    for row in rows:
+        cells = [f"{row['threshold']:.2f}", row["crops"], f"{100 * row['coverage']:.1f} %", f"{100 * row['accuracy']:.1f} %"]
+        lines.append("| " + " | ".join(f"**{cell}**" if row["suggested"] else str(cell) for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _calibration(rows: list[dict[str, Any]]) -> str:
+    lines = ["| Dataset | # samples | Accuracy | Confidence | Calibration error |", "|:---|---:|---:|---:|---:|"]
+    for row in rows:
+        numbers = " | ".join(f"{row[name]:.2f}" for name in ("accuracy", "confidence", "ece"))
+        lines.append(f"| {row['dataset']} | {row['crops']} | {numbers} |")
+    return "\n".join(lines)
+
+
+def _empty(rows: list[dict[str, Any]]) -> str:
+    lines = ["| Dataset | With a text | read as empty | Without a text | read as empty |", "|:---|---:|---:|---:|---:|"]
+    for row in rows:
+        without = row["without_text"]
+        of_without = (
+            f"{row['without_text_read_empty']} ({100 * row['without_text_read_empty'] / without:.1f} %)" if without else ""
+        )
+        cells = [row["dataset"], row["crops"] - without, row["with_text_read_empty"], without or "", of_without]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
 
 
 def _score(row: dict[str, Any]) -> Score:

@@ -97,7 +97,8 @@ def test_pictures_are_dropped_and_pasted(page: Any, event: str) -> None:
 
 
 def test_options_are_those_of_the_model(page: Any) -> None:
-    expect(page.locator("#model-note")).to_contain_text("parseq-nano reads the 94 characters")
+    expect(page.locator("#model-note")).to_contain_text("parseq-mini reads the 102 characters")
+    expect(page.locator("#model-note")).to_contain_text("~£€¥°©®§ and the space, up to 25")
     expect(page.locator("#cannot")).to_contain_text("no handwriting")
     page.locator("#options summary").click()
     page.select_option("#alternatives", "3")
@@ -208,7 +209,7 @@ def test_a_key_is_asked_for_and_kept_in_the_tab(browser: Any, tmp_path: Path) ->
         expect(rows(page).locator(".text")).to_have_text("$12.50")
         expect(page.locator("#key-form")).to_be_hidden()
         page.reload()
-        expect(page.locator("#model-note")).to_contain_text("94 characters")
+        expect(page.locator("#model-note")).to_contain_text("102 characters")
         assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
         page.close()
 

@@ -201,10 +201,10 @@ def test_nothing_gets_into_a_build_but_what_it_needs() -> None:
         ".venv-serve/pyvenv.cfg",
         "build/x",
         "mine.onnx",
-        "model/weights/parseq-nano.safetensors",
+        "model/weights/parseq-mini.safetensors",
         "service/__pycache__/app.cpython-311.pyc",
         "service/engine/__pycache__/queue.cpython-311.pyc",
-        "service/bundled/parseq-nano.onnx.tensorrt/engine",
+        "service/bundled/parseq-mini.onnx.tensorrt/engine",
         "tests/conftest.py",
     ],
 )

@@ -22,7 +22,10 @@ def test_both_triggers_get_a_number(tmp_path: Path) -> None:
     (scaler,) = of_kind(build("overlays/keda"), "ScaledObject")
     queries = {trigger["name"]: trigger["metadata"]["query"] for trigger in scaler["spec"]["triggers"]}
     thresholds = {trigger["name"]: float(trigger["metadata"]["threshold"]) for trigger in scaler["spec"]["triggers"]}
-    with running(BUNDLED_ARTIFACT, tmp_path / "log") as server, _prometheus(server.url, tmp_path) as prometheus:
+    with (
+        running(BUNDLED_ARTIFACT, tmp_path / "log", forked=True) as server,
+        _prometheus(server.url, tmp_path) as prometheus,
+    ):
         end_s = time.monotonic() + PATIENCE_S
         values: dict[str, float | None] = {}
         while time.monotonic() < end_s and not (values.get("busy-lanes") and values.get("queue-wait") is not None):

@@ -65,7 +65,7 @@ def test_every_alert_is_seen_to_fire_and_not_to_fire() -> None:
 
 
 def test_prometheus_itself_says_what_the_service_exposes_is_well_named(tmp_path: Path) -> None:
-    with running(write_artifact(tmp_path / "toy.onnx"), tmp_path / "log") as server:
+    with running(write_artifact(tmp_path / "toy.onnx"), tmp_path / "log", forked=True) as server:
         exposition = httpx.get(f"{server.url}/metrics").content
     ran = subprocess.run([*tools.command("promtool"), "check", "metrics"], input=exposition, capture_output=True, timeout=60)
     assert ran.returncode == 0, (ran.stdout + ran.stderr).decode()

@@ -41,10 +41,10 @@ CONNECTIONS, MEAN_PAUSE_S = 40, 0.05
 SETTINGS = {"max_queue_wait_ms": "50", "max_batch_queue_wait_ms": "100", "max_queue_items": "128"}
 """A short patience, so that a load which leaves the client some CPU is refused in part."""
 MUST_HAVE_HAPPENED = (
-    'parseq_crops_total{model="parseq-nano",outcome="done"}',
-    'parseq_crops_total{model="parseq-nano",outcome="expired"}',
-    'parseq_crops_total{model="parseq-nano",outcome="failed"}',
-    'parseq_crops_refused_total{model="parseq-nano",reason="predicted_wait"}',
+    'parseq_crops_total{model="parseq-mini",outcome="done"}',
+    'parseq_crops_total{model="parseq-mini",outcome="expired"}',
+    'parseq_crops_total{model="parseq-mini",outcome="failed"}',
+    'parseq_crops_refused_total{model="parseq-mini",reason="predicted_wait"}',
     'parseq_request_duration_seconds_count{status="422"}',
     'parseq_request_duration_seconds_count{status="429"}',
     'parseq_request_duration_seconds_count{status="504"}',

@@ -22,6 +22,7 @@ from tests.wheels import ROOT, build
 PATIENCE_S = 120
 CROP = ROOT / "docs" / "samples" / "harbour.png"
 READ = "import sys; from parseq_client import Client; print(Client(sys.argv[1]).read(sys.argv[2]).text)"
+TEXTS = "import pyarrow.parquet as p; print(p.read_table('read')['text'])"
 COLLIDING = (
     "import importlib.util as u, sys; sys.exit(any(u.find_spec(n) for n in 'artifact export model reading service'.split()))"
 )
@@ -51,6 +52,10 @@ def main() -> int:
         told = subprocess.run([programs / "parseq-train"], cwd=folder, env=environment, capture_output=True, text=True).stderr
         assert "is not installed" in told, told
         print("  ok  parseq-train says in one line what it needs")
+        assert "HARBOUR" in run(str(programs / "parseq-read"), "--artifact", "bundled", str(CROP))
+        run(str(programs / "parseq-bulk"), str(CROP.parent), "--output", "read")
+        assert "HARBOUR" in run(python, "-c", TEXTS)
+        print("  ok  parseq-read and parseq-bulk read with the bundled artifact")
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen([programs / "parseq-serve", "--port", "0"], cwd=folder, env=environment, stderr=log)
         try:

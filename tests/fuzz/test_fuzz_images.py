@@ -39,7 +39,7 @@ def test_two_thousand_broken_files_crash_nothing() -> None:
 
 
 def test_a_server_answers_broken_files_and_what_is_beside_them(tmp_path: Path, mutator: Mutator) -> None:
-    with running(BUNDLED_ARTIFACT, tmp_path / "log") as server:
+    with running(BUNDLED_ARTIFACT, tmp_path / "log", forked=True) as server:
         log = server.log.read_text()
         answers, _ = post_all(server, range(HTTP_FILES), mutator.file)
         assert server.log.read_text() == log

@@ -110,12 +110,13 @@ def scores(archive: Path, table: Path, *model: str) -> tuple[str, float, float]:
     return row["crops"], float(row["one_minus_ned"]), float(row["confidence"])
 
 
-@pytest.mark.usefixtures("small_gate")
+@pytest.mark.usefixtures("small_gate", "few_batches")
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_it_passes_the_gate_in_every_precision(
     precision: str, weights: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "AGREEMENT_CROPS", 32)
+    monkeypatch.setattr(gate, "AGREEMENT_CROPS", 16)
+    monkeypatch.setattr("export.gate.agreement.IN_COMPANY", 8)
     path = tmp_path / "tiny.onnx"
     more = {"fp32": ["--iterations", "2"], "fp16": ["--float32-features"], "int8": ["--calibration", str(archive)]}[precision]
     assert export(["--weights", str(weights), "--output", str(path), "--precision", precision, *more]) == 0

@@ -15,6 +15,7 @@ from PIL import Image
 import model
 from artifact.allowed import entries_of
 from artifact.download import file_sha256
+from artifact.files import BUNDLED_MODEL
 from artifact.fit import fit
 from artifact.text import text_of
 from model.checkpoints.loading import weights_path
@@ -37,14 +38,14 @@ def sample(name: str) -> Path:
 
 def test_the_artifact_was_exported_from_the_weights_beside_it() -> None:
     metadata = load_artifact(toy_settings()).metadata
-    config = named_config("parseq-nano")
-    assert metadata.weights_sha256 == file_sha256(weights_path("parseq-nano"))
-    assert (metadata.model_name, metadata.charset) == ("parseq-nano", config.charset_train)
+    config = named_config(BUNDLED_MODEL)
+    assert metadata.weights_sha256 == file_sha256(weights_path(BUNDLED_MODEL))
+    assert (metadata.model_name, metadata.charset) == (BUNDLED_MODEL, config.charset_train)
     assert (metadata.image_height, metadata.image_width) == config.img_size
 
 
 def test_pytorch_and_the_artifact_read_the_samples_alike() -> None:
-    network = model.load("parseq-nano", pretrained=True)
+    network = model.load(BUNDLED_MODEL, pretrained=True)
     pixels = np.stack([fit(Image.open(sample(name)), *network.config.img_size) for name in SAMPLES])
     [readings] = read_batches(network, pixels)
     assert [reading.text for reading in readings] == list(SAMPLES.values())

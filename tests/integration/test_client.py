@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from artifact.files import BUNDLED_MODEL
 from parseq_client import AsyncClient, Client, NotFoundError, UnauthorizedError
 from service.config import BUNDLED_ARTIFACT
 from tests.integration.server import ServerProcess, running
@@ -51,7 +52,7 @@ def test_all_options_of_a_real_service(server: ServerProcess) -> None:
         ]  # fmt: skip
         found = client.read_regions(SAMPLES / "harbour.png", [(0, 0, 176, 39), (0, 0, 0, 0), (0, 0, 176, 39)])
         assert [each.ok for each in found] == [True, False, True]
-        with pytest.raises(NotFoundError, match="parseq-nano"):
+        with pytest.raises(NotFoundError, match=BUNDLED_MODEL):
             client.read(SAMPLES / "price.png", model="other")
     with Client(server.url) as client, pytest.raises(UnauthorizedError):
         client.read(b"x")

@@ -33,6 +33,7 @@ def losses(output: Path) -> list[list[float]]:
     return [[float(row[name]) for name in names] for row in rows]
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_two_processes_equal_one_with_twice_the_batch(name: str, forked_training: ForkedTraining, tmp_path: Path) -> None:
     (tmp_path / "tiny.json").write_text(json.dumps(NETWORKS[name]))

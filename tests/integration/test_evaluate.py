@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import model
+from artifact.files import BUNDLED_MODEL
 from export.gate.crops import word_crops
 from export.to_onnx import ExportOptions, build_artifact
 from model.charsets import PRINTABLE
@@ -59,9 +60,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("artifact") / "nano.onnx"
-    network = model.load("parseq-nano", pretrained=True)
-    path.write_bytes(build_artifact(network, ExportOptions("nano", "")).SerializeToString())
+    path = tmp_path_factory.mktemp("artifact") / "float.onnx"
+    network = model.load(BUNDLED_MODEL, pretrained=True)
+    path.write_bytes(build_artifact(network, ExportOptions("float", "")).SerializeToString())
     return path
 
 
@@ -90,7 +91,7 @@ def test_checkpoint_artifact_and_service_score_alike(
     rotation: str, data: Path, artifact: Path, server: ServerProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     printed, results = [], []
-    for options in (["--model", "parseq-nano"], ["--artifact", str(artifact)], ["--url", server.url]):
+    for options in (["--model", BUNDLED_MODEL], ["--artifact", str(artifact)], ["--url", server.url]):
         results.append(scores(tmp_path / "out.json", data, "--rotation", rotation, *options))
         printed.append(capsys.readouterr())
     assert printed[0].out == printed[1].out == printed[2].out

@@ -19,7 +19,7 @@ from tests.images import encode, gradient
 from tests.integration.server import PATIENCE_S, ServerProcess, running
 
 PATH = "/v1/recognize"
-N_SINGLES = 40
+N_SINGLES = 20
 HARBOUR = (Path(__file__).parents[2] / "docs" / "samples" / "harbour.png").read_bytes()
 SLOW = encode(gradient(2000, 2000), "JPEG", progressive=True)
 
@@ -28,7 +28,7 @@ SLOW = encode(gradient(2000, 2000), "JPEG", progressive=True)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("fairness")
     settings: dict[str, Any] = {"lanes": 1, "decode_threads": 1, "max_queue_wait_ms": 30_000, "request_timeout_ms": 60_000}
-    with running(BUNDLED_ARTIFACT, folder / "log", **settings) as server:
+    with running(BUNDLED_ARTIFACT, folder / "log", forked=True, **settings) as server:
         yield server
 
 
@@ -97,7 +97,7 @@ def test_a_client_that_asks_for_much_leaves_room_for_a_modest_one(server: Server
     with hogs(server.url, 6, images(HARBOUR, 128), address="127.0.0.2") as statuses:
         wait_until(lambda: statuses.count(429) >= 6)
         with httpx.Client(base_url=server.url, timeout=PATIENCE_S) as modest:
-            for _ in range(5):
+            for _ in range(3):
                 answer = modest.post(PATH, json=images(HARBOUR, 8))
                 assert answer.status_code == 200
                 assert [result["text"] for result in answer.json()["results"]] == ["HARBOUR"] * 8

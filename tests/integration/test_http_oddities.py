@@ -60,6 +60,14 @@ def test_what_is_forbidden_is_told(server: Server, sent: bytes, kind: Kind) -> N
     assert "connection: close" in answered
 
 
+def test_letters_in_a_url_that_are_not_ascii_are_named(server: Server) -> None:
+    with server.connection() as connection:
+        connection.sendall(PROBE.replace(b"/livez", "/livez?charset=chars:£".encode()))
+        status, _, body = read_answer(connection)
+    assert status == 400
+    assert "%C2%A3" in json.loads(body)["detail"]
+
+
 @pytest.mark.parametrize(
     "sent",
     [

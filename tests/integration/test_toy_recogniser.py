@@ -35,7 +35,7 @@ from tests.toy_graph import toy_exportable
 from tests.toy_recogniser import ToyConfig
 from tests.training_runs import words
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
 
 COLUMN_PX = ToyConfig().column_width
 COLUMNS = ToyConfig().max_label_length

@@ -29,7 +29,7 @@ from tests.fakes import toy_settings, with_client
 from tests.golden.goldens import COMPACT, arrays, description, network
 from tests.training_runs import whole_and_resumed, words
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pictures")]
 
 TINY: dict[str, Any] = {
     "recogniser": "vitstr",

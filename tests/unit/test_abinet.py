@@ -217,8 +217,9 @@ def cross_entropy(model: ABINet, logits: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("lm_only", [False, True])
 @pytest.mark.parametrize("kind", ["position", "additive", "self-attention", "resnet-only"])
 def test_every_parameter_has_a_gradient_in_every_step(kind: str, lm_only: bool) -> None:
+    model = small_abinet(**KINDS[kind]).train()
     for number in (0, 7, 8, 17):
-        model = small_abinet(**KINDS[kind]).train()
+        model.zero_grad()  # to None
         ABINetTraining(model, lm_only=lm_only).loss(pictures(), LABELS, CENTRES, at(number))[0].backward()
         for name, values in model.named_parameters():
             assert values.grad is not None, name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,12 @@ ALLOWED = {
 }  # fmt: skip
 
 
+@functools.cache
+def network(**sizes: Any) -> ABINet:
+    """One that no test changes, of the arguments of `small_abinet`."""
+    return small_abinet(**sizes)
+
+
 def written(model: ABINet, builder: GraphBuilder | None = None, **options: Any) -> bytes:
     graph = builder or GraphBuilder()
     chosen = ABINetOptions(**{"iterations": model.config.iter_size, **options})
@@ -47,7 +54,7 @@ def written(model: ABINet, builder: GraphBuilder | None = None, **options: Any) 
 @pytest.mark.parametrize("iterations", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_reads_as_pytorch_does(kind: str, iterations: int) -> None:
-    model, pixels = small_abinet(**KINDS[kind]), small_crops()
+    model, pixels = network(**KINDS[kind]), small_crops()
     options = ABINetOptions(iterations)
     expected = GRAPH.reference(GRAPH.network_that_reads_so(model, options), pixels)
     assert (expected.margins > TOLERANCE).mean() > 0.7
@@ -63,7 +70,7 @@ def test_every_kind_reads_as_pytorch_does(kind: str, iterations: int) -> None:
 
 
 def test_texts_differ_in_length_and_some_have_no_end() -> None:
-    token_ids, *_ = run(written(small_abinet()), small_crops(32), 16)
+    token_ids, *_ = run(written(network()), small_crops(32), 16)
     lengths = {row.index(0) if 0 in row else len(row) for row in token_ids.tolist()}
     assert len(lengths) >= 3
     assert 8 in lengths
@@ -71,7 +78,7 @@ def test_texts_differ_in_length_and_some_have_no_end() -> None:
 
 @pytest.mark.parametrize("own", [False, True])
 def test_an_iteration_on_texts_of_every_length(own: bool) -> None:
-    model = small_abinet(l_use_self_attn=own)
+    model = network(l_use_self_attn=own)
     random = np.random.default_rng(3)
     ids = np.stack([np.r_[random.integers(1, 37, length), 0, random.integers(0, 37, 8)][:8] for length in range(9)])
     logits = random.standard_normal((9, 8, 37)).astype(np.float32) + 9 * np.eye(37, dtype=np.float32)[ids]
@@ -86,7 +93,7 @@ def test_an_iteration_on_texts_of_every_length(own: bool) -> None:
 
 
 def test_a_near_tie_in_any_pass_counts() -> None:
-    model, pixels = small_abinet(), small_crops()
+    model, pixels = network(), small_crops()
     reference = GRAPH.reference(model, pixels)
     alone = GRAPH.reference(GRAPH.network_that_reads_so(model, ABINetOptions(1)), pixels)
     assert (reference.margins <= alone.margins).all()
@@ -95,7 +102,7 @@ def test_a_near_tie_in_any_pass_counts() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_plain_operators_and_no_dead_ends(kind: str) -> None:
-    graph = onnx.load_from_string(written(small_abinet(**KINDS[kind]))).graph
+    graph = onnx.load_from_string(written(network(**KINDS[kind]))).graph
     assert {node.op_type for node in graph.node} <= ALLOWED
     constants = {tensor.name for tensor in graph.initializer}
     assert {node.input[1] for node in graph.node if node.op_type == "Reshape"} <= constants
@@ -108,7 +115,7 @@ def test_only_plain_operators_and_no_dead_ends(kind: str) -> None:
 
 def test_iterations_share_their_weights() -> None:
     sizes = [sum(len(tensor.raw_data) for tensor in graph.initializer) for graph in (
-        onnx.load_from_string(written(small_abinet(), iterations=count)).graph for count in (1, 5)
+        onnx.load_from_string(written(network(), iterations=count)).graph for count in (1, 5)
     )]  # fmt: skip
     assert sizes[0] == sizes[1]
 
@@ -120,7 +127,7 @@ def rms(values: NDArray[np.floating]) -> float:
 @pytest.mark.parametrize("kind", ["position", "additive", "self-attention", "resnet-only"])
 @pytest.mark.parametrize(("precision", "error"), [("fp16", 0.01), ("int8", 0.25)])
 def test_other_precisions_read_nearly_the_same(kind: str, precision: Any, error: float) -> None:
-    model, pixels = small_abinet(gain=0.6, **KINDS[kind]), small_crops(32)
+    model, pixels = network(gain=0.6, **KINDS[kind]), small_crops(32)
     options = ABINetOptions(model.config.iter_size)
     if precision == "int8":
         builder: GraphBuilder = Int8Builder(observe_ranges(lambda g: GRAPH.write(g, model, options), pixels))
@@ -136,7 +143,7 @@ def test_other_precisions_read_nearly_the_same(kind: str, precision: Any, error:
 
 
 def test_of_int8_all_convolutions_and_layers_are_rounded() -> None:
-    model, options = small_abinet(), ABINetOptions(3)
+    model, options = network(), ABINetOptions(3)
     builder = Int8Builder(observe_ranges(lambda g: GRAPH.write(g, model, options), small_crops()))
     graph = onnx.load_from_string(written(model, builder)).graph
     made_by = {output: node.op_type for node in graph.node for output in node.output}
@@ -168,7 +175,7 @@ def overflowing(**sizes: Any) -> ABINet:
 
 @pytest.mark.parametrize("kind", ["position", "additive"])
 def test_what_half_precision_cannot_hold_is_refused_unless_kept_in_float32(kind: str) -> None:
-    model, pixels = overflowing(**KINDS[kind]), small_crops()
+    model, pixels = overflowing(**KINDS[kind]), small_crops(8)
     reference, crops = GRAPH.reference(model, pixels), [GateCrop("drawn", crop) for crop in pixels]
     problems, found = [], []
     for chosen in ({}, {"float32_features": True}):
@@ -193,7 +200,7 @@ def test_no_number_is_refused_in_float32_too() -> None:
 
 
 def test_what_the_artifact_says() -> None:
-    model = small_abinet()
+    model = network()
     proto = build_artifact(model, ExportOptions("mine", "ab" * 32, {"iterations": 2}))
     told = ArtifactMetadata.from_map({entry.key: entry.value for entry in proto.metadata_props})
     assert (told.architecture, told.decode_mode, told.refine_iters, told.max_label_length) == ("abinet", "nar", 1, 7)
@@ -212,11 +219,11 @@ def test_what_the_artifact_says() -> None:
 )
 def test_options_that_are_refused(chosen: dict[str, Any], precision: Any, message: str) -> None:
     with pytest.raises(ExportError, match=message):
-        GRAPH.options(small_abinet(), chosen, precision)
+        GRAPH.options(network(), chosen, precision)
 
 
 def test_another_number_of_iterations_is_told_from_the_networks_own() -> None:
-    model, pixels = small_abinet(), small_crops()
+    model, pixels = network(), small_crops()
     crops = [GateCrop("drawn", crop) for crop in pixels]
     once = GRAPH.reference(GRAPH.network_that_reads_so(model, ABINetOptions(1)), pixels)
     assert check_parity(written(model, iterations=1), once, crops, batch_sizes=(8,)).problem is None

@@ -156,7 +156,7 @@ def test_a_finished_part_that_is_damaged_is_read_again(sources: list[Source], se
     read(run_of(sources, settings), FakeReader())
     first, second, third = sorted(settings.output.glob("*.parquet"))
     content = bytearray(first.read_bytes())
-    content[len(content) // 4] ^= 0xFF
+    content[content.index(b"w00") + 1] ^= 0xFF  # in the names of pictures, which stand there as they are
     first.write_bytes(content)
     second.write_bytes(second.read_bytes()[:-20])
     third.write_bytes(b"")
@@ -164,6 +164,21 @@ def test_a_finished_part_that_is_damaged_is_read_again(sources: list[Source], se
     assert (run.damaged, run.left) == (3, 3)
     read(run, FakeReader())
     assert [row["text"] for row in results(settings.output)] == TEXTS
+
+
+def test_a_byte_that_is_wrong_is_noticed_or_changes_nothing_that_is_read(sources: list[Source], settings: Settings) -> None:
+    run = run_of(sources, settings)
+    read(run, FakeReader())
+    part = run.parts[0]
+    path, whole = settings.output / part.file_name, finished(part, settings.output, schema_of(settings))
+    content = path.read_bytes()
+    noticed = 0
+    for place in range(0, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        found = finished(part, settings.output, schema_of(settings))
+        assert found is None or found.equals(whole), place
+        noticed += found is None
+    assert noticed > len(content) / 7 / 2
 
 
 def test_one_part_under_the_name_of_another_does_not_count(sources: list[Source], settings: Settings) -> None:
@@ -214,7 +229,7 @@ def test_everything_that_can_be_asked_for_has_a_column(tmp_path: Path) -> None:
     found = Found("ab", 0.25, (0.5, 0.5), (Reading("ab", 0.25), Reading("ac", 0.125)), angle=90, words=(word,))
     rows = [(Row(0, "x"), found), (Row(1, "y\udcff"), "broken")]
     assert write_part(part, table_of(part, rows, schema_of(settings)), tmp_path) == 1
-    table = finished(part, tmp_path)
+    table = finished(part, tmp_path, schema_of(settings))
     assert table is not None
     first, second = table.to_pylist()
     assert first == {

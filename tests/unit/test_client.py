@@ -96,6 +96,12 @@ def test_attempts_end(do: Both) -> None:
         assert len(server.requests) == 3
 
 
+def test_unless_attempts_are_counted_the_time_alone_decides(do: Both) -> None:
+    with misbehaving(*[problem(503, "not-ready")] * 20) as server:
+        assert do(server.url, "read", b"x").text == "0"
+        assert len(server.requests) == 21
+
+
 def test_a_connection_that_breaks_off_is_made_anew(do: Both) -> None:
     with misbehaving("reset", "reset") as server:
         assert do(server.url, "read", b"x").text == "0"
@@ -105,7 +111,7 @@ def test_a_connection_that_breaks_off_is_made_anew(do: Both) -> None:
 def test_nobody_there(do: Both) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with pytest.raises(UnreachableError, match="no answer from the service"):
+    with pytest.raises(UnreachableError, match=rf"no answer from http://127.0.0.1:{port} in 3 attempts: "):
         do(f"http://127.0.0.1:{port}", "read", b"x", of_client={"attempts": 3})
     assert len(do.slept_s) == 2
     assert do(f"http://127.0.0.1:{port}", "is_ready") is False

@@ -146,7 +146,7 @@ def test_every_setting_is_documented_with_its_variable_and_default() -> None:
     documented = {name: (variable, default, meaning) for name, variable, _unit, default, meaning in rows}
     expected = {}
     for name, field in Settings.model_fields.items():
-        default = "bundled/parseq-nano.onnx" if name == "artifact" else str(field.default)
+        default = "bundled/parseq-mini.onnx" if name == "artifact" else str(field.default)
         expected[name] = (env_name(name), default, field.description)
     assert documented == expected
     assert len(rows) == len(expected)

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import shlex
+import string
 import subprocess
 import sys
 from collections.abc import Callable
@@ -161,10 +162,10 @@ def test_the_photograph_is_read_as_the_tutorial_says() -> None:
 def test_the_limits_are_those_of_the_bundled_model() -> None:
     page = (DOCS / "limits.md").read_text()
     metadata = ArtifactMetadata.from_map(open_cpu_session(BUNDLED_ARTIFACT, threads=1).get_modelmeta().custom_metadata_map)
-    assert f"the {len(metadata.vocabulary)} printable ones of ASCII" in page
+    assert f"its {len(metadata.vocabulary)}, the 94 printable ones of ASCII, the space and `£ € ¥ ° © ® §`" in page
     assert f"more than {metadata.max_label_length} characters" in page
-    assert not set("£€°éß ") & set(metadata.vocabulary)
-    assert "$" in metadata.vocabulary
+    assert not set("éß₹") & set(metadata.vocabulary)
+    assert set(string.printable[:94] + " £€¥°©®§") == set(metadata.vocabulary)
 
 
 PARSERS: dict[str, Callable[[list[str]], object]] = {

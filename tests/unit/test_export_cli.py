@@ -15,6 +15,7 @@ from artifact.metadata import ArtifactMetadata
 from export import __main__ as cli
 from export.gate.parity import Failure, ParityError, ParityReport
 from model.checkpoints.download import DownloadError
+from model.checkpoints.loading import load
 from tests.export_models import small_model
 
 
@@ -213,3 +214,27 @@ def test_every_option_is_documented() -> None:
     options = [option for action in cli.build_parser()._actions for option in action.option_strings]
     assert len(options) > 8
     assert [option for option in options if f"`{option}" not in page and option not in ("-h", "--help")] == []
+
+
+def test_weights_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = small_model()
+    torch.save(
+        {"hyper_parameters": {"config": network.config.to_dict()}, "state_dict": network.state_dict()}, tmp_path / "w.ckpt"
+    )
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    assert cli.main(["weights", str(tmp_path / "w.ckpt"), "--output", str(whole)]) == 0
+    assert cli.main(["weights", str(tmp_path / "w.ckpt"), "--output", str(half), "--half"]) == 0
+    assert f"{len(network.config.charset_train)} characters" in capsys.readouterr().out
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    for path, tolerance in ((whole, 0.0), (half, 1e-3)):
+        loaded = load(weights=path)
+        assert loaded.config == network.config
+        for name, value in network.state_dict().items():
+            assert loaded.state_dict()[name].dtype == value.dtype
+            torch.testing.assert_close(loaded.state_dict()[name], value, rtol=tolerance, atol=tolerance)
+    assert cli.main(["weights", str(whole), "--output", str(half)]) == 2
+    assert "add --force" in capsys.readouterr().err
+    assert cli.main(["weights", str(whole), "--output", str(tmp_path / "w.pt")]) == 2
+    assert "is not called .safetensors" in capsys.readouterr().err
+    assert cli.main(["weights", str(tmp_path / "none.ckpt"), "--output", str(tmp_path / "x.safetensors")]) == 2
+    assert "there is no weights file" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import lmdb
@@ -32,7 +33,7 @@ def archive(tmp_path: Path) -> Path:
 
 def test_an_archive_is_resized_and_named(archive: Path) -> None:
     config = small_model().config
-    pixels, said = calibration_crops(archive, config)
+    pixels, said = calibration_crops([archive], config)
     assert (pixels.shape, pixels.dtype) == ((5, 16, 64, 3), np.uint8)
     assert said == "5 crops of words"
     crops = parity_data(archive.parent, config)
@@ -40,10 +41,23 @@ def test_an_archive_is_resized_and_named(archive: Path) -> None:
     assert len(crops) == 5
 
 
+def test_several_folders_give_the_same_share_and_crops_without_a_text_count(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lmdb.open(str(archive), map_size=1 << 22) as environment, environment.begin(write=True) as transaction:
+        for number in range(1, 6):
+            transaction.put(b"label-%09d" % number, b"")
+    other = tmp_path / "other"
+    shutil.copytree(archive, other)
+    monkeypatch.setattr("export.gate.crop_sources.CALIBRATION_CROPS", 7)
+    pixels, said = calibration_crops([archive, other], small_model().config)
+    assert (len(pixels), said) == (7, "3 crops of words and 4 crops of other")
+
+
 def test_a_damaged_archive(tmp_path: Path) -> None:
     (tmp_path / "shards.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CropSourceError):
-        calibration_crops(tmp_path, small_model().config)
+        calibration_crops([tmp_path], small_model().config)
 
 
 def test_calibration_is_for_int8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,12 +95,12 @@ def test_every_mode_of_every_network(sizes: dict[str, Any], decode: Decode, refi
     [
         {"dec_depth": 3, "max_label_length": 6},
         {"charset_train": "".join(map(chr, range(0x4E00, 0x4E00 + 7000)))},
-        {"max_label_length": 40},
+        {"max_label_length": 28},
         {"max_label_length": 1},
         {"img_size": (224, 224), "patch_size": (16, 16), "enc_depth": 1},
         {"img_size": (64, 16), "patch_size": (4, 8)},
     ],
-    ids=["three-layers", "7000-characters", "40-long", "1-long", "224x224", "tall"],
+    ids=["three-layers", "7000-characters", "28-long", "1-long", "224x224", "tall"],
 )
 @pytest.mark.parametrize("early_exit", [False, True])
 def test_unusual_sizes(sizes: dict[str, Any], early_exit: bool) -> None:
@@ -122,7 +122,7 @@ def test_keys_and_values_without_a_table(sizes: dict[str, Any], refine_iters: in
 @pytest.mark.parametrize("early_exit", [False, True])
 @pytest.mark.parametrize("refine_iters", [0, 1])
 def test_texts_of_full_length_are_not_cut(refine_iters: int, early_exit: bool) -> None:
-    model = small_model(eos_bias=-100.0, max_label_length=25)
+    model = small_model(eos_bias=-100.0)
     graph = write_graph(model, "ar", refine_iters, early_exit=early_exit, with_logits=True)  # as below: it is opened once
     token_ids, *_ = run(serialised(graph), crops_for(model), 3)
     assert (token_ids != 0).all()

@@ -38,7 +38,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "two-layers": {"dec_depth": 2, "max_label_length": 6},
 }
 UNUSUAL: dict[str, dict[str, Any]] = {
-    "40-long": {"max_label_length": 40},
+    "28-long": {"max_label_length": 28},
     "7000-characters": {"charset_train": "".join(map(chr, range(0x4E00, 0x4E00 + 7000)))},
     "224x224": {"img_size": (224, 224), "patch_size": (16, 16), "enc_depth": 1},
 }
@@ -62,6 +62,7 @@ def few_crops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """The gate draws fewer crops, for problems that each of many shows, and opens a graph that it is given again only once."""
     request.getfixturevalue("small_gate")
     monkeypatch.setattr("export.gate.gate.AGREEMENT_CROPS", 32)
+    monkeypatch.setattr("export.gate.crop_sources.CALIBRATION_CROPS", 32)
     monkeypatch.setattr(agreement, "open_cpu_session", functools.cache(agreement.open_cpu_session))
     monkeypatch.setattr("export.gate.parity.open_cpu_session", agreement.open_cpu_session)
 
@@ -355,10 +356,10 @@ def test_the_calibration_crops_are_drawn_once(tmp_path: Path, monkeypatch: pytes
 
 def test_crops_from_folders(tmp_path: Path) -> None:
     config = small_model().config
-    drawn, said = calibration_crops(None, config)
+    drawn, said = calibration_crops((), config)
     assert drawn.shape == (256, 16, 64, 3)
     assert said == "256 drawn crops"
     with pytest.raises(CropSourceError, match="no LMDB archive"):
-        calibration_crops(tmp_path, config)
+        calibration_crops([tmp_path], config)
     with pytest.raises(CropSourceError, match="no LMDB archive"):
         parity_data(tmp_path, config)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from export.gate import gate
 from export.gate.calibrate import observe_ranges
 from export.gate.crops import parity_crops, word_crops
 from export.graphs.builder import GraphBuilder
@@ -77,6 +78,16 @@ def logits_graph(name: str, builder: GraphBuilder) -> bytes:
         value = graph.read(builder, model, NoOptions(), images).logits or ""
     builder.output(value, "logits", TensorProto.FLOAT, (BATCH, None, None))
     return serialised(builder)
+
+
+@pytest.fixture
+def few_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An int8 graph takes its scales from fewer crops, and one that rounds is read with fewer."""
+    monkeypatch.setattr("export.gate.crop_sources.CALIBRATION_CROPS", 32)
+    monkeypatch.setattr("export.gate.gate.AGREEMENT_CROPS", 16)
+    monkeypatch.setattr("export.gate.agreement.IN_COMPANY", 16)
+    drawn = gate.parity_crops
+    monkeypatch.setattr(gate, "parity_crops", lambda *limits: drawn(*limits)[::2])
 
 
 @NAMES
@@ -144,13 +155,12 @@ def test_it_passes_the_gate_and_another_network_does_not(name: str) -> None:
         run_parity_gate(artifact, made_up(SMALL[name], seed=8), options, {})
 
 
-@pytest.mark.usefixtures("few_batches")
+@pytest.mark.usefixtures("few_batches", "few_crops")
 @pytest.mark.parametrize(
     ("kind", "precision", "end_bias"),
     [("crnn", "fp16", 1.0), ("crnn", "int8", 2.0), ("trba", "int8", 2.0), ("trbc", "fp16", 2.0), ("trbc", "int8", 4.0)],
 )
-def test_other_precisions_pass_the_gate(kind: str, precision: Any, end_bias: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("export.gate.gate.AGREEMENT_CROPS", 32)
+def test_other_precisions_pass_the_gate(kind: str, precision: Any, end_bias: float) -> None:
     # Two letters, and an end that is well liked: made-up weights decide nothing else by such a margin as int8 is asked for.
     model = made_up(replace(SMALL[kind], charset_train="ab", max_label_length=4), end_bias=end_bias)  # type: ignore[type-var]
     options = ExportOptions("mine", "", precision=precision)

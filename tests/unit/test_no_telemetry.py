@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from service.config import BUNDLED_ARTIFACT
+
 ROOT = Path(__file__).parents[2]
 OPEN = """
 import {module}
@@ -23,7 +25,7 @@ def test_a_session_leaves_no_identifier_behind(module: str, tmp_path: Path) -> N
     hidden = ("CI", "ORT_RUNNING_UNIT_TESTS", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "XDG_DATA_HOME")
     environment = {key: value for key, value in os.environ.items() if key not in hidden}
     environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    code = OPEN.format(module=module, artifact=str(ROOT / "service" / "bundled" / "parseq-nano.onnx"))
+    code = OPEN.format(module=module, artifact=str(BUNDLED_ARTIFACT))
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=100)
     assert list(tmp_path.iterdir()) == []
 

@@ -33,6 +33,7 @@ CONFIG = {
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")  # as of any run that is moved
+@pytest.mark.usefixtures("no_pictures")
 def test_its_next_step_is_the_same(tmp_path: Path) -> None:
     (tmp_path / "tiny.json").write_text(json.dumps(CONFIG))
     rendered = write_shards(tmp_path / "rendered")

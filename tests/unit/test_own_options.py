@@ -181,6 +181,6 @@ class TestRuns:
 
     def test_without_a_recipe_it_is_told(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         run_toy(tmp_path, "run")
-        assert "no --run is given: the options are those for parseq-nano; --run parseq has" in capsys.readouterr().err
+        assert "the options are those for parseq-nano, a small network; --run parseq has" in capsys.readouterr().err
         run_toy(tmp_path, "run", resume=True)
         assert "no --run" not in capsys.readouterr().err

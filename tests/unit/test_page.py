@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from artifact.files import BUNDLED_MODEL
 from service.http.dialects.v1_query import READING
 from service.http.dialects.v1_schemas import Limits, ModelInfo
 from service.http.page import FOLDER, MEDIA_TYPES, policy_of
@@ -52,7 +53,7 @@ def test_all_files_are_served_and_packed() -> None:
             assert (head.status_code, head.content) == (200, b"")
             guards = ("content-length", "content-type", "x-content-type-options", "cache-control")
             assert [head.headers[name] for name in guards] == [response.headers[name] for name in guards]
-        for address in ("/page/index.html", "/page/", "/page/..%2fparseq-nano.onnx", "/page/no.js"):
+        for address in ("/page/index.html", "/page/", f"/page/..%2f{BUNDLED_MODEL}.onnx", "/page/no.js"):
             assert (await client.get(address)).status_code == 404
         assert (await client.post("/page/page.js")).status_code == 405
 
@@ -129,3 +130,7 @@ def test_contrast_is_that_of_wcag_aa(colours: dict[str, str]) -> None:
 def test_less_than_sure_is_not_told_by_colour_alone() -> None:
     lines = dict(re.findall(r"\.char\.(\w+) \{[^}]*?text-decoration: underline (\w+)", CSS))
     assert lines == {"fair": "dotted", "doubtful": "wavy"}
+
+
+def test_the_page_knows_the_bundled_model_by_its_name() -> None:
+    assert f'const BUNDLED = "{BUNDLED_MODEL}";' in (FOLDER / "options.js").read_text(encoding="utf-8")

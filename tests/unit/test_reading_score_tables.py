@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -44,6 +45,26 @@ def test_a_table_is_what_evaluate_printed(results: Path, rows: str) -> None:
     assert len(table) > 2
     squeezed = {line.replace(" ", "") for line in printed}
     assert {line.replace(" ", "") for line in table[2:]} <= squeezed
+
+
+def test_tables_of_thresholds_empty_readings_and_calibration(results: Path) -> None:
+    content = json.loads(results.read_text())
+    scored = content["charsets"][0]
+    scored["thresholds"] = [
+        {"threshold": 0.5, "crops": 3, "coverage": 1.0, "accuracy": 0.5, "suggested": False},
+        {"threshold": 0.91, "crops": 1, "coverage": 1 / 3, "accuracy": 1.0, "suggested": True},
+    ]
+    scored["datasets"][0] |= {"without_text": 2, "without_text_read_empty": 1, "with_text_read_empty": 1, "ece": 1.234}
+    results.write_text(json.dumps(content))
+    found = {}
+    for rows in ("thresholds", "empty", "calibration"):
+        page = document(results.parent, rows)
+        assert main([str(page)]) == 0
+        found[rows] = [line for line in page.read_text().splitlines() if line.startswith("|")][2:]
+    assert found["thresholds"] == ["| 0.50 | 3 | 100.0 % | 50.0 % |", "| **0.91** | **1** | **33.3 %** | **100.0 %** |"]
+    assert found["empty"] == ["| signs | 1 | 1 | 2 | 1 (50.0 %) |"]
+    assert len(found["calibration"]) == 2
+    assert found["calibration"][0].endswith(" 1.23 |")
 
 
 def test_a_second_time_changes_nothing_and_a_typed_score_is_found(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,9 +7,9 @@ from PIL import Image
 
 from artifact.text import Reading
 from model.charsets import CHARSETS
-from reading.scores.calibration import BINS, Reliability
+from reading.scores.calibration import BINS, Reliability, Threshold
 from reading.scores.error_sheet import WorstMistakes
-from reading.scores.metrics import Score, combine, kind_of, length_group, score, table
+from reading.scores.metrics import Score, Tally, combine, kind_of, length_group, score, table
 
 
 def test_scores_by_hand() -> None:
@@ -73,6 +73,29 @@ def test_the_edges_of_bins_belong_to_the_bin_below() -> None:
     reliability.add(1 / BINS, True)
     reliability.add(1 / BINS + 1e-9, True)
     assert reliability.crops[:2] == [1, 1]
+
+
+def test_thresholds_by_hand() -> None:
+    reliability = Reliability()
+    for confidence, right in ((1.0, True), (0.29, True), (0.2899, False), (0.95, True)):
+        reliability.add(confidence, right)
+    assert reliability.from_threshold(0.29) == Threshold(0.29, 3, 0.75, 1.0)
+    assert reliability.from_threshold(0.28) == Threshold(0.28, 4, 1.0, 0.75)
+    assert reliability.suggested_threshold() == 0.29
+    assert [each.threshold for each in reliability.thresholds() if each.suggested] == [0.29]
+    assert [each.crops for each in reliability.thresholds()][:3] == [4, 3, 2]
+    other = Reliability()
+    other.add(1.0, False)
+    reliability.merge(other)
+    assert reliability.suggested_threshold() is None
+    assert reliability.from_threshold(1.0) == Threshold(1.0, 2, 0.4, 0.5)
+
+
+def test_what_is_read_as_empty_is_counted() -> None:
+    tally = Tally()
+    for text, label, empty in (("", "", True), ("a", "", False), ("", "ab", True), ("", "ab", False), ("ab", "ab", False)):
+        tally.add(text, label, 0.5, empty=empty)
+    assert (tally.without_text, tally.without_text_read_empty, tally.with_text_read_empty) == (2, 1, 1)
 
 
 def test_only_the_most_confident_mistakes_are_kept() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,6 @@ from tests.fakes import FakeSession, toy_runtime
 from tests.grpc_calls import free_port
 from tests.integration.in_process import listening
 from tests.toy_artifact import METADATA, write_artifact
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("share", "wanted"), [(0.5, 50.0), (0.99, 99.0), (1.0, 100.0), (0.001, 1.0)])
@@ -209,13 +208,24 @@ def test_the_bare_session_is_tried_in_every_topology(tmp_path: Path) -> None:
     assert len(BareModel(tmp_path / "toy.onnx", cores=1).candidates()) == 3
 
 
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Runs of the benchmark in this process: load and the bare session are measured for moments."""
+    monkeypatch.setattr("benchmarks.serving.steps.RAMP_S", 0.1)
+    monkeypatch.setattr("benchmarks.serving.steps.BARE_S", 0.03)
+    monkeypatch.setattr(serve, "SEARCH_S", 0.01)
+    monkeypatch.setattr(serve, "WORK_FOLDER", tmp_path / "work")
+    yield
+    gc.enable()
+
+
 @pytest.mark.slow
-def test_a_short_run_of_every_step(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("short")
+def test_a_short_run_of_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact, report = write_artifact(tmp_path / "toy.onnx"), tmp_path / "rows.json"
-    options = ["--artifact", str(artifact), "--slices", "1", "--slice-s", "0.1", "--json", str(report)]
-    command = [sys.executable, "-m", "benchmarks.serve", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
+    options = ["--artifact", str(artifact), "--slices", "1", "--slice-s", "0.25", "--json", str(report)]
+    monkeypatch.setattr(sys, "argv", ["serve", *options])
+    assert serve.main() == 0
     rows = {row["step"]: row for row in json.loads(report.read_text(encoding="utf-8"))}
     assert set(rows) == set(STEPS)
     assert all(row["model"] == "toy" and row["p50_ms"] > 0 and row["failed"] == 0 for row in rows.values())
@@ -228,12 +238,12 @@ def test_a_short_run_of_every_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_short_run_of_two_models_in_one_process(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("short")
+def test_a_short_run_of_two_models_in_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths, report = [str(write_artifact(tmp_path / f"{name}.onnx")) for name in "ab"], tmp_path / "rows.json"
     options = ["--models", "--artifact", *paths, "--step", "c8", "--slices", "1", "--slice-s", "0.1", "--json", str(report)]
-    command = [sys.executable, "-m", "benchmarks.serve", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", ["serve", *options])
+    assert serve.main() == 0
     rows = json.loads(report.read_text(encoding="utf-8"))
     assert [row["model"] for row in rows] == [f"{name}, others {beside}" for name in "ab" for beside in ("idle", "busy")]
     assert all(row["p50_ms"] > 0 and row["failed"] == 0 for row in rows)

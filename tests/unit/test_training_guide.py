@@ -62,7 +62,7 @@ def test_the_example_keeps_every_character(capsys: pytest.CaptureFixture[str]) -
     assert row.split("|")[-2].strip() == "0"
 
 
-@pytest.mark.usefixtures("words")
+@pytest.mark.usefixtures("words", "no_pictures")
 def test_without_the_character_it_is_told_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [options] = commands("parseq-train")
     at = options.index("--add-characters")

@@ -44,6 +44,7 @@ def test_first_rates_cover_the_range() -> None:
     assert first_rates(1e-4, 2e-3, 9) == pytest.approx([1e-4, 1e-4 * 20**0.5, 2e-3])
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_trial_is_a_run_that_can_be_resumed(options: dict[str, Any], tmp_path: Path) -> None:
     seen: list[dict[str, float]] = []
     run_trial(words(options), 3e-4, tmp_path / "trial", seen.append)

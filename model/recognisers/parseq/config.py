@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
-from model.charsets import PRINTABLE
+from model.charsets import PRINTABLE, SIGNS_BESIDES
 from model.errors import ConfigError
 from model.recognisers.parts.settings import PlainConfig, check_charset
 
@@ -105,6 +105,7 @@ NAMED: Final[dict[str, PARSeqConfig]] = {
         dropout=0.0,
     ),
     "parseq-mini": PARSeqConfig(
+        charset_train=PRINTABLE + SIGNS_BESIDES,
         stem="residual",
         patch_size=(8, 4),
         embed_dim=192,

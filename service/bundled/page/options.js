@@ -10,11 +10,12 @@ const KINDS = {
   alphanumeric: /[\p{L}\p{M}\p{Nd}]/u,
   punctuation: /[\p{P}\p{S}]/u,
 };
-const BUNDLED = "parseq-nano";
+const BUNDLED = "parseq-mini";
 const BUNDLED_CANNOT = [
-  "As it comes with the service it was trained on Latin print only: no handwriting, no vertical text, no other alphabets.",
-  "Texts of more than about 14 characters, bent words, and blurred or very small ones are often read wrongly; so are look-alikes such as 0 and O, 1 and l.",
+  "As it comes with the service it was trained on Latin print only: no handwriting, no vertical text, no accents, no other alphabets.",
+  "Long texts, bent words, and blurred or very small ones are often read wrongly; so are look-alikes such as 0 and O, 1 and l.",
 ];
+const BUNDLED_EMPTY = "A picture without any text is answered with no text, mostly: now and then it sees a word all the same.";
 const byId = (id) => document.getElementById(id);
 
 let models = [];
@@ -100,15 +101,18 @@ function disable(name, is, why) {
 }
 
 function charactersOf({ charset, charset_size }) {
-  return charset !== undefined && charset_size <= 100 ? `the ${charset_size} characters ${charset}` : `${charset_size} characters`;
+  if (charset === undefined || charset_size > 110) return `${charset_size} characters`;
+  // Between others nobody would see the space.
+  return `the ${charset_size} characters ${charset.replace(" ", "")}${charset.includes(" ") ? " and the space" : ""}`;
 }
 
 function cannot(model) {
   const told = [];
   const hasSpace = model.charset === undefined || model.charset.includes(" ");
   if (!hasSpace) told.push("It reads one word a picture, cut out closely, and knows no space. For lines choose below to cut at gaps; on a page mark the words.");
-  told.push("On a picture without any text it may see a word all the same.");
-  if ([model.name, ...model.aliases].includes(BUNDLED)) told.push(...BUNDLED_CANNOT);
+  const isBundled = [model.name, ...model.aliases].includes(BUNDLED);
+  told.push(isBundled ? BUNDLED_EMPTY : "On a picture without any text it may see a word all the same.");
+  if (isBundled) told.push(...BUNDLED_CANNOT);
   return told;
 }
 

@@ -81,7 +81,7 @@ class ArrivingRequests(HttpToolsProtocol):
                 return
             self._deaf = True  # CONNECT: what follows is meant for a tunnel
         except httptools.HttpParserError:
-            raise (self._head_problem or Problem(MALFORMED_REQUEST, "This is not valid HTTP/1.1.")) from None
+            raise (self._head_problem or Problem(MALFORMED_REQUEST, _malformed(piece))) from None
         if not self._deaf and self._framing.between_requests == self._arriving:
             raise Problem(MALFORMED_REQUEST, "It is in doubt where this request ends.")
         if self._arriving and (self.cycle is None or self.cycle.scope is not self.scope):  # its head is not complete
@@ -206,3 +206,11 @@ class ArrivingRequests(HttpToolsProtocol):
     def _forget_rest(self) -> None:
         self._rest = None
         self._holdings.release(None)
+
+
+def _malformed(piece: bytes | memoryview) -> str:
+    """What to tell of bytes that cannot be parsed."""
+    line = bytes(piece).partition(b"\r\n")[0]
+    if line.isascii() or b" HTTP/" not in line:
+        return "This is not valid HTTP/1.1."
+    return "This is not valid HTTP/1.1: a URL has ASCII characters only; write a pound sign, for example, as %C2%A3."
