@@ -29,8 +29,8 @@ class Client:
         url: Address of the service, with a path if it is below one: `http://localhost:8000`, `https://example.org/ocr`.
         api_key: Where the service wants one.
         timeout_s: For each call with all its attempts, also told to the service; of many crops for each request.
-        attempts: How often a request is sent, at most, while the service is busy, restarts or cannot be reached; `None`: the time
-            alone decides.
+        attempts: How often a request is sent, at most, while the service is busy, restarts or cannot be reached; `None`: the
+            time alone decides.
         connections: Requests in flight at once, at most.
         crops_per_request: Crops that go into one request, at most. The service's own limits hold besides.
         headers: Sent with each request.

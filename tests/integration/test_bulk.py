@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,10 +122,14 @@ def test_ctrl_c_and_a_full_disk_end_a_run_that_can_go_on(tmp_path: Path, slow_ar
     assert f"cannot write to {out}" in error
     assert "Traceback" not in error
     assert list(out.glob("*.parquet")) == list(out.glob(".*.part")) == []
-    driver = start(*arguments)
-    wait_for(lambda: any(out.glob("*.parquet")), driver)
-    os.killpg(driver.pid, signal.SIGINT)
-    error = driver.communicate(timeout=PATIENCE_S)[1]
+    for _ in range(5):  # on a busy machine all may be read before this process sees the first part
+        shutil.rmtree(out)
+        driver = start(*arguments)
+        wait_for(lambda: any(out.glob("*.parquet")), driver)
+        os.killpg(driver.pid, signal.SIGINT)
+        error = driver.communicate(timeout=PATIENCE_S)[1]
+        if driver.returncode != 0:
+            break
     assert driver.returncode == 3, error
     assert "stopped; what is finished is kept" in error
     assert "Traceback" not in error
