@@ -235,6 +235,6 @@ def test_options_of_others_are_one_line(weights: Path, tmp_path: Path, capsys: p
     with pytest.raises(SystemExit, match="2"):
         export(["--weights", str(weights), "--output", str(tmp_path / "x.onnx"), "--iterations", "0"])
     assert "must be a whole number from 1, not '0'" in capsys.readouterr().err
-    nano = ["--model", "parseq-nano", "--output", str(tmp_path / "x.onnx")]
-    assert export([*nano, "--iterations", "2"]) == 2
+    mini = ["--model", "parseq-mini", "--output", str(tmp_path / "x.onnx")]
+    assert export([*mini, "--iterations", "2"]) == 2
     assert "--iterations is no option of 'parseq': leave it out" in capsys.readouterr().err

@@ -114,7 +114,8 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path, slow_artifact
 
 
 def test_ctrl_c_and_a_full_disk_end_a_run_that_can_go_on(tmp_path: Path, slow_artifact: Path) -> None:
-    folder, out = write_folder(tmp_path / "crops", TEXTS), tmp_path / "out"
+    texts = words(300)
+    folder, out = write_folder(tmp_path / "crops", texts), tmp_path / "out"
     arguments = [folder, *options(slow_artifact, out, "--workers", 1, "--rows-per-part", 10, "--batch-size", 1)]
     driver = start(*arguments, limit_bytes=1500)  # enough for the manifest as it begins, and not for a part
     error = driver.communicate(timeout=PATIENCE_S)[1]
@@ -134,7 +135,7 @@ def test_ctrl_c_and_a_full_disk_end_a_run_that_can_go_on(tmp_path: Path, slow_ar
     assert "stopped; what is finished is kept" in error
     assert "Traceback" not in error
     assert command.main([str(each) for each in arguments]) == 0
-    assert texts_in(out) == TEXTS
+    assert texts_in(out) == texts
 
 
 def test_crops_with_errors_and_what_the_exit_status_says(

@@ -30,7 +30,7 @@ from tests.toy_artifact import confidence_of, png_of, write_artifact
 TEXTS = ["abc", "x1"]
 N_CLIENTS = 4
 MIB = 2**20
-ENDLESS_CALLS = 30
+ENDLESS_CALLS = 90
 
 Started = tuple[ServerProcess, Caller]
 

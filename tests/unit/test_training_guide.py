@@ -29,7 +29,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "words"
     (folder / "img").mkdir(parents=True)
     lines = re.findall(r"(img/\S+)<TAB>(\S+)", GUIDE)
-    assert [label for _, label in lines] == ["HARBOUR", "£12.50"]
+    assert [label for _, label in lines] == ["HARBOUR", "₹12.50"]
     for (path, _), sample in zip(lines, ("harbour", "price"), strict=True):
         shutil.copy(ROOT / "docs" / "samples" / f"{sample}.png", folder / path)
     (folder / "labels.tsv").write_text("".join(f"{path}\t{label}\n" for path, label in lines), encoding="utf-8")
@@ -51,8 +51,8 @@ def test_the_example_keeps_every_character(capsys: pytest.CaptureFixture[str]) -
     told = capsys.readouterr().err
     assert "words: 2 crops, 0 left out" in told
     assert "lost" not in told
-    assert "1 new ones begin at random: '£'" in told
-    assert load(weights=output / "best.ckpt").config.charset_train.endswith("£")
+    assert "1 new ones begin at random: '₹'" in told
+    assert load(weights=output / "best.ckpt").config.charset_train.endswith("₹")
     [options] = commands("parseq-evaluate")
     assert evaluate.main([*options, "--json", "scores.json", "--threads", "1"]) == 0
     captured = capsys.readouterr()
@@ -68,8 +68,8 @@ def test_without_the_character_it_is_told_by_name(tmp_path: Path, capsys: pytest
     at = options.index("--add-characters")
     options[at : at + 2] = []
     assert main(short(options, tmp_path / "without")) == 0
-    lost = "words: 1 label lost characters that the charset has not: '£' U+00A3 POUND SIGN once"
-    loss = f"{lost}; to keep them: --add-characters '£'"
+    lost = "words: 1 label lost characters that the charset has not: '₹' U+20B9 INDIAN RUPEE SIGN once"
+    loss = f"{lost}; to keep them: --add-characters '₹'"
     assert loss in capsys.readouterr().err.splitlines()
     # However the crops are kept, and with crops to validate on besides.
     for more in (["--lazy"], ["--validation", "test-words", "--lazy"]):
