@@ -31,7 +31,7 @@ from benchmarks.serving.bare import BareModel
 from benchmarks.serving.loads import ClosedLoop
 from benchmarks.serving.report import table
 from benchmarks.serving.server import running
-from benchmarks.serving.steps import CLOSED, STEPS, Bench, Row, medians
+from benchmarks.serving.steps import CLOSED, FOR_GPUS, STEPS, Bench, Row, medians
 from service.config import BUNDLED_ARTIFACT
 from service.process.cpu import cpu_budget
 
@@ -48,7 +48,8 @@ def parse_args() -> argparse.Namespace:
         "--model", nargs="+", default=["parseq-tiny", BUNDLED], help="named architectures, or bundled (default: %(default)s)"
     )
     parser.add_argument("--artifact", type=Path, nargs="+", help="artifacts to measure instead of --model")
-    parser.add_argument("--step", nargs="+", choices=STEPS, default=list(STEPS), help="(default: all)")
+    usual = [step for step in STEPS if step not in FOR_GPUS]
+    parser.add_argument("--step", nargs="+", choices=STEPS, default=usual, help="(default: all but c256, which is for GPUs)")
     parser.add_argument("--models", action="store_true", help="serve all in one process, instead of one after the other")
     parser.add_argument("--slices", type=int, default=5, help="slices of each step (default: %(default)s)")
     parser.add_argument(
@@ -73,7 +74,7 @@ async def measure(name: str, artifact: Path, args: argparse.Namespace) -> list[R
     """All steps of one artifact."""
     settings = dict(pair.split("=", 1) for pair in args.setting)
     cores = cpu_budget()
-    bare = BareModel(artifact, cores)
+    bare = BareModel(artifact, cores, settings.get("provider", "cpu"))
     best = bare.best(min(SEARCH_S, args.slice_s))
     print(f"{name}: best bare topology: {best}", flush=True)
     rows: dict[str, list[Row]] = {step: [] for step in args.step}
