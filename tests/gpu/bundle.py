@@ -1,9 +1,9 @@
 """Make a folder with which a machine without package registries can check its GPU: pieces of one archive, and a script.
 
-    python -m tests.gpu.bundle MATERIAL [--output build/gpu-bundle] [--python 3.12] [--without-nvidia]    (make verify-gpu-bundle)
+    python -m tests.gpu.bundle MATERIAL [--output build/gpu-bundle] [--python 3.12]    (make verify-gpu-bundle)
 
-In the archive: the project's files that git tracks, the material of `tests.gpu.write_material` (so that no torch is needed there),
-and wheels. Copy the folder to the machine and run `sh run.sh` in it; that checks, joins and installs everything, and fetches
+In the archive: the project's files that git tracks, the material of `tests.gpu.write_material` (so that no torch is needed
+there), and wheels. Copy the folder to the machine and run `sh run.sh` in it; that checks, joins and installs everything, and fetches
 nothing. With `--without-nvidia` the wheels of CUDA and cuDNN are left out, two gigabytes: the machine must then have both where
 the loader finds them (LD_LIBRARY_PATH), CUDA 13 and cuDNN 9.
 """
@@ -108,12 +108,16 @@ def download(folder: Path, wanted: Sequence[str], python: str, platforms: Sequen
         chosen += ["--platform", platform]
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         # A runtime for the CPU beside the one for GPUs is found first, so whoever wants it must not get it here.
-        file.writelines(line for line in (ROOT / "constraints.txt").open(encoding="utf-8") if not line.startswith("onnxruntime"))
+        file.writelines(
+            line for line in (ROOT / "constraints.txt").open(encoding="utf-8") if not line.startswith("onnxruntime")
+        )
         file.flush()
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--dest", str(folder)]
         code = subprocess.run([*command, "--constraint", file.name, *chosen, *wanted], check=False).returncode
     if code != 0:
-        raise BundleError(f"pip could not fetch the wheels for Python {python}: see above; --wheels FOLDER takes those of a folder")
+        raise BundleError(
+            f"pip could not fetch the wheels for Python {python}: see above; --wheels FOLDER takes those of a folder"
+        )
 
 
 def tracked_files() -> list[Path]:
@@ -130,7 +134,9 @@ def tracked_files() -> list[Path]:
     return [path for name in told.decode().split("\0") if name and (path := ROOT / name).is_file()]
 
 
-def write_bundle(output: Path, material: Path, wheels: Sequence[Path], wanted: Sequence[str], python: str, piece_bytes: int) -> int:
+def write_bundle(
+    output: Path, material: Path, wheels: Sequence[Path], wanted: Sequence[str], python: str, piece_bytes: int
+) -> int:
     """Write pieces, checksums and script; the number of pieces.
 
     Raises:

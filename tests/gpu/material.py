@@ -108,6 +108,8 @@ def read_material(folder: Path) -> Material:
     try:
         contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise MaterialError(f"{folder} has no {CONTENTS}: write it with `python -m tests.gpu.write_material {folder}`") from error
+        raise MaterialError(
+            f"{folder} has no {CONTENTS}: write it with `python -m tests.gpu.write_material {folder}`"
+        ) from error
     graphs = tuple(Graph(**graph) for graph in contents["graphs"])
     return Material(folder, graphs, Demand(**contents["demand"]), contents["crops"])

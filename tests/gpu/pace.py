@@ -8,10 +8,10 @@ from statistics import median
 import numpy as np
 import onnxruntime
 
+from artifact.session import reason_of
 from service.errors import StartupError
 from service.sessions.devices import DeviceSession
 from service.sessions.providers import ORT_NAMES
-from artifact.session import reason_of
 from tests.gpu.material import Graph
 from tests.gpu.stage import Stage, open_on
 
@@ -26,7 +26,9 @@ ENGINE_S = 60.0
 """The same where TensorRT builds an engine first."""
 
 
-def measure(session: DeviceSession, batch: int, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], slice_s: float) -> float:
+def measure(
+    session: DeviceSession, batch: int, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], slice_s: float
+) -> float:
     """Seconds of a run, the median of those of a slice."""
     crops = np.resize(pixels, (batch, *pixels.shape[1:]))
     for _ in range(WARM_RUNS):

@@ -93,8 +93,8 @@ class Load:
         """All figures in one line."""
         return (
             f"{self.crops_per_s:,.0f} crops/s, {self.of_alone:.2f} of the session alone; "
-            f"p50 {self.row['p50_ms'] or 0:.1f} ms, p99 {self.row['p99_ms'] or 0:.1f} ms; server {self.server_cores:.1f} and client "
-            f"{self.client_cores:.1f} of {self.cores} cores; refused {self.row['refused'] or 0:.0f}, "
+            f"p50 {self.row['p50_ms'] or 0:.1f} ms, p99 {self.row['p99_ms'] or 0:.1f} ms; server {self.server_cores:.1f} "
+            f"and client {self.client_cores:.1f} of {self.cores} cores; refused {self.row['refused'] or 0:.0f}, "
             f"failed {self.row['failed'] or 0:.0f}; limited by {self.limit}"
         )
 
@@ -133,11 +133,11 @@ class MeasurementError(RuntimeError):
     """The benchmark gave nothing; the message says why."""
 
 
-def command(artifact: Path, rows: Path, provider: str, workers: int) -> Sequence[str | Path]:
+def command(artifact: Path, rows: Path, provider: str, workers: int) -> list[str]:
     """The benchmark's."""
     settings = [f"provider={provider}", *([f"{WORKERS_SETTING}={workers}"] if takes_workers() else [])]
-    options = ["--step", STEP, "--slices", "1", "--slice-s", str(SLICE_S), "--json", rows, "--setting", *settings]
-    return [sys.executable, "-m", "benchmarks.serve", "--artifact", artifact, *options]
+    options = ["--step", STEP, "--slices", "1", "--slice-s", str(SLICE_S), "--json", str(rows), "--setting", *settings]
+    return [sys.executable, "-m", "benchmarks.serve", "--artifact", str(artifact), *options]
 
 
 def pace_of(rows: Sequence[Row], graph: Graph) -> float | None:

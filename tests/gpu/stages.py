@@ -34,7 +34,9 @@ def providers(stage: Stage) -> None:
     except NoGpuError as error:
         stage.add("devices", "FAILED" if stage.provider in GPU_PROVIDERS else "skipped", str(error))
     smi = ask_nvidia_smi("driver_version", "memory.total", "compute_cap")
-    stage.add("driver", "measured", "version {}, {} MiB, compute capability {}".format(*smi) if smi else "nvidia-smi does not say")
+    stage.add(
+        "driver", "measured", "version {}, {} MiB, compute capability {}".format(*smi) if smi else "nvidia-smi does not say"
+    )
     stage.add("onnxruntime", "measured", f"{onnxruntime.__version__}, providers {', '.join(available)}", providers=available)
     smallest = min(stage.material.graphs, key=lambda graph: (not graph.gpu, stage.material.path(graph).stat().st_size))
     try:

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from artifact.session import reason_of
 from artifact.text import text_length
 from service.errors import StartupError
-from artifact.session import reason_of
 from tests.gpu.material import Demand, Expected
 from tests.gpu.stage import Stage, open_on
 
@@ -64,11 +64,14 @@ class Comparison:
 
     def __str__(self) -> str:
         """All figures in one line."""
-        weak = f"; only {self.decided} are clear, which says little" if self.decided < self.demand.min_decided * self.crops else ""
+        weak = (
+            f"; only {self.decided} are clear, which says little" if self.decided < self.demand.min_decided * self.crops else ""
+        )
         return (
-            f"{self.decided_equal} of {self.decided} texts equal (demanded {self.demand.floor:.1%}; {self.near_ties} more crops are "
-            f"near ties, within {self.demand.tie_margin:g}; of all {self.crops}, {self.equal} equal){weak}; confidences differ by "
-            f"{self.mean_difference:.2g} in the mean (allowed {self.demand.confidence:g}), {self.largest_difference:.2g} at most"
+            f"{self.decided_equal} of {self.decided} texts equal (demanded {self.demand.floor:.1%}; {self.near_ties} more crops "
+            f"are near ties, within {self.demand.tie_margin:g}; of all {self.crops}, {self.equal} equal){weak}; confidences "
+            f"differ by {self.mean_difference:.2g} in the mean (allowed {self.demand.confidence:g}), "
+            f"{self.largest_difference:.2g} at most"
         )
 
 

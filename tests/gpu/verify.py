@@ -2,8 +2,8 @@
 
     python -m tests.gpu.verify MATERIAL [--output build/verify-gpu] [--stage texts ...] (make verify-gpu)
 
-MATERIAL is a folder of `tests.gpu.write_material`. The stages: which providers there are; where a session puts the nodes of each
-graph; whether texts and confidences are those of a CPU; how fast the sessions are; how fast the service is. Each stage has its
+MATERIAL is a folder of `tests.gpu.write_material`. The stages: which providers there are; where a session puts the nodes of
+each graph; whether texts and confidences are those of a CPU; how fast the sessions are; how fast the service is. Each stage has its
 time, and a stage that fails is a row of the table. The table is also in the folder `--output`, as Markdown and as JSON.
 
 Exit status: 0 if every check passed, 1 if one failed, 2 if there is no GPU here or nothing to check with.
@@ -45,9 +45,7 @@ def run_stage(name: str, arguments: Sequence[str], rows: RowFile, seconds: float
     """Run a stage in a process of its own, for so long at most; if it does not end well, that is a row too."""
     with log.open("w", encoding="utf-8") as output:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(
-            arguments, cwd=ROOT, stdout=output, stderr=output, env=environment, start_new_session=True
-        )
+        process = subprocess.Popen(arguments, cwd=ROOT, stdout=output, stderr=output, env=environment, start_new_session=True)
         try:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:

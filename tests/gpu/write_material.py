@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -47,7 +48,7 @@ PRECISIONS: Sequence[Precision] = ("fp32", "fp16")
 TRIED_IN_HALF = 128
 """Crops that the fp16 graph reads on the CPU, too: slowly, for a CPU has no arithmetic for it."""
 TIES_IN_HALF = 4.0
-"""A near tie of a network with small logits begins at so many times the largest margin at which half precision was seen to matter."""
+"""With small logits a near tie begins at so many times the largest margin at which half precision was seen to matter."""
 MIN_TIE_MARGIN = 0.002
 
 Pixels = NDArray[np.uint8]
@@ -93,7 +94,7 @@ def read_in_pytorch(network: Any, pixels: Pixels, bar: Any) -> Reference:
 
 def read_on_a_cpu(artifact: Path, pixels: Pixels) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Token ids and confidences, `(N, S)` each."""
-    session = open_cpu_session(artifact, threads=1)
+    session = open_cpu_session(artifact, threads=torch.get_num_threads())
     runs = [session.run(None, {INPUT_NAME: pixels[begin : begin + BATCH]})[:2] for begin in range(0, len(pixels), BATCH)]
     ids, confidences = zip(*runs, strict=True)
     return np.concatenate(ids), np.concatenate(confidences)
@@ -129,8 +130,14 @@ def write_network(folder: Path, demand: Demand, name: str, drawn: Sequence[Any],
     found = compare(reference.token_ids, reference.confidences, expected, demand)
     if found.problem:
         raise WrongGraphError(f"{name}: ONNX Runtime on this CPU does not read as PyTorch does: {found}")
-    values = {"token_ids": expected.token_ids, "confidences": expected.confidences, "margins": expected.margins}
-    np.savez_compressed(folder / f"{name}.npz", own=own, size=np.array(config.img_size), **values)
+    np.savez_compressed(
+        folder / f"{name}.npz",
+        own=own,
+        size=np.array(config.img_size),
+        token_ids=expected.token_ids,
+        confidences=expected.confidences,
+        margins=expected.margins,
+    )
     margin, fault = tried_in_half(folder / f"{name}-fp16.onnx", expected, demand)
     for precision in PRECISIONS:
         told = fault if precision == "fp16" else ""
@@ -146,7 +153,8 @@ def tried_in_half(artifact: Path, expected: Expected, demand: Demand) -> tuple[f
         follows from the margins of crops that are read otherwise. And why the fp16 graph cannot be asked to read as the fp32
         graph does; empty if it can.
     """
-    few = Expected(*(values[:TRIED_IN_HALF] for values in (expected.pixels, expected.token_ids, expected.confidences, expected.margins)))
+    n = TRIED_IN_HALF
+    few = Expected(expected.pixels[:n], expected.token_ids[:n], expected.confidences[:n], expected.margins[:n])
     token_ids, confidences = read_on_a_cpu(artifact, few.pixels)
     largest = float(few.margins[~equal_texts(token_ids, few.token_ids)].max(initial=0.0))
     margin = demand.tie_margin
