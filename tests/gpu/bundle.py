@@ -3,8 +3,8 @@
     python -m tests.gpu.bundle MATERIAL [--output build/gpu-bundle] [--python 3.12]    (make verify-gpu-bundle)
 
 In the archive: the project's files that git tracks, the material of `tests.gpu.write_material` (so that no torch is needed
-there), and wheels. Copy the folder to the machine and run `sh run.sh` in it; that checks, joins and installs everything, and fetches
-nothing. With `--without-nvidia` the wheels of CUDA and cuDNN are left out, two gigabytes: the machine must then have both where
+there), and wheels. Copy the folder to the machine and run `sh run.sh` in it; that checks, joins and installs everything, and
+fetches nothing. With `--without-nvidia` the wheels of CUDA and cuDNN are left out, two gigabytes: the machine must then have both where
 the loader finds them (LD_LIBRARY_PATH), CUDA 13 and cuDNN 9.
 """
 
@@ -20,7 +20,7 @@ import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from tqdm import tqdm
 
@@ -156,7 +156,7 @@ def write_bundle(
         listed.write_text("".join(f"{line}\n" for line in wanted), encoding="utf-8")
         writer = PieceWriter(pieces, piece_bytes, bar)
         # Not compressed: weights and wheels do not become smaller.
-        with tarfile.open(mode="w|", fileobj=writer) as archive:  # type: ignore[arg-type]
+        with tarfile.open(mode="w|", fileobj=cast("IO[bytes]", writer)) as archive:
             for path, name in [(listed, listed.name), *members]:
                 archive.add(path, name, recursive=False, filter=_nobodys)
         writer.close()

@@ -10,20 +10,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import onnxruntime
 
 from artifact.session import reason_of
 from service.errors import StartupError
+from service.process.cpu import cpu_budget
 from service.sessions.providers import GPU_PROVIDERS, ORT_NAMES, preferred_provider
 from tests.gpu import pace, serving, texts
 from tests.gpu.driver import NoGpuError, ask_nvidia_smi, device_names, library_version
-from tests.gpu.material import read_material
-from tests.gpu.placement import PlacementError, placement
+from tests.gpu.material import Graph, read_material
+from tests.gpu.placement import Placement, PlacementError, placement
 from tests.gpu.stage import Stage, open_on
 from tests.gpu.table import RowFile
+
+MAX_AT_ONCE = 4
+"""Sessions that are opened for their logs."""
 
 
 def providers(stage: Stage) -> None:
@@ -64,22 +70,32 @@ def _versions(stage: Stage) -> None:
 
 def places(stage: Stage) -> None:
     """Where a real session puts the nodes of each graph; of one that is meant for GPUs all must be there."""
-    for graph in stage.material.graphs:
-        of = f"{graph.network}, {graph.precision}"
-        if stage.left_s < 1:
-            stage.add(of, "FAILED" if graph.gpu else "skipped", "not looked at: the time of this stage was over")
-            continue
-        try:
-            found = placement(stage.material.path(graph), None, ORT_NAMES[stage.provider], stage.left_s)
-        except (PlacementError, subprocess.SubprocessError) as error:
-            stage.add(of, "FAILED", str(error))
-            continue
-        if stage.provider not in GPU_PROVIDERS:
-            stage.add(of, "measured", f"STAND-IN: the log of the CPU provider, {found.n_nodes} nodes")
-        elif not graph.gpu:
-            stage.add(of, "measured", f"{found}; it is meant for CPUs")
-        else:
-            stage.add(of, "FAILED" if found.on_cpu or found.copies else "ok", str(found))
+    # Each is a process that first loads CUDA's libraries, for seconds.
+    with ThreadPoolExecutor(min(MAX_AT_ONCE, cpu_budget())) as pool:
+        for graph, found in zip(stage.material.graphs, pool.map(partial(_placed, stage), stage.material.graphs), strict=True):
+            _tell(stage, graph, found)
+
+
+def _placed(stage: Stage, graph: Graph) -> Placement | str:
+    """Where the nodes of a graph run, or why that is not known."""
+    if stage.left_s < 1:
+        return "not looked at: the time of this stage was over"
+    try:
+        return placement(stage.material.path(graph), None, ORT_NAMES[stage.provider], stage.left_s)
+    except (PlacementError, subprocess.SubprocessError) as error:
+        return str(error)
+
+
+def _tell(stage: Stage, graph: Graph, found: Placement | str) -> None:
+    of = f"{graph.network}, {graph.precision}"
+    if isinstance(found, str):
+        stage.add(of, "FAILED" if graph.gpu else "skipped", found)
+    elif stage.provider not in GPU_PROVIDERS:
+        stage.add(of, "measured", f"STAND-IN: the log of the CPU provider, {found.n_nodes} nodes")
+    elif not graph.gpu:
+        stage.add(of, "measured", f"{found}; it is meant for CPUs")
+    else:
+        stage.add(of, "FAILED" if found.on_cpu or found.copies else "ok", str(found))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
     python -m tests.gpu.verify MATERIAL [--output build/verify-gpu] [--stage texts ...] (make verify-gpu)
 
 MATERIAL is a folder of `tests.gpu.write_material`. The stages: which providers there are; where a session puts the nodes of
-each graph; whether texts and confidences are those of a CPU; how fast the sessions are; how fast the service is. Each stage has its
-time, and a stage that fails is a row of the table. The table is also in the folder `--output`, as Markdown and as JSON.
+each graph; whether texts and confidences are those of a CPU; how fast the sessions are; how fast the service is. Each stage
+has its time, and a stage that fails is a row of the table. The table is also in the folder `--output`, as Markdown and as JSON.
 
 Exit status: 0 if every check passed, 1 if one failed, 2 if there is no GPU here or nothing to check with.
 """
