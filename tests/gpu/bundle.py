@@ -4,8 +4,8 @@
 
 In the archive: the project's files that git tracks, the material of `tests.gpu.write_material` (so that no torch is needed
 there), and wheels. Copy the folder to the machine and run `sh run.sh` in it; that checks, joins and installs everything, and
-fetches nothing. With `--without-nvidia` the wheels of CUDA and cuDNN are left out, two gigabytes: the machine must then have both where
-the loader finds them (LD_LIBRARY_PATH), CUDA 13 and cuDNN 9.
+fetches nothing. With `--without-nvidia` the wheels of CUDA and cuDNN are left out, two gigabytes: the machine must then have
+both where the loader finds them (LD_LIBRARY_PATH), CUDA 13 and cuDNN 9.
 """
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ class Comparison:
         )
         return (
             f"{self.decided_equal} of {self.decided} texts equal (demanded {self.demand.floor:.1%}; {self.near_ties} more "
-            f"crops are near ties, within {self.demand.tie_margin:g}; of all {self.crops}, {self.equal} equal){weak}; confidences "
-            f"differ by {self.mean_difference:.2g} in the mean (allowed {self.demand.confidence:g}), "
+            f"crops are near ties, within {self.demand.tie_margin:g}; of all {self.crops}, {self.equal} equal){weak}; "
+            f"confidences differ by {self.mean_difference:.2g} in the mean (allowed {self.demand.confidence:g}), "
             f"{self.largest_difference:.2g} at most"
         )
 
