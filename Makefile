@@ -16,6 +16,8 @@ RAY_READY := $(RAY_ENV)/.ready
 GPU_ENV := .venv-gpu
 GPU_READY := $(GPU_ENV)/.ready
 GPU_GRAPHS := build/gpu-graphs
+GPU_MATERIAL := build/gpu-material
+GPU_MATERIAL_READY := $(GPU_MATERIAL)/contents.json
 # Digests and test images are random to the eye; keys and passwords have other signs. A line without letters and digits has none, and
 # looking at each of them with every plug-in takes a fifth of the time.
 SECRET_OPTIONS := --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString \
@@ -43,7 +45,8 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help serve dev test test-fast test-oldest tools lint format export train evaluate benchmark convert render clean
 .PHONY: test-at-once lint-report $(CHECKS)
-.PHONY: verify-gpu-placement verify-images verify-dashboard verify-wheel verify-ray release
+.PHONY: verify-gpu verify-gpu-bundle verify-gpu-placement gpu-here
+.PHONY: verify-images verify-dashboard verify-wheel verify-ray release
 .PHONY: docs fuzz hostile sbom chromium
 .PHONY: api-fuzz overload siege soak rolling-restart
 
@@ -135,6 +138,16 @@ soak: $(DEV_READY) ## Half an hour of mixed traffic with faults: make soak ARGS=
 rolling-restart: tools ## Restart and kill two replicas behind the gateway under load
 	$(DEV_BIN)/python -m tests.reliability.restarts $(ARGS)
 
+# The first of the prerequisites, and so asked before minutes of work; ARGS may say that the CPU is to stand in.
+gpu-here:
+	@$(if $(findstring --stand-in,$(ARGS)),true,$(PYTHON) -m tests.gpu.driver)
+
+verify-gpu: gpu-here $(DEV_READY) $(GPU_READY) $(GPU_MATERIAL_READY) ## Check everything on an NVIDIA GPU, in eight minutes (docs/gpu.md); first 4.6 GB and minutes
+	$(GPU_ENV)/bin/python -m tests.gpu.verify $(GPU_MATERIAL) $(ARGS)
+
+verify-gpu-bundle: $(DEV_READY) $(GPU_MATERIAL_READY) ## The same for a machine without package registries, in pieces: make verify-gpu-bundle ARGS='--python 3.12'
+	$(DEV_BIN)/python -m tests.gpu.bundle $(GPU_MATERIAL) $(ARGS)
+
 verify-gpu-placement: $(DEV_READY) $(GPU_READY) ## Show where CUDA would run exported graphs; needs gcc and 2.5 GB, no GPU
 	$(DEV_BIN)/python -m tests.gpu.graphs $(GPU_GRAPHS)
 	$(GPU_ENV)/bin/python -m tests.gpu.placement $(GPU_GRAPHS)/*.onnx
@@ -170,7 +183,7 @@ docs: $(DEV_READY) ## Build the site of these docs into build/site; REPOSITORY=h
 	@echo "open build/site/index.html, or: $(PYTHON) -m http.server --directory build/site 8080"
 
 clean: ## Remove the environments and caches
-	rm -rf $(SERVE_ENV) $(DEV_ENV) $(OLDEST_ENV) $(RAY_ENV) $(GPU_ENV) $(GPU_GRAPHS) build/verify-images .cache/deployment-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(SERVE_ENV) $(DEV_ENV) $(OLDEST_ENV) $(RAY_ENV) $(GPU_ENV) $(GPU_GRAPHS) $(GPU_MATERIAL) build/gpu-bundle* build/verify-gpu build/verify-images .cache/deployment-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(SERVE_READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.12")'
@@ -199,7 +212,12 @@ $(RAY_READY): pyproject.toml constraints.txt
 	$(RAY_ENV)/bin/python $(PIP) -c constraints.txt -e '.[cpu,ray]' onnx pytest pytest-timeout
 	@touch $@
 
-$(GPU_READY):
+# As the bundle has it: the service's own dependencies, and what benchmarks/ needs.
+$(GPU_READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(GPU_ENV)
-	$(GPU_ENV)/bin/python $(PIP) 'onnxruntime-gpu[cuda,cudnn]'
+	$(GPU_ENV)/bin/python $(PIP) -c constraints.txt -e '.[gpu]' onnx tqdm
 	@touch $@
+
+# What graphs and crops are made of: whoever changes it deletes the folder, or lets `make clean` do it.
+$(GPU_MATERIAL_READY): $(DEV_READY)
+	$(DEV_BIN)/python -m tests.gpu.write_material $(GPU_MATERIAL)

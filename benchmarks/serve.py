@@ -33,7 +33,7 @@ from benchmarks.serving.bare import BareModel
 from benchmarks.serving.loads import ClosedLoop
 from benchmarks.serving.report import table
 from benchmarks.serving.server import running
-from benchmarks.serving.steps import CLOSED, STEPS, Bench, Row, medians
+from benchmarks.serving.steps import CLOSED, FOR_GPUS, STEPS, Bench, Row, medians
 from service.config import BUNDLED_ARTIFACT
 from service.process.cpu import cpu_budget
 
@@ -50,7 +50,8 @@ def parse_args() -> argparse.Namespace:
         "--model", nargs="+", default=["parseq-tiny", BUNDLED], help="named architectures, or bundled (default: %(default)s)"
     )
     parser.add_argument("--artifact", type=Path, nargs="+", help="artifacts to measure instead of --model")
-    parser.add_argument("--step", nargs="+", choices=STEPS, default=list(STEPS), help="(default: all)")
+    usual = [step for step in STEPS if step not in FOR_GPUS]
+    parser.add_argument("--step", nargs="+", choices=STEPS, default=usual, help="(default: all but c256, which is for GPUs)")
     parser.add_argument("--workers", nargs="+", type=int, default=[], help="processes that serve HTTP (default: the service's)")
     parser.add_argument("--models", action="store_true", help="serve all in one process, instead of one after the other")
     parser.add_argument("--slices", type=int, default=5, help="slices of each step (default: %(default)s)")
@@ -75,7 +76,7 @@ def artifacts(args: argparse.Namespace) -> list[tuple[str, Path]]:
 async def measure(name: str, artifact: Path, args: argparse.Namespace) -> list[Row]:
     """All steps of one artifact."""
     cores = cpu_budget()
-    bare = BareModel(artifact, cores)
+    bare = BareModel(artifact, cores, settings_of(args).get("provider", "cpu"))
     best = bare.best(min(SEARCH_S, args.slice_s))
     print(f"{name}: best bare topology: {best}", flush=True)
     null = null_artifact(bare.metadata, WORK_FOLDER) if NULL in args.step else None
@@ -101,23 +102,28 @@ async def measure(name: str, artifact: Path, args: argparse.Namespace) -> list[R
     return [medians(slices) for slices in rows.values()]
 
 
+def settings_of(args: argparse.Namespace) -> dict[str, str]:
+    """Settings of the service, as they were told."""
+    return dict(pair.split("=", 1) for pair in args.setting)
+
+
 def forms(name: str, args: argparse.Namespace) -> list[tuple[str, dict[str, str]]]:
     """The servers of one artifact: what each is called in the table, and its settings."""
-    settings = dict(pair.split("=", 1) for pair in args.setting)
+    settings = settings_of(args)
     by_workers = [(f"{name}, {workers} for HTTP", settings | {"http_workers": str(workers)}) for workers in args.workers]
     return by_workers or [(name, settings)]
 
 
 async def measure_together(served: Sequence[tuple[str, Path]], args: argparse.Namespace) -> list[Row]:
     """The closed loops of several models in one process: each beside idle ones, and beside busy ones."""
-    settings = dict(pair.split("=", 1) for pair in args.setting)
+    settings = settings_of(args)
     cores, rows = cpu_budget(), list[Row]()
     singles = {name: single_requests(f"/v1/recognize?model={name}") for name, _ in served}
     artifact = ",".join(f"{name}={path}" for name, path in served)
     with running(artifact, WORK_FOLDER / "models.log", settings) as server:
         print(server.description, flush=True)
         for name, path in served:
-            bare = BareModel(path, cores)
+            bare = BareModel(path, cores, settings.get("provider", "cpu"))
             best = bare.best(min(SEARCH_S, args.slice_s))
             for beside in ("idle", "busy"):
                 bench = Bench(f"{name}, others {beside}", server, bare, cores, best, args.slice_s, _singles=singles[name])

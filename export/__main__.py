@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NoReturn, get_args
+from typing import Any, Final, NoReturn, get_args
 
 from tqdm import tqdm
 
@@ -22,7 +22,7 @@ from export.adopt.check import MisreadError
 from export.adopt.command import add_arguments, adopt_file
 from export.gate.crop_sources import CropSourceError, parity_data
 from export.gate.parity import ParityError
-from export.graphs.interface import ExportError, all_graphs
+from export.graphs.interface import ExportError, all_graphs, graph_of
 from export.inspect import describe, inspect_artifact
 from export.to_onnx import ExportOptions, ExportSummary, check_writable, export_artifact
 from model.checkpoints.choose import choose_network
@@ -34,7 +34,7 @@ from model.recognisers.registry import named_configs
 
 EXIT_PARITY: Final = 1
 EXIT_USAGE: Final = 2
-PRECISION_HELP: Final = "arithmetic of the graph: fp16 is for GPUs, int8 for CPUs (default: %(default)s)"
+PRECISION_HELP: Final = "arithmetic of the graph: fp16 is for GPUs, int8 for CPUs (default: what suits --for, else fp32)"
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -78,7 +78,14 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="take an input that says which characters may be read, for requests that want digits only, say",
     )
-    parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help=PRECISION_HELP)
+    parser.add_argument(
+        "--for",
+        dest="target",
+        choices=("cpu", "cuda"),
+        help="what is to run it: where nothing else is said, cuda takes fp16 with every step written out; cpu int8 if there is "
+        "--calibration, else fp32, with an early exit where the recogniser has one",
+    )
+    parser.add_argument("--precision", choices=get_args(Precision), help=PRECISION_HELP)
     parser.add_argument(
         "--calibration",
         metavar="FOLDER",
@@ -225,6 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] == "weights":
         return write_weights(arguments[1:])
     args = build_parser().parse_args(arguments)
+    args.precision = args.precision or _precision_for(args)
     try:
         check_writable(args.output, force=args.force)
         if args.calibration and args.precision != "int8":
@@ -258,12 +266,31 @@ def _load(args: argparse.Namespace) -> tuple[Network, Path]:
     return network, weights
 
 
+def _precision_for(args: argparse.Namespace) -> Precision:
+    """What is quickest where it is to run; a CPU's integers need crops to find their scales with."""
+    if args.target == "cuda":
+        return "fp16"
+    return "int8" if args.target == "cpu" and args.calibration else "fp32"
+
+
+def _reading_for(args: argparse.Namespace, model: Network) -> dict[str, Any]:
+    """What was chosen of the recogniser's own options; an early exit suits a CPU, and no GPU (docs/adr/0007)."""
+    chosen = {name: value for name in args.reading_options if (value := getattr(args, name)) is not None}
+    if args.target is None or "early_exit" in chosen:
+        return chosen
+    suited = chosen | {"early_exit": args.target == "cpu"}
+    try:
+        graph_of(model).options(model, suited, args.precision)
+    except ExportError:  # this recogniser has no such option, or reads at once and so has no steps to leave out
+        return chosen
+    return suited
+
+
 def _export(args: argparse.Namespace, model: Network, weights: Path) -> ExportSummary:
-    chosen = {name: getattr(args, name) for name in args.reading_options}
     options = ExportOptions(
         model_name=args.name or args.model or weights.stem,
         weights_sha256=file_sha256(weights),
-        reading={name: value for name, value in chosen.items() if value is not None},
+        reading=_reading_for(args, model),
         with_logits=args.with_logits,
         top=args.top,
         with_allowed=args.allowed,

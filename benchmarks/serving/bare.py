@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 
 from artifact.metadata import INPUT_NAME, ArtifactMetadata
+from service.sessions.providers import CHAINS, GPU_PROVIDERS, ORT_NAMES
 
 BATCHES = (1, 8, 32)
 
@@ -41,11 +42,12 @@ class BareModel:
     Args:
         artifact: The file.
         cores: Threads of the wide session, and runs at once of the narrow one.
+        provider: What runs it, as the service calls it.
     """
 
-    def __init__(self, artifact: Path, cores: int) -> None:
+    def __init__(self, artifact: Path, cores: int, provider: str = "cpu") -> None:
         self._cores = cores
-        self._sessions = {threads: _session(artifact, threads) for threads in {1, cores}}
+        self._sessions = {threads: _session(artifact, threads, provider) for threads in {1, cores}}
         self.metadata = ArtifactMetadata.from_map(self._sessions[1].get_modelmeta().custom_metadata_map)
         shape = (max(BATCHES), self.metadata.image_height, self.metadata.image_width, 3)
         self._crops = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -89,8 +91,10 @@ class BareModel:
                 return n_crops, elapsed_s
 
 
-def _session(artifact: Path, threads: int) -> onnxruntime.InferenceSession:
+def _session(artifact: Path, threads: int, provider: str) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(artifact), options, providers=["CPUExecutionProvider"])
+    if provider in GPU_PROVIDERS:
+        onnxruntime.preload_dlls()  # what the extra `gpu` has installed
+    return onnxruntime.InferenceSession(str(artifact), options, providers=[ORT_NAMES[name] for name in CHAINS[provider]])

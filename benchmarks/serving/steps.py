@@ -25,7 +25,9 @@ MEAN_PAUSE_S = 0.03
 """Between the single posts beside the batch requests."""
 OVERLOAD = 4.0
 STEADY_LOAD = 0.7
-CLOSED = {"c1": 1, "c8": 8, "c32": 32, "c64": 64}
+CLOSED = {"c1": 1, "c8": 8, "c32": 32, "c64": 64, "c256": 256}
+FOR_GPUS = frozenset({"c256"})
+"""Steps that say nothing on a CPU, which is busy long before."""
 STEPS = (*CLOSED, "r70", "batch32", "overload4x", "null_c64", "mixed")
 
 

@@ -99,12 +99,21 @@ def open_engine_sessions(
     """
     provider = preferred_provider(settings.provider, onnxruntime.get_available_providers())
     try:
-        return _open_tuned(settings, _opener(settings, metadata, provider), budget, like)
+        opened = _open_tuned(settings, _opener(settings, metadata, provider), budget, like)
     except StartupError as error:
         if settings.provider != "auto" or provider == "cpu":
             raise
         logger.warning("no GPU can be used, so the CPU is: %s", error)
         return _open_tuned(settings, _opener(settings, metadata, "cpu"), budget, like)
+    if provider in GPU_PROVIDERS and (metadata.precision != "fp16" or metadata.early_exit):
+        early_exit = ", with an early exit" if metadata.early_exit else ""
+        logger.warning(
+            "%s is in %s%s: a GPU is quicker with fp16 and every step written out, as `parseq-export --for cuda` writes it",
+            settings.artifact.name,
+            metadata.precision,
+            early_exit,
+        )
+    return opened
 
 
 def _opener(settings: Settings, metadata: ArtifactMetadata, provider: str) -> SessionOpener:

@@ -1,1 +1,1 @@
-"""Where a GPU would run the graphs, asked without one."""
+"""Checks for the owner of a GPU, and where a GPU would run the graphs, asked without one."""

@@ -65,10 +65,10 @@ DOES_NOTHING(cudnnDestroy) DOES_NOTHING(cudnnSetStream) DOES_NOTHING(cuTensorMap
 
 OPEN_SESSION = f"""
 import sys, onnxruntime
-onnxruntime.preload_dlls()
+getattr(onnxruntime, "preload_dlls", lambda: None)()
 options = onnxruntime.SessionOptions()
 options.log_severity_level = 0
-onnxruntime.InferenceSession(sys.argv[1], options, providers=[{CUDA!r}, {CPU!r}])
+onnxruntime.InferenceSession(sys.argv[1], options, providers=list(dict.fromkeys([sys.argv[2], {CPU!r}])))
 """
 
 _ALL_ON_ONE = re.compile(r"All nodes placed on \[(\w+)\]\. Number of nodes: (\d+)")
@@ -87,6 +87,11 @@ class Placement:
     nodes: dict[str, Counter[str]] = field(default_factory=dict)
 
     @property
+    def n_nodes(self) -> int:
+        """All of them."""
+        return sum(sum(ops.values()) for ops in self.nodes.values())
+
+    @property
     def on_cpu(self) -> Counter[str]:
         """Nodes that compute on the CPU."""
         return Counter({op: count for op, count in self.nodes.get(CPU, Counter()).items() if op not in SHAPE_OPS})
@@ -103,11 +108,11 @@ class Placement:
         return f"{counts}; computing on the CPU: {left}; copies: {self.copies}"
 
 
-def read_log(log: str) -> Placement:
+def read_log(log: str, wanted: str = CUDA) -> Placement:
     """The placement in a session's verbose log.
 
     Raises:
-        PlacementError: there is none.
+        PlacementError: there is none, or nothing is on the provider that is wanted.
     """
     placement, provider = Placement(), ""
     for line in log.splitlines():
@@ -117,10 +122,10 @@ def read_log(log: str) -> Placement:
             provider = section[1]
         elif provider and (node := _NODE.search(line)):
             placement.nodes.setdefault(provider, Counter())[node[1]] += 1
-    if CUDA not in placement.nodes:
+    if wanted not in placement.nodes:
         end = log.strip().splitlines()[-1:] or ["(nothing)"]
         raise PlacementError(
-            f"the session did not use {CUDA}: install onnxruntime-gpu[cuda,cudnn]; its log ends: {end[0][-300:]}"
+            f"the session did not use {wanted}: install onnxruntime-gpu[cuda,cudnn]; its log ends: {end[0][-300:]}"
         )
     return placement
 
@@ -140,16 +145,25 @@ def build_stand_in(folder: Path) -> Path:
     return library
 
 
-def placement(path: Path, library: Path) -> Placement:
+def placement(path: Path, library: Path | None, provider: str = CUDA, timeout_s: float = TIMEOUT_S) -> Placement:
     """Open a session on `path` in a process of its own and read where its nodes went.
 
+    Args:
+        path: The graph.
+        library: Stands in for the driver; `None`: the driver itself.
+        provider: To be used, by ONNX Runtime's name.
+        timeout_s: How long that may take.
+
     Raises:
-        PlacementError: no session with the CUDA provider came about.
+        PlacementError: no session with the provider came about.
+        SubprocessError: it took too long.
     """
-    environment = {**os.environ, "LD_PRELOAD": str(library), "LD_LIBRARY_PATH": str(library.parent)}
-    command = [sys.executable, "-c", OPEN_SESSION, str(path)]
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=TIMEOUT_S, check=False)
-    return read_log((done.stdout + done.stderr).decode(errors="replace"))
+    environment = dict(os.environ)
+    if library is not None:
+        environment |= {"LD_PRELOAD": str(library), "LD_LIBRARY_PATH": str(library.parent)}
+    command = [sys.executable, "-c", OPEN_SESSION, str(path), provider]
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=timeout_s, check=False)
+    return read_log((done.stdout + done.stderr).decode(errors="replace"), provider)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from export import __main__ as cli
 from export.gate.parity import Failure, ParityError, ParityReport
 from model.checkpoints.download import DownloadError
 from model.checkpoints.loading import load
-from tests.export_models import small_model
+from tests.export_models import small_model, small_vitstr
 
 
 @pytest.fixture
@@ -117,6 +117,45 @@ def test_early_exit(weights: Path, config: Path, tmp_path: Path, capsys: pytest.
     assert cli.main([*arguments, "--decode", "ar"]) == 0
     assert "fp32, early exit" in capsys.readouterr().out
     assert ArtifactMetadata.from_map(onnxruntime.InferenceSession(output).get_modelmeta().custom_metadata_map).early_exit
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--for", "cuda"], "ar with 1 refinements, fp16\n"),
+        (["--for", "cuda", "--precision", "fp32"], "ar with 1 refinements, fp32\n"),
+        (["--for", "cpu"], "ar with 1 refinements, fp32, early exit\n"),
+        (["--for", "cpu", "--no-early-exit"], "ar with 1 refinements, fp32\n"),
+        (["--for", "cpu", "--decode", "nar"], "nar with 1 refinements, fp32\n"),
+    ],
+)
+def test_an_export_for_a_cpu_or_a_gpu(
+    options: list[str], said: str, weights: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--config", str(config), "--weights", str(weights), "--output", str(tmp_path / "out.onnx")]
+    status = cli.main([*arguments, *options])
+    captured = capsys.readouterr()
+    # Half precision and made-up weights: the gate may find that too little can be compared.
+    if status == 0:
+        assert said in captured.out
+    else:
+        assert "fp16" in said
+        assert "refused" in captured.err
+
+
+@pytest.mark.parametrize(("calibration", "precision"), [([], "fp32"), (["--calibration", "crops"], "int8")])
+def test_integers_for_a_cpu_want_crops(calibration: list[str], precision: str) -> None:
+    args = cli.build_parser().parse_args(["--for", "cpu", "--output", "a.onnx", *calibration])
+    assert cli._precision_for(args) == precision
+
+
+def test_what_suits_a_recogniser_without_steps() -> None:
+    args = cli.build_parser().parse_args(["--for", "cpu", "--output", "a.onnx"])
+    args.precision = "fp32"
+    assert cli._reading_for(args, small_vitstr()) == {}
+    assert cli._reading_for(args, small_model()) == {"early_exit": True}
+    args.target = "cuda"
+    assert cli._reading_for(args, small_model()) == {"early_exit": False}
 
 
 def test_weights_of_another_network(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

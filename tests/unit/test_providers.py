@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +303,29 @@ def test_auto_runs_on_the_first_gpu(gpus: GpuMachine) -> None:
     assert (artifact.provider, gpus.devices_opened) == ("cuda", ["0"])
     assert (artifact.topology.lanes, artifact.topology.max_batch_size) == (1, 64)
     assert artifact.topology.warm_up_sizes == artifact.topology.buckets == (1, 2, 4, 8, 16, 32, 64)
+
+
+@pytest.mark.parametrize(
+    ("provider", "described", "said"),
+    [
+        (
+            "cuda",
+            {"precision": "int8", "early_exit": True},
+            "toy.onnx is in int8, with an early exit: a GPU is quicker with fp16",
+        ),
+        ("cuda", {"precision": "fp32"}, "toy.onnx is in fp32: a GPU is quicker with fp16"),
+        ("tensorrt", {"precision": "fp16", "early_exit": True}, "fp16, with an early exit: a GPU"),
+        ("cuda", {"precision": "fp16"}, ""),
+        ("cpu", {"precision": "int8", "early_exit": True}, ""),
+    ],
+)
+def test_what_would_be_quicker_on_a_gpu_is_told(
+    provider: str, described: dict[str, Any], said: str, gpus: GpuMachine, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = toy_settings(artifact=gpus.artifact, lanes=1, provider=provider)
+    opening.open_engine_sessions(settings, replace(METADATA, **described), 1)
+    assert ("parseq-export --for cuda" in caplog.text) is bool(said)
+    assert said in caplog.text
 
 
 def test_one_session_for_each_device_and_the_lanes_spread_over_them(gpus: GpuMachine) -> None:
