@@ -90,7 +90,8 @@ def _check_rights(container: Container) -> None:
     check(container.status_field("NoNewPrivs") == "1", "it can get no new privileges")
     check(container.execute("touch", "/opt/venv/x")[0] != 0, "its root cannot be written")
     check(_number(container, LIMIT_FILES) == LIMIT_BYTES, "its memory is limited to 512 MiB")
-    check("tuned in" in container.log, "it was tuned at its start", container.log)
+    measured = "tuned in" in container.log or "not tuned: while lanes" in container.log
+    check(measured, "it measured its lanes at its start, or says that the machine was too busy for that", container.log)
 
 
 def _check_health(image: str, container: Container) -> None:
