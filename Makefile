@@ -180,7 +180,7 @@ verify-ray: $(RAY_READY) ## Run parseq-bulk on a real Ray, kill its actors and i
 
 docs: $(DEV_READY) ## Build the site of these docs into build/site; REPOSITORY=https://... is where links to files lead
 	NO_MKDOCS_2_WARNING=1 $(DEV_BIN)/python -m mkdocs build --config-file docs/site/mkdocs.yml
-	@echo "open build/site/index.html, or: $(PYTHON) -m http.server --directory build/site 8080"
+	@echo "open build/site/index.html, or, for the search too: $(PYTHON) -m http.server --directory build/site 8080"
 
 clean: ## Remove the environments and caches
 	rm -rf $(SERVE_ENV) $(DEV_ENV) $(OLDEST_ENV) $(RAY_ENV) $(GPU_ENV) $(GPU_GRAPHS) $(GPU_MATERIAL) build/gpu-bundle* build/verify-gpu build/verify-images .cache/deployment-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis
