@@ -7,7 +7,7 @@ import os
 import random
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from pathlib import Path
 
@@ -109,8 +109,9 @@ def open_files(server: ServerProcess) -> int:
 
 def test_ten_thousand_requests_and_random_disconnects_leave_nothing_behind(tmp_path: Path, both_forms: int) -> None:
     n_requests = REQUESTS if both_forms == 1 else REQUESTS // IN_PODS
+    faults = replace(FAULTS, slow_share=FAULTS.slow_share * REQUESTS / n_requests)
     artifact = write_artifact(tmp_path / "toy.onnx", work=1)
-    with running(artifact, tmp_path / "log", module=faulty_server.MODULE, variables=FAULTS.environment()) as server:
+    with running(artifact, tmp_path / "log", module=faulty_server.MODULE, variables=faults.environment()) as server:
         server.process.send_signal(faulty_server.ARM)
         host, port = server.url.removeprefix("http://").split(":")
         chaos = Chaos(host, int(port))

@@ -63,7 +63,7 @@ EVERYTHING: dict[str, Any] = {
     **MODEL,
     "image": {"digest": "sha256:" + "a" * 64, "pullPolicy": "Always"},
     "settings": {"PARSEQ_MAX_QUEUE_WAIT_MS": 500, "PARSEQ_KEEP_ALIVE_S": None, "PARSEQ_MAX_BODY_BYTES": 4194304},
-    "apiKeys": {"existingSecret": "keys"},
+    "apiKeys": {"existingSecret": "keys"},  # pragma: allowlist secret
     "cache": {"enabled": True, "storageClassName": "shared"},
     "grpc": {"enabled": True},
     "priorityClassName": "words",
