@@ -149,10 +149,7 @@ class AsyncClient:
 
     async def charset(self, model: Model, *, timeout_s: float | None = None) -> str:
         """All characters that a model can give."""
-        if model.charset is not None:
-            return model.charset
-        request = Send("GET", f"/v1/{model.charset_url}", 0)
-        return str((await self._run(calls.ask(request, self.settings.patience(timeout_s))))["charset"])
+        return await self._run(calls.charset(model, self.settings.patience(timeout_s)))
 
     async def limits(self, *, timeout_s: float | None = None) -> Limits:
         """What a request may carry; asked for once."""
@@ -171,7 +168,7 @@ class AsyncClient:
 
     async def wait_until_ready(self, timeout_s: float = 60.0) -> None:
         """Wait for a service that starts."""
-        await self._run(calls.ask(Send("GET", "/readyz", 0), Patience(timeout_s)))
+        await self._run(calls.ready(Patience(timeout_s)))
 
     async def _run(self, call: Call[T]) -> T:
         """Do what a call says, to its end."""

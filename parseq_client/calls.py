@@ -31,7 +31,7 @@ from parseq_client.retries import AGAIN, BUSY, Patience, retry_after_s
 T = TypeVar("T")
 
 TOO_LARGE: Final = 413
-OF_A_CROP: Final = frozenset({429, 503, 504})
+OF_A_CROP: Final = BUSY | {504}
 """Statuses of a crop that was not read for want of time or room, though the request was answered."""
 PROBE_S: Final = 5.0
 FORM_BYTES: Final = 512
@@ -145,6 +145,19 @@ def models(patience: Patience) -> Call[tuple[Model, ...]]:
         return tuple(Model.of(each) for each in document["models"])
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ServerError("the list of models is not one of a parseq-service") from None
+
+
+def charset(model: Model, patience: Patience) -> Call[str]:
+    """All characters that a model can give, asked for where the list of models leaves them out."""
+    if model.charset is not None:
+        return model.charset
+    document = yield from ask(Send("GET", f"/v1/{model.charset_url}", 0), patience)
+    return str(document["charset"])
+
+
+def ready(patience: Patience) -> Call[None]:
+    """Wait until the service is ready."""
+    yield from ask(Send("GET", "/readyz", 0), patience)
 
 
 def crops(files: Sequence[bytes], first: int, query: Mapping[str, str], patience: Patience) -> Call[list[Result]]:

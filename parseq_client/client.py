@@ -153,10 +153,7 @@ class Client:
 
     def charset(self, model: Model, *, timeout_s: float | None = None) -> str:
         """All characters that a model can give."""
-        if model.charset is not None:
-            return model.charset
-        request = Send("GET", f"/v1/{model.charset_url}", 0)
-        return str(self._run(calls.ask(request, self.settings.patience(timeout_s)))["charset"])
+        return self._run(calls.charset(model, self.settings.patience(timeout_s)))
 
     def limits(self, *, timeout_s: float | None = None) -> Limits:
         """What a request may carry; asked for once."""
@@ -180,7 +177,7 @@ class Client:
             UnreachableError: It did not begin to listen in time.
             BusyError: It did not become ready in time.
         """
-        self._run(calls.ask(Send("GET", "/readyz", 0), Patience(timeout_s)))
+        self._run(calls.ready(Patience(timeout_s)))
 
     def _run(self, call: Call[T]) -> T:
         """Do what a call says, to its end."""
