@@ -18,7 +18,7 @@ AGAIN: Final = BUSY | {408, 502, 504}
 """Statuses after which the same request may do better."""
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 8.0
-MIN_TIMEOUT_MS: Final = 100
+MIN_TIMEOUT_S: Final = 0.1
 """The shortest time that the service accepts."""
 
 
@@ -52,7 +52,7 @@ class Patience:
     @property
     def is_over(self) -> bool:
         """Whether too little time is left for another attempt."""
-        return self.left_s * 1000 < MIN_TIMEOUT_MS
+        return self.left_s < MIN_TIMEOUT_S
 
     def pause_s(self, retry_after_s: float | None) -> float | None:
         """Seconds to wait before the next attempt; `None`: there shall be none.
@@ -70,7 +70,7 @@ class Patience:
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (self.sent - 1)) * (0.5 + 0.5 * self.chance())
         else:
             pause_s = retry_after_s + (0.1 + 0.25 * retry_after_s) * self.chance()
-        latest_s = self.left_s - MIN_TIMEOUT_MS / 1000
+        latest_s = self.left_s - MIN_TIMEOUT_S
         pause_s = pause_s if pause_s <= latest_s else max(latest_s, retry_after_s or pause_s)
         return pause_s if pause_s <= latest_s else None
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import httpx
 
-from parseq_client.retries import Patience
+from parseq_client.retries import MIN_TIMEOUT_S, Patience
 
 KEY_HEADER: Final = "X-API-Key"
 
@@ -39,7 +39,7 @@ class ClientSettings:
             address = httpx.URL()
         if address.scheme not in ("http", "https") or not address.host:
             raise ValueError(f"url: {self.url!r} is no address of a service; http://HOST:PORT or https://HOST:PORT is one")
-        for name, least in (("timeout_s", 0.1), ("attempts", 1), ("connections", 1), ("crops_per_request", 1)):
+        for name, least in (("timeout_s", MIN_TIMEOUT_S), ("attempts", 1), ("connections", 1), ("crops_per_request", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
@@ -60,6 +60,6 @@ class ClientSettings:
             ValueError: The time is shorter than any the service accepts.
         """
         wanted_s = self.timeout_s if timeout_s is None else timeout_s
-        if wanted_s < 0.1:
-            raise ValueError(f"timeout_s must be at least 0.1, not {wanted_s}")
+        if wanted_s < MIN_TIMEOUT_S:
+            raise ValueError(f"timeout_s must be at least {MIN_TIMEOUT_S}, not {wanted_s}")
         return Patience(wanted_s, self.attempts)
