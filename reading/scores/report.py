@@ -19,11 +19,12 @@ def tables(scorings: Sequence[Scoring], *, by_kind: bool = False) -> str:
     """All tables as text."""
     blocks = []
     for scoring in scorings:
-        error = 100 * scoring.reliability().expected_calibration_error()
+        reliability = scoring.reliability()
+        error = 100 * reliability.expected_calibration_error()
         blocks.append(f"Test charset: {scoring.name} ({len(scoring.charset)} characters)")
         blocks.append(table(scoring.scores(), combined=scoring.combined()))
         blocks.append(f"Expected calibration error: {error:.2f} %")
-        blocks.append(_about_threshold(scoring.reliability()))
+        blocks.append(_about_threshold(reliability))
         blocks.append(_about_empty(list(scoring.sets.values())) + "\n")
         if by_kind:
             for title, groups in (("Kind", scoring.kinds), ("Length", scoring.lengths)):

@@ -14,6 +14,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -60,32 +61,39 @@ def _table(file: Path, charset: str, rows: str) -> str:
         ) from error
 
 
+def _markdown(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table whose first column is to the left and whose others are to the right."""
+    rule = "|".join([":---", *["---:"] * (len(headings) - 1)])
+    return "\n".join([f"| {' | '.join(headings)} |", f"|{rule}|", *(f"| {' | '.join(map(str, row))} |" for row in rows)])
+
+
 def _thresholds(rows: list[dict[str, Any]]) -> str:
-    lines = ["| Confidence from | # samples | Share of all | Right |", "|:---|---:|---:|---:|"]
-    for row in rows:
-        cells = [f"{row['threshold']:.2f}", row["crops"], f"{100 * row['coverage']:.1f} %", f"{100 * row['accuracy']:.1f} %"]
-        lines.append("| " + " | ".join(f"**{cell}**" if row["suggested"] else str(cell) for cell in cells) + " |")
-    return "\n".join(lines)
+    def cells(row: dict[str, Any]) -> list[str]:
+        told = [
+            f"{row['threshold']:.2f}",
+            str(row["crops"]),
+            f"{100 * row['coverage']:.1f} %",
+            f"{100 * row['accuracy']:.1f} %",
+        ]
+        return [f"**{cell}**" for cell in told] if row["suggested"] else told
+
+    return _markdown(["Confidence from", "# samples", "Share of all", "Right"], map(cells, rows))
 
 
 def _calibration(rows: list[dict[str, Any]]) -> str:
-    lines = ["| Dataset | # samples | Accuracy | Confidence | Calibration error |", "|:---|---:|---:|---:|---:|"]
-    for row in rows:
-        numbers = " | ".join(f"{row[name]:.2f}" for name in ("accuracy", "confidence", "ece"))
-        lines.append(f"| {row['dataset']} | {row['crops']} | {numbers} |")
-    return "\n".join(lines)
+    def cells(row: dict[str, Any]) -> list[object]:
+        return [row["dataset"], row["crops"], *(f"{row[name]:.2f}" for name in ("accuracy", "confidence", "ece"))]
+
+    return _markdown(["Dataset", "# samples", "Accuracy", "Confidence", "Calibration error"], map(cells, rows))
 
 
 def _empty(rows: list[dict[str, Any]]) -> str:
-    lines = ["| Dataset | With a text | read as empty | Without a text | read as empty |", "|:---|---:|---:|---:|---:|"]
-    for row in rows:
-        without = row["without_text"]
-        of_without = (
-            f"{row['without_text_read_empty']} ({100 * row['without_text_read_empty'] / without:.1f} %)" if without else ""
-        )
-        cells = [row["dataset"], row["crops"] - without, row["with_text_read_empty"], without or "", of_without]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+    def cells(row: dict[str, Any]) -> list[object]:
+        without, read = row["without_text"], row["without_text_read_empty"]
+        share = f"{read} ({100 * read / without:.1f} %)" if without else ""
+        return [row["dataset"], row["crops"] - without, row["with_text_read_empty"], without or "", share]
+
+    return _markdown(["Dataset", "With a text", "read as empty", "Without a text", "read as empty"], map(cells, rows))
 
 
 def _score(row: dict[str, Any]) -> Score:
