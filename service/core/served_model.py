@@ -33,7 +33,7 @@ ORIGINS: Final[Mapping[Origin, str]] = {
     "usual": "the usual ones, as the machine was busy; a restart measures again",
 }
 """How lanes, threads and batches were found, for the log."""
-LANE_NICENESS: Final = 5
+LANE_NICENESS: Final = 10
 """When lanes compute on all cores they give way to the event loop; else all answers would wait for a core."""
 
 
