@@ -101,6 +101,35 @@ def test_fronts_that_die_take_only_their_own_connections_along(tmp_path: Path) -
         assert server.terminate() == 0
 
 
+def wait_for_the_end_of(processes: list[int]) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while any(is_alive(pid) for pid in processes):
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
+async def kill_engine(server: ServerProcess) -> Counter[str]:
+    told, stop = Counter[str](), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        for client in range(CLIENTS):
+            group.create_task(ask(server.url, client, told, stop))
+        while told["right"] < 100:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        server.process.kill()
+        while told["broken"] < CLIENTS:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        stop.set()
+    return told
+
+
+def test_an_engine_that_is_killed_under_load_takes_all_along_and_nobody_is_told_a_wrong_word(tmp_path: Path) -> None:
+    with running(write_artifact(tmp_path / "toy.onnx", work=1), tmp_path / "log", http_workers=2) as server:
+        fronts = [*fronts_of(server), fork_server_of(server)]
+        asyncio.run(kill_engine(server))  # which compares each answer
+        assert server.process.wait(PATIENCE_S) == -signal.SIGKILL
+        wait_for_the_end_of(fronts)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_front_outlives_the_engine(tmp_path: Path, number: int) -> None:
     with running(write_artifact(tmp_path / "toy.onnx"), tmp_path / "log", http_workers=2) as server:
@@ -108,10 +137,7 @@ def test_no_front_outlives_the_engine(tmp_path: Path, number: int) -> None:
         assert len(fronts) == 2
         server.process.send_signal(number)
         assert server.process.wait(PATIENCE_S) == (0 if number == signal.SIGTERM else -signal.SIGKILL)
-        end_s = time.monotonic() + PATIENCE_S
-        while any(is_alive(pid) for pid in fronts):
-            assert time.monotonic() < end_s
-            time.sleep(0.01)
+        wait_for_the_end_of(fronts)
 
 
 async def ask_all(clients: list[httpx.AsyncClient], n_each: int) -> list[asyncio.Task[list[str]]]:
