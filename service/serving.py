@@ -112,7 +112,12 @@ def uvicorn_config(settings: Settings, runtime: Host, tallies: tuple[Tally, Tall
     n_grpc = max(1, settings.max_connections // GRPC_SHARE) if settings.grpc_port else 0
     n_http = max(1, settings.max_connections - n_grpc)
     protocol = protocol_for(
-        settings.model_copy(update={"max_connections": n_http}), runtime.metrics, app.problems, app.addresses, tallies
+        settings.model_copy(update={"max_connections": n_http}),
+        runtime.metrics,
+        app.problems,
+        app.addresses,
+        app.refuse,
+        tallies,
     )
     if n_grpc:
         from service.grpc.server import GrpcServer

@@ -52,7 +52,9 @@ class Connection:
     """One that is kept alive."""
 
     def __init__(self, config: uvicorn.Config) -> None:
-        config.load()
+        if not config.loaded:
+            config.load()
+        self._config = config
         protocol: Any = config.http_protocol_class
         self._protocol = protocol(config=config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop())
         self._wire = Wire()
@@ -60,10 +62,23 @@ class Connection:
 
     async def ask(self, request: bytes) -> bytes:
         """Send one request at once; returns when it has been answered."""
-        self._wire.written = b""
-        self._protocol.data_received(request)
+        self.tell(request)
         await asyncio.gather(*self._protocol.tasks)
         return self._wire.written
+
+    def tell(self, part: bytes) -> None:
+        """Send a part of a request; what is answered to it at once is `written`."""
+        self._wire.written = b""
+        self._protocol.data_received(part)
+
+    def another(self) -> Connection:
+        """One more connection to the same server."""
+        return Connection(self._config)
+
+    @property
+    def n_tasks(self) -> int:
+        """Requests that the app has not finished."""
+        return len(self._protocol.tasks)
 
     @property
     def written(self) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -42,6 +43,8 @@ from service.http.problems import GUARDS, REQUEST_ID_HEADER, Answer, Problems, i
 from service.http.request_observer import RequestObserver, ServerSpan
 from service.http.routes import build_router
 
+DIALECT_KEY: Final = "parseq.dialect"
+"""Where in the scope of a request its dialect is left; `None`: it is no recognition request."""
 DESCRIPTION: Final = "Reads the word on an image. Errors are RFC 9457 problem documents."
 
 
@@ -104,30 +107,44 @@ class App:
             await self.api(scope, receive, send)
             return
         head: Head | None = scope.get(HEAD_KEY)
-        if head is None:
-            head = Head(scope)
-        dialect = self._dialects.of(head.path)
-        if dialect is not None and head.method == "POST":
-            head.announced = dialect.announce(head)
+        if head is None or not head.passed:  # the server has not asked
+            if (answer := self.refuse(scope)) is not None:
+                await answer.send(scope[HEAD_KEY], send)
+                return
+            head = scope[HEAD_KEY]
+        dialect: Dialect | None = scope[DIALECT_KEY]
+        if dialect is not None:
             body = Body(scope, receive, head.content_length, self._max_body_bytes)
             sent = partial(Answer.send, head=head, send=send)
-            await self.observer.observe(head, self._answer(dialect, head, body), sent, self._span_of)
-        elif (problem := self._turned_away(head)) is not None:
-            await self.problems.answer(problem, self._word(head.path)).send(head, send)
+            await self.observer.observe(head, self.endpoint.answer(dialect, head, body), sent, self._span_of)
         else:
             await self._pass_on(head, scope, receive, send)
 
-    def _turned_away(self, head: Head) -> Problem | None:
+    def refuse(self, scope: Scope) -> Answer | None:
+        """What the gates say to a request, by its head alone; `None`: it has passed them, and the app is to be called.
+
+        The HTTP server asks as soon as a head is complete, and needs no task to refuse: under overload most requests are
+        refused, and every refusal takes time from requests that are read.
+
+        Args:
+            scope: The ASGI scope of the request; its head stays in it, with what the gates have found out.
+        """
+        head: Head | None = scope.get(HEAD_KEY)
+        if head is None:
+            head = scope[HEAD_KEY] = Head(scope)
+        dialect = self._dialects.of(head.path) if head.method == "POST" else None
+        scope[DIALECT_KEY] = dialect
+        started_s = time.monotonic()
+        if dialect is not None:
+            head.announced = dialect.announce(head)
         for gate in self._gates:
             if (problem := gate.check(head)) is not None:
-                return problem
+                answer = self.problems.answer(problem, self._word(head.path) if dialect is None else dialect.problem)
+                if dialect is not None:
+                    self.observer.ended(head, started_s, answer.status, self._span_of)
+                return answer
+        head.passed = True
         return None
-
-    async def _answer(self, dialect: Dialect, head: Head, body: Body) -> Answer:
-        """The answer to a request of a dialect."""
-        if (problem := self._turned_away(head)) is not None:
-            return self.problems.answer(problem, dialect.problem)
-        return await self.endpoint.answer(dialect, head, body)
 
     def _span_of(self, head: Head, status: int) -> ServerSpan:
         return server_span.span_of(head, self._dialects.route_of(head.path), status)

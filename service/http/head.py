@@ -56,7 +56,7 @@ class Head:
 
     __slots__ = (
         "announced", "client", "content_length", "context", "headers", "http_version", "lines", "media_type", "method", "model",
-        "path", "peer", "query", "timeout_ms",
+        "passed", "path", "peer", "query", "timeout_ms",
     )  # fmt: skip
 
     def __init__(self, scope: MutableMapping[str, Any]) -> None:
@@ -87,6 +87,8 @@ class Head:
         """Whose request it is, for fair shares: the digest of an API key, or an address."""
         self.model: Model | None = None
         """The model that is asked for; a reload may replace it while the body arrives."""
+        self.passed = False
+        """Whether it has passed the gates, before the app was called."""
 
     def checked_timeout_ms(self) -> float:
         """`timeout_ms`, checked.

@@ -57,8 +57,8 @@ class RequestObserver:
         """Have a request answered, and tell how that ended: in the metrics, the log, and its trace if it has one.
 
         Args:
-            head: Of the request. A model that a gate finds for it is in use until the end.
-            answering: Gives the answer; that includes the gates.
+            head: Of the request. The model that a gate has found for it, or still finds, is in use until the end.
+            answering: Gives the answer.
             send: Sends it.
             span_of: Describes a request that is traced, by its head and the status of its answer.
         """
@@ -73,16 +73,27 @@ class RequestObserver:
             status = CLIENT_CLOSED_REQUEST  # nobody waits for the answer any more
             raise
         finally:
-            if head.model is not None:
-                head.model.request_ended()
-            duration_s = time.monotonic() - started_s
             self._metrics.requests_in_flight.dec()
-            trace = head.context.trace
-            durations = self._durations.get(status)
-            if durations is None:
-                durations = self._durations[status] = self._metrics.request_duration.labels(str(status))
-            durations.observe(duration_s, None if trace is None else trace.exemplar)
-            logger.debug("%s %s: %d in %.1f ms", head.method, head.path, status, duration_s * 1000)
-            if trace is not None and self._tracing is not None:
-                span = span_of(head, status)
-                self._tracing.end(head.context, span.name, started_s, span.attributes, span.failed)
+            self.ended(head, started_s, status, span_of)
+
+    def ended(self, head: Head, started_s: float, status: int, span_of: Callable[[Head, int], ServerSpan]) -> None:
+        """Tell how a request ended: one that was observed, or was refused before.
+
+        Args:
+            head: Of the request.
+            started_s: When it began, on the monotonic clock.
+            status: Of its answer.
+            span_of: Describes a request that is traced, by its head and the status of its answer.
+        """
+        if head.model is not None:
+            head.model.request_ended()
+        duration_s = time.monotonic() - started_s
+        trace = head.context.trace
+        durations = self._durations.get(status)
+        if durations is None:
+            durations = self._durations[status] = self._metrics.request_duration.labels(str(status))
+        durations.observe(duration_s, None if trace is None else trace.exemplar)
+        logger.debug("%s %s: %d in %.1f ms", head.method, head.path, status, duration_s * 1000)
+        if trace is not None and self._tracing is not None:
+            span = span_of(head, status)
+            self._tracing.end(head.context, span.name, started_s, span.attributes, span.failed)

@@ -10,7 +10,7 @@ import pytest
 from service.core import watchdog
 from service.tracing.sampling import ALWAYS, NEVER, Sampler
 from service.tracing.tracing import Tracing
-from tests.fakes import PATIENCE_S, FakeSession, toy_runtime
+from tests.fakes import PATIENCE_S, FakeSession, toy_runtime, until
 from tests.open_inference import INFER, files
 from tests.toy_artifact import png_of
 from tests.wire import connected, counting
@@ -20,6 +20,8 @@ MOST_CALLS = 150
 and in the lane; the session computes nothing. Libraries are not counted."""
 MOST_CALLS_OF_INFER = 170
 """The same for a binary request of the Open Inference Protocol."""
+MOST_CALLS_OF_REFUSAL = 95
+"""The same for an image that is refused by its head since the queue is full."""
 N_REQUESTS = 10
 REQUEST = b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n%b"
 
@@ -73,6 +75,41 @@ def test_a_binary_tensor_costs_little_more() -> None:
     request = b"POST %b HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n%b" % (INFER.encode(), head, len(body), body)
     cheapest = min(calls_of(request, b"\x04\0\0\0word"), key=Counter.total)
     assert 50 < cheapest.total() <= MOST_CALLS_OF_INFER, "\n".join(f"{n} {name}" for name, n in sorted(cheapest.items()))
+
+
+def test_a_request_is_refused_at_once_by_its_head_alone() -> None:
+    content = png_of("word")
+    head, body = REQUEST % (len(content), b""), content
+
+    async def run() -> Counter[str]:
+        session = FakeSession()
+        runtime = toy_runtime(session, self_check_interval_s=0, tune=False, max_queue_items=1)
+        async with connected(runtime) as running:
+            waiting, refused = running.another(), running.another()
+            session.gate.clear()
+            try:
+                answers = [asyncio.create_task(running.ask(head + body))]
+                await asyncio.to_thread(session.wait_entered)
+                answers.append(asyncio.create_task(waiting.ask(head + body)))
+                await until(lambda: runtime.models.default.engine.refusal_of(1, False, 1.0) is not None)
+                with counting() as calls:
+                    for _ in range(N_REQUESTS):
+                        calls.reset()
+                        refused.tell(head)
+                        answer = refused.written  # before anything else had its turn
+                        refused.tell(body)
+                    assert answer.startswith(b"HTTP/1.1 429 ")
+                    assert not refused.n_tasks
+            finally:
+                session.gate.set()
+            answers.append(asyncio.create_task(refused.ask(head + body)))  # what was refused has been thrown away
+            assert all(b'"text":"word"' in answer for answer in await asyncio.gather(*answers))
+            waiting.close()
+            refused.close()
+        return calls.counts
+
+    counts = asyncio.run(run())
+    assert 50 < counts.total() <= MOST_CALLS_OF_REFUSAL, "\n".join(f"{n} {name}" for name, n in sorted(counts.items()))
 
 
 @pytest.mark.parametrize("path", [b"/livez", b"/v1/models"])

@@ -4,6 +4,8 @@ and checked meanwhile; the app gets each request when its head is complete.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, Final, NoReturn
 
 import httptools
@@ -18,6 +20,8 @@ from service.http.connection.holdings import Holdings, Owner
 from service.http.connection.limit import Activity
 from service.http.connection.shared import Shared
 from service.http.connection.whole_writes import WholeAnswers
+from service.http.head import HEAD_KEY, Head
+from service.http.problems import Answer
 
 HEAD_SLACK_BYTES: Final = 1024
 """What a head may hold besides path and headers: method, version, and blanks, which are not counted."""
@@ -155,7 +159,30 @@ class ArrivingRequests(HttpToolsProtocol):
                 self._holdings.release(cycle)
 
         self._running = cycle
-        super()._start_asgi_task(cycle, serve)
+        context, answer = copy_context(), None  # a context of its own: the gates set whose log lines these are
+        # Other methods may have answers without a body, and an answer that has to wait needs a task.
+        if cycle.scope["method"] == "POST" and not self._surplus and not self.flow.write_paused:
+            with suppress(Exception):  # the app asks again, and fails as it does on any request
+                answer = context.run(self.shared.refuse, cycle.scope)  # type: ignore[arg-type]  # apps may add keys
+        if answer is None:
+            context.run(super()._start_asgi_task, cycle, serve)
+        else:
+            self._answer_at_once(cycle, answer)
+
+    def _answer_at_once(self, cycle: RequestResponseCycle, answer: Answer) -> None:
+        """Answer a request without the app. What still comes of its body is thrown away."""
+        self._holdings.release(cycle)
+        cycle.response_started = cycle.response_complete = True
+        cycle.body = bytearray()
+        head: Head = cycle.scope[HEAD_KEY]  # type: ignore[typeddict-item]  # as above
+        if refusals.CLOSE in answer.headers:
+            cycle.keep_alive = False
+        self.transport.write_now(
+            refusals.whole(answer, head.context, self.server_state.default_headers, keep_alive=cycle.keep_alive)
+        )
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body; thrown away once the request has been answered or refused."""

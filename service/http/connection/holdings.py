@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from service.http.bodies.body import HOLD
@@ -41,10 +42,12 @@ class Holdings:
     def _new(self, owner: Owner) -> Holding:
         if owner is None:
             return Holding(self._shared.addresses.client_of(self._peer, ()), partial(self._give_up, None))
-        head = Head(owner.scope)  # type: ignore[arg-type]  # apps may have keys of their own in a scope, as the next lines do
-        owner.scope[HOLD] = partial(self.take, owner)  # type: ignore[typeddict-unknown-key]
-        owner.scope[HEAD_KEY] = head  # type: ignore[typeddict-unknown-key]
-        self._shared.addresses.check(head)
+        scope: Scope = owner.scope  # type: ignore[assignment]  # servers and apps may have keys of their own in a scope
+        scope[HOLD] = partial(self.take, owner)
+        head: Head | None = scope.get(HEAD_KEY)
+        if head is None:  # the app has not been given it yet: earlier requests are unanswered
+            head = scope[HEAD_KEY] = Head(scope)
+            self._shared.addresses.check(head)
         return Holding(head.client, partial(self._give_up, owner), copies_of(head.media_type))
 
     def arrived(self, owner: Owner) -> None:

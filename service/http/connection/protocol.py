@@ -22,7 +22,7 @@ from service.http.connection.arriving import ArrivingRequests
 from service.http.connection.framing import Framing
 from service.http.connection.half_closed import HalfClosed
 from service.http.connection.holdings import Holdings
-from service.http.connection.shared import Shared
+from service.http.connection.shared import Refuse, Shared
 from service.http.connection.slow_readers import Backlog
 from service.http.connection.whole_writes import WholeAnswers
 from service.http.gates.client_address import ClientAddresses
@@ -279,7 +279,7 @@ class HttpProtocol(ArrivingRequests):
         else:
             context = context_of(self.headers or [])
             answer = self.shared.problems.answer(problem)
-            self.transport.write(refusals.refusal(answer, context, self.server_state.default_headers))
+            self.transport.write_now(refusals.whole(answer, context, self.server_state.default_headers, keep_alive=False))
             self.transport.close()
             logger.debug("%d without the app: %s", problem.status, problem.detail, extra={CONTEXT_KEY: context})
 
@@ -289,6 +289,7 @@ def protocol_for(
     metrics: Metrics,
     problems: Problems,
     addresses: ClientAddresses,
+    refuse: Refuse,
     tallies: tuple[Tally, Tally] | None = None,
 ) -> type[HttpProtocol]:
     """The protocol class of one server, to be given to uvicorn.
@@ -298,10 +299,11 @@ def protocol_for(
         metrics: Counts connections, and what is refused before the app sees it.
         problems: The app's, to word refusals alike.
         addresses: The app's, so that each client is the same to both.
+        refuse: The app's, to refuse by the head alone.
         tallies: Of connections, and of bytes of bodies, where the limits are on the sums over several processes.
     """
 
     class Protocol(HttpProtocol):
-        shared = Shared.of(settings, metrics, problems, addresses, tallies)
+        shared = Shared.of(settings, metrics, problems, addresses, refuse, tallies)
 
     return Protocol

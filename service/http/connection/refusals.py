@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import http
 from collections.abc import Sequence
+from typing import Final
 
 from service.errors import HEAD_TOO_LARGE, NO_ROOM_FOR_BODY, REQUEST_TIMEOUT, TOO_MANY_CONNECTIONS, Problem
 from service.http.problems import GUARDS, REQUEST_ID_HEADER, Answer
 from service.process.request import RequestContext
 
+CLOSE: Final = (b"connection", b"close")
 
-def refusal(answer: Answer, context: RequestContext, default_headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """The bytes of a whole answer, after which the connection is closed.
+
+def whole(
+    answer: Answer, context: RequestContext, default_headers: Sequence[tuple[bytes, bytes]], *, keep_alive: bool
+) -> bytes:
+    """The bytes of a whole answer.
 
     Args:
         answer: Tells the problem.
         context: Of the request, from the headers that have come.
         default_headers: The headers of every answer.
+        keep_alive: Whether the connection stays open after it.
     """
     headers = [
         *default_headers,
         (b"content-type", answer.media_type.encode()),
         (b"content-length", b"%d" % len(answer.body)),
-        (b"connection", b"close"),
+        *([] if keep_alive or CLOSE in answer.headers else [CLOSE]),
         (REQUEST_ID_HEADER, context.request_id.encode("ascii")),
         *answer.headers,
         *GUARDS,
     ]
     status = b"HTTP/1.1 %d %b" % (answer.status, http.HTTPStatus(answer.status).phrase.encode())
-    return b"\r\n".join([status, *(b"%b: %b" % header for header in headers), b"", answer.body])
+    return b"\r\n".join([status, *[b"%b: %b" % header for header in headers], b"", answer.body])
 
 
 def head_too_large(max_bytes: int) -> Problem:

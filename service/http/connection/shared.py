@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
+from typing import Any
 
 from service.config import Settings
 from service.core.host import Tally
@@ -12,8 +14,11 @@ from service.http.connection.limit import ConnectionLimit
 from service.http.connection.pacing import Pace
 from service.http.connection.slow_readers import SlowReaders
 from service.http.gates.client_address import ClientAddresses
-from service.http.problems import Problems
+from service.http.problems import Answer, Problems
 from service.process.open_files import max_open_files, surplus_within
+
+Refuse = Callable[[MutableMapping[str, Any]], Answer | None]
+"""What the app's gates say to the request of a scope."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,7 @@ class Shared:
     metrics: Metrics
     problems: Problems
     addresses: ClientAddresses
+    refuse: Refuse
     limit: ConnectionLimit
     budget: BodyBudget
     pace: Pace
@@ -39,6 +45,7 @@ class Shared:
         metrics: Metrics,
         problems: Problems,
         addresses: ClientAddresses,
+        refuse: Refuse,
         tallies: tuple[Tally, Tally] | None = None,
     ) -> Shared:
         """What a server with these settings shares. The tallies are those of connections and of bytes of bodies, if several
@@ -51,6 +58,7 @@ class Shared:
             metrics,
             problems,
             addresses,
+            refuse,
             ConnectionLimit(most, surplus_within(max_open_files(), most), tally=of_connections),
             budget,
             Pace(),

@@ -52,6 +52,11 @@ class WholeAnswers(asyncio.Transport):
             self._held = bytes(data)
             self._flushing = self._loop.call_soon(self.flush)
 
+    def write_now(self, data: bytes) -> None:
+        """Send a whole answer, after what is held back."""
+        self.flush()
+        self._send(data)
+
     def flush(self) -> None:
         """Send what is held back."""
         data, self._held = self._held, b""
