@@ -215,11 +215,10 @@ def test_what_is_read_with_confidence_stays_one_word_unless_the_words_say_the_sa
 
 
 def test_letters_of_equal_pitch_are_not_cut_where_their_gaps_are_a_little_wider() -> None:
-    letters = [12, 14, 12, 14, 12, 14, 12, 14]  # gaps of 7 and, in the middle, 9 columns
     spans, column = [], 4
-    for index, letter in enumerate(letters):
-        spans.append((column, column + letter))
-        column += letter + (9 if index == 3 else 7)
+    for gap in (5, 6, 7, 9, 5, 6, 7, 4):
+        spans.append((column, column + 16))
+        column += 16 + gap
     picture = bars(*spans, width=column)
     assert is_long(*picture.size)
     assert parts_of(picture).words == ()
