@@ -26,9 +26,11 @@ DOUBTFUL: Final = 0.7
 """A crop that is neither tall nor wide is turned if it is read with less confidence."""
 FULL_BELOW: Final = 0.9
 """`full` reads upside down too if the best reading has less confidence."""
+AS_LIKELY: Final = 1.6
+"""The height over the width at which a crop is as likely to be turned as not, before anything is read."""
 ASPECT_WEIGHT: Final = 4.0
-"""How much more likely, in natural logarithms of odds, a crop is turned with each natural logarithm that its height over its width
-is more than `TALL`; and less likely for each that it is less. A network reads letters that lie on their side with some confidence."""
+"""How much more likely, in natural logarithms of odds, it is turned for each natural logarithm of that ratio above `AS_LIKELY`, and
+how much less for each below: a network reads letters that lie on their side with some confidence."""
 UPSIDE_DOWN_MALUS: Final = 1.5
 """How much less likely a crop is upside down than its confidence says, since few are."""
 SIGNS_MALUS: Final = 3.0
@@ -93,7 +95,7 @@ def _plausibility(reading: Reading | None, angle: int, width: int, height: int) 
     odds = math.log(confidence / (1 - confidence))
     malus = UPSIDE_DOWN_MALUS if angle == 180 else 0.0
     if angle not in (90, 270):
-        malus += ASPECT_WEIGHT * math.log(height / width / TALL)
+        malus += ASPECT_WEIGHT * math.log(height / width / AS_LIKELY)
     if not reading.text:
         return odds - malus - EMPTY_MALUS
     across, along = (width, height) if angle in (90, 270) else (height, width)
