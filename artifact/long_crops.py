@@ -19,8 +19,8 @@ from artifact.text import Reading
 LONG: Final = 5.0
 """From this many times its height on, the width of a crop makes it long."""
 SURE: Final = 0.7
-"""A long crop that is read with this confidence is one word, unless it is read with spaces where the gaps are, or its words are read
-alike with gaps that say otherwise."""
+"""A long crop that is read with this confidence is one word, unless it is read with spaces where the gaps are, or its words are
+read alike with gaps that say otherwise."""
 MAX_WORDS: Final = 16
 MAX_WINDOWS: Final = 8
 
@@ -35,7 +35,7 @@ LEAST_GAP: Final = 0.18
 LETTER_GAP: Final = 0.1
 """Gaps narrower than this all count as wide as this."""
 GAP_RATIO: Final = 1.6
-"""How many times wider than all others gaps between words are: in print of equal pitch the gaps between letters are wide too."""
+"""How many times wider than all others gaps between words are: in print of equal pitch gaps between letters are wide too."""
 CLEAR_RATIO: Final = 3.0
 """How many times wider than all others they must be to divide what is read as one word with confidence."""
 MARGIN: Final = 0.12
@@ -115,7 +115,7 @@ def is_line(whole: Reading | None, words: Sequence[Reading | None], clear: bool)
             if alike and whole.confidence >= SURE:
                 return line == whole.text
         elif alike or whole.confidence >= SURE:
-            # All they may say is that there are spaces. A network that knows none may write a stop, a dash or a low line for one.
+            # All they may say is that there are spaces. A network that knows none may write a stop, a dash or a low line.
             sure = all(len(word.text) > 1 and word.confidence >= CLEAR_WORD for word in read)
             return clear and sure and _letters(line) == _letters(whole.text)
     if sum(len(word.text) == 1 for word in read) > SINGLE_CHARACTERS * len(read):

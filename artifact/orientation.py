@@ -29,18 +29,18 @@ FULL_BELOW: Final = 0.9
 AS_LIKELY: Final = 1.6
 """The height over the width at which a crop is as likely to be turned as not, before anything is read."""
 ASPECT_WEIGHT: Final = 4.0
-"""How much more likely, in natural logarithms of odds, it is turned for each natural logarithm of that ratio above `AS_LIKELY`, and
-how much less for each below: a network reads letters that lie on their side with some confidence."""
+"""How much more likely, in natural logarithms of odds, it is turned for each natural logarithm of that ratio above `AS_LIKELY`,
+and how much less for each below: a network reads letters that lie on their side with some confidence."""
 UPSIDE_DOWN_MALUS: Final = 1.5
 """How much less likely a crop is upside down than its confidence says, since few are."""
 SIGNS_MALUS: Final = 3.0
 """The same of a reading without letters and digits: letters that lie on their side look like `=` and `*`."""
 SHORT: Final = 2
 SHORT_MALUS: Final = 3.0
-"""The same of a crop that is turned, where no more than `SHORT` characters are read: a letter on its side looks like another."""
+"""The same of a crop that is turned, where at most `SHORT` characters are read: a letter on its side looks like another."""
 EMPTY_MALUS: Final = 2.0
-"""The same of a crop in which nothing is read as it is: that says little where letters lie on their side, but a picture without a
-text is not to become a word because it is looked at three times."""
+"""The same of a crop in which nothing is read as it is: that says little where letters lie on their side, but a picture without
+a text is not to become a word because it is looked at three times."""
 USUAL_ADVANCE: Final = 0.42
 """Width of a usual character, in heights of the crop."""
 ADVANCE_WEIGHT: Final = 0.4

@@ -3,8 +3,8 @@
     python -m benchmarks.lines --count 80
 
 Lines of 2 to 5 words, with gaps of .25, .5 and 1 em, and words of 15 to 25 letters, in many faces, sizes and colours, some of
-them blurred or noisy. Of lines it is also printed in how many all words are read right when each is drawn alone, and how many of
-these are read right as lines, which is what cutting can give.
+them blurred or noisy. Of lines it is also printed in how many all words are read right when each is drawn alone, and how many
+of these are read right as lines, which is what cutting can give.
 """
 
 from __future__ import annotations

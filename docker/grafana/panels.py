@@ -73,7 +73,10 @@ TRAFFIC = [
         "Per second. made_room: for another connection; unread: the client did not read its answers; held back: a client sent "
         "more requests ahead than are taken at once.",
         "ops",
-        {"{{reason}}": total("parseq_connections_ended_total", by="reason"), "held back": total("parseq_requests_held_back_total")},
+        {
+            "{{reason}}": total("parseq_connections_ended_total", by="reason"),
+            "held back": total("parseq_requests_held_back_total"),
+        },
     ),
 ]
 ERROR_PANELS = [
@@ -155,8 +158,8 @@ TEXTS = [
     ),
     Panel(
         "Extra reads",
-        "Reads beyond the first, for each crop: turned, upside down, words or windows of long crops. Each costs what a crop does; 0 "
-        "where nobody asks for them.",
+        "Reads beyond the first, for each crop: turned, upside down, words or windows of long crops. Each costs what a crop "
+        "does; 0 where nobody asks for them.",
         "short",
         {"{{reason}}": f"{total('parseq_extra_reads_total', by='reason')} / ignoring (reason) group_left () {ALL_TEXTS}"},
         width=12,
