@@ -19,7 +19,8 @@ from artifact.text import Reading
 LONG: Final = 5.0
 """From this many times its height on, the width of a crop makes it long."""
 SURE: Final = 0.7
-"""A long crop that is read with this confidence is one word, unless its words are read alike with gaps that say otherwise."""
+"""A long crop that is read with this confidence is one word, unless it is read with spaces where the gaps are, or its words are
+read alike with gaps that say otherwise."""
 MAX_WORDS: Final = 16
 MAX_WINDOWS: Final = 8
 
@@ -33,14 +34,14 @@ LEAST_GAP: Final = 0.18
 """Width of a gap that may divide words, if the gaps between letters are much narrower."""
 LETTER_GAP: Final = 0.1
 """Gaps narrower than this all count as wide as this."""
-GAP_RATIO: Final = 1.8
-"""How many times wider than all narrower ones such gaps must be."""
+GAP_RATIO: Final = 1.6
+"""How many times wider than all others gaps between words are: in print of equal pitch gaps between letters are wide too."""
 CLEAR_RATIO: Final = 3.0
 """How many times wider than all others they must be to divide what is read as one word with confidence."""
 MARGIN: Final = 0.12
 """How much of the gap stays with a word, in heights of the crop."""
 CLEAR_WORD: Final = 0.9
-USUAL_WORD: Final = 0.8
+USUAL_WORD: Final = 0.9
 SINGLE_CHARACTERS: Final = 0.34
 """Words of one character, of all words, at most: more of them are the letters of one word, set wide."""
 
@@ -54,8 +55,10 @@ LENGTH_MALUS: Final = 0.15
 LEAST_AGREEMENT: Final = 0.8
 UNSURE: Final = 0.5
 """A long crop with less confidence is read in windows."""
-CLEAR_JOINT: Final = 0.7
-"""What windows say together counts from this confidence on."""
+CLEAR_JOINT: Final = 0.8
+"""What windows say together counts from this confidence on ..."""
+LONG_TEXT: Final = 13
+"""... and from this many characters: shorter words are wide because their letters are, and were read better as a whole."""
 
 Span = tuple[int, int]
 """First column, and the one behind the last."""
@@ -105,23 +108,34 @@ def is_line(whole: Reading | None, words: Sequence[Reading | None], clear: bool)
     read = [word for word in words if word is not None and word.text]
     if len(read) < len(words):
         return False
-    if whole is not None and whole.text and whole.confidence >= SURE:
-        # A network that knows no space may write a stop, a dash or a low line for a gap.
-        same = _letters("".join(word.text for word in read)) == _letters(whole.text)
-        return clear and same and all(len(word.text) > 1 and word.confidence >= CLEAR_WORD for word in read)
+    if whole is not None and whole.text:
+        line = " ".join(word.text for word in read)
+        alike = _letters(line).casefold() == _letters(whole.text).casefold()
+        if _is_read_as_line(whole, len(words)):
+            if alike and whole.confidence >= SURE:
+                return line == whole.text
+        elif alike or whole.confidence >= SURE:
+            # All they may say is that there are spaces. A network that knows none may write a stop, a dash or a low line.
+            sure = all(len(word.text) > 1 and word.confidence >= CLEAR_WORD for word in read)
+            return clear and sure and _letters(line) == _letters(whole.text)
     if sum(len(word.text) == 1 for word in read) > SINGLE_CHARACTERS * len(read):
         return False
     mean = math.exp(sum(math.log(max(word.confidence, 1e-9)) for word in read) / len(read))
-    return mean >= USUAL_WORD and (whole is None or mean > whole.confidence)
+    return mean >= USUAL_WORD and (whole is None or mean > whole.confidence ** (1 / len(read)))
+
+
+def _is_read_as_line(whole: Reading, n_words: int) -> bool:
+    """Whether the network itself has read as many words, with spaces between them."""
+    return len(whole.text.split(" ")) == n_words
 
 
 def _letters(text: str) -> str:
     return "".join(character for character in text if character.isalnum())
 
 
-def worth_cutting(whole: Reading | None, clear: bool) -> bool:
+def worth_cutting(whole: Reading | None, n_words: int, clear: bool) -> bool:
     """Whether the words need be read at all."""
-    return clear or whole is None or whole.confidence < SURE
+    return clear or whole is None or whole.confidence < SURE or _is_read_as_line(whole, n_words)
 
 
 def line_of(words: Sequence[Reading]) -> Reading:
@@ -137,7 +151,9 @@ def line_of(words: Sequence[Reading]) -> Reading:
 
 
 def joined(whole: Reading | None, windows: Sequence[Reading | None], spans: Sequence[Span]) -> Reading | None:
-    """The text of windows that overlap, without doubled letters; `None` if they do not agree, or are less sure than the whole.
+    """The text of windows that overlap, without doubled letters.
+
+    `None`: they do not agree, are less sure than the whole, or say no more than an ordinary word.
 
     Args:
         whole: Of the whole crop.
@@ -159,6 +175,8 @@ def joined(whole: Reading | None, windows: Sequence[Reading | None], spans: Sequ
         if found is None:
             return None
         text = found
+    if len(text) < LONG_TEXT:
+        return None
     probabilities = [probability for _, probability in text]
     joint = Reading("".join(letter for letter, _ in text), math.prod(probabilities), tuple(probabilities))
     return joint if joint.confidence >= CLEAR_JOINT and (whole is None or joint.confidence > whole.confidence) else None
@@ -201,7 +219,7 @@ def _gaps(ink: NDArray[np.float32]) -> list[Span]:
 def _word_gaps(ink: NDArray[np.float32]) -> tuple[list[Span], bool]:
     """The gaps that divide words, and whether they are far wider than all others.
 
-    Where the widths of gaps fall into two groups, the wider ones divide words.
+    Where the widths of gaps fall into two groups, the wider ones divide words; where they hardly differ, none does.
     """
     gaps = _gaps(ink)
     least, best, narrower = SURE_GAP, GAP_RATIO, LETTER_GAP
@@ -214,7 +232,8 @@ def _word_gaps(ink: NDArray[np.float32]) -> tuple[list[Span], bool]:
     chosen = [(start, end) for start, end in gaps if (end - start) / INK_ROWS >= least]
     others = [(end - start) / INK_ROWS for start, end in gaps if (end - start) / INK_ROWS < least]
     narrowest = min(((end - start) / INK_ROWS for start, end in chosen), default=0.0)
-    return chosen, narrowest >= CLEAR_RATIO * max(LETTER_GAP, *others, 0.0)
+    ratio = narrowest / max(LETTER_GAP, *others, 0.0)
+    return chosen if ratio >= GAP_RATIO else [], ratio >= CLEAR_RATIO
 
 
 def _windows(ink: NDArray[np.float32], scale: float) -> tuple[Span, ...]:

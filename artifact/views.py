@@ -17,7 +17,7 @@ from typing import Final
 from PIL import Image
 
 from artifact.long_crops import UNSURE, Parts, Span, is_line, is_long, joined, line_of, parts_of, worth_cutting
-from artifact.orientation import FULL_BELOW, Orientation, is_tall, most_plausible, turned
+from artifact.orientation import FULL_BELOW, Orientation, is_doubtful, is_tall, may_be_turned, most_plausible, turned
 from artifact.text import Reading
 
 AS_IT_IS: Final = 0
@@ -68,7 +68,7 @@ class Views:
         self._upside_down: dict[int, int] = {}
         self._parts: dict[int, tuple[Parts, range, range]] = {}
         views = {0: picture}
-        if orientation != "upright" and is_tall(*picture.size):
+        if orientation != "upright" and may_be_turned(*picture.size):
             for angle in (90, 270):
                 views[angle] = turned(picture, angle)
                 self._turned[angle] = self._add(views[angle], "turned")
@@ -134,6 +134,8 @@ class Views:
 
     def _angles(self, readings: Readings) -> list[int]:
         indices = list(self._turned.values())
+        if not is_tall(*self.size) and (AS_IT_IS not in readings or not is_doubtful(readings[AS_IT_IS])):
+            indices = [AS_IT_IS]
         if self._upside_down and all(index in readings for index in indices):
             _, best = self._best({index: readings[index] for index in indices})
             if best is None or best.confidence < FULL_BELOW:
@@ -145,7 +147,7 @@ class Views:
         if angle not in self._parts:
             return ()
         parts, words, _ = self._parts[angle]
-        return words if worth_cutting(whole, parts.clear) else ()
+        return words if worth_cutting(whole, len(words), parts.clear) else ()
 
     def _windows(self, readings: Readings) -> Sequence[int]:
         angle, whole = self._best(readings)

@@ -18,6 +18,7 @@ REFUSALS = total("parseq_crops_refused_total")
 REFUSED = f"{REFUSALS} / ({REFUSALS} + {total('parseq_crops_admitted_total')})"
 UNSURE = 'le="0.5"'
 TEXTS_READ = total("parseq_text_confidence_count", by="model")
+ALL_TEXTS = total("parseq_text_confidence_count")
 PADDING = total("parseq_padding_crops_total")
 
 OVERVIEW = [
@@ -59,6 +60,23 @@ TRAFFIC = [
         "Requests being answered, and crops admitted and not ended.",
         "short",
         {"requests": gauge("parseq_requests_in_flight", "sum"), "crops": gauge("parseq_crops_in_flight", "sum")},
+    ),
+    Panel("Connections", "Open connections.", "short", {"{{instance}}": gauge("parseq_connections")}),
+    Panel(
+        "Bodies",
+        "Memory of the bodies that arrive or are being answered. At its limit others are refused (no-room-for-body).",
+        "bytes",
+        {"{{instance}}": gauge("parseq_body_bytes")},
+    ),
+    Panel(
+        "Connections ended, requests held back",
+        "Per second. made_room: for another connection; unread: the client did not read its answers; held back: a client sent "
+        "more requests ahead than are taken at once.",
+        "ops",
+        {
+            "{{reason}}": total("parseq_connections_ended_total", by="reason"),
+            "held back": total("parseq_requests_held_back_total"),
+        },
     ),
 ]
 ERROR_PANELS = [
@@ -131,6 +149,22 @@ TEXTS = [
         "percentunit",
         {"{{model}}": f"{total('parseq_empty_texts_total', by='model')} / {TEXTS_READ}"},
     ),
+    Panel(
+        "Uncertain",
+        "Share of texts that were flagged, as their confidence is below PARSEQ_MIN_CONFIDENCE; 0 without that setting.",
+        "percentunit",
+        {"{{model}}": f"{total('parseq_uncertain_texts_total', by='model')} / {TEXTS_READ}"},
+        width=12,
+    ),
+    Panel(
+        "Extra reads",
+        "Reads beyond the first, for each crop: turned, upside down, words or windows of long crops. Each costs what a crop "
+        "does; 0 where nobody asks for them.",
+        "short",
+        {"{{reason}}": f"{total('parseq_extra_reads_total', by='reason')} / ignoring (reason) group_left () {ALL_TEXTS}"},
+        width=12,
+        stacked=True,
+    ),
 ]
 QUEUE = [
     Panel(
@@ -143,6 +177,13 @@ QUEUE = [
         },
     ),
     Panel("Queue depth", "Decoded crops that wait for a lane.", "short", {"{{instance}}": gauge("parseq_queue_depth_crops")}),
+    Panel(
+        "Images to decode",
+        "Images of admitted crops that wait for a decode thread; single: of requests with one crop, bulk: with several.",
+        "short",
+        {"{{kind}}": f"sum by (kind) ({gauge('parseq_decode_waiting_images')})"},
+        stacked=True,
+    ),
     heatmap("Queue wait", "Crops by how long they waited for a lane.", "s", "parseq_queue_wait_seconds"),
     heatmap("Batch sizes", "Runs of the session by the crops in them.", "short", "parseq_batch_size_crops"),
     Panel(
@@ -183,6 +224,12 @@ RESOURCES = [
         "Time since the process started: a fall to 0 is a restart.",
         "s",
         {"{{instance}}": f"time() - {gauge('process_start_time_seconds')}"},
+    ),
+    Panel(
+        "Trace spans",
+        "Spans of traced requests per second; failed: the collector could not be reached, dropped: too many waited for it.",
+        "ops",
+        {"{{outcome}}": total("parseq_trace_spans_total", by="outcome")},
     ),
     Panel(
         "Model",

@@ -127,7 +127,8 @@ def add_view_options(parser: argparse.ArgumentParser) -> None:
         "--orientation",
         choices=get_args(Orientation),
         default="upright",
-        help="auto: read tall crops also turned by 90 and 270 degrees; full: doubtful ones also upside down (default: upright)",
+        help="auto: read tall crops, and doubtful ones that are not wide, also turned by 90 and 270 degrees; "
+        "full: doubtful ones also upside down (default: upright)",
     )
     parser.add_argument(
         "--split",

@@ -148,6 +148,12 @@ def test_the_dashboard_is_what_its_source_writes(tmp_path: Path) -> None:
     assert written.read_text() == monitoring.DASHBOARD.read_text(), "run docker/grafana/build_dashboard.py"
 
 
+def test_every_metric_has_a_panel(scrape: Series) -> None:
+    asked = " ".join(query.text for query in [*monitoring.dashboard_queries(), *monitoring.rule_queries()])
+    own = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in scrape if name.startswith("parseq_")}
+    assert {name for name in own if name not in asked} == set()
+
+
 def test_every_panel_says_what_it_shows_and_in_which_unit() -> None:
     panels = monitoring.panels()
     assert not [title for title, n in Counter(panel["title"] for panel in panels).items() if n > 1]

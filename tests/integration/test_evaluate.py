@@ -104,6 +104,33 @@ def test_checkpoint_artifact_and_service_score_alike(
     assert "plain, charset 36: left out 1 broken" in printed[2].err
 
 
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Words and lines of two of them, as they are and running upwards."""
+    folder = tmp_path_factory.mktemp("data")
+    drawn = word_crops((40, 130), "abcdehmnorstuw", 6, 9, seed=5)
+    words = [(Image.fromarray(crop.pixels), crop.description.split("'")[1]) for crop in drawn]
+    crops = words[:3]
+    for (left, first), (right, second) in zip(words[3:6], words[6:], strict=True):
+        line = Image.new("RGB", (left.width + right.width + 30, left.height), left.getpixel((0, 0)))
+        line.paste(left, (0, 0))
+        line.paste(right, (left.width + 30, 0))
+        crops.append((line, f"{first} {second}"))
+    turned = [(image.transpose(Image.Transpose.ROTATE_90), label) for image, label in crops]
+    write_lmdb(folder / "lines", [(encode_png(image), label) for image, label in [*crops, *turned]])
+    return folder
+
+
+def test_turned_words_and_lines_score_alike(lines: Path, artifact: Path, server: ServerProcess, tmp_path: Path) -> None:
+    options, output = ["--orientation", "auto", "--split", "auto"], tmp_path / "out.json"
+    readers = (["--model", BUNDLED_MODEL], ["--artifact", str(artifact)], ["--url", server.url])
+    results = [scores(output, lines, *options, *reader) for reader in readers]
+    assert [result == results[0] for result in results] == [True] * 3
+    upright = scores(output, lines, "--artifact", str(artifact))
+    # Or the comparison would say little.
+    assert results[0][0]["combined"]["accuracy"] >= upright[0]["combined"]["accuracy"] + 30
+
+
 def test_crops_that_the_service_refuses_count_as_empty(server: ServerProcess) -> None:
     word = Picture(Image.fromarray(word_crops((64, 200), "abc", 5, 1, seed=1)[0].pixels))
     with closing(ServiceReader(server.url)) as reader:

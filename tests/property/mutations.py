@@ -51,6 +51,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
         ("return held == 0 or held + n_items", "return held == -1 or held + n_items", "no first request for many clients"),
         ("if not held[False] and not held[True]:", "if False:", "clients are never forgotten"),
         ("held[True] -= 1\n", "pass\n", "what was demoted counts twice"),
+        ("(full and not item.is_follower)", "full", "further reads of a crop are refused half-way"),
         ("min(held[bulk], own + n_items)", "held[bulk]", "clients wait for all that others have"),
     ],
     "scheduler.py": [
@@ -72,6 +73,8 @@ MUTATIONS: dict[str, list[tuple[str, str, str]]] = {
         ("now_s - self._single_seen_s > BULK_YIELDS_S", "True", "bulk does not yield"),
         ("self._running -= n_items", "pass", "runs that are over count"),
         ("self._busy_lanes -= 1", "pass", "a lane never becomes free"),
+        ("(*leader.followers, *followers)", "tuple(followers)", "earlier reads of a crop are forgotten"),
+        ("self._queue.push(item, now_s)\n\n    def settle", "pass\n\n    def settle", "further reads are never queued"),
         ("item.outcome = Outcome.EXPIRED", "pass", "an expired item has no outcome"),
         ("n_waiting >= self.cost.cap", "False", "a full batch waits for company"),
         ("self.oldest_age_s(now_s), spare_s)", "self.oldest_age_s(now_s))", "an item is held till it is late"),

@@ -27,7 +27,7 @@ def order(item: Item) -> tuple[float, int]:
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Requests, decoding, cancellation, time, and lanes that take, fail and finish, in any order."""
+    """Requests, decoding, further reads of a crop, cancellation, time, and lanes that take, fail and finish, in any order."""
 
     @initialize(
         lanes=st.integers(1, 3),
@@ -111,11 +111,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         return not held[client] or wants[client] <= level
 
     def decode(self, item: Item) -> None:
+        self.joins_the_line(item)
+        assert self.scheduler.submit(item, CROP, self.now_s)
+        assert item.stage is Stage.WAITING
+
+    def joins_the_line(self, item: Item) -> None:
+        """Who comes back to the line has saved up no turns."""
         turn = (item.bulk, item.client)
         if not any((other.bulk, other.client) == turn for other in self.at(Stage.WAITING)):
             self.turns[turn] = max(self.turns[turn], int(self.clocks[item.bulk]))
-        assert self.scheduler.submit(item, CROP, self.now_s)
-        assert item.stage is Stage.WAITING
 
     def refusal(self, items: list[Item]) -> QueueFullError | None:
         try:
@@ -131,6 +135,38 @@ class SchedulerMachine(RuleBasedStateMachine):
         first = data.draw(st.integers(0, len(decoding) - 1))
         for item in decoding[first : first + n_items]:
             self.decode(item)
+
+    @precondition(lambda self: self.may_lead())
+    @rule(data=st.data(), n_reads=st.integers(1, 8))
+    def a_crop_is_read_in_further_ways(self, data: st.DataObject, n_reads: int) -> None:
+        """Turned, or in parts: as it is decoded, or when what was read of it asks for more. Room or not, none is refused."""
+        leader = data.draw(st.sampled_from(self.may_lead()))
+        held = self.scheduler.waiting + self.scheduler.decoding
+        before = self.scheduler.predict(1, leader.bulk)
+        earlier = tuple(leader.followers)
+        followers = [new_item(leader.deadline_s, leader.bulk, leader.client) for _ in range(n_reads)]
+        for item in followers:
+            item.is_follower, item.crop = True, CROP
+        self.joins_the_line(leader)
+        self.scheduler.follow(leader, followers, self.now_s)
+        assert (*earlier, *followers) == tuple(leader.followers)
+        assert all(item.stage is Stage.WAITING for item in followers)
+        assert self.scheduler.waiting + self.scheduler.decoding == held + n_reads
+        assert self.scheduler.predict(1, leader.bulk).start_s >= before.start_s  # newcomers wait for them
+        self.admitted += followers
+
+    def may_lead(self) -> list[Item]:
+        """Items whose reading may ask for more: let in themselves, and not ended badly."""
+        return [item for item in self.admitted if not item.is_follower and item.outcome in (None, Outcome.DONE)]
+
+    @precondition(lambda self: any(item.followers for item in self.admitted))
+    @rule(data=st.data(), outcome=st.sampled_from([Outcome.CANCELLED, Outcome.EXPIRED]))
+    def nobody_waits_for_a_crop_and_its_further_reads(self, data: st.DataObject, outcome: Outcome) -> None:
+        leader = data.draw(st.sampled_from([item for item in self.admitted if item.followers]))
+        for item in (leader, *leader.followers):
+            if item.outcome is None:
+                self.end(item, outcome)
+        assert not {leader, *leader.followers} & {*self.at(Stage.DECODING), *self.at(Stage.WAITING)}
 
     @precondition(lambda self: self.at(Stage.DECODING))
     @rule(data=st.data())
@@ -298,7 +334,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert self.scheduler.decoding == len(decoding)
         assert self.scheduler.waiting == len(waiting)
         assert self.scheduler.in_flight == len(decoding) + len(waiting) + running
-        assert len(decoding) + len(waiting) <= (CAPACITY if self.clients == [None] else 1.5 * CAPACITY)
+        crops = [item for item in decoding + waiting if not item.is_follower]
+        assert len(crops) <= (CAPACITY if self.clients == [None] else 1.5 * CAPACITY)
+        assert all(  # further reads have the deadline, class and client of their crop, and so its turn
+            (item.deadline_s, item.bulk, item.client) == (leader.deadline_s, leader.bulk, leader.client)
+            for leader in self.admitted
+            for item in leader.followers
+        )
         oldest_s = min((item.enqueued_s for item in waiting), default=self.now_s)
         assert self.scheduler.oldest_age_s(self.now_s) == self.now_s - oldest_s
         outcomes = Counter(item.outcome for item in self.admitted)

@@ -116,6 +116,8 @@ INVALID: list[dict[str, Any]] = [
     {"points": [[1, 2, 3], *points(0)[1:]]},
     {"points": [points(0)[index] for index in (0, 2, 1, 3)]},
     {"points": [[5, 5]] * 4},
+    {"points": [[0, 0], [100, 0], [20, 20], [0, 100]]},
+    {"points": [[0, 0], [100, 0], [100, 100], [100, 100]]},
     {"box": [5, 5, 5, 50]},
     {"box": [50, 5, 5, 50]},
     {"box": [0, 0, float("nan"), 10]},

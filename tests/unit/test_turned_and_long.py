@@ -45,7 +45,7 @@ def two_colours(width: int = 20, height: int = 90) -> Image.Image:
 
 
 TALL = png(two_colours())
-SIDES = {"upright": ("7", 0.5), "90": ("words", 0.9), "270": ("spjom", 0.2), "180": ("l", 0.1)}
+SIDES = {"upright": ("7", 0.5), "90": ("words", 0.9), "270": ("spjom", 0.002), "180": ("l", 0.1)}
 
 
 def side_of(crop: Any) -> str:

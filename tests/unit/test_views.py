@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from artifact.long_crops import MAX_WINDOWS, MAX_WORDS, joined, line_of, parts_of
+from artifact.long_crops import MAX_WINDOWS, MAX_WORDS, is_long, joined, line_of, parts_of
 from artifact.orientation import TURNS, is_tall, most_plausible, turned
 from artifact.text import Reading
 from artifact.views import Found, Views
@@ -63,6 +63,21 @@ def test_only_tall_crops_are_turned() -> None:
     assert Views(Image.new("RGB", (20, 30)), "upright", True).wanted({}) == [0]
 
 
+def test_a_crop_that_is_neither_tall_nor_wide_is_turned_if_it_is_doubtful() -> None:
+    views = Views(Image.new("RGB", (20, 20)), "auto", False)
+    assert views.wanted({}) == [0]
+    assert views.wanted({0: reading("no", 0.9)}) == []
+    assert views.wanted({0: None}) == [1, 2]
+    found = read_all(views, {0: reading("W", 0.14), 1: reading("LEFT", 0.99), 2: reading("31", 0.9)})
+    assert found is not None
+    assert (found.text, found.angle) == ("LEFT", 90)
+    assert Views(Image.new("RGB", (21, 20)), "auto", False).wanted({0: reading("W", 0.14)}) == []
+    upside_down = Views(Image.new("RGB", (20, 20)), "full", False)
+    assert upside_down.wanted({0: reading("W", 0.14)}) == [1, 2]
+    assert upside_down.wanted(dict.fromkeys(range(3), reading("W", 0.14))) == [3]
+    assert upside_down.wanted({0: reading("W", 0.8)}) == [3]
+
+
 def test_the_most_plausible_angle_wins_and_is_told() -> None:
     views = Views(Image.new("RGB", (20, 90)), "auto", False)
     found = read_all(views, {0: reading("SALE", 0.7), 1: reading("words", 0.6), 2: reading("spjom", 0.2)})
@@ -76,7 +91,25 @@ def test_the_most_plausible_angle_wins_and_is_told() -> None:
 def test_signs_alone_are_what_letters_on_their_side_look_like() -> None:
     # Crops of the ICDAR 2003 training set.
     assert most_plausible({0: reading("If", 0.36), 90: reading("=", 0.59), 270: reading("*", 0.35)}, 18, 27) == 0
-    assert most_plausible({0: reading("", 0.9), 90: reading("=", 0.59), 270: reading("*", 0.35)}, 18, 27) == 90
+    assert most_plausible({0: reading("If", 0.36), 90: reading("the", 0.59), 270: reading("*", 0.35)}, 18, 27) == 90
+
+
+def test_a_letter_on_its_side_looks_like_one_or_two_others() -> None:
+    # Crops of receipts and photographs, of the training sets.
+    assert most_plausible({0: reading("S", 0.51), 90: reading("un", 0.85), 270: reading("un", 0.63)}, 15, 25) == 0
+    assert most_plausible({0: reading("I", 0.9), 90: reading("H", 0.89), 270: reading("H", 0.91)}, 27, 42) == 0
+    assert most_plausible({0: reading("", 0.36), 90: reading("DE", 0.999), 270: reading("30", 0.93)}, 93, 137) == 90
+
+
+def test_the_higher_a_crop_the_sooner_it_is_turned() -> None:
+    readings = {0: reading("all", 0.6), 90: reading("street", 0.5), 270: None}
+    assert [most_plausible(readings, 20, height) for height in (24, 30, 80)] == [0, 0, 90]
+
+
+def test_what_is_empty_stays_so_unless_a_turned_word_is_sure() -> None:
+    assert most_plausible({0: reading("", 0.97), 90: reading("SALE", 0.5), 270: reading("", 0.99)}, 20, 32) == 0
+    assert most_plausible({0: reading("", 0.46), 90: reading("shun", 0.97), 270: reading("nus", 0.6)}, 20, 32) == 90
+    assert most_plausible({0: reading("!", 0.92), 90: reading("", 0.99), 270: reading("", 0.99)}, 20, 37) == 0
 
 
 def test_views_that_fail_do_not_count() -> None:
@@ -181,6 +214,32 @@ def test_what_is_read_with_confidence_stays_one_word_unless_the_words_say_the_sa
         assert found.text == expected
 
 
+def test_letters_of_equal_pitch_are_not_cut_where_their_gaps_are_a_little_wider() -> None:
+    spans, column = [], 4
+    for gap in (5, 6, 7, 9, 5, 6, 7, 4):
+        spans.append((column, column + 16))
+        column += 16 + gap
+    picture = bars(*spans, width=column)
+    assert is_long(*picture.size)
+    assert parts_of(picture).words == ()
+    spans = spans[:4] + [(start + 6, end + 6) for start, end in spans[4:]]
+    assert len(parts_of(bars(*spans, width=column + 6)).words) == 2
+
+
+def test_a_line_that_is_read_as_one_is_told_by_its_words_where_they_are_surer() -> None:
+    texts = {1: reading("sickum"), 2: reading("refutal"), 3: reading("tubbish")}
+    for whole, expected, n_words in (
+        (reading("sickum refutal tubish", 0.9), "sickum refutal tubbish", 3),
+        (reading("Sickum refutal tubbish", 0.9), "Sickum refutal tubbish", 0),  # alone, a small letter looks like a capital one
+        (reading("sickum refutal tubbish", 0.9), "sickum refutal tubbish", 3),
+        (reading("sickum refutal tubish", 0.99), "sickum refutal tubish", 0),
+        (reading("sickum refutaltubish", 0.9), "sickum refutaltubish", 0),
+    ):
+        found = read_all(Views(LINE, "upright", True), {0: whole, **texts})
+        assert found is not None
+        assert (found.text, len(found.words)) == (expected, n_words)
+
+
 SPANS = ((0, 128), (64, 192), (128, 256))
 
 
@@ -203,17 +262,25 @@ def test_windows_are_joined_without_doubled_letters(windows: tuple[str, ...], ex
 
 
 def test_of_letters_that_differ_the_surer_one_is_kept() -> None:
-    left = Reading("parlia", 0.5, (0.99, 0.99, 0.99, 0.99, 0.99, 0.6))
-    right = Reading("liament", 0.9, (0.99,) * 7)
-    cut = Reading("parlio", 0.5, left.character_confidences)
+    left = Reading("parliam", 0.5, (0.99, 0.99, 0.99, 0.99, 0.99, 0.99, 0.6))
+    right = Reading("liamentarian", 0.9, (0.99,) * 12)
+    cut = Reading("parliao", 0.5, left.character_confidences)
     for first in (left, cut):
         joint = joined(None, [first, right], ((0, 128), (64, 192)))
         assert joint is not None
-        assert joint.text == "parliament"
+        assert joint.text == "parliamentarian"
 
 
 def test_windows_that_are_less_sure_than_the_whole_do_not_count() -> None:
-    assert joined(reading("whole", 0.9), [reading("wholeso", 0.8), reading("lesome", 0.8)], SPANS[:2]) is None
+    windows = [reading("wholesome", 0.98), reading("somenesses", 0.98)]
+    joint = joined(reading("wholenesses", 0.5), windows, SPANS[:2])
+    assert joint is not None
+    assert joint.text == "wholesomenesses"
+    assert joined(reading("wholenesses", 0.99), windows, SPANS[:2]) is None
+
+
+def test_windows_that_make_no_more_than_an_ordinary_word_do_not_count() -> None:
+    assert joined(reading("balthazar", 0.2), [reading("baliha", 0.999), reading("lihazar", 0.999)], SPANS[:2]) is None
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5000, 1), (1, 5000), (16384, 64), (5, 1), (5, 25), (200, 40)])
@@ -261,4 +328,4 @@ def test_a_reader_reads_views_in_batches_no_larger_than_it_is_given() -> None:
         ("words", 90),
         ("x", 0),
     ]
-    assert sizes.batches == [4, 4]
+    assert sizes.batches == [4, 4, 2]

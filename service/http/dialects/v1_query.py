@@ -95,8 +95,9 @@ READING: Final[Mapping[str, Parameter]] = {
         "orientation",
         _read_orientation,
         "`upright`: crops are read as they are. `auto`: those at least 1.5 times as high as wide also turned by 90 and 270 "
-        "degrees. `full`: those that are read with little confidence also upside down. The most plausible text is answered; "
-        "unless it is `upright`, `angle` tells how the picture was turned. Default: a setting of the server.",
+        "degrees, and doubtful ones that are not wide. `full`: those that are read with little confidence also upside "
+        "down. The most plausible text is answered; unless it is `upright`, `angle` tells how the picture was turned. Default: "
+        "a setting of the server.",
         {"type": "string", "enum": list(get_args(Orientation))},
     ),
     SPLIT: Parameter(
