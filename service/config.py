@@ -169,8 +169,9 @@ class Settings(BaseSettings):
     )
     orientation: Orientation = Field(
         "upright",
-        description="How crops are read where requests do not say: as they are (`upright`), tall ones also turned by 90 and "
-        "270 degrees (`auto`), or those that are read with little confidence also upside down (`full`).",
+        description="How crops are read where requests do not say: as they are (`upright`), tall ones, and doubtful ones that "
+        "are not wide, also turned by 90 and 270 degrees (`auto`), or those that are read with little confidence also upside "
+        "down (`full`).",
     )
     min_confidence: float = Field(
         0.0, ge=0, le=1, description="Texts with less confidence are marked as `uncertain`, and counted; 0: none."
