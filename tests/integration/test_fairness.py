@@ -21,7 +21,6 @@ from tests.integration.server import PATIENCE_S, ServerProcess, running
 PATH = "/v1/recognize"
 N_SINGLES = 20
 HARBOUR = (Path(__file__).parents[2] / "docs" / "samples" / "harbour.png").read_bytes()
-SLOW = encode(gradient(2000, 2000), "JPEG", progressive=True)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +83,8 @@ def decode_s_per_image(server: ServerProcess) -> float:
 
 
 def test_single_crops_do_not_wait_for_lists_of_slow_images(server: ServerProcess) -> None:
-    with hogs(server.url, 1, images(SLOW, 100)):
+    slow = encode(gradient(2000, 2000), "JPEG", progressive=True)
+    with hogs(server.url, 1, images(slow, 100)):
         wait_until(lambda: server.metric('parseq_decode_waiting_images{kind="bulk"}') > 0)
         beside_s = singles(server.url)
         left = server.metric('parseq_decode_waiting_images{kind="bulk"}')
