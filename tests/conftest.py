@@ -36,6 +36,10 @@ def pytest_collection_finish() -> None:
     if crops := sys.modules.get("export.gate.crops"):
         for name in ("parity_crops", "word_crops"):
             _keep_what_is_drawn(getattr(crops, name))
+    # Each client would read which authorities are trusted, which takes ten times as long as what most of them ask for. It is
+    # enough that one does, since no test trusts any of them.
+    if transports := sys.modules.get("httpx._transports.default"):
+        transports.create_ssl_context = functools.cache(transports.create_ssl_context)
     gc.freeze()
     gc.enable()
 

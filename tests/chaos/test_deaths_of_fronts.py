@@ -30,6 +30,8 @@ from tests.toy_artifact import png_of, write_artifact
 PNG = {"content-type": "image/png"}
 KILLS = 4
 CLIENTS = 12
+PAUSE_S = 0.005
+"""Of a client: new fronts need the machine as well."""
 SEED = int(os.environ.get("PARSEQ_TEST_SEED", "0"))
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="front processes need Linux")
@@ -57,6 +59,7 @@ async def ask(url: str, client: int, told: Counter[str], stop: asyncio.Event) ->
             assert response.status_code == 200, response.text
             assert texts == words
             told["right"] += 1
+            await asyncio.sleep(PAUSE_S)
 
 
 async def kill_some(server: ServerProcess, told: Counter[str]) -> None:

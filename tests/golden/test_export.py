@@ -14,9 +14,11 @@ LOGITS = [
     for key in sorted(arrays(name))  # those of one graph follow one another
     if key.startswith("logits_") and exportable(key)
 ]
+LONG = {("parseq-dec2", "ar_r0"), ("parseq-dec2", "ar_r1")}
+"""Two layers written out for each of 26 steps, which ONNX Runtime opens slowly. `ar_r2` has all of it; loops read these two."""
 
 
-@pytest.mark.parametrize(("name", "key"), LOGITS)
+@pytest.mark.parametrize(("name", "key"), [each for each in LOGITS if each not in LONG])
 def test_logits_and_readings(name: str, key: str) -> None:
     assert_equals_reference(name, key, early_exit=False)
 

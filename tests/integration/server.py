@@ -54,11 +54,21 @@ class ServerProcess:
     log: Path
     url: str
 
-    def metric(self, sample: str) -> float:
-        """The value of a sample such as `name{label="value"}`: all that have these labels, whatever their model, together."""
+    def scrape(self) -> str:
+        """All metrics as they are now."""
+        return httpx.get(f"{self.url}/metrics").text
+
+    def metric(self, sample: str, scrape: str | None = None) -> float:
+        """The value of a sample such as `name{label="value"}`: all that have these labels, whatever their model, together.
+
+        Args:
+            sample: Its name, and some of its labels.
+            scrape: Where it is looked for; by default in what there is now.
+        """
         name, _, labels = sample.rstrip("}").partition("{")
         wanted = set(labels.split(",")) - {""}
-        found = re.findall(rf"^{re.escape(name)}(?:{{(.*)}})? (\S+)$", httpx.get(f"{self.url}/metrics").text, re.M)
+        text = self.scrape() if scrape is None else scrape
+        found = re.findall(rf"^{re.escape(name)}(?:{{(.*)}})? (\S+)$", text, re.M)
         given = [({label for label in of.split(",") if not label.startswith("model=")}, value) for of, value in found]
         return sum(float(value) for of, value in given if of - {""} == wanted)
 
@@ -105,6 +115,22 @@ def running(
         process.wait(PATIENCE_S)
 
 
+def failed_start(log: Path, *arguments: str, **settings: object) -> tuple[int, str]:
+    """Exit code and stderr of a server that ends by itself, forked from a process that has imported what it needs.
+
+    Args:
+        log: Takes what it writes to stderr.
+        arguments: Of the command.
+        settings: As `environment` takes them.
+    """
+    log.touch()
+    process = ForkedServer(arguments, environment(**settings), log)
+    try:
+        return process.wait(PATIENCE_S), log.read_text()
+    finally:
+        process.kill()
+
+
 def _wait_ready(process: subprocess.Popen[bytes] | ForkedServer, log: Path) -> str:
     end_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < end_s:
@@ -130,18 +156,25 @@ def wait_until_refused(server: ServerProcess) -> None:
 def come_to_rest(server: ServerProcess) -> None:
     """Wait until no request is in flight and no crop waits."""
     end_s = time.monotonic() + PATIENCE_S
-    while server.metric("parseq_requests_in_flight") or server.metric("parseq_queue_depth_crops") or unsettled(server):
+    while _is_at_work(server):
         assert server.process.poll() is None, server.log.read_text()
         assert time.monotonic() < end_s, f"never came to rest: {unsettled(server)} crops unsettled"
         time.sleep(0.05)
 
 
-def outcomes(server: ServerProcess) -> dict[str, float]:
-    return {
-        name: server.metric(f'parseq_crops_total{{outcome="{name}"}}') for name in ("done", "expired", "cancelled", "failed")
-    }
+def _is_at_work(server: ServerProcess) -> bool:
+    scrape = server.scrape()
+    waiting = (server.metric(name, scrape) for name in ("parseq_requests_in_flight", "parseq_queue_depth_crops"))
+    return any(waiting) or unsettled(server, scrape) != 0
 
 
-def unsettled(server: ServerProcess) -> float:
+def outcomes(server: ServerProcess, scrape: str | None = None) -> dict[str, float]:
+    scrape = server.scrape() if scrape is None else scrape
+    names = ("done", "expired", "cancelled", "failed")
+    return {name: server.metric(f'parseq_crops_total{{outcome="{name}"}}', scrape) for name in names}
+
+
+def unsettled(server: ServerProcess, scrape: str | None = None) -> float:
     """Crops that were admitted and have no outcome, more than those that have two."""
-    return server.metric("parseq_crops_admitted_total") - sum(outcomes(server).values())
+    scrape = server.scrape() if scrape is None else scrape
+    return server.metric("parseq_crops_admitted_total", scrape) - sum(outcomes(server, scrape).values())

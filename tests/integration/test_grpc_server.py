@@ -22,7 +22,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from tests.grpc_calls import Caller, free_port, request_of
-from tests.integration.server import PATIENCE_S, ROOT, ServerProcess, command, environment, running, wait_until_refused
+from tests.integration.server import PATIENCE_S, ROOT, ServerProcess, environment, failed_start, running, wait_until_refused
 from tests.integration.test_lifecycle import ENDLESS, PATIENT, wait_for
 from tests.integration.test_several_models import MIRRORED, TEXT, mirror_at
 from tests.toy_artifact import confidence_of, png_of, write_artifact
@@ -231,24 +231,21 @@ def test_a_reload_that_replaces_the_model_loses_no_call(tmp_path: Path) -> None:
         assert "Traceback" not in server.log.read_text()
 
 
-def failed_start(artifact: Path, without: str | None = None, **settings: object) -> str:
-    """What a server says that cannot start, perhaps for lack of a package."""
-    arguments = ["--port", "0", "--artifact", str(artifact)]
-    script = f"import sys; sys.modules[{without!r}] = None; from service.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    start = command(*arguments) if without is None else [sys.executable, "-c", script, *arguments]
-    done = subprocess.run(
-        start, cwd=ROOT, env=environment(**settings), capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
-    assert done.returncode == 3
-    assert "Traceback" not in done.stderr
-    return done.stderr
+WITHOUT_GRPC = "import sys; sys.modules['grpc'] = None; from service.__main__ import main; sys.exit(main(sys.argv[1:]))"
 
 
 def test_what_ends_the_start_is_one_line(tmp_path: Path) -> None:
-    artifact = write_artifact(tmp_path / "toy.onnx")
+    arguments = ["--port", "0", "--artifact", str(write_artifact(tmp_path / "toy.onnx"))]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert f"cannot listen on 127.0.0.1 port {port}" in (told := failed_start(artifact, grpc_port=port))
+        code, told = failed_start(tmp_path / "log", *arguments, grpc_port=port)
+        assert code == 3
+        assert f"cannot listen on 127.0.0.1 port {port}" in told
         assert "PARSEQ_GRPC_PORT" in told
-    told = failed_start(artifact, without="grpc", grpc_port=free_port())
-    assert "needs the package grpc: install the extra `grpc`" in told
+        assert "Traceback" not in told
+    start = [sys.executable, "-c", WITHOUT_GRPC, *arguments]
+    settings = environment(grpc_port=free_port())
+    done = subprocess.run(start, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 3
+    assert "needs the package grpc: install the extra `grpc`" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -17,7 +17,7 @@ import onnx
 import pytest
 
 from artifact.metadata import KNOWN_ANSWER_KEY
-from tests.integration.server import PATIENCE_S, ROOT, ServerProcess, command, environment, running, wait_until_refused
+from tests.integration.server import PATIENCE_S, ROOT, ServerProcess, environment, failed_start, running, wait_until_refused
 from tests.toy_artifact import METADATA, png_of, write_artifact
 
 pytestmark = pytest.mark.usefixtures("both_forms")
@@ -222,12 +222,6 @@ def test_an_artifact_that_reads_its_known_crop_wrongly_does_not_start(tmp_path: 
     entry.key = KNOWN_ANSWER_KEY
     entry.value = json.dumps({"png": base64.b64encode(png_of("abc")).decode(), "text": "abd"})
     onnx.save(proto, artifact)
-    done = subprocess.run(
-        command("--port", "0", "--artifact", str(artifact)),
-        cwd=ROOT,
-        env=environment(log_level="error"),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 3
-    assert "WrongAnswerError: the known crop reads as" in done.stderr
+    code, told = failed_start(tmp_path / "log", "--port", "0", "--artifact", str(artifact), log_level="error")
+    assert code == 3
+    assert "WrongAnswerError: the known crop reads as" in told

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from service.errors import BODY_TOO_LARGE, EMPTY_BODY, MALFORMED_REQUEST, UNSUPPORTED_MEDIA_TYPE, Kind
-from tests.integration.server import PATIENCE_S, ROOT, ServerProcess, command, environment, running
+from tests.integration.server import PATIENCE_S, ROOT, ServerProcess, command, environment, failed_start, running
 from tests.toy_artifact import confidence_of, png_of, write_artifact
 
 PNG = {"content-type": "image/png"}
@@ -240,27 +240,26 @@ def server_admitted(response: httpx.Response) -> float:
     return float(line.split()[1])
 
 
-def failed_start(*arguments: str, **settings: object) -> str:
-    """The one line a server leaves that cannot start."""
+def test_a_file_that_is_no_artifact_ends_the_start_with_one_line_and_exit_code_3(tmp_path: Path) -> None:
+    junk = tmp_path / "junk.onnx"
+    junk.write_bytes(b"junk")
     done = subprocess.run(
-        command(*arguments), cwd=ROOT, env=environment(**settings), capture_output=True, text=True, timeout=PATIENCE_S
+        command(), cwd=ROOT, env=environment(artifact=junk), capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert done.returncode == 3, done.stderr
     assert done.stdout == ""
     assert done.stderr.startswith("parseq-serve: ")
     assert done.stderr.count("\n") == 1
-    return done.stderr
-
-
-def test_a_file_that_is_no_artifact_ends_the_start_with_one_line_and_exit_code_3(tmp_path: Path) -> None:
-    junk = tmp_path / "junk.onnx"
-    junk.write_bytes(b"junk")
-    assert "not an ONNX file" in failed_start(artifact=junk)
+    assert "not an ONNX file" in done.stderr
 
 
 def test_an_artifact_that_fails_its_warm_up_is_one_line(tmp_path: Path) -> None:
     broken = write_artifact(tmp_path / "broken.onnx", broken=True)
-    assert "failed its warm-up" in failed_start("--port", "0", artifact=broken, log_level="error")
+    code, line = failed_start(tmp_path / "log", "--port", "0", artifact=broken, log_level="error")
+    assert code == 3
+    assert line.startswith("parseq-serve: ")
+    assert line.count("\n") == 1
+    assert "failed its warm-up" in line
 
 
 def test_a_start_measures_and_leaves_nothing_behind(tmp_path: Path) -> None:

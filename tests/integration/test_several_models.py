@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.integration.server import PATIENCE_S, ROOT, ServerProcess, command, environment, running
+from tests.integration.server import PATIENCE_S, ServerProcess, failed_start, running
 from tests.open_inference import as_json, outputs_of
 from tests.toy_artifact import CHARSET, METADATA, png_of, write_artifact
 
@@ -89,9 +88,7 @@ def test_a_start_that_cannot_be_meant_ends_with_one_line(
 ) -> None:
     for name in ("a.onnx", "b.onnx"):
         write_artifact(tmp_path / name)
-    arguments = command("--port", "0", "--artifact", artifact.format(tmp_path))
-    options = environment(**settings)
-    done = subprocess.run(arguments, cwd=ROOT, env=options, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-    assert done.returncode == 3
-    assert done.stderr.count("\n") == 1
-    assert told.format(tmp_path) in done.stderr
+    code, line = failed_start(tmp_path / "log", "--port", "0", "--artifact", artifact.format(tmp_path), **settings)
+    assert code == 3
+    assert line.count("\n") == 1
+    assert told.format(tmp_path) in line

@@ -59,8 +59,7 @@ def artifact(tmp_path: Path) -> str:
     return str(write_artifact(tmp_path / "toy.onnx"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("script", [False, True])
+@pytest.mark.parametrize(("number", "script"), [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGTERM, True)])
 def test_it_ends_well_from_its_first_moment_on(tmp_path: Path, artifact: str, number: int, script: bool) -> None:
     arguments = ["--port", "0", "--artifact", artifact]
     log = tmp_path / "log"
@@ -71,7 +70,7 @@ def test_it_ends_well_from_its_first_moment_on(tmp_path: Path, artifact: str, nu
     assert log.read_text() == f"parseq-serve: stopped by {signal.Signals(number).name} before it could serve\n"
 
 
-@pytest.mark.parametrize("milliseconds", [150, 400, 700, 1000, 1300, 1600, 2000, 2500])
+@pytest.mark.parametrize("milliseconds", [150, 600, 1100, 1600])
 def test_it_ends_well_at_any_moment_of_its_start(tmp_path: Path, artifact: str, milliseconds: int) -> None:
     number = signal.SIGINT if milliseconds % 200 else signal.SIGTERM
     log = tmp_path / "log"

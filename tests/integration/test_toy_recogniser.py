@@ -108,6 +108,7 @@ def artifact(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exported(weights, tmp_path_factory.mktemp("artifact") / "toy.onnx")
 
 
+@pytest.mark.usefixtures("few_batches")
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_it_passes_the_gate_in_every_precision(
     precision: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -41,7 +41,7 @@ def steps_of(run: Path) -> int:
     return int(torch.load(run / "last.ckpt", weights_only=True)["global_step"])
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("small_gate", "few_batches", "no_pictures")
 def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "words.txt").write_text("\n".join(WORDS))
     fonts = {"--fonts": fonts_at_hand(), "--words": tmp_path / "words.txt", "--cache": tmp_path / "cache"}

@@ -86,6 +86,7 @@ def weights(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run" / "tiny.safetensors"
 
 
+@pytest.mark.usefixtures("few_batches")
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_what_was_trained_passes_the_gate_in_every_precision(
     precision: str, weights: Path, archive: Path, tmp_path: Path
@@ -106,7 +107,7 @@ def scores(archive: Path, table: Path, *model: str) -> list[tuple[str, str, str]
         return [(row["dataset"], row["crops"], row["accuracy"]) for row in csv.DictReader(file)]
 
 
-@pytest.mark.usefixtures("small_gate")
+@pytest.mark.usefixtures("small_gate", "few_batches")
 def test_the_golden_is_exported_by_its_config_and_served(tmp_path: Path) -> None:
     model, about = network("vitstr"), description("vitstr")
     torch.save({f"model.{key}": value for key, value in model.state_dict().items()}, tmp_path / "w.pt")
@@ -143,6 +144,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(archive: Path, tmp_path: Pa
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.usefixtures("small_gate", "few_batches")
 def test_more_characters_and_longer_labels(
     weights: Path, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -207,11 +207,11 @@ def test_single_crops_never_wait_for_slow_lists(slow_s: float, threads: int) -> 
 def test_bulk_keeps_its_share_beside_a_flood_of_single_crops_and_has_no_more(bulk_s: float, single_s: float) -> None:
     play = Play()
     # More than its share, and as much more as would be told from it.
-    play.post("bulk", bulk_s, int(2 / bulk_s), deadline_s=1e6)
-    for index in range(int(6 / single_s)):
+    play.post("bulk", bulk_s, int(1.3 / bulk_s), deadline_s=1e6)
+    for index in range(int(3 / single_s)):
         play.post("single", single_s, deadline_s=5.0 + index)
-    play.run(3.0)  # both threads have work for so long
-    bulk, singles = play.used_s("bulk", 3.0), play.used_s("single", 3.0)
+    play.run(1.5)  # both threads have work for so long
+    bulk, singles = play.used_s("bulk", 1.5), play.used_s("single", 1.5)
     share_s = (bulk + singles) / BULK_EVERY
     assert share_s - 2 * bulk_s - 0.02 <= bulk <= share_s + 2 * bulk_s + 0.02
 

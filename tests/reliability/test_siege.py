@@ -14,7 +14,7 @@ from tests.reliability.besiegers import HALF, LIST, MUTE, PIPELINING, Seen
 from tests.reliability.memory import MIB
 from tests.reliability.siege import KINDS, PROMISED, READ, Findings, Phase
 
-SHORT = "--phase-s 3 --rounds 2 --rate 8 --scale 0.2 --min-share 0.6 --max-slowdown 30 --busy-machine"
+SHORT = "--phase-s 2 --rounds 2 --rate 8 --scale 0.2 --min-share 0.6 --max-slowdown 30 --busy-machine"
 
 
 @pytest.mark.serial

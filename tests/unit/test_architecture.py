@@ -6,6 +6,7 @@ Read from the source: imports within functions and those for type checkers only 
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -94,7 +95,10 @@ def imported(path: Path) -> Iterator[str]:
                 yield full if full in MODULES else base
 
 
-IMPORTS = {name: frozenset(imported(path)) - {name} for name, path in MODULES.items()}
+@functools.cache
+def all_imports() -> dict[str, frozenset[str]]:
+    """Of each module; read when a test asks, since whoever collects tests would wait for it."""
+    return {name: frozenset(imported(path)) - {name} for name, path in MODULES.items()}
 
 
 def is_in(name: str, layer: str) -> bool:
@@ -149,23 +153,23 @@ def test_the_test_sees_circles_and_arrows_up() -> None:
     }
     assert upward("service.engine.queue", ["service.core.models", "artifact.text", "numpy"]) == ["service.core.models"]
     assert upward("artifact.text", ["service"]) == ["service"]
-    assert "service.errors" in IMPORTS["service.core.recognizer"]
+    assert "service.errors" in all_imports()["service.core.recognizer"]
 
 
 def test_no_import_goes_up() -> None:
-    found = {name: upward(name, imports) for name, imports in IMPORTS.items()}
+    found = {name: upward(name, imports) for name, imports in all_imports().items()}
     assert {name: names for name, names in found.items() if names} == {}
 
 
 @pytest.mark.parametrize("package", ["", *sorted(name for name, path in MODULES.items() if path.name == "__init__.py")])
 def test_no_circle_among_the_files_and_packages_of(package: str) -> None:
-    assert circles(siblings(package, IMPORTS)) == set()
+    assert circles(siblings(package, all_imports())) == set()
 
 
 def test_layers_do_without_some_libraries() -> None:
     found = {
         f"{name} ({layer})": libraries(imports) & libraries_forbidden
-        for name, imports in IMPORTS.items()
+        for name, imports in all_imports().items()
         for layer, libraries_forbidden in FORBIDDEN.items()
         if is_in(name, layer)
     }
@@ -173,16 +177,17 @@ def test_layers_do_without_some_libraries() -> None:
 
 
 def test_one_room_alone_knows_opentelemetry() -> None:
-    assert {layer_of(name) for name, imports in IMPORTS.items() if "opentelemetry" in libraries(imports)} == {"service.tracing"}
+    found = {layer_of(name) for name, imports in all_imports().items() if "opentelemetry" in libraries(imports)}
+    assert found == {"service.tracing"}
 
 
 def test_training_loads_no_onnxruntime_by_way_of_the_contract() -> None:
     reached, waiting = set[str](), [name for name in MODULES if is_in(name, "model")]
     while waiting:
         reached.add(name := waiting.pop())
-        waiting += [each for each in IMPORTS[name] if each in MODULES and is_in(each, "artifact") and each not in reached]
+        waiting += [each for each in all_imports()[name] if each in MODULES and is_in(each, "artifact") and each not in reached]
     assert any(is_in(name, "artifact") for name in reached)
-    assert not [name for name in reached if "onnxruntime" in libraries(IMPORTS[name])]
+    assert not [name for name in reached if "onnxruntime" in libraries(all_imports()[name])]
 
 
 def test_front_processes_load_no_onnxruntime() -> None:
@@ -193,7 +198,7 @@ def test_front_processes_load_no_onnxruntime() -> None:
 
 @pytest.mark.parametrize("layer", list(ONLY))
 def test_layers_with_few_libraries(layer: str) -> None:
-    found = {name: libraries(imports) - ONLY[layer] for name, imports in IMPORTS.items() if is_in(name, layer)}
+    found = {name: libraries(imports) - ONLY[layer] for name, imports in all_imports().items() if is_in(name, layer)}
     assert {name: names for name, names in found.items() if names} == {}
 
 

@@ -16,6 +16,7 @@ from tests.export_models import small_model, small_vitstr
 
 @pytest.mark.slow
 def test_cost_of_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(export_cost, "load", lambda *_, **__: small_model())
     monkeypatch.setattr(export_cost, "CROPS", 16)
     monkeypatch.setattr(export_cost, "PAUSE_S", 0.0)
     report = tmp_path / "rows.json"
@@ -39,7 +40,7 @@ def test_cost_of_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 @pytest.mark.slow
 def test_networks_beside_each_other(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(crop_sources, "CALIBRATION_CROPS", 8)
-    small = {"mine": small_model(), "other": small_vitstr()}
+    small = {"mine": small_model(max_label_length=4), "other": small_vitstr(max_label_length=4)}
     monkeypatch.setattr(recognisers, "named_config", lambda name: small[name].config)
     options = ["--model", "mine", "--model", "other", "--batch", "1", "--rounds", "1", "--precision", "fp32", "int8"]
     monkeypatch.setattr(sys, "argv", ["recognisers", *options])

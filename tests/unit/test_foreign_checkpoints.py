@@ -455,10 +455,10 @@ def test_zip_files_that_are_more_than_they_seem(tmp_path: Path, weights: dict[st
 @pytest.mark.parametrize(
     "content",
     [
-        b"\x80\x02" + b"]" + b"(" * 200_000 + b"t" * 200_000 + b".",
-        b"\x80\x02})" + b"\x85" * 200_000 + b"K\x01s.",
-        b"\x80\x02)" + b"\x85" * 200_000 + b".",
-        b"\x80\x02cbuiltins\nobject\n" + b"c_\n_\n\x81" * 60_000 + b".",
+        b"\x80\x02" + b"]" + b"(" * 100_000 + b"t" * 100_000 + b".",
+        b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s.",
+        b"\x80\x02)" + b"\x85" * 100_000 + b".",
+        b"\x80\x02cbuiltins\nobject\n" + b"c_\n_\n\x81" * 30_000 + b".",
         b"\x80\x02]q\x00" + b"(h\x00h\x00h\x00h\x00h\x00h\x00h\x00h\x00lq\x00" * 60 + b".",
         b"\x80\x02}q\x00(" + text(b"state_dict") + b"h\x00u.",
         b"\x80\x02}q\x00(" + text(b"state_dict") + b"h\x00" + text(b"hyper_parameters") + b"h\x00u.",

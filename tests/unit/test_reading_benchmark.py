@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -15,7 +16,13 @@ from export.to_onnx import ExportOptions, build_artifact
 from reading import benchmark
 from reading.latency.cost import costs, parameters
 from reading.latency.measure import Run, measure
-from tests.export_models import SIZES, small_model, small_vitstr
+from tests import export_models
+
+# Each step of reading is counted by running it, slowly.
+STEPS = 5
+SIZES = {**export_models.SIZES, "max_label_length": STEPS - 1}
+small_model = functools.partial(export_models.small_model, max_label_length=STEPS - 1)
+small_vitstr = functools.partial(export_models.small_vitstr, max_label_length=STEPS - 1)
 
 
 class FakeRuns:
@@ -75,7 +82,7 @@ def test_flops_by_hand() -> None:
     macs += SIZES["enc_depth"] * (tokens * 4 * width**2 + 2 * tokens**2 * width + 2 * tokens * ratio * width**2)
     assert found["encoder"] == pytest.approx(2 * macs, rel=1e-9)
     # Decoding all at once: keys and values of the image and of the begin token, then every step's way through the layer.
-    steps, classes = SIZES["max_label_length"] + 1, len(SIZES["charset_train"]) + 1
+    steps, classes = STEPS, len(SIZES["charset_train"]) + 1
     macs += 2 * tokens * width**2 + 2 * width**2
     macs += steps * (4 * width**2 + 2 * (1 + tokens) * width + 2 * SIZES["dec_mlp_ratio"] * width**2 + width * classes)
     assert found["nar"] == pytest.approx(2 * macs, rel=1e-9)
@@ -92,7 +99,7 @@ def test_activations_by_hand() -> None:
     [reading] = costs(small_vitstr(), all_ways=False)
     tokens = 17
     block = tokens * width * (3 + 1 + 1 + 2 + 1) + 4 * tokens**2
-    assert reading.mactivations * 1e6 == 16 * width + 3 * block + 11 * 37
+    assert reading.mactivations * 1e6 == 16 * width + 3 * block + STEPS * 37
 
 
 def test_recurrent_layers_count() -> None:
@@ -129,14 +136,14 @@ def artifact(tmp_path: Path) -> Path:
 def test_a_checkpoint_and_an_artifact_side_by_side(tmp_path: Path, artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.json").write_text(json.dumps(SIZES))
     output, plot = tmp_path / "b.json", tmp_path / "b.png"
-    options = ["--batch", "1", "2", "--length", "1", "10", "11", "--repeats", "2", "--threads", "1"]
+    options = ["--batch", "1", "2", "--length", "1", "4", "5", "--repeats", "2", "--threads", "1"]
     files = ["--json", str(output), "--plot", str(plot), "--artifact", str(artifact)]
     assert benchmark.main(["--config", str(tmp_path / "c.json"), *options, *files]) == 0
     content: dict[str, Any] = json.loads(output.read_text())
     names = ["PyTorch c (fresh weights)", "ONNX Runtime small.onnx"]
     assert list(content["subjects"]) == names
     assert content["subjects"][names[1]]["threads"] == 1
-    wanted = {(name, *axis) for name in names for axis in (("batch", 1), ("batch", 2), ("length", 1), ("length", 10))}
+    wanted = {(name, *axis) for name in names for axis in (("batch", 1), ("batch", 2), ("length", 1), ("length", 4))}
     assert {(row["subject"], row["against"], row["value"]) for row in content["latencies"]} == wanted
     assert all(row["ms"] > 0 for row in content["latencies"])
     assert content["parameters"] == parameters(small_model())
@@ -178,7 +185,7 @@ def test_networks_side_by_side(
 
 def test_several_networks_and_more_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     few_networks(monkeypatch)
-    assert benchmark.main(["--all", "--batch", "1", "2", "--length", "3", "10", "--repeats", "1", "--threads", "1"]) == 0
+    assert benchmark.main(["--all", "--batch", "1", "2", "--length", "3", "4", "--repeats", "1", "--threads", "1"]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"ms, batch 1 +ms, batch 2\n", printed)
     assert "against label length" in printed
