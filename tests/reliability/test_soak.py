@@ -16,6 +16,7 @@ MAX_RISE_MIB = 12
 
 
 @pytest.mark.serial
+@pytest.mark.usefixtures("both_forms")
 def test_a_short_soak_loses_doubles_and_keeps_nothing(tmp_path: Path) -> None:
     outcome = soak("toy", SECONDS, CAPACITY_SECONDS, tmp_path)
     assert outcome.complaints() == [], table("toy", outcome)
