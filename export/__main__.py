@@ -94,14 +94,14 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         action="append",
         default=[],
-        help="int8: crops to find the scales with, LMDB archives or rendered shards; never those it is tested on; repeat to "
-        "take as many of each",
+        help="int8: crops to find the scales with, LMDB archives, labelled image files or rendered shards; never those it is "
+        "tested on; repeat to take as many of each",
     )
     parser.add_argument(
         "--parity-data",
         metavar="FOLDER",
         type=Path,
-        help="crops to compare with PyTorch besides those that are drawn, an LMDB archive or rendered shards",
+        help="crops to compare with PyTorch besides those that are drawn, likewise",
     )
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument("--name", help="the model's name as the server shows it (default: --model, or the weights' file name)")
