@@ -8,10 +8,10 @@ Near ties. Two runtimes add the same numbers in different order, so their logits
 best logits are closer than `TIE_MARGIN` either character is a right answer, and in autoregressive reading everything after it
 may differ. A crop with such a step, in any pass, is a near tie: it is counted, and its text may differ. The texts of all other
 crops must be equal, and a NaN is refused in any crop. Weights that enlarge rounding, as untrained ones may, need no such step:
-a crop that reads differently is a near tie too if the network reads it otherwise in float64 than in float32, or if the graph is
-no further from the reading in float64 than the network's own rounding and the tolerance together. So that near ties hide no
-fault, a graph is refused too if more than `MAX_DIFFERING` of the crops are near ties that differ, or more than `MAX_NEAR_TIES`
-are near ties: then the comparison would say little.
+a crop that reads differently is a near tie too if the network reads it otherwise in float64 than in float32, or if the graph
+is no further from the reading in float64 than the tolerance and `ROUNDING_FACTOR` times the network's own rounding together. So
+that near ties hide no fault, a graph is refused too if more than `MAX_DIFFERING` of the crops are near ties that differ, or
+more than `MAX_NEAR_TIES` are near ties: then the comparison would say little.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ MAX_NEAR_TIES: Final = 0.5
 """Largest share of crops that may be near ties."""
 MAX_DIFFERING: Final = 0.1
 """Largest share of crops that may be near ties with another text."""
+ROUNDING_FACTOR: Final = 3
+"""How many times as much as the network on a crop a graph may round there."""
 MAX_REPORTED: Final = 5
 
 
@@ -233,7 +235,10 @@ def _is_undecided(
     if first_difference(reference, crop, exact.token_ids[row]) is not None or rounding > tolerance:
         return True
     unused = ParityReport(crops=0, batch_sizes=[])
-    return all(_compare(exact, row, allowed, outputs, 0, unused, tolerance + rounding) is None for outputs in readings)
+    return all(
+        _compare(exact, row, allowed, outputs, 0, unused, tolerance + ROUNDING_FACTOR * rounding) is None
+        for outputs in readings
+    )
 
 
 def batches(count: int, batch_sizes: Sequence[int]) -> Iterator[tuple[int, NDArray[np.int64]]]:
