@@ -224,11 +224,12 @@ class ArtifactMetadata:
                 "the file carries no artifact metadata: it is an ONNX file, but not one written by `parseq-export`; "
                 "export the model again with `parseq-export`"
             )
-        values = _parse_object(metadata_props[METADATA_KEY])
+        values = parse_object(metadata_props[METADATA_KEY])
         version = values.pop("schema_version", None)
         if version not in SCHEMA_VERSIONS:
             raise ArtifactError(
-                f"the artifact has schema version {version!r}, this server knows {' and '.join(map(str, SCHEMA_VERSIONS))}: "
+                f"the artifact has schema version {version!r:.200}, this server knows "
+                f"{' and '.join(map(str, SCHEMA_VERSIONS))}: "
                 "export the model again with the `parseq-export` of the server's version"
             )
         known = {field.name for field in fields(cls)} - (SCHEMA_2_DEFAULTS.keys() if version == 1 else set())
@@ -239,7 +240,7 @@ class ArtifactMetadata:
         except TypeError as error:
             raise ArtifactError(f"artifact metadata is incomplete ({error}): export the model again") from error
         if found.schema_version > version:
-            raise ArtifactError(f"artifact metadata: decode_mode {found.decode_mode!r} is none of schema {version}")
+            raise ArtifactError(f"artifact metadata: decode_mode {found.decode_mode!r:.200} is none of schema {version}")
         return found
 
 
@@ -255,14 +256,19 @@ def _is_count(value: object, smallest: int) -> bool:
 
 
 def _wrong(name: str, wanted: str, found: object) -> ArtifactError:
-    return ArtifactError(f"artifact metadata: {name} must be {wanted}, not {found!r}")
+    return ArtifactError(f"artifact metadata: {name} must be {wanted}, not {found!r:.200}")
 
 
-def _parse_object(text: str) -> dict[str, Any]:
+def parse_object(text: str, what: str = "metadata") -> dict[str, Any]:
+    """The JSON object that an artifact carries.
+
+    Raises:
+        ArtifactError: It is none.
+    """
     try:
         values = json.loads(text)
-    except ValueError as error:
-        raise ArtifactError("artifact metadata is not valid JSON: export the model again") from error
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"artifact {what} is not valid JSON: export the model again") from error
     if not isinstance(values, dict):
-        raise ArtifactError("artifact metadata is not a JSON object: export the model again")
+        raise ArtifactError(f"artifact {what} is not a JSON object: export the model again")
     return values

@@ -28,12 +28,14 @@ from export.to_onnx import ExportOptions, ExportSummary, check_writable, export_
 from model.checkpoints.choose import choose_network
 from model.checkpoints.download import DownloadError
 from model.checkpoints.loading import save_weights, weights_path
-from model.errors import ConfigError
+from model.errors import ConfigError, WeightsError
 from model.recognisers.interface import Network
 from model.recognisers.registry import named_configs
 
 EXIT_PARITY: Final = 1
 EXIT_USAGE: Final = 2
+WRONG_INPUT: Final = (ArtifactError, ConfigError, CropSourceError, DownloadError, ExportError, OSError, WeightsError)
+"""What a user can mend; the message says how."""
 PRECISION_HELP: Final = "arithmetic of the graph: fp16 is for GPUs, int8 for CPUs (default: what suits --for, else fp32)"
 
 
@@ -92,14 +94,14 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         action="append",
         default=[],
-        help="int8: crops to find the scales with, LMDB archives or rendered shards; never those it is tested on; repeat to "
-        "take as many of each",
+        help="int8: crops to find the scales with, LMDB archives, labelled image files or rendered shards; never those it is "
+        "tested on; repeat to take as many of each",
     )
     parser.add_argument(
         "--parity-data",
         metavar="FOLDER",
         type=Path,
-        help="crops to compare with PyTorch besides those that are drawn, an LMDB archive or rendered shards",
+        help="crops to compare with PyTorch besides those that are drawn, likewise",
     )
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument("--name", help="the model's name as the server shows it (default: --model, or the weights' file name)")
@@ -131,16 +133,15 @@ def build_inspect_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def inspect(arguments: Sequence[str]) -> int:
-    """Run `parseq-export inspect`; returns the exit status: 0, or 2 for a file that is no artifact."""
+def inspect(arguments: Sequence[str]) -> None:
+    """Run `parseq-export inspect`.
+
+    Raises:
+        ArtifactError: The file is no artifact.
+    """
     args = build_inspect_parser().parse_args(arguments)
-    try:
-        found = inspect_artifact(args.file, timing=not args.no_timing)
-    except ArtifactError as error:
-        print(f"parseq-export: error: {error}", file=sys.stderr)
-        return EXIT_USAGE
+    found = inspect_artifact(args.file, timing=not args.no_timing)
     print(json.dumps(found.to_dict(), ensure_ascii=False, indent=1) if args.json else describe(found))
-    return 0
 
 
 def build_adopt_parser() -> argparse.ArgumentParser:
@@ -154,19 +155,16 @@ def build_adopt_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def adopt(arguments: Sequence[str]) -> int:
-    """Run `parseq-export adopt`; returns the exit status: 0 written, 1 refused for what is read, 2 wrong input."""
+def adopt(arguments: Sequence[str]) -> None:
+    """Run `parseq-export adopt`.
+
+    Raises:
+        ExportError, MisreadError, ParityError: As `adopt_file` says.
+    """
     args = build_adopt_parser().parse_args(arguments)
-    try:
-        with _progress("comparing with the original") as show:
-            summary = adopt_file(args, show)
-    except (ParityError, MisreadError) as error:
-        return _refused(error)
-    except ExportError as error:
-        print(f"parseq-export: error: {error}", file=sys.stderr)
-        return EXIT_USAGE
+    with _progress("comparing with the original") as show:
+        summary = adopt_file(args, show)
     _print_summary(summary)
-    return 0
 
 
 def build_weights_parser() -> argparse.ArgumentParser:
@@ -184,30 +182,22 @@ def build_weights_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def write_weights(arguments: Sequence[str]) -> int:
-    """Run `parseq-export weights`; returns the exit status: 0 written, 2 wrong input."""
+def write_weights(arguments: Sequence[str]) -> None:
+    """Run `parseq-export weights`.
+
+    Raises:
+        ConfigError, WeightsError: The weights cannot be used.
+        ExportError, OSError: The file cannot be written.
+    """
     args = build_weights_parser().parse_args(arguments)
-    try:
-        check_writable(args.output, force=args.force)
-        if args.output.suffix != ".safetensors":
-            raise ExportError(f"{args.output} is not called .safetensors, by which such a file is known: name it so")
-        network, _ = choose_network(None, args.config, args.file)
-        save_weights(network, args.output, half=args.half)
-    except (ValueError, DownloadError, OSError) as error:
-        print(f"parseq-export: error: {error}", file=sys.stderr)
-        return EXIT_USAGE
+    check_writable(args.output, force=args.force)
+    if args.output.suffix != ".safetensors":
+        raise ExportError(f"{args.output} is not called .safetensors, by which such a file is known: name it so")
+    network, _ = choose_network(None, args.config, args.file)
+    save_weights(network, args.output, half=args.half)
     count = sum(parameter.numel() for parameter in network.parameters())
     size, charset = args.output.stat().st_size / 1e6, network.config.charset_train
     print(f"wrote    {args.output} ({size:.1f} MB, {count / 1e6:.2f} million parameters, {len(charset)} characters)")
-    return 0
-
-
-def _refused(error: ParityError | MisreadError) -> int:
-    if isinstance(error, ParityError):
-        for failure in error.report.failures[1:]:
-            print(f"parseq-export: also: {failure}", file=sys.stderr)
-    print(f"parseq-export: refused: {error}; nothing was written", file=sys.stderr)
-    return EXIT_PARITY
 
 
 @contextmanager
@@ -222,36 +212,47 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
+COMMANDS: Final = {"adopt": adopt, "inspect": inspect, "weights": write_weights}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0 written, 1 refused by the parity gate, 2 wrong input."""
+    """Run the command; returns the exit status: 0 done, 1 refused for what is read, 2 wrong input."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments and arguments[0] == "inspect":
-        return inspect(arguments[1:])
-    if arguments and arguments[0] == "adopt":
-        return adopt(arguments[1:])
-    if arguments and arguments[0] == "weights":
-        return write_weights(arguments[1:])
-    args = build_parser().parse_args(arguments)
-    args.precision = args.precision or _precision_for(args)
     try:
-        check_writable(args.output, force=args.force)
-        if args.calibration and args.precision != "int8":
-            raise ExportError("--calibration is for --precision int8: leave it out, or add that")
-        if args.name == "":
-            raise ExportError("--name is empty: leave it out, or give a name")
-        model, weights = _load(args)
-        summary = _export(args, model, weights)
-    except ParityError as error:
-        return _refused(error)
-    except (ConfigError, ExportError, DownloadError, CropSourceError, _InputError) as error:
+        if arguments and arguments[0] in COMMANDS:
+            COMMANDS[arguments[0]](arguments[1:])
+        else:
+            export(arguments)
+    except (ParityError, MisreadError) as error:
+        if isinstance(error, ParityError):
+            for failure in error.report.failures[1:]:
+                print(f"parseq-export: also: {failure}", file=sys.stderr)
+        print(f"parseq-export: refused: {error}; nothing was written", file=sys.stderr)
+        return EXIT_PARITY
+    except WRONG_INPUT as error:
         print(f"parseq-export: error: {error}", file=sys.stderr)
         return EXIT_USAGE
-    _print_summary(summary)
     return 0
 
 
-class _InputError(ValueError):
-    """Weights or a configuration that cannot be used."""
+def export(arguments: Sequence[str]) -> None:
+    """Run `parseq-export` itself.
+
+    Raises:
+        ConfigError, WeightsError, DownloadError: There are no such weights, or they cannot be used.
+        CropSourceError: Crops cannot be read.
+        ExportError: Options contradict each other, or the file cannot be written.
+        ParityError: The artifact does not read as PyTorch does.
+    """
+    args = build_parser().parse_args(arguments)
+    args.precision = args.precision or _precision_for(args)
+    check_writable(args.output, force=args.force)
+    if args.calibration and args.precision != "int8":
+        raise ExportError("--calibration is for --precision int8: leave it out, or add that")
+    if args.name == "":
+        raise ExportError("--name is empty: leave it out, or give a name")
+    model, weights = _load(args)
+    _print_summary(_export(args, model, weights))
 
 
 def _load(args: argparse.Namespace) -> tuple[Network, Path]:
@@ -259,10 +260,7 @@ def _load(args: argparse.Namespace) -> tuple[Network, Path]:
     if args.weights is None and args.model is None:
         raise ConfigError("give --weights FILE, or --model NAME for its bundled or published weights")
     weights = args.weights if args.weights is not None else weights_path(args.model)
-    try:
-        network, _ = choose_network(args.model, args.config, weights)
-    except ValueError as error:
-        raise _InputError(str(error)) from error
+    network, _ = choose_network(args.model, args.config, weights)
     return network, weights
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections import Counter
@@ -14,7 +13,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
-from artifact.metadata import INPUT_NAME, PARITY_KEY, ArtifactError, ArtifactMetadata
+from artifact.metadata import INPUT_NAME, PARITY_KEY, ArtifactError, ArtifactMetadata, parse_object
 from artifact.session import open_cpu_session
 from export.gate.crops import SEED, word_crops
 from export.graphs.builder import all_nodes
@@ -69,7 +68,7 @@ def inspect_artifact(path: Path, *, timing: bool = True) -> Inspection:
         file=str(path),
         size_bytes=path.stat().st_size,
         metadata=metadata,
-        parity=json.loads(props[PARITY_KEY]) if PARITY_KEY in props else None,
+        parity=parse_object(props[PARITY_KEY], "parity report") if PARITY_KEY in props else None,
         nodes=dict(counts.most_common()),
         provider="CPUExecutionProvider",
         timings=_time(path, metadata) if timing else [],
@@ -78,7 +77,7 @@ def inspect_artifact(path: Path, *, timing: bool = True) -> Inspection:
 
 def _read(path: Path) -> onnx.ModelProto:
     try:
-        return onnx.load(path)
+        return onnx.load(path, format="protobuf")  # or the file's name would tell what is in it
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
     except (DecodeError, ValueError) as error:

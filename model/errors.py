@@ -1,5 +1,12 @@
 """Errors that several jobs share; each message names the cause and the cure."""
 
+from __future__ import annotations
+
+from typing import Final
+
+LONGEST_SHOWN: Final = ".200"
+"""How a message formats the `repr` of a name or value out of a file, which may have any length and any characters."""
+
 
 class ConfigError(ValueError):
     """A configuration is not one this version can build."""

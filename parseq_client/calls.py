@@ -86,12 +86,13 @@ def ask(request: Send, patience: Patience) -> Call[Mapping[str, Any]]:
 def _may_do_better(reply: Reply) -> bool:
     if isinstance(reply, httpx.Response):
         return reply.status_code in AGAIN
-    # A certificate that is not trusted stays so.
-    causes = [reply, getattr(reply, "__cause__", None), getattr(reply, "__context__", None)]
-    causes += [getattr(cause, "__cause__", None) or getattr(cause, "__context__", None) for cause in causes[1:]]
-    return not any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes) and not isinstance(
-        reply, httpx.UnsupportedProtocol
-    )
+    cause: BaseException | None = reply
+    while cause is not None:
+        # A certificate that is not trusted stays so, and so does an address of another protocol.
+        if isinstance(cause, ssl.SSLCertVerificationError | httpx.UnsupportedProtocol):
+            return False
+        cause = cause.__cause__ or cause.__context__
+    return True
 
 
 def _failure(reply: Reply, patience: Patience) -> tuple[ParseqError, float | None]:

@@ -17,7 +17,8 @@ from artifact.session import reason_of
 from export.adopt.check import Judgement, MisreadError, judge
 from export.adopt.description import Description
 from export.adopt.graph import write
-from export.adopt.original import Original, class_table, open_original, read, run
+from export.adopt.original import Original, open_original, run
+from export.adopt.scores import class_table, read
 from export.gate.crops import parity_crops, word_crops
 from export.gate.parity import BATCH_SIZES, CONFIDENCE_TOLERANCE, ParityError, ParityReport, batches, check_parity
 from export.graphs.interface import ExportError, Ids

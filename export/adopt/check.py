@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from artifact.metadata import ArtifactMetadata
 from export.adopt.description import Description
-from export.adopt.original import Original, Scores, class_table, collapsed, run
+from export.adopt.original import Original, run
+from export.adopt.scores import Scores, class_table, collapsed
 from export.adopt.words import Words, draw_words, log_likelihood
 from export.graphs.interface import ExportError
 

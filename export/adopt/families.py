@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from export.adopt.description import Charset, Description, read_description
+from export.adopt.description import Charset, Description
+from export.adopt.description_file import read_description
 from export.graphs.interface import ExportError
 
 PPOCR_NOTICE: Final = (

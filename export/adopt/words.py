@@ -18,7 +18,7 @@ from PIL import ImageFont
 from artifact.fit import fit_for
 from artifact.metadata import ArtifactMetadata
 from export.adopt.description import Decoding
-from export.adopt.original import Scores
+from export.adopt.scores import Scores
 from export.gate.crops import FONT_PX, Font, paint
 from export.graphs.interface import ExportError, Ids
 

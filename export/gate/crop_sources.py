@@ -55,15 +55,18 @@ def parity_data(folder: Path, config: Config) -> list[GateCrop]:
 
 
 def _read(folder: Path, config: Config) -> CropArrays:
-    """Read the crops of an LMDB archive, a folder of archives, or rendered shards.
+    """Read rendered shards, or all LMDB archives and labelled image files in a folder.
 
     Raises:
         CropSourceError: There are no such crops, or they have another size.
     """
     try:
-        from model.data.archives import find_lmdb
-        from model.data.crops import concatenate, read_lmdb, read_synthetic
+        from model.data.archives import find_archives
+        from model.data.crops import concatenate, read_crops, read_synthetic
+        from model.data.label_files import NAMES, find_label_files, named_otherwise
+        from model.data.labels import LabelRules
         from model.data.shards import MANIFEST
+        from model.data.sources import stored_at
         from model.errors import DataError
     except ModuleNotFoundError as error:
         raise CropSourceError(
@@ -73,8 +76,14 @@ def _read(folder: Path, config: Config) -> CropArrays:
         if (folder / MANIFEST).is_file():
             crops = read_synthetic(folder)
         else:
-            limits = (config.img_size, config.charset_train, config.max_label_length)
-            crops = concatenate([read_lmdb(path, *limits, keep_empty=True)[0] for path in find_lmdb(folder)])
+            found = [folder] if folder.is_file() else find_archives(folder) + find_label_files(folder)
+            if not found:
+                raise CropSourceError(
+                    f"{folder} holds no crops: no LMDB archive (data.mdb), rendered crops ({MANIFEST}) or file of labels "
+                    f"({', '.join(NAMES)}), here or below{named_otherwise(folder)}"
+                )
+            rules = LabelRules(config.charset_train, config.max_label_length, keep_empty=True)
+            crops = concatenate([read_crops(stored_at(path)[1], config.img_size, rules, path)[0] for path in found])
     except DataError as error:
         raise CropSourceError(str(error)) from error
     if crops.images.shape[1:3] != config.img_size:

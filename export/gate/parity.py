@@ -8,10 +8,10 @@ Near ties. Two runtimes add the same numbers in different order, so their logits
 best logits are closer than `TIE_MARGIN` either character is a right answer, and in autoregressive reading everything after it
 may differ. A crop with such a step, in any pass, is a near tie: it is counted, and its text may differ. The texts of all other
 crops must be equal, and a NaN is refused in any crop. Weights that enlarge rounding, as untrained ones may, need no such step:
-a crop that reads differently is a near tie too if the network reads it otherwise in float64 than in float32. So that near ties
-hide no fault, a graph is refused too if more than
-`MAX_DIFFERING` of the crops are near ties that differ, or more than `MAX_NEAR_TIES` are near ties: then the comparison would
-say little.
+a crop that reads differently is a near tie too if the network reads it otherwise in float64 than in float32, or if the graph
+is no further from the reading in float64 than the tolerance and `ROUNDING_FACTOR` times the network's own rounding together. So
+that near ties hide no fault, a graph is refused too if more than `MAX_DIFFERING` of the crops are near ties that differ, or
+more than `MAX_NEAR_TIES` are near ties: then the comparison would say little.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ MAX_NEAR_TIES: Final = 0.5
 """Largest share of crops that may be near ties."""
 MAX_DIFFERING: Final = 0.1
 """Largest share of crops that may be near ties with another text."""
+ROUNDING_FACTOR: Final = 3
+"""How many times as much as the network on a crop a graph may round there."""
 MAX_REPORTED: Final = 5
 
 
@@ -177,6 +179,7 @@ def check_parity(
     session = open_cpu_session(artifact)
     differing: set[int] = set()
     failures: list[tuple[int, Failure]] = []
+    readings: dict[int, list[dict[str, NDArray[Any]]]] = {}
     broken = False
     for batch_size, chosen in batches(len(crops), batch_sizes):
         outputs = run_artifact(session, *stacked([crops[crop] for crop in chosen]))
@@ -189,11 +192,16 @@ def check_parity(
                 differing.add(crop)
             elif failure is not None:
                 failures.append((crop, Failure(crops[crop].description, batch_size, *failure)))
+                readings.setdefault(crop, []).append({name: values[row : row + 1] for name, values in outputs.items()})
         report.comparisons += len(chosen)
         progress(len(chosen))
-    failing = sorted({crop for crop, _ in failures})
-    if failing and unrounded is not None and not broken:
-        undecided = _undecided(reference, failing, unrounded(*stacked([crops[crop] for crop in failing])), tolerance)
+    if failures and unrounded is not None and not broken:
+        exact = unrounded(*stacked([crops[crop] for crop in readings]))
+        undecided = {
+            crop
+            for row, (crop, read) in enumerate(readings.items())
+            if _is_undecided(reference, crop, exact, row, crops[crop].allowed, read, tolerance)
+        }
         report.near_ties += len(undecided)
         differing |= undecided
         failures = [(crop, failure) for crop, failure in failures if crop not in undecided]
@@ -202,15 +210,35 @@ def check_parity(
     return report
 
 
-def _undecided(reference: Reference, crops: Sequence[int], unrounded: Reference, tolerance: float) -> set[int]:
-    """The crops among these that the network reads otherwise without rounding; `unrounded` has the readings of these alone."""
-    found = set()
-    for row, crop in enumerate(crops):
-        steps = int(reference.steps[crop])
-        gaps = np.abs(unrounded.confidences[row] - reference.confidences[crop])[:steps]
-        if first_difference(reference, crop, unrounded.token_ids[row]) is not None or (gaps > tolerance).any():
-            found.add(crop)
-    return found
+def _is_undecided(
+    reference: Reference,
+    crop: int,
+    exact: Reference,
+    row: int,
+    allowed: Allowed | None,
+    readings: Sequence[dict[str, NDArray[Any]]],
+    tolerance: float,
+) -> bool:
+    """Whether rounding explains that a crop was read differently.
+
+    Args:
+        reference: What the network reads.
+        crop: Index of the crop in it.
+        exact: What the network reads in float64.
+        row: Index of the crop in it.
+        allowed: What may be read of the crop.
+        readings: The artifact's outputs for this crop alone, where they differ.
+        tolerance: Largest difference of a token's probability.
+    """
+    steps = int(reference.steps[crop])
+    rounding = float(np.abs(exact.confidences[row] - reference.confidences[crop])[:steps].max(initial=0.0))
+    if first_difference(reference, crop, exact.token_ids[row]) is not None or rounding > tolerance:
+        return True
+    unused = ParityReport(crops=0, batch_sizes=[])
+    return all(
+        _compare(exact, row, allowed, outputs, 0, unused, tolerance + ROUNDING_FACTOR * rounding) is None
+        for outputs in readings
+    )
 
 
 def batches(count: int, batch_sizes: Sequence[int]) -> Iterator[tuple[int, NDArray[np.int64]]]:

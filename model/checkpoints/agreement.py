@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from model.errors import WeightsError
+from model.errors import LONGEST_SHOWN, WeightsError
 from model.recognisers.interface import Config, Network
 from model.recognisers.registry import Recogniser, candidates, recogniser_of
 
@@ -38,7 +38,8 @@ def check_agrees(wanted: Config, inside: Config, source: str, but: frozenset[str
     for name, value in inside.to_dict().items():
         if name not in inside.FREE | but and given[name] != value:
             raise WeightsError(
-                f"{source} says that it was trained with {name} {value!r}, not {given[name]!r}: "
+                f"{source} says that it was trained with {name} {value!r:{LONGEST_SHOWN}}, "
+                f"not {given[name]!r:{LONGEST_SHOWN}}: "
                 "leave the model's name and config out, or give those it was trained with"
             )
 
@@ -75,7 +76,7 @@ def check_fit(network: Network, state: dict[str, Tensor], source: str) -> None:
     if missing and state and not unexpected:
         raise WeightsError(part_of(recogniser_of(network.config), missing, source))
     if missing or unexpected:
-        example = f"lacks {missing[0]}" if missing else f"has {unexpected[0]} besides"
+        example = f"lacks {missing[0]}" if missing else f"has {unexpected[0]!r:{LONGEST_SHOWN}} besides"
         raise WeightsError(
             f"{source} belongs to another network ({len(missing)} names missing, {len(unexpected)} unknown; it {example}): "
             "check the model's name or config"

@@ -96,8 +96,8 @@ def read_pickle(stream: io.BytesIO) -> Pickle:
             machine.do(opcode.name, argument)
     except PickleError:
         raise
-    except Exception as error:  # foreign bytes may raise any exception
-        raise PickleError(str(error)) from None
+    except Exception:  # foreign bytes may raise any exception
+        raise PickleError("no pickle, or a broken one") from None
     raise PickleError("it has no end")
 
 

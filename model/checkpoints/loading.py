@@ -18,7 +18,7 @@ from model.checkpoints.hyper_parameters import entries, read_scalar_or_pair
 from model.checkpoints.inert_pickle import Made
 from model.checkpoints.recognise import AVERAGES, architecture_of, networks_in, own_tensors
 from model.checkpoints.torch_file import FormatError, StoredTensor, TorchFile, open_torch_file, stored_tensor
-from model.errors import ConfigError
+from model.errors import LONGEST_SHOWN, ConfigError
 from model.errors import WeightsError as WeightsError
 from model.recognisers.interface import Config, Network
 from model.recognisers.registry import (
@@ -127,9 +127,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Config | None]:
     Raises:
         WeightsError: The file is missing, unreadable, or holds something else.
     """
-    if not path.is_file():
-        raise WeightsError(f"there is no weights file {path}")
     try:
+        if not path.is_file():
+            raise WeightsError(f"there is no weights file {path}")
         if path.suffix == ".onnx":
             raise WeightsError(f"{path} is a graph, not weights: give the file of weights from which it was exported")
         if _is_safetensors(path):
@@ -200,10 +200,8 @@ def _no_state_dict(path: Path, found: Any) -> str:
     """What is wrong with a file that holds `found` where weights should be, and what to do."""
     cure = "where it was made, save the weights alone: torch.save(model.state_dict(), 'weights.pt')"
     if isinstance(found, Made) and found.called != "collections.OrderedDict":
-        what = found.called[:100] or "an unknown kind"
-        return (
-            f"{path} holds an object of {what} where weights should be; only its code could read it, so it is refused: {cure}"
-        )
+        what = f"an object of {found.called!r:{LONGEST_SHOWN}}" if found.called else "an object of an unknown kind"
+        return f"{path} holds {what} where weights should be; only its code could read it, so it is refused: {cure}"
     return f"{path} does not hold a state dict (names to tensors): {cure}"
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.charsets import CHARSETS
 from model.checkpoints.agreement import part_of
-from model.errors import ConfigError, WeightsError
+from model.errors import LONGEST_SHOWN, ConfigError, WeightsError
 from model.recognisers.interface import Config
 from model.recognisers.registry import Recogniser, candidates, recognisers
 
@@ -51,8 +51,11 @@ def own_tensors(table: Mapping[str, Value], source: str) -> dict[str, Value]:
         averages = [place for place in places if not AVERAGES.isdisjoint(place)]
         places = {place: places[place] for place in averages} or places
     if len(places) > 1:
-        prefixes = " and ".join(repr(".".join(place)) for place in places)
-        raise WeightsError(f"{source} holds several networks, with the prefixes {prefixes}: keep the weights of one in it")
+        prefixes = " and ".join(f"{'.'.join(place)!r:{LONGEST_SHOWN}}" for place in list(places)[:2])
+        more = " and others" if len(places) > 2 else ""
+        raise WeightsError(
+            f"{source} holds several networks, with the prefixes {prefixes}{more}: keep the weights of one in it"
+        )
     before = Counter(tuple(takewhile(HOLDERS.__contains__, parts)) for parts in split.values())
     [place] = places or [before.most_common(1)[0][0]]
     own: dict[str, Value] = {}
@@ -61,7 +64,8 @@ def own_tensors(table: Mapping[str, Value], source: str) -> dict[str, Value]:
         if parts[: len(place)] != place or not bare:
             continue
         if bare in own:
-            raise WeightsError(f"{source} holds {bare} twice, once as {name}: keep the weights of one network in it")
+            told = f"{bare!r:{LONGEST_SHOWN}} twice, once as {name!r:{LONGEST_SHOWN}}"
+            raise WeightsError(f"{source} holds {told}: keep the weights of one network in it")
         own[bare] = table[name]
     return own
 

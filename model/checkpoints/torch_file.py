@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoints.inert_pickle import Made, Name, Persistent, PickleError, read_pickle
+from model.errors import LONGEST_SHOWN
 
 ZIP_BEGINS: Final = b"PK\x03\x04"
 LEGACY_MAGIC: Final = 0x1950A86A20F9469CFC6C
@@ -107,6 +108,8 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
     """
     with path.open("rb") as file:
         begins = file.read(len(ZIP_BEGINS))
+    if not begins:
+        raise FormatError("is empty: fetch or save it again")
     try:
         if begins != ZIP_BEGINS:
             yield _open_legacy(path)
@@ -155,7 +158,9 @@ def _storage(identity: Any) -> tuple[str, torch.dtype]:
         raise FormatError("refers to something else than numbers: save it again with torch.save(model.state_dict(), ...)")
     kind, key = identity[1], identity[2]
     if kind.module not in ("torch", "torch.cuda") or kind.name not in STORAGE_DTYPES:
-        raise FormatError(f"holds numbers of the kind {kind}: save it again after model.float() where it was made")
+        raise FormatError(
+            f"holds numbers of the kind {str(kind)!r:{LONGEST_SHOWN}}: save it again after model.float() where it was made"
+        )
     if type(key) is not str or (len(identity) > 5 and identity[5] is not None):
         raise FormatError("has a layout that is too old: load and save it again with PyTorch 1.6 or later")
     return key, STORAGE_DTYPES[kind.name]

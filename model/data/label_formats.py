@@ -152,7 +152,7 @@ def _refuse_detection(sample: Iterable[str], path: Path) -> None:
             continue
         try:
             regions = json.loads(label)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if all(isinstance(region, dict) and region.keys() & {"transcription", "points"} for region in regions):
             raise DataError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from artifact.files import BUNDLED_MODEL
-from model.errors import ConfigError
+from model.errors import LONGEST_SHOWN, ConfigError
 
 if TYPE_CHECKING:
     from model.recognisers.interface import Config, Network, Training
@@ -198,18 +198,20 @@ def read_config(path: Path, unless_told: Callable[[], Recogniser | None] = lambd
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError(f"the config file {path} is not valid JSON") from None
     if not isinstance(values, dict):
         raise ConfigError(f"the config file {path} must hold a JSON object")
     told = values.get(RECOGNISER)
     if told is not None and (not isinstance(told, str) or told not in recognisers()):
-        raise ConfigError(f"the config file {path} names the recogniser {told!r}; there are {', '.join(recognisers())}")
+        raise ConfigError(
+            f"the config file {path} names the recogniser {told!r:{LONGEST_SHOWN}}; there are {', '.join(recognisers())}"
+        )
     inner = values["system_args"] if isinstance(values.get("system_args"), dict) else values
     entry = named_in(values) or named_in(inner)
     for name in (str(values.get(key, "")).rpartition(".")[2] for key in CLASS_KEYS):
         if entry is None and name:
             classes = ", ".join(each.class_name for each in recognisers().values())
-            raise ConfigError(f"the config file {path} names the class {name!r}; there are {classes}")
+            raise ConfigError(f"the config file {path} names the class {name!r:{LONGEST_SHOWN}}; there are {classes}")
     entry = entry or unless_told() or default_recogniser()
     return entry.config.from_mapping({name: value for name, value in inner.items() if name not in (RECOGNISER, *FOREIGN)})

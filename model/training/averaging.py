@@ -75,6 +75,10 @@ class AveragedWeights(WeightAveraging):
             norm.look()
         copy_tables(pl_module, self._average_model.module)
 
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Leave the average, also where a run is resumed that has no step left to do: for Lightning no training ends there."""
+        self._copy_average_to_current(pl_module)
+
 
 def keeps_statistics(module: nn.Module) -> bool:
     """Whether the module is a batch norm with running statistics."""

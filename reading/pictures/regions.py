@@ -29,7 +29,7 @@ def load_regions(path: Path) -> list[dict[str, Any]]:
         regions = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise RegionFileError(error.strerror or "cannot be read") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RegionFileError("is not JSON") from None
     if not isinstance(regions, list) or not regions or not all(isinstance(region, dict) for region in regions):
         raise RegionFileError('must be a list such as [{"id": "title", "box": [10, 20, 90, 44]}]')

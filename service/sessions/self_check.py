@@ -67,10 +67,10 @@ def stored_answer(metadata: ArtifactMetadata, metadata_props: Mapping[str, str])
         with Image.open(io.BytesIO(base64.b64decode(entry["png"], validate=True)), formats=("PNG",)) as image:
             size = image.size
             crop = np.asarray(image.convert("RGB")) if size == (metadata.image_width, metadata.image_height) else None
-    except (ValueError, KeyError, TypeError, binascii.Error, OSError, SyntaxError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error, OSError, SyntaxError) as error:
         raise ArtifactError("the artifact's known answer is damaged: export the model again") from error
     if crop is None or not isinstance(text, str) or not text or not set(text) <= set(metadata.charset):
-        raise ArtifactError(f"the artifact's known answer does not fit it ({size}, {text!r}): export the model again")
+        raise ArtifactError(f"the artifact's known answer does not fit it ({size}, {text!r:.200}): export the model again")
     return KnownAnswer(crop, tuple(metadata.charset.index(char) + 1 for char in text))
 
 

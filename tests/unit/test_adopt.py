@@ -25,10 +25,12 @@ from export.adopt import adopt as adopting
 from export.adopt import check
 from export.adopt.adopt import AdoptOptions, adopt
 from export.adopt.check import MIN_GAIN, MIN_SHARE, MisreadError
-from export.adopt.description import Charset, Description, lines_of, read_description
+from export.adopt.description import Charset, Description, lines_of
+from export.adopt.description_file import read_description
 from export.adopt.families import FAMILIES
 from export.adopt.graph import GraftBuilder
-from export.adopt.original import Scores, class_table, open_original, read, run
+from export.adopt.original import open_original, run
+from export.adopt.scores import Scores, class_table, read
 from export.adopt.words import FLOOR, Words, log_likelihood, texts_for
 from export.graphs.builder import GraphBuilder
 from export.graphs.ctc import collapse_columns

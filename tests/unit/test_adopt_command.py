@@ -10,7 +10,7 @@ import pytest
 from artifact.metadata import ArtifactMetadata
 from artifact.session import open_cpu_session
 from export import __main__ as cli
-from export.adopt.description import FIELDS
+from export.adopt.description_file import FIELDS
 from export.adopt.families import FAMILIES
 from tests.adopt_models import HEIGHT, LETTERS, WIDTH, Foreign, striped_words, write_foreign
 
@@ -75,6 +75,8 @@ def test_what_is_misread_is_refused(foreign: Path, tmp_path: Path, capsys: pytes
     [
         (["--describe", "trocr"], "no description 'trocr': give the name of a family (ppocr, "),
         (["--describe", "garbage.json"], "garbage.json is not valid JSON"),
+        (["--describe", "deep.json"], "deep.json is not valid JSON"),
+        (["--describe", "long.json"], "must be one of ppocr"),
         (["--describe", "list.json"], "must hold a JSON object"),
         (["--describe", "ppocr"], "the description says 48: give --size 8x128"),
         (["--describe", "ppocr", "--size", SIZE, "--charset", "none.txt"], "cannot read the dictionary none.txt"),
@@ -92,13 +94,15 @@ def test_wrong_input_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, content in {"garbage.json": "{", "list.json": "[]", "empty.txt": " \n"}.items():
+    contents = {"garbage.json": "{", "deep.json": "[" * 100_000, "list.json": "[]", "empty.txt": " \n"}
+    for name, content in {**contents, "long.json": json.dumps({"family": "a" * 100_000})}.items():
         Path(name).write_text(content)
     assert cli.main(["adopt", str(foreign), "--output", "artifact.onnx", *arguments]) == 2
     captured = capsys.readouterr()
     assert (captured.out, captured.err.count("\n")) == ("", 1)
     assert captured.err.startswith("parseq-export: error: ")
     assert said in captured.err
+    assert len(captured.err) < 1000
     assert not Path("artifact.onnx").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -116,6 +117,14 @@ class TestRuns:
         with torch.inference_mode():
             torch.testing.assert_close(logits, network(images))
             assert (logits - last(images)).abs().max() > 1e-3
+
+    def test_a_finished_run_that_is_resumed_leaves_the_average_again(self, average: str, tmp_path: Path) -> None:
+        network, _ = run(tmp_path, average)
+        (weights := tmp_path / average / "normed.safetensors").unlink()
+        shutil.rmtree(tmp_path / "crops")
+        run(tmp_path, average, **{"--resume": True})
+        left = load(weights=weights).state_dict()
+        assert all(torch.equal(value, left[name]) for name, value in network.state_dict().items())
 
     def test_the_statistics_belong_to_the_averaged_weights(self, average: str, tmp_path: Path) -> None:
         # The same crops in every step, so that the weights alone make a difference.

@@ -278,7 +278,10 @@ def test_a_certificate_that_is_not_trusted_is_not_tried_again() -> None:
     import ssl
 
     def refuse(_request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("certificate verify failed") from ssl.SSLCertVerificationError("self-signed")
+        # As httpx has it: its own error, from that of the library beneath, from Python's.
+        beneath = OSError("certificate verify failed")
+        beneath.__context__ = ssl.SSLCertVerificationError("self-signed")
+        raise httpx.ConnectError("certificate verify failed") from beneath
 
     slept_s: list[float] = []
     client = Client("https://localhost", transport=httpx.MockTransport(refuse), sleep=slept_s.append)

@@ -41,6 +41,25 @@ def test_an_archive_is_resized_and_named(archive: Path) -> None:
     assert len(crops) == 5
 
 
+def test_labelled_image_files_are_taken_too(tmp_path: Path) -> None:
+    (words := tmp_path / "words").mkdir()
+    for number in range(3):
+        Image.new("RGB", (60, 20), (number, 0, 0)).save(words / f"{number}.png")
+    labels = words / "labels.tsv"
+    labels.write_text("0.png\tone\n1.png\ttwo\n2.png\t\n", encoding="utf-8")
+    for given in (tmp_path, words, labels):
+        pixels, said = calibration_crops([given], small_model().config)
+        assert (len(pixels), said) == (3, f"3 crops of {given.name}")
+        assert sorted(pixels[:, 0, 0, 0].tolist()) == [0, 1, 2]
+
+
+def test_a_folder_without_crops_is_told_with_what_may_be_in_it(tmp_path: Path) -> None:
+    with pytest.raises(
+        CropSourceError, match=r"holds no crops: no LMDB archive \(data.mdb\), rendered crops .* or file of labels"
+    ):
+        calibration_crops([tmp_path], small_model().config)
+
+
 def test_several_folders_give_the_same_share_and_crops_without_a_text_count(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,7 +64,15 @@ def test_what_is_no_artifact(written: ExportSummary, tmp_path: Path, capsys: pyt
     garbage.write_bytes(b"\xff" * 100)
     foreign = tmp_path / "foreign.onnx"
     foreign.write_bytes(serialised(write_encoder_graph(small_model())))
-    said = {damaged: "", garbage: "damaged or is no ONNX", foreign: "no artifact metadata", tmp_path / "none": "No such file"}
+    named_otherwise = tmp_path / "garbage.json"
+    named_otherwise.write_text('{"no": "graph"}')
+    said = {
+        damaged: "",
+        garbage: "damaged or is no ONNX",
+        named_otherwise: "damaged or is no ONNX",
+        foreign: "no artifact metadata",
+        tmp_path / "none": "No such file",
+    }
     for path, part in said.items():
         assert cli.main(["inspect", str(path), "--no-timing"]) == 2
         captured = capsys.readouterr()

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoints import inert_pickle
-from model.checkpoints.loading import WeightsError, load, read_weights
+from model.checkpoints.loading import WeightsError, load, network_with, read_weights
 from model.errors import ConfigError
 from model.recognisers.parseq.config import PARSeqConfig
 from model.recognisers.parseq.network import PARSeq
@@ -189,7 +189,8 @@ def test_parameters_and_other_types(weights: dict[str, Tensor], tmp_path: Path) 
 def test_a_whole_module_is_refused_with_what_to_do(content: Callable[[Any], Any], legacy: bool, tmp_path: Path) -> None:
     path = saved(tmp_path / "w.pt", content(PARSeq(SMALL)), legacy=legacy)
     with pytest.raises(
-        WeightsError, match=r"object of model\.recognisers\.parseq\.network\.PARSeq.* refused: .*torch\.save\(model\.state_dict"
+        WeightsError,
+        match=r"object of 'model\.recognisers\.parseq\.network\.PARSeq'.* refused: .*torch\.save\(model\.state_dict",
     ):
         read_weights(path)
 
@@ -213,6 +214,31 @@ def test_two_networks_in_one_file(weights: dict[str, Tensor], tmp_path: Path) ->
         read_weights(saved(tmp_path / "both.pt", both))
     with pytest.raises(WeightsError, match="twice"):
         read_weights(saved(tmp_path / "twice.pt", {"encoder.x": torch.zeros(1), "encoder._orig_mod.x": torch.zeros(1)}))
+
+
+@pytest.mark.parametrize("name", ["b" * 100_000, "two\nlines\x1b[31m"])
+def test_what_is_said_of_names_is_one_short_line(name: str, weights: dict[str, Tensor], tmp_path: Path) -> None:
+    for content in (
+        {**weights, name: torch.zeros(1)},
+        {f"{prefix}.{key}": value for prefix in (name, f"{name}c") for key, value in weights.items()},
+        {f"{name}.x": torch.zeros(1), f"{name}._orig_mod.x": torch.zeros(1)},
+    ):
+        with pytest.raises(WeightsError) as told:
+            network_with(*read_weights(saved(tmp_path / "w.pt", content)), "w.pt", SMALL)
+        assert len(str(told.value)) < 1000
+        assert str(told.value).isprintable()
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "w.pt").touch()
+    (tmp_path / "text.pt").write_text("hello\n")
+    for path, said in (
+        (tmp_path / "w.pt", "is empty"),
+        (tmp_path / "text.pt", "no pickle, or a broken one"),
+        (tmp_path / ("w" * 1000), "File name too long"),
+    ):
+        with pytest.raises(WeightsError, match=said):
+            read_weights(path)
 
 
 @pytest.mark.parametrize(

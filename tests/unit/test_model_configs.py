@@ -58,9 +58,17 @@ def test_reading_files(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_text('{"cls": "PARSeq", "system_args": {"embed_dim": 96}}')
     assert read_config(file) == PARSeqConfig(embed_dim=96)
-    for content, message in (("{", "not valid JSON"), ("[1]", "must hold a JSON object")):
+    for content, message in (("{", "not valid JSON"), ("[" * 100_000, "not valid JSON"), ("[1]", "must hold a JSON object")):
         file.write_text(content)
         with pytest.raises(ConfigError, match=message):
             read_config(file)
     with pytest.raises(ConfigError, match="cannot read the config file"):
         read_config(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("name", ["recogniser", "cls", "stem", "embed_dim", "img_size", "a" * 100_000])
+def test_what_is_said_of_a_file_is_short_whatever_is_in_it(name: str, tmp_path: Path) -> None:
+    (file := tmp_path / "config.json").write_text(json.dumps({name: "b" * 100_000}))
+    with pytest.raises(ConfigError) as told:
+        read_config(file)
+    assert len(str(told.value)) < 1000

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, get_args
 
 from model.charsets import PRINTABLE
-from model.errors import ConfigError
+from model.errors import LONGEST_SHOWN, ConfigError
 from model.recognisers.parts.settings import OF_THE_JOB, PlainConfig, check_charset
 
 Backbone = Literal["transformer", "resnet"]
@@ -76,7 +76,9 @@ class ABINetConfig(PlainConfig):
                 raise ConfigError(f"{name} of an ABINet is {_shown(only)}, not {_shown(getattr(self, name))}")
         for name, kind in (("v_backbone", Backbone), ("v_attention", Attention), ("activation", Activation)):
             if getattr(self, name) not in get_args(kind):
-                raise ConfigError(f"{name} must be {' or '.join(map(repr, get_args(kind)))}, not {getattr(self, name)!r}")
+                raise ConfigError(
+                    f"{name} must be {' or '.join(map(repr, get_args(kind)))}, not {getattr(self, name)!r:{LONGEST_SHOWN}}"
+                )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be at least 0 and less than 1, not {self.dropout}")
         for part, name in ((self.nhead, f"nhead {self.nhead}"), (NARROWEST, str(NARROWEST))):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
 from model.charsets import PRINTABLE, SIGNS_BESIDES
-from model.errors import ConfigError
+from model.errors import LONGEST_SHOWN, ConfigError
 from model.recognisers.parts.settings import PlainConfig, check_charset
 
 Stem = Literal["patch", "residual"]
@@ -73,7 +73,7 @@ class PARSeqConfig(PlainConfig):
         if self.refine_iters < 0:
             raise ConfigError(f"refine_iters must be at least 0, not {self.refine_iters}")
         if self.stem not in ("patch", "residual"):
-            raise ConfigError(f"stem must be 'patch' or 'residual', not {self.stem!r}")
+            raise ConfigError(f"stem must be 'patch' or 'residual', not {self.stem!r:{LONGEST_SHOWN}}")
         if self.stem == "residual" and self.patch_size != (8, 4):
             raise ConfigError("the residual stem reduces 8x4: set patch_size to [8, 4]")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Final, Self
 
-from model.errors import ConfigError
+from model.errors import LONGEST_SHOWN, ConfigError
 
 OF_THE_JOB: Final = frozenset({"batch_size", "lr", "warmup_pct", "weight_decay", "charset_test"})
 """Hyper-parameters of the job, not of the network: configuration files hold them, but they are ignored here."""
@@ -30,7 +30,8 @@ class PlainConfig:
         known = [field.name for field in fields(cls)]
         unknown = values.keys() - set(known) - cls.OF_THE_JOB
         if unknown:
-            raise ConfigError(f"unknown configuration names: {', '.join(sorted(unknown))}; known are {', '.join(known)}")
+            told = f"{', '.join(sorted(unknown)):{LONGEST_SHOWN}}"
+            raise ConfigError(f"unknown configuration names: {told}; known are {', '.join(known)}")
         return cls(**{name: _checked(name, values[name], getattr(defaults, name)) for name in known if name in values})
 
     def to_dict(self) -> dict[str, Any]:
@@ -41,11 +42,11 @@ class PlainConfig:
 def _checked(name: str, value: Any, default: Any) -> Any:
     if isinstance(default, tuple):
         if not isinstance(value, list | tuple) or len(value) != 2 or not all(type(v) is int for v in value):
-            raise ConfigError(f"{name} must be two integers, [height, width], not {value!r}")
+            raise ConfigError(f"{name} must be two integers, [height, width], not {value!r:{LONGEST_SHOWN}}")
         return tuple(value)
     wanted = (int, float) if isinstance(default, float) else type(default)
     if isinstance(default, bool) is not isinstance(value, bool) or not isinstance(value, wanted):
-        raise ConfigError(f"{name} must be of type {type(default).__name__}, not {value!r}")
+        raise ConfigError(f"{name} must be of type {type(default).__name__}, not {value!r:{LONGEST_SHOWN}}")
     return value
 
 
