@@ -30,7 +30,7 @@ PHASES = 4
 CLIENTS = 48
 MAX_PAUSE_S = 0.03
 """Before a client gives up that has sent everything: its crops are being decoded, wait, are read, or are answered by then."""
-FAULTS = Faults(slow_share=0.002, slow_s=0.15)
+FAULTS = Faults(slow_share=0.004, slow_s=0.15)
 """Runs that last longer than a hasty client waits."""
 MAX_GROWTH_BYTES = 12 * 2**20
 """A crop kept for each request given up would be 40 MB in each phase."""

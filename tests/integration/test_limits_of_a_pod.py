@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 import httpx
 import pytest
 
+from service.http.connection.limit import SLOW_BODY_S
 from tests.integration.connections import head
 from tests.integration.fronts import fronts_of
 from tests.integration.in_process import read_answer
@@ -55,11 +56,11 @@ def test_a_front_is_small(pod: ServerProcess) -> None:
     assert max(resident_bytes(front) for front in fronts_of(pod)) < MOST_OF_A_FRONT
 
 
-def test_connections_of_all_fronts_count(pod: ServerProcess) -> None:
-    body = png_of("word")
+def told_when_late(pod: ServerProcess, body: bytes) -> list[int]:
+    """Status of some connections more than there may be, while those are sending their bodies; nothing if that took too long."""
     with ExitStack() as stack:
-        # Requests that are arriving do not give way at once.
         held = [stack.enter_context(connection(pod)) for _ in range(MOST)]
+        started_s = time.monotonic()
         for each in held:
             each.sendall(head(body=body) + body[:-1])
         settle(pod, "parseq_connections", MOST + 1)  # with the one that asks
@@ -68,10 +69,19 @@ def test_connections_of_all_fronts_count(pod: ServerProcess) -> None:
             with connection(pod) as late:
                 late.sendall(head(body=body) + body)
                 told.append(read_answer(late)[0])
-        assert set(told) == {429}
+        if time.monotonic() - started_s > SLOW_BODY_S:
+            return []
         for each in held:
             each.sendall(body[-1:])
         assert [read_answer(each)[0] for each in held] == [200] * MOST
+    return told
+
+
+def test_connections_of_all_fronts_count(pod: ServerProcess) -> None:
+    body = png_of("word")
+    # Requests that are arriving do not give way at once; on a machine that stood still meanwhile they do, and it says nothing.
+    told = told_when_late(pod, body) or told_when_late(pod, body)
+    assert told == [429] * 8
     assert httpx.post(f"{pod.url}/v1/recognize", content=body, headers=PNG).status_code == 200
 
 
