@@ -57,7 +57,7 @@ def test_a_front_is_small(pod: ServerProcess) -> None:
 
 
 def told_when_late(pod: ServerProcess, body: bytes) -> list[int]:
-    """Status of some connections more than there may be, while those are sending their bodies; nothing if that took too long."""
+    """Status of some connections more than there may be, while those send their bodies; nothing if that took too long."""
     with ExitStack() as stack:
         held = [stack.enter_context(connection(pod)) for _ in range(MOST)]
         started_s = time.monotonic()
