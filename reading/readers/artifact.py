@@ -51,13 +51,13 @@ class ArtifactReader:
         Raises:
             ReaderError: There is no such file, it is not an artifact that this version knows, or it cannot be asked for that.
         """
+        self.description = str(path)  # of the bundled one not where it lies, which says nothing on another machine
         path = artifact_of(path)
         try:
             self.session = open_cpu_session(path, threads=threads)
             self.metadata = ArtifactMetadata.from_map(self.session.get_modelmeta().custom_metadata_map)
         except ArtifactError as error:
             raise ReaderError(str(error)) from error
-        self.description = str(path)
         self.charset = self.metadata.charset
         self.max_label_length = self.metadata.max_label_length
         self.refused = 0
