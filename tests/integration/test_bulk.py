@@ -21,6 +21,8 @@ from tests.toy_artifact import png_of, write_artifact
 
 ROOT = Path(__file__).parents[2]
 TEXTS = words(40)
+MANY = words(300)
+"""So many that a run of them lasts, some milliseconds each, until somebody has been killed."""
 PATIENCE_S = 60
 
 
@@ -80,18 +82,18 @@ def test_sources_of_all_kinds_give_the_same_rows(tmp_path: Path, artifact: Path)
 
 
 def test_a_worker_that_is_killed_costs_no_row(tmp_path: Path, slow_artifact: Path) -> None:
-    folder, out = write_folder(tmp_path / "crops", TEXTS), tmp_path / "out"
+    folder, out = write_folder(tmp_path / "crops", MANY), tmp_path / "out"
     driver = start(folder, *options(slow_artifact, out, "--workers", 2, "--rows-per-part", 4, "--batch-size", 1))
     wait_for(lambda: any(out.glob("*.parquet")), driver)
     os.kill(workers_of(driver)[0], signal.SIGKILL)
     error = driver.communicate(timeout=PATIENCE_S)[1]
     assert driver.returncode == 0, error
     assert "its worker has ended by signal SIGKILL; reading them again" in error
-    assert texts_in(out) == TEXTS
+    assert texts_in(out) == MANY
 
 
 def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path, slow_artifact: Path) -> None:
-    folder, out = write_folder(tmp_path / "crops", TEXTS), tmp_path / "out"
+    folder, out = write_folder(tmp_path / "crops", MANY), tmp_path / "out"
     arguments = [folder, *options(slow_artifact, out, "--workers", 1, "--rows-per-part", 4, "--batch-size", 1)]
     driver = start(*arguments)
     wait_for(lambda: any(out.glob("*.parquet")), driver)
@@ -104,11 +106,11 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path, slow_artifact
         time.sleep(0.01)
     assert json.loads((out / MANIFEST).read_text())["complete"] is False
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
-    assert 0 < len(before) < 10
+    assert 0 < len(before) < len(MANY) // 4
     again = start(*arguments)
-    assert "40 of 40 crops" in again.communicate(timeout=PATIENCE_S)[1]
+    assert "300 of 300 crops" in again.communicate(timeout=PATIENCE_S)[1]
     assert again.returncode == 0
-    assert texts_in(out) == TEXTS
+    assert texts_in(out) == MANY
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert json.loads((out / MANIFEST).read_text())["complete"] is True
 

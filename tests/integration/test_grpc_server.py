@@ -177,7 +177,10 @@ def test_calls_that_outlast_the_drain_are_cancelled(tmp_path: Path) -> None:
     with grpc_running(artifact, tmp_path / "log", **settings) as (server, caller):
         calls = start(server, caller, ENDLESS_CALLS)
         server.process.send_signal(signal.SIGTERM)
-        assert calls[-1].exception().code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+        # Which of them come last is up to the client's threads.
+        codes = {call.exception().code() for call in calls if call.exception() is not None}
+        assert codes
+        assert codes <= {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
         assert server.process.wait(PATIENCE_S) == 0
         assert "Traceback" not in server.log.read_text()
 
@@ -190,7 +193,7 @@ def test_a_second_signal_ends_the_server_at_once(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGTERM)
         wait_until_refused(server)
         server.process.send_signal(signal.SIGTERM)
-        assert calls[-1].exception() is not None
+        assert any(call.exception() is not None for call in calls)
         assert server.process.wait(PATIENCE_S) == 1
         assert "Traceback" not in server.log.read_text()
 
