@@ -83,7 +83,7 @@ def test_a_request_is_refused_at_once_by_its_head_alone() -> None:
 
     async def run() -> Counter[str]:
         session = FakeSession()
-        runtime = toy_runtime(session, self_check_interval_s=0, tune=False, max_queue_items=1)
+        runtime = toy_runtime(session, self_check_interval_s=0, tune=False, max_queue_items=1, max_queue_wait_ms=600_000)
         async with connected(runtime) as running:
             waiting, refused = running.another(), running.another()
             session.gate.clear()
@@ -91,7 +91,7 @@ def test_a_request_is_refused_at_once_by_its_head_alone() -> None:
                 answers = [asyncio.create_task(running.ask(head + body))]
                 await asyncio.to_thread(session.wait_entered)
                 answers.append(asyncio.create_task(waiting.ask(head + body)))
-                await until(lambda: runtime.models.default.engine.refusal_of(1, False, 1.0) is not None)
+                await until(lambda: runtime.models.default.engine.refusal_of(1, False, 600.0) is not None)  # there is no room
                 with counting() as calls:
                     for _ in range(N_REQUESTS):
                         calls.reset()
