@@ -87,9 +87,10 @@ def test_a_request_is_refused_at_once_by_its_head_alone() -> None:
         async with connected(runtime) as running:
             waiting, refused = running.another(), running.another()
             session.gate.clear()
+            n_before = len(session.batches)
             try:
                 answers = [asyncio.create_task(running.ask(head + body))]
-                await asyncio.to_thread(session.wait_entered)
+                await until(lambda: len(session.batches) > n_before)
                 answers.append(asyncio.create_task(waiting.ask(head + body)))
                 await until(lambda: runtime.models.default.engine.refusal_of(1, False, 600.0) is not None)  # there is no room
                 with counting() as calls:
