@@ -13,6 +13,7 @@ from service.core.metrics import Metrics
 from service.core.recognizer import CropResult
 from service.errors import INVALID_REQUEST, Problem
 from service.http.head import Head
+from service.process.request import RequestContext
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 REQUEST_ID_HEADER: Final = b"x-request-id"
@@ -35,6 +36,20 @@ class Answer:
     headers: Headers = ()
     """Besides length, type and the headers of every answer; names in lower case."""
 
+    def all_headers(self, context: RequestContext) -> list[tuple[bytes, bytes]]:
+        """Those of every answer included.
+
+        Args:
+            context: Of the request, whose id the answer carries.
+        """
+        return [
+            *self.headers,
+            (b"content-length", b"%d" % len(self.body)),
+            (b"content-type", self.media_type.encode("latin-1")),
+            (REQUEST_ID_HEADER, context.request_id.encode("ascii")),
+            *GUARDS,
+        ]
+
     async def send(self, head: Head, send: Send) -> None:
         """Send it by ASGI.
 
@@ -42,14 +57,7 @@ class Answer:
             head: Of the request, whose id the answer carries.
             send: The ASGI callable.
         """
-        headers = [
-            *self.headers,
-            (b"content-length", b"%d" % len(self.body)),
-            (b"content-type", self.media_type.encode("latin-1")),
-            (REQUEST_ID_HEADER, head.context.request_id.encode("ascii")),
-            *GUARDS,
-        ]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers(head.context)})
         await send({"type": "http.response.body", "body": self.body})
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from service.errors import HEAD_TOO_LARGE, NO_ROOM_FOR_BODY, REQUEST_TIMEOUT, TOO_MANY_CONNECTIONS, Problem
-from service.http.problems import GUARDS, REQUEST_ID_HEADER, Answer
+from service.http.problems import Answer
 from service.process.request import RequestContext
 
 CLOSE: Final = (b"connection", b"close")
@@ -26,12 +26,8 @@ def whole(
     """
     headers = [
         *default_headers,
-        (b"content-type", answer.media_type.encode()),
-        (b"content-length", b"%d" % len(answer.body)),
+        *answer.all_headers(context),
         *([] if keep_alive or CLOSE in answer.headers else [CLOSE]),
-        (REQUEST_ID_HEADER, context.request_id.encode("ascii")),
-        *answer.headers,
-        *GUARDS,
     ]
     status = b"HTTP/1.1 %d %b" % (answer.status, http.HTTPStatus(answer.status).phrase.encode())
     return b"\r\n".join([status, *[b"%b: %b" % header for header in headers], b"", answer.body])
